@@ -1,0 +1,254 @@
+"""The architecture as data: frozen dataclasses, one function per published size.
+
+Range rules live here, beside the fields they guard; `platform/config.py` adds file, line and key.
+"""
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+Compat = Literal["published", "corrected"]
+
+
+def _require(rule: bool, message: str) -> None:
+    if not rule:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeuronConfig:
+    """The spiking neuron, the same in every layer unless a part overrides its levels.
+
+    Attributes:
+        timesteps: T, length of the simulated time axis, at least 1.
+        levels: D, largest integer a neuron emits in one step, at least 1.
+        normalization: Divisor of the spike count: `levels` divides by D, `none` by 1,
+            `constant` by `normalization_constant`.
+        normalization_constant: Positive divisor, given exactly when normalization is `constant`.
+        normalization_scope: `everywhere`, or `cross_attention` to divide only there
+            (paper, Table 3, neuron ablation).
+        dynamics: `stateless` is what the published code computes; `temporal` is the paper's
+            recurrence over T with decay and soft reset.
+        decay: Share of the membrane potential kept between steps, in [0, 1].
+        threshold: Membrane potential of one spike, positive.
+        rounding: `half_even` (published models) or `half_up` (SDT-V3 large models).
+        window: Surrogate gradient on [0, D] (`closed`) or (0, D) (`open`).
+        backend: Which implementation runs it; `auto` picks by device and logs the choice once.
+    """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    timesteps: int
+    levels: int
+    normalization: Literal["levels", "none", "constant"]
+    normalization_constant: float | None = None
+    normalization_scope: Literal["everywhere", "cross_attention"] = "everywhere"
+    dynamics: Literal["stateless", "temporal"] = "stateless"
+    decay: float = 0.25
+    threshold: float = 1.0
+    rounding: Literal["half_even", "half_up"] = "half_even"
+    window: Literal["closed", "open"] = "closed"
+    backend: Literal["auto", "torch", "cuda"] = "auto"
+
+    def __post_init__(self) -> None:
+        _require(self.timesteps >= 1, f"timesteps must be at least 1, got {self.timesteps}")
+        _require(self.levels >= 1, f"levels must be at least 1, got {self.levels}")
+        _require(0.0 <= self.decay <= 1.0, f"decay must be in [0, 1], got {self.decay}")
+        _require(self.threshold > 0, f"threshold must be positive, got {self.threshold}")
+        given = self.normalization_constant is not None
+        _require(
+            given == (self.normalization == "constant"),
+            "normalization_constant is given exactly when normalization is 'constant', got "
+            f"normalization={self.normalization!r}, constant={self.normalization_constant}",
+        )
+        if self.normalization_constant is not None:
+            _require(
+                self.normalization_constant > 0,
+                f"normalization_constant must be positive, got {self.normalization_constant}",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneConfig:
+    """Feature extractor with outputs at stride 2, 4, 8 and 16 (paper, Fig. 2).
+
+    Attributes:
+        family: `meta_spikeformer` (SDT-V2) or `e_spikeformer` (SDT-V3).
+        embed_dims: Channels of the four stages; the first conv has half of the first.
+        num_heads: Attention heads; divides the third and fourth stage's channels.
+        depths: Transformer blocks of stage 3 and stage 4.
+        mlp_ratio: Hidden channels of MLPs and conv blocks over their input channels.
+        levels: D inside the backbone, where it differs from the neuron's (published SDT-V3
+            models: 4 here, 8 in the head).
+    """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    family: Literal["meta_spikeformer", "e_spikeformer"]
+    embed_dims: tuple[int, int, int, int]
+    num_heads: int = 8
+    depths: tuple[int, int] = (6, 2)
+    mlp_ratio: int = 4
+    levels: int | None = None
+
+    def __post_init__(self) -> None:
+        _require(
+            min(self.embed_dims) >= 2 and self.embed_dims[0] % 2 == 0,
+            f"embed_dims must be at least 2 and start with an even number, got {self.embed_dims}",
+        )
+        _require(self.num_heads >= 1, f"num_heads must be at least 1, got {self.num_heads}")
+        for channels in self.embed_dims[2:]:
+            _require(
+                channels % self.num_heads == 0,
+                f"num_heads must divide the channels of stages 3 and 4, got {self.num_heads} "
+                f"heads for {channels} channels",
+            )
+        _require(min(self.depths) >= 0, f"depths must not be negative, got {self.depths}")
+        _require(self.mlp_ratio >= 1, f"mlp_ratio must be at least 1, got {self.mlp_ratio}")
+        _require(
+            self.levels is None or self.levels >= 1,
+            f"levels must be at least 1, got {self.levels}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryDecoderConfig:
+    """Pixel decoder, query decoder and mask embedding (ARCHITECTURE: paper, Fig. 3 and 4).
+
+    Attributes:
+        width: E, channels of both decoders.
+        num_queries: Q, masks predicted per image.
+        num_heads: Attention heads of the query decoder; divides the width.
+        num_groups: Groups of the deformable convolution; divides the width.
+        num_encoder_layers: Deformable encoder layers of the pixel decoder.
+        encoder_hidden: Hidden channels of the encoder's MLP.
+        num_decoder_layers: Query decoder layers; predictions are these plus one.
+        decoder_hidden: Hidden channels of the query decoder's MLP.
+        alpha: Factor on the spikes of the mask embedding (4 in the published code, whatever D);
+            None ties it to D, so that the embedding sees integers.
+        layer_scale: Initial value of the encoder's per-channel residual factors.
+        pixel_head: Adds a 1x1 classifier on the mask features for an auxiliary loss
+            in training; it takes no part in inference.
+    """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    width: int = 256
+    num_queries: int = 100
+    num_heads: int = 8
+    num_groups: int = 32
+    num_encoder_layers: int = 6
+    encoder_hidden: int = 1024
+    num_decoder_layers: int = 6
+    decoder_hidden: int = 2048
+    alpha: float | None = 4.0
+    layer_scale: float = 1e-6
+    pixel_head: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("width", "num_queries", "num_heads", "num_groups", "encoder_hidden"):
+            _require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+        _require(self.decoder_hidden >= 1, f"decoder_hidden must be at least 1, got {self.decoder_hidden}")
+        _require(self.width % 4 == 0, f"width must be a multiple of 4, got {self.width}")
+        for name in ("num_heads", "num_groups"):
+            _require(
+                self.width % getattr(self, name) == 0,
+                f"{name} must divide width {self.width}, got {getattr(self, name)}",
+            )
+        _require(
+            self.num_encoder_layers >= 0 and self.num_decoder_layers >= 1,
+            "num_encoder_layers must be at least 0 and num_decoder_layers at least 1, got "
+            f"{self.num_encoder_layers} and {self.num_decoder_layers}",
+        )
+        _require(self.alpha is None or self.alpha > 0, f"alpha must be positive, got {self.alpha}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FPNConfig:
+    """The feature pyramid head of the published FPN variant (`fpn_sdtv2`, `fpn_sdtv3`).
+
+    Attributes:
+        width: Channels of the pyramid and of the head.
+        levels: D inside neck and head; the published variant uses 4. None takes the neuron's.
+    """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    width: int = 128
+    levels: int | None = None
+
+    def __post_init__(self) -> None:
+        _require(self.width >= 1, f"width must be at least 1, got {self.width}")
+        _require(
+            self.levels is None or self.levels >= 1,
+            f"levels must be at least 1, got {self.levels}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """A whole segmentor.
+
+    Attributes:
+        num_classes: K, classes without "no object".
+        neuron: The spiking neuron.
+        backbone: The feature extractor.
+        decoder: `query` (Spike2Former) or `fpn`.
+        query: Sizes of the query decoder, read when decoder is `query`.
+        fpn: Sizes of the FPN head, read when decoder is `fpn`.
+        compat: `published` reproduces the released code's raw reshapes; `corrected` uses
+            permutes, and does not depend on H x W.
+    """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    num_classes: int
+    neuron: NeuronConfig
+    backbone: BackboneConfig
+    decoder: Literal["query", "fpn"]
+    query: QueryDecoderConfig = field(default_factory=QueryDecoderConfig)
+    fpn: FPNConfig = field(default_factory=FPNConfig)
+    compat: Compat = "corrected"
+
+    def __post_init__(self) -> None:
+        _require(self.num_classes >= 1, f"num_classes must be at least 1, got {self.num_classes}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """Weights of the losses and of the matching costs (published values as defaults).
+
+    Attributes:
+        class_weight: Cross entropy over classes plus "no object".
+        mask_weight: Focal loss of matched masks.
+        dice_weight: Dice loss of matched masks.
+        no_object_weight: Class weight of "no object" in the cross entropy.
+        class_cost: Matching cost of the class probability (2.0 in the published SDT-V3 configs).
+        mask_cost: Matching cost of the focal loss.
+        dice_cost: Matching cost of the dice loss.
+        pixel_weight: Cross entropy of the auxiliary pixel head; 0 leaves it out.
+        semantic_weight: Negative log-likelihood of the joined semantic map; 0 leaves it out.
+        class_balance: Exponent p of the per-class factor (median frequency / frequency) ** p in
+            the pixel-wise cross entropies, 0 for none.
+        ignore_label: Label id left out of every loss.
+    """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    class_weight: float = 1.0
+    mask_weight: float = 20.0
+    dice_weight: float = 1.0
+    no_object_weight: float = 0.1
+    class_cost: float = 1.0
+    mask_cost: float = 20.0
+    dice_cost: float = 1.0
+    pixel_weight: float = 0.0
+    semantic_weight: float = 0.0
+    class_balance: float = 0.0
+    ignore_label: int = 255
+
+    def __post_init__(self) -> None:
+        for name in (
+            "class_weight", "mask_weight", "dice_weight", "no_object_weight", "class_cost",
+            "mask_cost", "dice_cost", "pixel_weight", "semantic_weight", "class_balance",
+        ):
+            _require(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}")
