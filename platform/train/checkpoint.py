@@ -1,0 +1,264 @@
+"""A run's folder: who owns it, its checkpoints with hashes, and the newest one that holds.
+
+Layout: `config.yaml`, `attempts/<n>` (one file per start, the highest number owns the folder),
+`checkpoints/step-<step>/` (safetensors, `state.json`, `manifest.json` written last),
+`quarantine/` (checkpoints whose hashes do not hold), `journal/`, `result.json`.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor
+
+_log = logging.getLogger(__name__)
+_FORMAT = 1
+
+
+class FencedError(RuntimeError):
+    """This process no longer owns the run's folder: a later attempt took it over."""
+
+
+class NoGoodCheckpointError(RuntimeError):
+    """The run has checkpoints, and the hashes of none of them hold."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one evaluation measured.
+
+    Attributes:
+        step: Optimizer steps done.
+        metrics: Names as in MLflow (`val/mIoU` in percent, `energy/mJ`, …).
+        replayed: Read back from a checkpoint after a resume, not measured now.
+    """
+
+    step: int
+    metrics: dict[str, float]
+    replayed: bool = False
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint whose hashes were found to hold.
+
+    Attributes:
+        path: Its folder.
+        state: Content of `state.json`; `step` and `history` are always there.
+    """
+
+    path: Path
+    state: dict[str, Any]
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done."""
+        return int(self.state["step"])
+
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """Tensors of one file (`model`, `optimizer`, `ema`); empty where it was not written."""
+        path = self.path / f"{name}.safetensors"
+        return safetensors.torch.load_file(path) if path.is_file() else {}
+
+
+class RunFolder:
+    """One run's folder on storage that every worker sees.
+
+    Args:
+        path: The folder; made if it is not there.
+
+    Raises:
+        ValueError: Where the folder cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.attempt = 0
+        try:
+            (path / "attempts").mkdir(parents=True, exist_ok=True)
+            (path / "checkpoints").mkdir(exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"{path}: the run's folder cannot be written: {error.strerror}") from error
+
+    def claim(self) -> int:
+        """Become the folder's owner; whoever owned it before can write no more.
+
+        Returns:
+            The number of this attempt, from 1. Half-written checkpoints are cleared away.
+        """
+        number = self._owner() + 1
+        while True:
+            try:
+                with (self.path / "attempts" / f"{number:06d}").open("x") as file:
+                    json.dump(
+                        {"host": socket.gethostname(), "pid": os.getpid(), "time": time.time()}, file
+                    )
+                break
+            except FileExistsError:
+                number += 1
+        self.attempt = number
+        for leftover in (self.path / "checkpoints").glob(".writing-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        return number
+
+    def save(
+        self, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]
+    ) -> Path:
+        """Write a checkpoint: temporary folder, fsync, hashes, manifest last, rename.
+
+        Args:
+            step: Optimizer steps done.
+            tensors: File name -> tensors by name.
+            state: What JSON can hold; `step` is added.
+
+        Returns:
+            The checkpoint's folder.
+
+        Raises:
+            FencedError: Where a later attempt owns the folder.
+            OSError: Where storage refuses; earlier checkpoints stay as they are.
+        """
+        final = self.path / "checkpoints" / f"step-{step:08d}"
+        writing = self.path / "checkpoints" / f".writing-{step:08d}-{self.attempt}"
+        shutil.rmtree(writing, ignore_errors=True)
+        try:
+            writing.mkdir()
+            files: dict[str, dict[str, Any]] = {}
+            for name, content in tensors.items():
+                plain = {key: value.detach().cpu().contiguous() for key, value in content.items()}
+                data = safetensors.torch.save(plain)
+                files[f"{name}.safetensors"] = _write(writing / f"{name}.safetensors", data)
+            text = json.dumps({**state, "step": step}, indent=1).encode()
+            files["state.json"] = _write(writing / "state.json", text)
+            manifest = {"format": _FORMAT, "step": step, "files": files}
+            _write(writing / "manifest.json", json.dumps(manifest, indent=1).encode())
+            _sync_folder(writing)
+            self.check_owner()
+            if final.exists():
+                # An interrupted attempt got this far before; its content is the same by design.
+                shutil.rmtree(final)
+            writing.rename(final)
+            _sync_folder(final.parent)
+        except BaseException:
+            shutil.rmtree(writing, ignore_errors=True)
+            raise
+        return final
+
+    def newest(self) -> Checkpoint | None:
+        """The newest checkpoint whose hashes hold; others go to `quarantine/`, with a warning.
+
+        Returns:
+            None where the run has no checkpoint at all.
+
+        Raises:
+            NoGoodCheckpointError: Where it has some, and none is good.
+        """
+        folders = sorted((self.path / "checkpoints").glob("step-*"), reverse=True)
+        for folder in folders:
+            try:
+                return read_checkpoint(folder)
+            except ValueError as error:
+                kept = self._quarantine(folder)
+                _log.warning("checkpoint left out: %s (moved to %s)", error, kept)
+        if folders:
+            raise NoGoodCheckpointError(
+                f"{self.path}: none of its {len(folders)} checkpoints is good; they are kept in "
+                f"{self.path / 'quarantine'}. Start a new run, or put a good copy back"
+            )
+        return None
+
+    def at(self, step: int) -> Checkpoint:
+        """The checkpoint of one step.
+
+        Raises:
+            ValueError: Where it is missing or damaged.
+        """
+        return read_checkpoint(self.path / "checkpoints" / f"step-{step:08d}")
+
+    def retain(self, newest: int, best_step: int | None) -> None:
+        """Delete all but the newest checkpoints and the best one."""
+        folders = sorted((self.path / "checkpoints").glob("step-*"))
+        for folder in folders[:-newest]:
+            if folder.name != f"step-{best_step or 0:08d}":
+                self.check_owner()
+                shutil.rmtree(folder)
+
+    def check_owner(self) -> None:
+        """Raise `FencedError` where a later attempt owns the folder."""
+        owner = self._owner()
+        if owner != self.attempt:
+            raise FencedError(
+                f"{self.path}: attempt {self.attempt} was replaced by attempt {owner}; "
+                "this process stops without writing"
+            )
+
+    def write(self, name: str, text: str) -> None:
+        """Write a small file of the run whole or not at all."""
+        target = self.path / name
+        writing = target.with_name(f".{target.name}.{os.getpid()}")
+        _write(writing, text.encode())
+        writing.replace(target)
+
+    def _owner(self) -> int:
+        numbers = [int(entry.name) for entry in (self.path / "attempts").iterdir()]
+        return max(numbers, default=0)
+
+    def _quarantine(self, folder: Path) -> Path:
+        target = self.path / "quarantine"
+        target.mkdir(exist_ok=True)
+        kept = target / f"{folder.name}-{time.time_ns()}"
+        folder.rename(kept)
+        return kept
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """Open a checkpoint and verify the hash of every file.
+
+    Args:
+        folder: The checkpoint's folder.
+
+    Raises:
+        ValueError: Names the file and what is wrong with it.
+    """
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        files = dict(manifest["files"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder}: no readable manifest.json ({error})") from error
+    if manifest.get("format") != _FORMAT:
+        raise ValueError(
+            f"{folder}: format {manifest.get('format')!r}, this version reads {_FORMAT}"
+        )
+    for name, entry in files.items():
+        try:
+            digest = hashlib.file_digest((folder / name).open("rb"), "sha256").hexdigest()
+        except OSError as error:
+            raise ValueError(f"{folder / name}: cannot be read ({error.strerror})") from error
+        if digest != entry["sha256"]:
+            raise ValueError(f"{folder / name}: its SHA-256 differs from the manifest's")
+    return Checkpoint(folder, json.loads((folder / "state.json").read_text()))
+
+
+def _write(path: Path, data: bytes) -> dict[str, Any]:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,147 @@
+"""Scores of a model on a split, exact over any number of workers."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...datasets.reader import PackedDataset
+from ...model.accounting.energy import EnergyReport, estimate_energy
+from ...model.metrics.segmentation import (
+    SegmentationScores,
+    confusion_counts,
+    segmentation_scores,
+)
+from ...model.postprocess import label_map, semantic_logits
+from ..config import DataConfig
+from ..ingest import evaluation_batches
+from .reduction import WorkerGroup
+
+
+@torch.inference_mode()
+def predict_labels(model: nn.Module, images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Label maps of a batch at the label's size.
+
+    Args:
+        model: The segmentor, in eval mode.
+        images: (B, 3, h, w), normalized.
+        size: Height and width of the label map.
+
+    Returns:
+        (B, H, W) int64 train ids.
+
+    Source: published inference: masks upsampled to the input, joined, resized, argmax.
+    """
+    logits = semantic_logits(model(images), (images.shape[-2], images.shape[-1]))
+    return label_map(logits, size)
+
+
+def count_split(
+    model: nn.Module,
+    dataset: PackedDataset,
+    split: str,
+    *,
+    data: DataConfig,
+    device: torch.device,
+    group: WorkerGroup,
+) -> Tensor:
+    """Confusion counts of a split; each worker predicts every n-th row, counts are summed.
+
+    Args:
+        model: The segmentor; its mode is put back afterwards.
+        dataset: The packed data.
+        split: Name of the split.
+        data: Transform and batch size.
+        device: Where the model is.
+        group: The workers.
+
+    Returns:
+        (K, K + 1) int64 on the CPU, the same on every worker.
+    """
+    space = dataset.label_space
+    num_classes = len(space.classes)
+    counts = torch.zeros(num_classes, num_classes + 1, dtype=torch.int64, device=device)
+    was_training = model.training
+    model.eval()
+    share = range(group.rank, dataset.splits[split], group.size)
+    for batch in evaluation_batches(dataset, split, data.transform, share, data.evaluation_batch):
+        targets = batch.targets.to(device)
+        predicted = predict_labels(model, batch.images.to(device), tuple(targets.shape[1:]))
+        counts += confusion_counts(
+            predicted, targets, num_classes=num_classes, ignore_label=space.ignore_label
+        )
+    group.sum(counts)
+    model.train(was_training)
+    return counts.cpu()
+
+
+def score_metrics(split: str, scores: SegmentationScores) -> dict[str, float]:
+    """The metrics of DESIGN's list for one split, in percent."""
+    return {
+        f"{split}/mIoU": scores.miou,
+        f"{split}/mAcc": scores.macc,
+        f"{split}/aAcc": scores.aacc,
+    }
+
+
+def class_table(classes: Sequence[str], counts: Tensor) -> list[dict[str, Any]]:
+    """IoU and accuracy of every class in percent; None where a class never occurs."""
+    scores = segmentation_scores(counts)
+
+    def percent(value: Tensor) -> float | None:
+        number = float(value)
+        return None if number != number else round(100 * number, 4)
+
+    return [
+        {"class": name, "IoU": percent(scores.iou[k]), "Acc": percent(scores.acc[k])}
+        for k, name in enumerate(classes)
+    ]
+
+
+def measure_energy(
+    model: nn.Module, dataset: PackedDataset, *, data: DataConfig, images: int, device: torch.device
+) -> EnergyReport:
+    """Energy and firing rates on the first validation images of equal size.
+
+    Args:
+        model: The segmentor; its mode is put back afterwards.
+        dataset: The packed data.
+        data: Transform.
+        images: Images, at most those that the split has.
+        device: Where the model is.
+    """
+    count = min(images, dataset.splits["val"])
+    batch = next(evaluation_batches(dataset, "val", data.transform, range(count), count))
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode():
+        report = estimate_energy(model, batch.images.to(device))
+    model.train(was_training)
+    return report
+
+
+def sheet_rows(
+    model: nn.Module,
+    dataset: PackedDataset,
+    *,
+    split: str,
+    indices: Sequence[int],
+    data: DataConfig,
+    device: torch.device,
+) -> list[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
+    """Id, image, truth and prediction of single rows, for a contact sheet.
+
+    Returns:
+        Per row: id, (H, W, 3) uint8 image, (H, W) uint8 truth, (H, W) uint8 prediction.
+    """
+    was_training = model.training
+    model.eval()
+    rows = []
+    for batch in evaluation_batches(dataset, split, data.transform, indices, 1):
+        row = dataset.row(split, batch.indices[0])
+        predicted = predict_labels(model, batch.images.to(device), row.label.shape[:2])
+        rows.append((row.id, row.image, row.label, predicted[0].byte().cpu().numpy()))
+    model.train(was_training)
+    return rows

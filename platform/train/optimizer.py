@@ -1,0 +1,108 @@
+"""AdamW with per-parameter rules, and the learning rate as a function of the step."""
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+
+from ..config import OptimizerConfig, ParameterRule
+
+
+def learning_rate_factor(step: int, config: OptimizerConfig, max_steps: int) -> float:
+    """Factor on every learning rate at one step.
+
+    Linear warm-up from `warmup_start` over `warmup_steps`, then (1 - progress) ** power, where
+    progress counts from the end of the warm-up to the last step before `decay_steps`, which has
+    rate 0.
+
+    Args:
+        step: Number of the step, from 0.
+        config: The schedule.
+        max_steps: Steps of the training, the default of `decay_steps`.
+
+    Source: published training configs (LinearLR, then PolyLR).
+    """
+    if step < config.warmup_steps:
+        # The last warm-up step already has the full rate, hence minus one.
+        done = step / max(1, config.warmup_steps - 1)
+        return config.warmup_start + (1.0 - config.warmup_start) * done
+    end = config.decay_steps or max_steps
+    rest = max(1, end - 1 - config.warmup_steps)
+    progress = min(1.0, (step - config.warmup_steps) / rest)
+    return (1.0 - progress) ** config.power
+
+
+def rule_for(name: str, rules: Sequence[ParameterRule]) -> ParameterRule:
+    """The first rule whose pattern matches a parameter's name, or one that changes nothing."""
+    for rule in rules:
+        if fnmatchcase(name, rule.match):
+            return rule
+    return ParameterRule(match="*")
+
+
+def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
+    """AdamW whose groups hold the parameters with equal learning rate and weight decay.
+
+    Args:
+        model: The model; parameters that need no gradient are left out.
+        config: Rates and rules.
+
+    Raises:
+        ValueError: Where a rule matches no parameter.
+    """
+    groups: dict[tuple[float, float], list[Tensor]] = {}
+    unused = {rule.match for rule in config.rules}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        rule = rule_for(name, config.rules)
+        unused.discard(rule.match)
+        key = (config.lr * rule.lr, config.weight_decay * rule.weight_decay)
+        groups.setdefault(key, []).append(parameter)
+    if unused:
+        raise ValueError(
+            f"optimizer.rules: no parameter's name matches {sorted(unused)}; names look like "
+            f"{next(iter(dict(model.named_parameters())))!r}"
+        )
+    return torch.optim.AdamW(
+        [
+            {"params": parameters, "lr": lr, "base_lr": lr, "weight_decay": decay}
+            for (lr, decay), parameters in groups.items()
+        ],
+        betas=config.betas,
+    )
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Set every group's learning rate to its base rate times the factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * factor
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
+    """AdamW's state as tensors named `parameter/entry`, for a checkpoint."""
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in model.named_parameters():
+        for entry, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"{name}/{entry}"] = value.contiguous()
+    return tensors
+
+
+def load_optimizer_tensors(
+    optimizer: torch.optim.Optimizer, model: nn.Module, tensors: dict[str, Tensor]
+) -> None:
+    """Put back what `optimizer_tensors` returned.
+
+    Raises:
+        ValueError: Where a tensor names a parameter that the model does not have.
+    """
+    parameters = dict(model.named_parameters())
+    for key, value in tensors.items():
+        name, _, entry = key.rpartition("/")
+        if name not in parameters:
+            raise ValueError(f"optimizer state names {name!r}, which is no parameter of the model")
+        parameter = parameters[name]
+        # AdamW keeps its step counter on the CPU, everything else beside the parameter.
+        target = value if entry == "step" else value.to(parameter.device)
+        optimizer.state[parameter][entry] = target

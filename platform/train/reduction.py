@@ -1,0 +1,186 @@
+"""How gradients and statistics of a step's micro-batches become one vector on every worker."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+
+
+class WorkerGroup(Protocol):
+    """The workers of one training."""
+
+    rank: int
+    size: int
+
+    def sum(self, tensor: Tensor) -> None:
+        """Replace the tensor by its sum over all workers."""
+        ...
+
+    def broadcast(self, tensor: Tensor, source: int) -> None:
+        """Replace the tensor by the source worker's."""
+        ...
+
+    def agree(self, value: Any) -> Any:
+        """Return rank 0's value on every worker."""
+        ...
+
+
+class OneWorker:
+    """A training in a single process."""
+
+    rank = 0
+    size = 1
+
+    def sum(self, tensor: Tensor) -> None:
+        """Leave the tensor as it is: it is the sum over one worker."""
+
+    def broadcast(self, tensor: Tensor, source: int) -> None:
+        """Leave the tensor as it is: the only worker is the source."""
+
+    def agree(self, value: Any) -> Any:
+        """Return the value."""
+        return value
+
+
+class ProcessGroup:
+    """The workers of torch's default process group (gloo or NCCL)."""
+
+    def __init__(self) -> None:
+        self.rank = torch.distributed.get_rank()
+        self.size = torch.distributed.get_world_size()
+
+    def sum(self, tensor: Tensor) -> None:
+        """Replace the tensor by its sum over all workers, one all-reduce."""
+        torch.distributed.all_reduce(tensor)
+
+    def broadcast(self, tensor: Tensor, source: int) -> None:
+        """Replace the tensor by the source worker's."""
+        torch.distributed.broadcast(tensor, source)
+
+    def agree(self, value: Any) -> Any:
+        """Return rank 0's value on every worker; any picklable object of ours."""
+        box = [value]
+        torch.distributed.broadcast_object_list(box, src=0)
+        return box[0]
+
+
+def share(count: int, group: WorkerGroup, rank: int | None = None) -> range:
+    """Indices of the micro-batches that one worker computes: whole, contiguous, in order.
+
+    Args:
+        count: Micro-batches of one step.
+        group: The workers.
+        rank: Whose share; this worker's if not given.
+    """
+    rank = group.rank if rank is None else rank
+    return range(count * rank // group.size, count * (rank + 1) // group.size)
+
+
+class StepVector:
+    """Gradients, BatchNorm statistics and loss terms of a step as one flat vector.
+
+    The parameters' `.grad` are views of it, in parameter order, so that summing over workers is
+    one all-reduce of fixed layout (stock DDP rebuilds its buckets after the first step, so that a
+    resumed run sums in another order). Running statistics advance once per step by the mean over
+    the micro-batches: each micro-batch starts from the statistics at the start of the step, and
+    mean(0.9 s + 0.1 b_j) = 0.9 s + 0.1 mean(b_j).
+
+    Args:
+        model: The model; its parameters' `.grad` are set.
+        num_terms: Numbers reported per micro-batch (loss terms), summed along.
+        micro_batches: Micro-batches of a step, over all workers.
+        group: The workers.
+        reduction: `flat` adds in the order of arrival on each worker, then over workers; `strict`
+            adds in the order of the micro-batches, so that the number of workers does not matter.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        num_terms: int,
+        micro_batches: int,
+        group: WorkerGroup,
+        reduction: Literal["flat", "strict"],
+    ) -> None:
+        self._group = group
+        self._strict = reduction == "strict"
+        self._micro_batches = micro_batches
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        self._statistics = [
+            buffer
+            for module in model.modules()
+            if isinstance(module, nn.modules.batchnorm._BatchNorm)
+            for buffer in (module.running_mean, module.running_var)
+            if buffer is not None
+        ]
+        self._counters = [
+            module.num_batches_tracked
+            for module in model.modules()
+            if isinstance(module, nn.modules.batchnorm._BatchNorm)
+            and module.num_batches_tracked is not None
+        ]
+        sizes = [
+            sum(p.numel() for p in parameters),
+            sum(s.numel() for s in self._statistics),
+            num_terms,
+        ]
+        device = parameters[0].device
+        self._vector = torch.zeros(sum(sizes), device=device)
+        self.gradient, self._mean_statistics, self.terms = self._vector.split(sizes)
+        self._kept: dict[int, Tensor] = {}
+        start = 0
+        for parameter in parameters:
+            stop = start + parameter.numel()
+            parameter.grad = self.gradient[start:stop].view_as(parameter)
+            start = stop
+
+    def begin(self) -> None:
+        """Clear the vector and remember the statistics that every micro-batch starts from."""
+        self._vector.zero_()
+        self._kept.clear()
+        self._start = _flatten(self._statistics)
+        self._counts = [counter.clone() for counter in self._counters]
+
+    def add(self, index: int, terms: Sequence[Tensor]) -> None:
+        """Take in micro-batch `index` after its backward pass.
+
+        Args:
+            index: Number of the micro-batch within the step.
+            terms: Its detached loss terms, scalars.
+        """
+        self._mean_statistics += _flatten(self._statistics)
+        self.terms += torch.stack([term.to(self.terms) for term in terms])
+        self._restore(self._start)
+        if self._strict:
+            self._kept[index] = self._vector.clone()
+            self._vector.zero_()
+
+    def reduce(self) -> None:
+        """Sum over all micro-batches of all workers; statistics become their mean."""
+        if self._strict:
+            for rank in range(self._group.size):
+                for index in share(self._micro_batches, self._group, rank):
+                    part = self._kept.pop(index, None)
+                    part = torch.empty_like(self._vector) if part is None else part
+                    self._group.broadcast(part, rank)
+                    self._vector += part
+        else:
+            self._group.sum(self._vector)
+        self._mean_statistics /= self._micro_batches
+        self._restore(self._mean_statistics)
+        for counter, start in zip(self._counters, self._counts, strict=True):
+            counter.copy_(start + 1)
+
+    def _restore(self, flat: Tensor) -> None:
+        start = 0
+        for statistic in self._statistics:
+            stop = start + statistic.numel()
+            statistic.copy_(flat[start:stop].view_as(statistic))
+            start = stop
+
+
+def _flatten(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([tensor.detach().reshape(-1) for tensor in tensors])

@@ -1,0 +1,111 @@
+"""A wrong configuration ends before work starts, with file, line, key, value, rule, nearest name."""
+
+from pathlib import Path
+
+import pytest
+from spikeseg.platform.config import (
+    ConfigError,
+    config_digest,
+    dump,
+    flat,
+    load_experiment,
+    load_resolved,
+    override,
+    recipe_names,
+)
+
+
+@pytest.mark.parametrize("recipe", recipe_names())
+def test_every_shipped_recipe_is_valid_or_a_part(recipe: str) -> None:
+    if recipe == "tiny":
+        with pytest.raises(ConfigError, match="required"):
+            load_experiment(recipe)
+    else:
+        assert load_experiment(recipe).config.name == recipe
+
+
+def test_a_misspelt_key_on_the_command_line_gets_the_nearest_name() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_experiment("shapes_tiny", ["model.neuron.timestep=2"])
+    assert "command line: model.neuron.timestep: no such field" in str(caught.value)
+    assert "did you mean 'timesteps'?" in str(caught.value)
+
+
+def test_a_misspelt_key_in_a_file_gets_file_and_line(tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("extends: [shapes_tiny]\nname: mine\noptimizer:\n  lrr: 0.1\n")
+    with pytest.raises(ConfigError, match=r"mine\.yaml:4: optimizer\.lrr: no such field"):
+        load_experiment(str(recipe))
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        ("model.neuron.levels=0", "levels must be at least 1, got 0"),
+        ("model.neuron.levels=four", "valid integer"),
+        ("model.neuron.timesteps=1.5", "integer"),
+        ("model.neuron.normalization=L2", "'levels', 'none' or 'constant'"),
+        ("optimizer.lr=-1", "greater than 0"),
+        ("trainer.max_steps=true", "valid integer"),
+        ("trainer.workers=99", "workers must not exceed micro_batches"),
+        ("data=5", "data"),
+        ("seed=x y: z", "not valid YAML"),
+        ("optimizer.lr.more=1", "optimizer.lr is a value"),
+    ],
+)
+def test_a_bad_value_names_key_value_and_rule(item: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_experiment("shapes_tiny", [item])
+    text = str(caught.value)
+    assert message in text
+    assert text.startswith("command line: ")
+    assert item.split("=")[0].split(".")[0] in text
+
+
+def test_an_unknown_recipe_gets_the_nearest_name() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'shapes_tiny'"):
+        load_experiment("shape_tiny")
+
+
+def test_numbers_are_read_as_people_write_them() -> None:
+    resolved = load_experiment("shapes_tiny", ["optimizer.lr=1e-3", "trainer.max_steps=7"])
+    assert resolved.config.optimizer.lr == 1e-3
+    assert resolved.config.trainer.max_steps == 7
+    assert resolved.origins["optimizer.lr"] == "command line"
+
+
+def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("extends: [shapes_tiny]\nname: a\nname: b\n")
+    with pytest.raises(ConfigError, match="'name' is given twice"):
+        load_experiment(str(recipe))
+
+
+def test_recipes_that_extend_each_other_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("extends: [b.yaml]\n")
+    (tmp_path / "b.yaml").write_text("extends: [a.yaml]\n")
+    with pytest.raises(ConfigError, match="in a circle"):
+        load_experiment(str(tmp_path / "a.yaml"))
+
+
+def test_the_saved_tree_alone_rebuilds_the_experiment() -> None:
+    resolved = load_experiment("shapes_tiny", ["model.neuron.levels=2"])
+    again = load_resolved(dump(resolved.config))
+    assert again.config == resolved.config
+
+
+def test_the_digest_ignores_where_the_data_lies_and_nothing_else() -> None:
+    one = load_experiment("shapes_tiny", ["data.path=/a"]).config
+    two = load_experiment("shapes_tiny", ["data.path=/b"]).config
+    other = load_experiment("shapes_tiny", ["seed=5"]).config
+    assert config_digest(one) == config_digest(two)
+    assert config_digest(one) != config_digest(other)
+
+
+def test_override_leaves_the_first_configuration_as_it_was() -> None:
+    first = load_experiment("shapes_tiny")
+    second = override(first, {"model.neuron.timesteps": 2}, "sweep")
+    assert second.config.model.neuron.timesteps == 2
+    assert first.config.model.neuron.timesteps == 1
+    assert second.origins["model.neuron.timesteps"] == "sweep"
+    assert flat(second.config)["model.neuron.timesteps"] == 2

@@ -1,0 +1,68 @@
+"""Rates over time and per parameter are the published ones."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from spikeseg.platform.config import OptimizerConfig, ParameterRule
+from spikeseg.platform.train.optimizer import (
+    build_optimizer,
+    learning_rate_factor,
+    load_optimizer_tensors,
+    optimizer_tensors,
+)
+from torch import nn
+
+
+def config(**values: object) -> OptimizerConfig:
+    return OptimizerConfig.model_validate({"lr": 1e-3, "weight_decay": 0.005, **values})
+
+
+def test_learning_rate_golden_schedule(shared_folder: Path) -> None:
+    schedules = json.loads((shared_folder / "reference/golden/lr_schedule.json").read_text())
+    for schedule in schedules.values():
+        settings = config(warmup_steps=schedule["warmup"], decay_steps=schedule["end"])
+        for step, rates in schedule["lr_at_iteration"].items():
+            factor = learning_rate_factor(int(step), settings, max_steps=10**9)
+            for base, rate in zip(schedule["base_lr"], rates, strict=True):
+                assert factor * base == pytest.approx(rate, rel=1e-6, abs=1e-15)
+
+
+def model() -> nn.Module:
+    return nn.ModuleDict({"backbone": nn.Linear(2, 3), "head": nn.Linear(3, 2)})
+
+
+def test_the_first_matching_rule_decides() -> None:
+    rules = [
+        ParameterRule(match="backbone.*", lr=0.1),
+        ParameterRule(match="*.bias", weight_decay=0.0),
+    ]
+    groups = build_optimizer(model(), config(rules=rules)).param_groups
+    found = {(group["lr"], group["weight_decay"]): len(group["params"]) for group in groups}
+    assert found == {(1e-4, 0.005): 2, (1e-3, 0.005): 1, (1e-3, 0.0): 1}
+
+
+def test_a_rule_that_matches_nothing_is_named() -> None:
+    with pytest.raises(ValueError, match=r"no parameter's name matches \['backbne"):
+        build_optimizer(model(), config(rules=[ParameterRule(match="backbne.*")]))
+
+
+def test_optimizer_state_survives_the_checkpoint_form() -> None:
+    torch.manual_seed(0)
+    first, second = model(), model()
+    second.load_state_dict(first.state_dict())
+    one, two = build_optimizer(first, config()), build_optimizer(second, config())
+
+    def step(net: nn.Module, optimizer: torch.optim.Optimizer, value: float) -> None:
+        net["head"](net["backbone"](torch.full((1, 2), value))).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    step(first, one, 1.0)
+    second.load_state_dict(first.state_dict())
+    load_optimizer_tensors(two, second, optimizer_tensors(one, first))
+    step(first, one, 2.0)
+    step(second, two, 2.0)
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(a, b)
