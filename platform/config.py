@@ -1,168 +1,23 @@
-"""The whole experiment in one typed tree: recipes, overrides, and errors that name file and line."""
+"""Recipes and overrides to one checked experiment; errors name file, line, key and rule."""
 
 import dataclasses
 import difflib
 import hashlib
 import json
-import re
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError
 
-from ..datasets.transforms import TransformConfig
-from ..model.config import LossConfig, ModelConfig
+from .experiment import ExperimentConfig
+from .yaml_source import ConfigError, parse_value, read_yaml
 
 RECIPES = Path(__file__).resolve().parents[1] / "jobs" / "recipes"
-
-
-class ConfigError(ValueError):
-    """A request that cannot be run, found before work started (exit code 2)."""
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class DataConfig(_Section):
-    """Which packed data set is read, and how.
-
-    Attributes:
-        path: Folder of a packed data set (`spikeseg data pack`).
-        transform: Augmentation in training, resizing in evaluation.
-        shuffle_window: Rows among which the order is shuffled; at least 1.
-        prefetch: Micro-batches decoded ahead by a thread beside training; 0 decodes in place.
-        evaluation_batch: Images in one forward pass of an evaluation.
-    """
-
-    path: str
-    transform: TransformConfig
-    shuffle_window: int = Field(default=4096, ge=1)
-    prefetch: int = Field(default=2, ge=0)
-    evaluation_batch: int = Field(default=8, ge=1)
-
-
-class ParameterRule(_Section):
-    """Factors for the parameters whose name matches a shell-style pattern; the first match counts.
-
-    Attributes:
-        match: Pattern such as `backbone.*`.
-        lr: Factor on the learning rate.
-        weight_decay: Factor on the weight decay.
-    """
-
-    match: str
-    lr: float = Field(default=1.0, ge=0)
-    weight_decay: float = Field(default=1.0, ge=0)
-
-
-class OptimizerConfig(_Section):
-    """AdamW, linear warm-up, polynomial decay, clipping by the global norm.
-
-    Attributes:
-        lr: Base learning rate.
-        weight_decay: Decoupled weight decay, also on norms and biases (as published).
-        betas: AdamW's averaging coefficients.
-        clip_norm: Largest global gradient norm; None does not clip.
-        warmup_steps: Steps of linear warm-up from `warmup_start` x lr.
-        warmup_start: First factor of the warm-up.
-        power: Power of the polynomial decay.
-        decay_steps: Step at which the rate reaches 0; None takes trainer.max_steps.
-        rules: Per-parameter factors, first match wins.
-    """
-
-    lr: float = Field(gt=0)
-    weight_decay: float = Field(ge=0)
-    betas: tuple[float, float] = (0.9, 0.999)
-    clip_norm: float | None = Field(default=None, gt=0)
-    warmup_steps: int = Field(default=0, ge=0)
-    warmup_start: float = Field(default=1e-6, ge=0, le=1)
-    power: float = Field(default=1.0, ge=0)
-    decay_steps: int | None = Field(default=None, ge=1)
-    rules: list[ParameterRule] = []
-
-
-class TrainerConfig(_Section):
-    """How long, how often, how many, on what.
-
-    Attributes:
-        max_steps: Optimizer steps of the whole training.
-        micro_batch_size: Images of one forward pass; BatchNorm sees these.
-        micro_batches: Micro-batches of one optimizer step; at least the number of workers.
-        workers: 0 trains in this process, n are Ray Train workers.
-        evaluate_every: Steps between evaluations (and checkpoints); the last step always has one.
-        log_every: Steps between two progress lines and training metrics.
-        keep_checkpoints: Newest checkpoints kept besides the best.
-        precision: Type of activations; `bf16` runs under autocast.
-        device: `auto` takes the GPU that torch sees, else the CPU.
-        threads: torch threads of one worker, set and not inherited.
-        ema_decay: Decay of the averaged weights that are evaluated; None for none.
-        reduction: `flat` sums gradients over workers in one all-reduce; `strict` sums them in the
-            order of their micro-batches and is byte-equal for any number of workers.
-        max_failures: Worker deaths survived before a run is given up.
-        energy_images: Validation images on which energy and firing rates are measured.
-        test: Whether the best checkpoint is scored on the test split at the end.
-    """
-
-    max_steps: int = Field(ge=1)
-    micro_batch_size: int = Field(ge=1)
-    micro_batches: int = Field(default=1, ge=1)
-    workers: int = Field(default=0, ge=0)
-    evaluate_every: int = Field(ge=1)
-    log_every: int = Field(default=20, ge=1)
-    keep_checkpoints: int = Field(default=2, ge=1)
-    precision: Literal["fp32", "bf16"] = "fp32"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: int = Field(default=1, ge=1)
-    ema_decay: float | None = Field(default=None, gt=0, lt=1)
-    reduction: Literal["flat", "strict"] = "flat"
-    max_failures: int = Field(default=3, ge=0)
-    energy_images: int = Field(default=8, ge=1)
-    test: bool = True
-
-    @model_validator(mode="after")
-    def _workers_have_work(self) -> "TrainerConfig":
-        if self.workers > self.micro_batches:
-            raise ValueError(
-                f"workers must not exceed micro_batches ({self.micro_batches}), since micro-batches "
-                f"are handed out whole, got {self.workers}"
-            )
-        return self
-
-
-class TrackingConfig(_Section):
-    """What MLflow is told.
-
-    Attributes:
-        experiment: MLflow experiment of the run.
-        images: Validation rows on the contact sheet, the same at every evaluation.
-    """
-
-    experiment: str = Field(default="spikeseg", min_length=1)
-    images: int = Field(default=4, ge=0)
-
-
-class ExperimentConfig(_Section):
-    """One experiment; saved with its run, it alone rebuilds it.
-
-    Attributes:
-        name: Name of the recipe, first part of the run's name.
-        seed: Seed of initial weights, order and augmentation.
-    """
-
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    seed: int = Field(ge=0, lt=2**63)
-    data: DataConfig
-    model: ModelConfig
-    loss: LossConfig
-    optimizer: OptimizerConfig
-    trainer: TrainerConfig
-    tracking: TrackingConfig = TrackingConfig()
 
 
 @dataclass(frozen=True)
@@ -176,81 +31,6 @@ class Resolved:
 
     config: ExperimentConfig
     origins: dict[str, str]
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML as people write it: 1e-3 is a number, on/off/yes/no are words."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                line = key.start_mark.line + 1
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key.value!r} is given twice (line {line})", key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [
-        (tag, pattern)
-        for tag, pattern in resolvers
-        if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float")
-    ]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|false|True|False)$"), list("tTfF")
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][-+]?\d+)?$"),
-    list("-+.0123456789"),
-)
-
-
-def read_yaml(path: Path) -> tuple[Any, dict[str, str]]:
-    """Read a YAML file with the line of every key.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The content, and dotted key -> "file:line".
-
-    Raises:
-        ConfigError: Where the file is missing or is not YAML; names file and line.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-    try:
-        node = yaml.compose(text, Loader=_Loader)
-        content = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    lines: dict[str, str] = {}
-    if node is not None:
-        _collect_lines(node, (), path, lines)
-    return content, lines
-
-
-def _collect_lines(
-    node: yaml.Node, prefix: tuple[str, ...], path: Path, lines: dict[str, str]
-) -> None:
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            name = (*prefix, str(key.value))
-            lines[".".join(name)] = f"{path}:{key.start_mark.line + 1}"
-            _collect_lines(value, name, path, lines)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            name = (*prefix, str(index))
-            lines[".".join(name)] = f"{path}:{value.start_mark.line + 1}"
-            _collect_lines(value, name, path, lines)
 
 
 def recipe_names() -> list[str]:
@@ -277,9 +57,9 @@ def load_experiment(recipe: str, overrides: Sequence[str] = ()) -> Resolved:
         if not separator or not key:
             raise ConfigError(f"command line: {item!r} is not of the form field=value")
         try:
-            value = yaml.load(text, Loader=_Loader)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"command line: {key}: {text!r} is not valid YAML") from error
+            value = parse_value(text)
+        except ValueError as error:
+            raise ConfigError(f"command line: {key}: {error}") from error
         _set(tree, origins, key, value, "command line")
     return _check(tree, origins)
 
@@ -307,7 +87,7 @@ def override(resolved: Resolved, values: Mapping[str, object], origin: str) -> R
 
 def load_resolved(text: str) -> Resolved:
     """Read back a configuration written by `dump`."""
-    return _check(yaml.load(text, Loader=_Loader), {})
+    return _check(parse_value(text), {})
 
 
 def dump(config: ExperimentConfig) -> str:

@@ -87,7 +87,9 @@ class RunFolder:
             (path / "attempts").mkdir(parents=True, exist_ok=True)
             (path / "checkpoints").mkdir(exist_ok=True)
         except OSError as error:
-            raise ValueError(f"{path}: the run's folder cannot be written: {error.strerror}") from error
+            raise ValueError(
+                f"{path}: the run's folder cannot be written: {error.strerror}"
+            ) from error
 
     def claim(self) -> int:
         """Become the folder's owner; whoever owned it before can write no more.
@@ -100,7 +102,8 @@ class RunFolder:
             try:
                 with (self.path / "attempts" / f"{number:06d}").open("x") as file:
                     json.dump(
-                        {"host": socket.gethostname(), "pid": os.getpid(), "time": time.time()}, file
+                        {"host": socket.gethostname(), "pid": os.getpid(), "time": time.time()},
+                        file,
                     )
                 break
             except FileExistsError:

@@ -15,7 +15,7 @@ from ...model.metrics.segmentation import (
     segmentation_scores,
 )
 from ...model.postprocess import label_map, semantic_logits
-from ..config import DataConfig
+from ..experiment import DataConfig
 from ..ingest import evaluation_batches
 from .reduction import WorkerGroup
 

@@ -6,26 +6,23 @@ in a fixed layout (`reduction.py`); everything a resumed run needs is in the che
 """
 
 import dataclasses
-import json
 import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ...datasets.reader import PackedDataset
 from ...model.loss.criterion import build_criterion
 from ...model.metrics.segmentation import segmentation_scores
-from ...model.segmentor import build_segmentor
-from .. import figures
-from ..config import ConfigError, ExperimentConfig, config_digest, dump
+from ..config import ConfigError, config_digest, dump
+from ..experiment import ExperimentConfig
 from ..ingest import MicroBatch, TrainingRows
 from .checkpoint import Evaluation, RunFolder
-from .evaluate import class_table, count_split, measure_energy, score_metrics, sheet_rows
+from .evaluate import class_table, count_split, measure_energy, score_metrics
 from .optimizer import (
     build_optimizer,
     learning_rate_factor,
@@ -33,73 +30,15 @@ from .optimizer import (
     optimizer_tensors,
     set_learning_rate,
 )
+from .record import Recorder, contact_sheet, record_evaluation
 from .reduction import StepVector, WorkerGroup, share
+from .setup import choose_device, open_data, seeded_model
 
 _log = logging.getLogger(__name__)
 
 
 class NonFiniteError(RuntimeError):
     """Loss or gradients are not finite; going on would only spread them."""
-
-
-class Recorder(Protocol):
-    """Where rank 0 writes what it measured (the run's journal)."""
-
-    def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Record numbers of one step."""
-        ...
-
-    def image(self, name: str, step: int, png: bytes) -> None:
-        """Record a picture of one step."""
-        ...
-
-    def text(self, path: str, content: str) -> None:
-        """Record a small file."""
-        ...
-
-    def sync(self) -> None:
-        """Make all of it survive a power loss."""
-        ...
-
-
-def open_data(config: ExperimentConfig) -> PackedDataset:
-    """Open the experiment's data and check that it fits.
-
-    Raises:
-        ConfigError: Names the folder, the split or the number of classes.
-    """
-    try:
-        dataset = PackedDataset.open(config.data.path)
-    except ValueError as error:
-        raise ConfigError(f"data.path: {error}") from error
-    for split in ("train", "val"):
-        if not dataset.splits.get(split):
-            raise ConfigError(f"data.path: {config.data.path}: split {split!r} has no rows")
-    classes = len(dataset.label_space.classes)
-    if config.model.num_classes != classes:
-        raise ConfigError(
-            f"model.num_classes: {config.model.num_classes}, but {config.data.path} has {classes} "
-            f"classes ({dataset.label_space.name})"
-        )
-    return dataset
-
-
-def seeded_model(config: ExperimentConfig) -> nn.Module:
-    """The model with the initial weights that the experiment's seed decides."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        return build_segmentor(config.model)
-
-
-def choose_device(name: str) -> torch.device:
-    """The device that `trainer.device` names.
-
-    Raises:
-        ConfigError: Where `cuda` is asked for and torch sees no GPU.
-    """
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("trainer.device: cuda, but torch sees no GPU")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 class Training:
@@ -199,9 +138,7 @@ class Training:
         best = self.best
         assert best is not None, "nothing was evaluated yet"
         checkpoint = self.run.at(best.step)
-        self.model.load_state_dict(
-            checkpoint.tensors("model" if self._average is None else "ema")
-        )
+        self.model.load_state_dict(checkpoint.tensors("model" if self._average is None else "ema"))
         return best
 
     def score(self, split: str) -> tuple[dict[str, float], Tensor]:
@@ -339,53 +276,24 @@ class Training:
         self.history.append(evaluation)
         if self.group.rank == 0:
             self._save()
-        if self._recorder is not None:
-            self._record(self._recorder, evaluation, counts, [vars(row) for row in report.rows])
+        if self._recorder is not None and self.best is not None:
+            record_evaluation(
+                self._recorder,
+                evaluation,
+                self.best,
+                classes=class_table(self.dataset.label_space.classes, counts),
+                layers=[dataclasses.asdict(row) for row in report.rows],
+                sheet=self.contact_sheet("val") if self.config.tracking.images else None,
+            )
         self._tell(
             f"step {self.step}: val mIoU {metrics['val/mIoU']:.2f}  aAcc {metrics['val/aAcc']:.2f}"
             f"  energy {report.total_mj:.4g} mJ  firing rate {metrics['snn/firing_rate']:.3f}"
         )
         return evaluation
 
-    def _record(
-        self,
-        recorder: Recorder,
-        evaluation: Evaluation,
-        counts: Tensor,
-        layers: list[dict[str, Any]],
-    ) -> None:
-        best = self.best
-        assert best is not None
-        recorder.metrics(
-            evaluation.step,
-            {
-                **{k: v for k, v in evaluation.metrics.items() if not k.startswith("train/")},
-                "best/val_mIoU": best.metrics["val/mIoU"],
-                "best/step": best.step,
-            },
-        )
-        space = self.dataset.label_space
-        table = class_table(space.classes, counts)
-        recorder.text(f"tables/val_classes/{evaluation.step:08d}.json", json.dumps(table, indent=1))
-        recorder.text(f"tables/layers/{evaluation.step:08d}.json", json.dumps(layers, indent=1))
-        if self.config.tracking.images:
-            recorder.image("val", evaluation.step, self.contact_sheet("val"))
-        recorder.sync()
-
     def contact_sheet(self, split: str) -> bytes:
-        """PNG of the same few rows each time: image, truth, prediction, error."""
-        count = self.dataset.splits[split]
-        wanted = max(1, self.config.tracking.images)
-        indices = [count * i // wanted for i in range(min(wanted, count))]
-        rows = sheet_rows(
-            self.model,
-            self.dataset,
-            split=split,
-            indices=indices,
-            data=self.config.data,
-            device=self.device,
-        )
-        return figures.contact_sheet(rows, self.dataset.label_space)
+        """PNG of a few rows of a split: image, truth, prediction, error."""
+        return contact_sheet(self.model, self.dataset, split, self.config, self.device)
 
     def _save(self) -> None:
         tensors: dict[str, Mapping[str, Tensor]] = {

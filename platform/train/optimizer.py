@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor, nn
 
-from ..config import OptimizerConfig, ParameterRule
+from ..experiment import OptimizerConfig, ParameterRule
 
 
 def learning_rate_factor(step: int, config: OptimizerConfig, max_steps: int) -> float:

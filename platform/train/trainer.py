@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,15 +13,13 @@ from typing import Any
 import torch
 
 from ...model.segmentor import build_segmentor
-from .. import figures
-from ..config import ConfigError, Resolved, config_digest, dump, flat, load_resolved
-from ..journal import Journal
-from ..provenance import run_description, run_tags
-from .checkpoint import Evaluation, RunFolder
-from .evaluate import class_table
+from ..config import ConfigError, Resolved, config_digest, dump, load_resolved
+from .checkpoint import RunFolder
 from .failure import Decision, decide
-from .loop import Training, choose_device, open_data
-from .reduction import OneWorker, ProcessGroup, WorkerGroup
+from .progress import Followed
+from .reduction import OneWorker, ProcessGroup
+from .setup import choose_device, open_data
+from .worker import run_worker
 
 _log = logging.getLogger(__name__)
 _PROGRESS = "progress.log"
@@ -157,144 +154,6 @@ def _train_here(
         raise TrainingFailedError(f"{run.path.name}: {error}") from error
 
 
-def run_worker(
-    resolved: Resolved,
-    folder: Path,
-    group: WorkerGroup,
-    progress: Callable[[str], None] | None,
-    tags: Mapping[str, str],
-) -> None:
-    """One worker's whole work: train, load the best, score test, write the result.
-
-    Args:
-        resolved: The experiment.
-        folder: The run's folder.
-        group: The workers.
-        progress: Takes a line for a person; None on ranks other than 0.
-        tags: Further tags for the tracker.
-    """
-    run = RunFolder(folder)
-    journal = sender = None
-    if group.rank == 0:
-        run.claim()
-    group.agree(run.attempt)
-    try:
-        if group.rank == 0:
-            journal, sender = open_journal(resolved, run, group.size, tags)
-        training = Training(
-            resolved.config, run, group=group, recorder=journal, progress=progress
-        )
-        if journal is not None:
-            journal.tags({"data_digest": training.dataset.digest})
-            for split in training.dataset.splits:
-                journal.dataset(
-                    training.dataset.label_space.name,
-                    training.dataset.digest,
-                    split,
-                    resolved.config.data.path,
-                )
-        for _ in training.evaluations():
-            pass
-        _finish(training, resolved, run, journal)
-        if journal is not None:
-            journal.finish("FINISHED")
-    except BaseException:
-        if journal is not None:
-            journal.finish("FAILED")
-        raise
-    finally:
-        if journal is not None:
-            journal.sync()
-        if sender is not None:
-            sender.stop(timeout=30)
-
-
-def open_journal(
-    resolved: Resolved,
-    run: RunFolder,
-    world_size: int,
-    tags: Mapping[str, str],
-    parent: str | None = None,
-) -> tuple[Journal, Any]:
-    """The run's journal, and the thread that sends it to MLflow (None where MLflow is absent).
-
-    Args:
-        resolved: The experiment; its values become parameters and tags.
-        run: The run's folder.
-        world_size: Number of workers.
-        tags: Further tags.
-        parent: Journal id of the run that this one is a child of.
-    """
-    config = resolved.config
-    journal = Journal(
-        run.path / "journal",
-        run_name=run.path.name,
-        tags={
-            **run_tags(config, world_size=world_size, attempt=run.attempt),
-            "mlflow.note.content": run_description(resolved),
-            **tags,
-        },
-        params={key: str(value) for key, value in flat(config).items()},
-        parent=parent,
-    )
-    journal.text("config.yaml", dump(config))
-    journal.text("origins.json", json.dumps(resolved.origins, indent=1))
-    try:
-        from ..tracking import Sender, tracking_uri
-
-        sender = Sender(
-            journal.folder, tracking_uri(run.path.parent), config.tracking.experiment
-        )
-        sender.start()
-    except ImportError as error:
-        _log.warning("not sent to MLflow, which cannot be imported here: %s", error)
-        return journal, None
-    return journal, sender
-
-
-def _finish(
-    training: Training, resolved: Resolved, run: RunFolder, journal: Journal | None
-) -> None:
-    """Score the chosen checkpoint on test, draw, write the result."""
-    last = training.history[-1].step
-    best = training.load_best()
-    metrics = dict(best.metrics)
-    split = "val"
-    if resolved.config.trainer.test and training.dataset.splits.get("test"):
-        split = "test"
-    scores, counts = training.score(split)
-    metrics.update(scores)
-    table = class_table(training.dataset.label_space.classes, counts)
-    if journal is None:
-        return
-    (run.path / "figures").mkdir(exist_ok=True)
-    sheet = training.contact_sheet(split)
-    (run.path / "figures" / "contact_sheet.png").write_bytes(sheet)
-    curves = figures.curves(_curves(training.history))
-    (run.path / "figures" / "curves.png").write_bytes(curves)
-    journal.metrics(last, {key: value for key, value in scores.items() if split == "test"})
-    journal.image(f"{split}_best", last, sheet)
-    journal.artifact("figures/curves.png", run.path / "figures" / "curves.png")
-    journal.text(f"tables/{split}_classes.json", json.dumps(table, indent=1))
-    result = {
-        "best_step": best.step,
-        "metrics": metrics,
-        "split": split,
-        "classes": table,
-        "confusion": counts.tolist(),
-    }
-    run.check_owner()
-    run.write("result.json", json.dumps(result, indent=1))
-
-
-def _curves(history: list[Evaluation]) -> dict[str, list[tuple[int, float]]]:
-    names = list(history[-1].metrics)
-    return {
-        name: [(item.step, item.metrics[name]) for item in history if name in item.metrics]
-        for name in names
-    }
-
-
 def _outcome(run: RunFolder, storage: Path) -> TrainOutcome:
     result = json.loads((run.path / "result.json").read_text())
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{storage / 'mlflow.db'}"
@@ -321,7 +180,7 @@ def _train_on_ray(
 
     trainer = resolved.config.trainer
     use_gpu = choose_device(trainer.device).type == "cuda"
-    with connected(cpus=trainer.workers), _followed(run.path / _PROGRESS, progress):
+    with connected(cpus=trainer.workers), Followed(run.path / _PROGRESS, progress):
         progress(f"{run.path.name}: starting {trainer.workers} Ray Train workers")
         TorchTrainer(
             ray_worker,
@@ -366,35 +225,3 @@ def ray_worker(given: dict[str, Any]) -> None:
             raise
         text = json.dumps({"error": f"{type(error).__name__}: {error}", "rank": group.rank})
         RunFolder(folder).write("failure.json", text)
-
-
-class _followed:
-    """Pass on the lines that rank 0 appends to a file, while the block runs."""
-
-    def __init__(self, path: Path, progress: Callable[[str], None]) -> None:
-        self._path = path
-        self._progress = progress
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._follow, daemon=True, name="progress")
-
-    def __enter__(self) -> None:
-        self._path.touch()
-        self._offset = self._path.stat().st_size
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _follow(self) -> None:
-        while not self._stop.wait(0.5):
-            self._pass_on()
-        self._pass_on()
-
-    def _pass_on(self) -> None:
-        with self._path.open() as file:
-            file.seek(self._offset)
-            for line in file:
-                if line.endswith("\n"):
-                    self._progress(line.rstrip("\n"))
-                    self._offset += len(line.encode())

@@ -1,8 +1,9 @@
-"""A wrong configuration ends before work starts, with file, line, key, value, rule, nearest name."""
+"""A wrong configuration ends before work starts and says where, what and which rule."""
 
 from pathlib import Path
 
 import pytest
+
 from spikeseg.platform.config import (
     ConfigError,
     config_digest,

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from spikeseg.platform.train.checkpoint import (
     FencedError,
     NoGoodCheckpointError,

@@ -5,14 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from spikeseg.platform.config import OptimizerConfig, ParameterRule
+from torch import nn
+
+from spikeseg.platform.experiment import OptimizerConfig, ParameterRule
 from spikeseg.platform.train.optimizer import (
     build_optimizer,
     learning_rate_factor,
     load_optimizer_tensors,
     optimizer_tensors,
 )
-from torch import nn
 
 
 def config(**values: object) -> OptimizerConfig:

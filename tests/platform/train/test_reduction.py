@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed
-from spikeseg.platform.train.reduction import OneWorker, ProcessGroup, StepVector, share
 from torch import Tensor, nn
+
+from spikeseg.platform.train.reduction import OneWorker, ProcessGroup, StepVector, share
 
 MICRO_BATCHES = 6
 

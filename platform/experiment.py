@@ -1,0 +1,148 @@
+"""The fields of an experiment, with types, ranges and defaults."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ..datasets.transforms import TransformConfig
+from ..model.config import LossConfig, ModelConfig
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class DataConfig(_Section):
+    """Which packed data set is read, and how.
+
+    Attributes:
+        path: Folder of a packed data set (`spikeseg data pack`).
+        transform: Augmentation in training, resizing in evaluation.
+        shuffle_window: Rows among which the order is shuffled; at least 1.
+        prefetch: Micro-batches decoded ahead by a thread beside training; 0 decodes in place.
+        evaluation_batch: Images in one forward pass of an evaluation.
+    """
+
+    path: str
+    transform: TransformConfig
+    shuffle_window: int = Field(default=4096, ge=1)
+    prefetch: int = Field(default=2, ge=0)
+    evaluation_batch: int = Field(default=8, ge=1)
+
+
+class ParameterRule(_Section):
+    """Factors for the parameters whose name matches a shell-style pattern; the first match counts.
+
+    Attributes:
+        match: Pattern such as `backbone.*`.
+        lr: Factor on the learning rate.
+        weight_decay: Factor on the weight decay.
+    """
+
+    match: str
+    lr: float = Field(default=1.0, ge=0)
+    weight_decay: float = Field(default=1.0, ge=0)
+
+
+class OptimizerConfig(_Section):
+    """AdamW, linear warm-up, polynomial decay, clipping by the global norm.
+
+    Attributes:
+        lr: Base learning rate.
+        weight_decay: Decoupled weight decay, also on norms and biases (as published).
+        betas: AdamW's averaging coefficients.
+        clip_norm: Largest global gradient norm; None does not clip.
+        warmup_steps: Steps of linear warm-up from `warmup_start` x lr.
+        warmup_start: First factor of the warm-up.
+        power: Power of the polynomial decay.
+        decay_steps: Step at which the rate reaches 0; None takes trainer.max_steps.
+        rules: Per-parameter factors, first match wins.
+    """
+
+    lr: float = Field(gt=0)
+    weight_decay: float = Field(ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip_norm: float | None = Field(default=None, gt=0)
+    warmup_steps: int = Field(default=0, ge=0)
+    warmup_start: float = Field(default=1e-6, ge=0, le=1)
+    power: float = Field(default=1.0, ge=0)
+    decay_steps: int | None = Field(default=None, ge=1)
+    rules: list[ParameterRule] = []
+
+
+class TrainerConfig(_Section):
+    """How long, how often, how many, on what.
+
+    Attributes:
+        max_steps: Optimizer steps of the whole training.
+        micro_batch_size: Images of one forward pass; BatchNorm sees these.
+        micro_batches: Micro-batches of one optimizer step; at least the number of workers.
+        workers: 0 trains in this process, n are Ray Train workers.
+        evaluate_every: Steps between evaluations (and checkpoints); the last step always has one.
+        log_every: Steps between two progress lines and training metrics.
+        keep_checkpoints: Newest checkpoints kept besides the best.
+        precision: Type of activations; `bf16` runs under autocast.
+        device: `auto` takes the GPU that torch sees, else the CPU.
+        threads: torch threads of one worker, set and not inherited.
+        ema_decay: Decay of the averaged weights that are evaluated; None for none.
+        reduction: `flat` sums gradients over workers in one all-reduce; `strict` sums them in the
+            order of their micro-batches and is byte-equal for any number of workers.
+        max_failures: Worker deaths survived before a run is given up.
+        energy_images: Validation images on which energy and firing rates are measured.
+        test: Whether the best checkpoint is scored on the test split at the end.
+    """
+
+    max_steps: int = Field(ge=1)
+    micro_batch_size: int = Field(ge=1)
+    micro_batches: int = Field(default=1, ge=1)
+    workers: int = Field(default=0, ge=0)
+    evaluate_every: int = Field(ge=1)
+    log_every: int = Field(default=20, ge=1)
+    keep_checkpoints: int = Field(default=2, ge=1)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = Field(default=1, ge=1)
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    reduction: Literal["flat", "strict"] = "flat"
+    max_failures: int = Field(default=3, ge=0)
+    energy_images: int = Field(default=8, ge=1)
+    test: bool = True
+
+    @model_validator(mode="after")
+    def _workers_have_work(self) -> "TrainerConfig":
+        if self.workers > self.micro_batches:
+            raise ValueError(
+                f"workers must not exceed micro_batches ({self.micro_batches}), since "
+                f"micro-batches are handed out whole, got {self.workers}"
+            )
+        return self
+
+
+class TrackingConfig(_Section):
+    """What MLflow is told.
+
+    Attributes:
+        experiment: MLflow experiment of the run.
+        images: Validation rows on the contact sheet, the same at every evaluation.
+    """
+
+    experiment: str = Field(default="spikeseg", min_length=1)
+    images: int = Field(default=4, ge=0)
+
+
+class ExperimentConfig(_Section):
+    """One experiment; saved with its run, it alone rebuilds it.
+
+    Attributes:
+        name: Name of the recipe, first part of the run's name.
+        seed: Seed of initial weights, order and augmentation.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    seed: int = Field(ge=0, lt=2**63)
+    data: DataConfig
+    model: ModelConfig
+    loss: LossConfig
+    optimizer: OptimizerConfig
+    trainer: TrainerConfig
+    tracking: TrackingConfig = TrackingConfig()

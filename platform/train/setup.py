@@ -1,0 +1,49 @@
+"""What a training is made of before its first step: data that fits, seeded weights, a device."""
+
+import torch
+from torch import nn
+
+from ...datasets.reader import PackedDataset
+from ...model.segmentor import build_segmentor
+from ..config import ConfigError
+from ..experiment import ExperimentConfig
+
+
+def open_data(config: ExperimentConfig) -> PackedDataset:
+    """Open the experiment's data and check that it fits.
+
+    Raises:
+        ConfigError: Names the folder, the split or the number of classes.
+    """
+    try:
+        dataset = PackedDataset.open(config.data.path)
+    except ValueError as error:
+        raise ConfigError(f"data.path: {error}") from error
+    for split in ("train", "val"):
+        if not dataset.splits.get(split):
+            raise ConfigError(f"data.path: {config.data.path}: split {split!r} has no rows")
+    classes = len(dataset.label_space.classes)
+    if config.model.num_classes != classes:
+        raise ConfigError(
+            f"model.num_classes: {config.model.num_classes}, but {config.data.path} has {classes} "
+            f"classes ({dataset.label_space.name})"
+        )
+    return dataset
+
+
+def seeded_model(config: ExperimentConfig) -> nn.Module:
+    """The model with the initial weights that the experiment's seed decides."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return build_segmentor(config.model)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that `trainer.device` names.
+
+    Raises:
+        ConfigError: Where `cuda` is asked for and torch sees no GPU.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("trainer.device: cuda, but torch sees no GPU")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

@@ -1,0 +1,152 @@
+"""One worker's whole work, the same in this process and on Ray Train."""
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from .. import figures
+from ..config import Resolved, dump, flat
+from ..journal import Journal
+from ..provenance import run_description, run_tags
+from .checkpoint import Evaluation, RunFolder
+from .evaluate import class_table
+from .loop import Training
+from .reduction import WorkerGroup
+
+_log = logging.getLogger(__name__)
+
+
+def run_worker(
+    resolved: Resolved,
+    folder: Path,
+    group: WorkerGroup,
+    progress: Callable[[str], None] | None,
+    tags: Mapping[str, str],
+) -> None:
+    """One worker's whole work: train, load the best, score test, write the result.
+
+    Args:
+        resolved: The experiment.
+        folder: The run's folder.
+        group: The workers.
+        progress: Takes a line for a person; None on ranks other than 0.
+        tags: Further tags for the tracker.
+    """
+    run = RunFolder(folder)
+    journal = sender = None
+    if group.rank == 0:
+        run.claim()
+    group.agree(run.attempt)
+    try:
+        if group.rank == 0:
+            journal, sender = open_journal(resolved, run, group.size, tags)
+        training = Training(resolved.config, run, group=group, recorder=journal, progress=progress)
+        if journal is not None:
+            journal.tags({"data_digest": training.dataset.digest})
+            for split in training.dataset.splits:
+                journal.dataset(
+                    training.dataset.label_space.name,
+                    training.dataset.digest,
+                    split,
+                    resolved.config.data.path,
+                )
+        for _ in training.evaluations():
+            pass
+        _finish(training, resolved, run, journal)
+        if journal is not None:
+            journal.finish("FINISHED")
+    except BaseException:
+        if journal is not None:
+            journal.finish("FAILED")
+        raise
+    finally:
+        if journal is not None:
+            journal.sync()
+        if sender is not None:
+            sender.stop(timeout=30)
+
+
+def open_journal(
+    resolved: Resolved,
+    run: RunFolder,
+    world_size: int,
+    tags: Mapping[str, str],
+    parent: str | None = None,
+) -> tuple[Journal, Any]:
+    """The run's journal, and the thread that sends it to MLflow (None where MLflow is absent).
+
+    Args:
+        resolved: The experiment; its values become parameters and tags.
+        run: The run's folder.
+        world_size: Number of workers.
+        tags: Further tags.
+        parent: Journal id of the run that this one is a child of.
+    """
+    config = resolved.config
+    journal = Journal(
+        run.path / "journal",
+        run_name=run.path.name,
+        tags={
+            **run_tags(config, world_size=world_size, attempt=run.attempt),
+            "mlflow.note.content": run_description(resolved),
+            **tags,
+        },
+        params={key: str(value) for key, value in flat(config).items()},
+        parent=parent,
+    )
+    journal.text("config.yaml", dump(config))
+    journal.text("origins.json", json.dumps(resolved.origins, indent=1))
+    try:
+        from ..tracking import Sender, tracking_uri
+
+        sender = Sender(journal.folder, tracking_uri(run.path.parent), config.tracking.experiment)
+        sender.start()
+    except ImportError as error:
+        _log.warning("not sent to MLflow, which cannot be imported here: %s", error)
+        return journal, None
+    return journal, sender
+
+
+def _finish(
+    training: Training, resolved: Resolved, run: RunFolder, journal: Journal | None
+) -> None:
+    """Score the chosen checkpoint on test, draw, write the result."""
+    last = training.history[-1].step
+    best = training.load_best()
+    metrics = dict(best.metrics)
+    split = "val"
+    if resolved.config.trainer.test and training.dataset.splits.get("test"):
+        split = "test"
+    scores, counts = training.score(split)
+    metrics.update(scores)
+    table = class_table(training.dataset.label_space.classes, counts)
+    if journal is None:
+        return
+    (run.path / "figures").mkdir(exist_ok=True)
+    sheet = training.contact_sheet(split)
+    (run.path / "figures" / "contact_sheet.png").write_bytes(sheet)
+    curves = figures.curves(_curves(training.history))
+    (run.path / "figures" / "curves.png").write_bytes(curves)
+    journal.metrics(last, {key: value for key, value in scores.items() if split == "test"})
+    journal.image(f"{split}_best", last, sheet)
+    journal.artifact("figures/curves.png", run.path / "figures" / "curves.png")
+    journal.text(f"tables/{split}_classes.json", json.dumps(table, indent=1))
+    result = {
+        "best_step": best.step,
+        "metrics": metrics,
+        "split": split,
+        "classes": table,
+        "confusion": counts.tolist(),
+    }
+    run.check_owner()
+    run.write("result.json", json.dumps(result, indent=1))
+
+
+def _curves(history: list[Evaluation]) -> dict[str, list[tuple[int, float]]]:
+    names = list(history[-1].metrics)
+    return {
+        name: [(item.step, item.metrics[name]) for item in history if name in item.metrics]
+        for name in names
+    }
