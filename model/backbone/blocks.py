@@ -1,0 +1,216 @@
+"""Blocks that both backbones are made of; sequences are (T, B, C, H, W).
+
+Submodule names are those of the published checkpoints, so that their keys load as they are.
+"""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+NeuronFactory = Callable[[], nn.Module]
+
+
+def over_time(layer: nn.Module, x: Tensor) -> Tensor:
+    """Apply a layer for images to every step: T becomes part of the batch.
+
+    Args:
+        layer: Takes (B, C, H, W).
+        x: (T, B, C, H, W).
+
+    Returns:
+        (T, B, C', H', W').
+    """
+    return layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+def conv_bn(in_channels: int, out_channels: int, kernel_size: int = 1, *, groups: int = 1) -> nn.Sequential:
+    """Convolution without bias that keeps the size, then BatchNorm; keys `0` and `1`."""
+    return nn.Sequential(
+        nn.Conv2d(
+            in_channels,
+            out_channels,
+            kernel_size,
+            padding=kernel_size // 2,
+            groups=groups,
+            bias=False,
+        ),
+        nn.BatchNorm2d(out_channels),
+    )
+
+
+class Downsampling(nn.Module):
+    """Neuron (not before the image), convolution, BatchNorm.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel_size: Size of the convolution.
+        stride: 2 halves the size (rounding up), 1 keeps it.
+        neuron: Makes the neuron; None where the input is the image.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel_size: int,
+        stride: int,
+        neuron: NeuronFactory | None,
+    ) -> None:
+        super().__init__()
+        self.encode_spike = neuron() if neuron is not None else None
+        self.encode_conv = nn.Conv2d(
+            in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2
+        )
+        self.encode_bn = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(T, B, C, H, W) to (T, B, C', H', W'), H' = ceil(H / stride)."""
+        if self.encode_spike is not None:
+            x = self.encode_spike(x)
+        return over_time(self.encode_bn, over_time(self.encode_conv, x))
+
+
+class SeparableConv(nn.Module):
+    """Inverted separable convolution of SDT-V2: no neuron between depthwise and last pointwise.
+
+    Args:
+        channels: C in and out.
+        neuron: Makes a neuron.
+        expansion: Hidden channels over C.
+        kernel_size: Size of the depthwise convolution.
+    """
+
+    def __init__(
+        self, channels: int, *, neuron: NeuronFactory, expansion: int = 2, kernel_size: int = 7
+    ) -> None:
+        super().__init__()
+        hidden = expansion * channels
+        self.spike1 = neuron()
+        self.pwconv1 = nn.Conv2d(channels, hidden, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(hidden)
+        self.spike2 = neuron()
+        self.dwconv = nn.Conv2d(
+            hidden, hidden, kernel_size, padding=kernel_size // 2, groups=hidden, bias=False
+        )
+        self.pwconv2 = nn.Conv2d(hidden, channels, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(T, B, C, H, W) to the same shape."""
+        x = over_time(self.bn1, over_time(self.pwconv1, self.spike1(x)))
+        x = over_time(self.pwconv2, over_time(self.dwconv, self.spike2(x)))
+        return over_time(self.bn2, x)
+
+
+class SpikeSeparableConv(nn.Module):
+    """Efficient separable convolution (ESC) of SDT-V3: a neuron before every convolution.
+
+    Args:
+        channels: C in and out.
+        neuron: Makes a neuron.
+        kernel_size: Size of the depthwise convolution.
+        expansion: Hidden channels over C.
+    """
+
+    def __init__(
+        self, channels: int, *, neuron: NeuronFactory, kernel_size: int, expansion: int = 2
+    ) -> None:
+        super().__init__()
+        hidden = expansion * channels
+        self.spike1 = neuron()
+        self.pwconv1 = conv_bn(channels, hidden)
+        self.spike2 = neuron()
+        self.dwconv = conv_bn(hidden, hidden, kernel_size, groups=hidden)
+        self.spike3 = neuron()
+        self.pwconv2 = conv_bn(hidden, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(T, B, C, H, W) to the same shape."""
+        x = over_time(self.pwconv1, self.spike1(x))
+        x = over_time(self.dwconv, self.spike2(x))
+        return over_time(self.pwconv2, self.spike3(x))
+
+
+class ConvBlock(nn.Module):
+    """Separable convolution and a pair of dense 3x3 convolutions, a residual around each.
+
+    Args:
+        channels: C in and out.
+        mixer: The separable convolution, (T, B, C, H, W) to the same shape.
+        neuron: Makes a neuron.
+        mlp_ratio: Hidden channels of the dense pair over C.
+    """
+
+    def __init__(
+        self, channels: int, *, mixer: nn.Module, neuron: NeuronFactory, mlp_ratio: int
+    ) -> None:
+        super().__init__()
+        hidden = mlp_ratio * channels
+        self.Conv = mixer
+        self.spike1 = neuron()
+        self.conv1 = nn.Conv2d(channels, hidden, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(hidden)
+        self.spike2 = neuron()
+        self.conv2 = nn.Conv2d(hidden, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(T, B, C, H, W) to the same shape."""
+        x = x + self.Conv(x)
+        y = over_time(self.bn1, over_time(self.conv1, self.spike1(x)))
+        return x + over_time(self.bn2, over_time(self.conv2, self.spike2(y)))
+
+
+class ChannelMLP(nn.Module):
+    """Two pointwise layers with a neuron before each.
+
+    Args:
+        channels: C in and out.
+        hidden: Hidden channels.
+        neuron: Makes a neuron.
+    """
+
+    def __init__(self, channels: int, *, hidden: int, neuron: NeuronFactory) -> None:
+        super().__init__()
+        self.fc1_spike = neuron()
+        self.fc1_conv = nn.Conv1d(channels, hidden, 1)
+        self.fc1_bn = nn.BatchNorm1d(hidden)
+        self.fc2_spike = neuron()
+        self.fc2_conv = nn.Conv1d(hidden, channels, 1)
+        self.fc2_bn = nn.BatchNorm1d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(T, B, C, H, W) to the same shape."""
+        return self.tokens(x.flatten(3)).unflatten(-1, x.shape[-2:])
+
+    def tokens(self, x: Tensor) -> Tensor:
+        """(T, B, C, N) to the same shape."""
+        y = over_time(self.fc1_bn, over_time(self.fc1_conv, self.fc1_spike(x)))
+        return over_time(self.fc2_bn, over_time(self.fc2_conv, self.fc2_spike(y)))
+
+
+def linear_attention(q: Tensor, k: Tensor, v: Tensor, *, num_heads: int, scale: float) -> Tensor:
+    """scale * (q k^T) v per head, without softmax, in the cheaper of the two orders.
+
+    Spikes are integers over a divisor: where that is a power of two, both orders are exact in
+    float32 as long as a sum stays below 2^24, so they do not differ.
+
+    Args:
+        q: (T, B, C, N), spikes.
+        k: (T, B, C, N'), spikes.
+        v: (T, B, C', N'), spikes; C' / C times the head size.
+        num_heads: Heads that the channels are cut into.
+        scale: Factor on the product.
+
+    Returns:
+        (T, B, C', N).
+    """
+    q, k, v = (tensor.unflatten(2, (num_heads, -1)) for tensor in (q, k, v))
+    head, width, length, keys = q.shape[3], v.shape[3], q.shape[4], k.shape[4]
+    if head * width * (keys + length) <= length * keys * (head + width):
+        y = (k @ v.transpose(-1, -2)).transpose(-1, -2) @ q
+    else:
+        y = v @ (k.transpose(-1, -2) @ q)
+    return (y * scale).flatten(2, 3)

@@ -1,0 +1,185 @@
+"""The dense half of the decoder: deformable encoder at stride 16, then a spiking pyramid upwards."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..backbone.blocks import ChannelMLP, NeuronFactory, SpikeSeparableConv, conv_bn, over_time
+from ..config import Compat, NeuronConfig, QueryDecoderConfig
+from ..neuron.integer_lif import IntegerLIF
+from .deformable_conv import SpikeDeformableConv
+
+
+def resize(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Bilinear resize of (T, B, C, H, W) to a height and width."""
+    layer = partial(F.interpolate, size=tuple(size), mode="bilinear", align_corners=False)
+    return layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+class EncoderMLP(ChannelMLP):
+    """MLP of the encoder; the released code ends it with a raw reshape instead of a permute.
+
+    Args:
+        channels: C in and out.
+        hidden: Hidden channels.
+        neuron: Makes a neuron.
+        compat: `published` keeps that reshape.
+    """
+
+    def __init__(
+        self, channels: int, *, hidden: int, neuron: NeuronFactory, compat: Compat
+    ) -> None:
+        super().__init__(channels, hidden=hidden, neuron=neuron)
+        self.compat = compat
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(T, B, C, H, W) to the same shape."""
+        if self.compat == "corrected":
+            return super().forward(x)
+        T, B, C, H, W = x.shape
+        y = self.tokens(x.flatten(3)).contiguous()
+        return y.view(T, B, H, W, C).permute(0, 1, 4, 2, 3)
+
+
+class EncoderLayer(nn.Module):
+    """ESC, deformable convolution and MLP, each behind a per-channel residual factor (SDTE).
+
+    Args:
+        config: Sizes.
+        neuron: Makes a neuron.
+        compat: Published quirks or corrected.
+    """
+
+    def __init__(
+        self, config: QueryDecoderConfig, *, neuron: NeuronFactory, compat: Compat
+    ) -> None:
+        super().__init__()
+        self.Conv = SpikeSeparableConv(config.width, neuron=neuron, kernel_size=3)
+        self.dcn = SpikeDeformableConv(
+            config.width, groups=config.num_groups, neuron=neuron, compat=compat
+        )
+        self.ffn = EncoderMLP(
+            config.width, hidden=config.encoder_hidden, neuron=neuron, compat=compat
+        )
+        self.gamma1, self.gamma2, self.gamma3 = (
+            nn.Parameter(torch.full((config.width,), config.layer_scale)) for _ in range(3)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(T, B, E, H, W) to the same shape."""
+        x = x + self.gamma1.view(-1, 1, 1) * self.Conv(x)
+        x = x + self.gamma2.view(-1, 1, 1) * self.dcn(x)
+        return x + self.gamma3.view(-1, 1, 1) * self.ffn(x)
+
+
+class Encoder(nn.Module):
+    """A stack of encoder layers.
+
+    Args:
+        config: Sizes.
+        neuron: Makes a neuron.
+        compat: Published quirks or corrected.
+    """
+
+    def __init__(
+        self, config: QueryDecoderConfig, *, neuron: NeuronFactory, compat: Compat
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            EncoderLayer(config, neuron=neuron, compat=compat)
+            for _ in range(config.num_encoder_layers)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(T, B, E, H, W) to the same shape."""
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+class PixelDecoder(nn.Module):
+    """Mask features at stride 2 and the three levels that the queries look at.
+
+    Args:
+        in_channels: Channels of the backbone's outputs at stride 2, 4, 8, 16.
+        config: Sizes.
+        neuron: The neuron.
+        compat: Published quirks or corrected.
+        num_classes: K, for the auxiliary pixel head.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        config: QueryDecoderConfig,
+        neuron: NeuronConfig,
+        *,
+        compat: Compat,
+        num_classes: int,
+    ) -> None:
+        super().__init__()
+        make = partial(IntegerLIF.from_config, neuron)
+        width = config.width
+        self.last_feat_conv_spike = make()
+        self.encoder_in_proj = nn.Sequential(
+            nn.Conv2d(in_channels[3], width, 1), nn.BatchNorm2d(width)
+        )
+        self.encoder = Encoder(config, neuron=make, compat=compat)
+        self.encoder_out_proj_spike = make()
+        self.encoder_out_proj = nn.Sequential(nn.Conv2d(width, width, 1), nn.BatchNorm2d(width))
+        self.lateral_convs_spike = nn.ModuleList(make() for _ in range(3))
+        self.lateral_convs = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(channels, width, 1), nn.BatchNorm2d(width))
+            for channels in in_channels[:3]
+        )
+        self.output_convs_spike = nn.ModuleList(make() for _ in range(3))
+        self.output_convs = nn.ModuleList(
+            conv_bn(width, width, 3, groups=width) for _ in range(3)
+        )
+        self.mask_feature_spike = make()
+        self.mask_feature = nn.Conv2d(width, width, 1)
+        self.pixel_head = nn.Conv2d(width, num_classes, 1) if config.pixel_head else None
+        self._initialize()
+
+    def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, list[Tensor], Tensor | None]:
+        """Decode a feature pyramid.
+
+        Args:
+            features: (T, B, C, h, w) at stride 2, 4, 8, 16.
+
+        Returns:
+            Mask features (T, B, E, H/2, W/2); levels (T, B, E, h, w) at stride 16, 8, 4; in
+            training with a pixel head its logits (T, B, K, H/2, W/2), else None.
+        """
+        x = over_time(self.encoder_in_proj, self.last_feat_conv_spike(features[3]))
+        memory = self.encoder_out_proj_spike(self.encoder(x))
+        y = over_time(self.encoder_out_proj, memory)
+        levels = [y]
+        for index in (2, 1, 0):
+            spikes = self.lateral_convs_spike[index](features[index])
+            lateral = over_time(self.lateral_convs[index], spikes)
+            y = lateral + resize(y, lateral.shape[-2:])
+            y = over_time(self.output_convs[index], self.output_convs_spike[index](y))
+            levels.append(y)
+        spikes = self.mask_feature_spike(y)
+        mask_features = over_time(self.mask_feature, spikes)
+        if self.pixel_head is None or not self.training:
+            return mask_features, levels[:3], None
+        return mask_features, levels[:3], over_time(self.pixel_head, spikes)
+
+    def _initialize(self) -> None:
+        """As the released code: Kaiming uniform, zero bias, but not in the last pyramid level."""
+        convs = [
+            *(self.lateral_convs[i][0] for i in (0, 1)),
+            *(self.output_convs[i][0] for i in (0, 1)),
+            self.mask_feature,
+            self.encoder_in_proj[0],
+            self.encoder_out_proj[0],
+        ]
+        for conv in convs:
+            nn.init.kaiming_uniform_(conv.weight, a=1)
+            if conv.bias is not None:
+                nn.init.zeros_(conv.bias)

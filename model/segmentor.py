@@ -1,0 +1,169 @@
+"""The whole network: wires backbone, pixel decoder, query decoder and mask embedding."""
+
+import torch
+from torch import Tensor, nn
+
+from .backbone.e_spikeformer import ESpikeformer
+from .backbone.meta_spikeformer import MetaSpikeformer
+from .config import ModelConfig
+from .decoder.fpn import build_fpn
+from .decoder.mask_embedding import MaskEmbedding
+from .decoder.pixel_decoder import PixelDecoder
+from .decoder.query_decoder import QueryDecoder
+from .decoder.sine_position import sine_position
+from .prediction import DensePrediction, MaskPrediction
+
+_BACKBONES = {"meta_spikeformer": MetaSpikeformer, "e_spikeformer": ESpikeformer}
+_COARSEST_STRIDE = 16
+
+
+def build_segmentor(config: ModelConfig) -> nn.Module:
+    """The segmentor of a configuration, drawn from torch's global generator.
+
+    Args:
+        config: The architecture.
+
+    Returns:
+        `Spike2Former` or `SpikeFPNSegmentor`.
+    """
+    return Spike2Former(config) if config.decoder == "query" else SpikeFPNSegmentor(config)
+
+
+def time_axis(image: Tensor, timesteps: int) -> Tensor:
+    """Give an image its time axis.
+
+    Args:
+        image: (B, 3, H, W), repeated at every step, or (T, B, 3, H, W).
+        timesteps: T.
+
+    Returns:
+        (T, B, 3, H, W).
+
+    Raises:
+        ValueError: Where the shape does not fit; says which rule.
+    """
+    if image.dim() == 4:
+        image = image.unsqueeze(0).expand(timesteps, -1, -1, -1, -1)
+    if image.dim() != 5:
+        raise ValueError(
+            f"image must be (B, 3, H, W) or (T, B, 3, H, W), got shape {tuple(image.shape)}"
+        )
+    if image.shape[0] != timesteps:
+        raise ValueError(f"image has {image.shape[0]} time steps, the model has {timesteps}")
+    if image.shape[2] != 3:
+        raise ValueError(f"image must have 3 channels, got {image.shape[2]}")
+    if min(image.shape[-2:]) < _COARSEST_STRIDE:
+        raise ValueError(
+            f"image must be at least {_COARSEST_STRIDE} pixels high and wide, the coarsest "
+            f"stride, got {image.shape[-2]} x {image.shape[-1]}"
+        )
+    return image
+
+
+class QueryHead(nn.Module):
+    """Pixel decoder, query decoder and mask embedding.
+
+    Args:
+        config: The architecture.
+        in_channels: Channels of the backbone's outputs.
+    """
+
+    def __init__(self, config: ModelConfig, in_channels: tuple[int, int, int, int]) -> None:
+        super().__init__()
+        sizes = config.query
+        self.pixel_decoder = PixelDecoder(
+            in_channels,
+            sizes,
+            config.neuron,
+            compat=config.compat,
+            num_classes=config.num_classes,
+        )
+        self.transformer_decoder = QueryDecoder(sizes, config.neuron, compat=config.compat)
+        self.query_feat = nn.Embedding(sizes.num_queries, sizes.width)
+        self.query_embed = nn.Embedding(sizes.num_queries, sizes.width)
+        self.level_embed = nn.Embedding(3, sizes.width)
+        self.embedding = MaskEmbedding(sizes, config.neuron, num_classes=config.num_classes)
+
+    def forward(self, features: list[Tensor]) -> MaskPrediction:
+        """Features (T, B, C, h, w) at stride 2, 4, 8, 16 to predictions of every layer."""
+        mask_features, levels, pixel_logits = self.pixel_decoder(features)
+        T, B, E = mask_features.shape[:3]
+        memories, positions = [], []
+        for index, level in enumerate(levels):
+            memories.append(level.flatten(3) + self.level_embed.weight[index].view(E, 1))
+            position = sine_position(
+                level.shape[-2], level.shape[-1], num_features=E // 2, device=level.device
+            )
+            positions.append(position.flatten(1).to(level.dtype))
+        query = self.query_feat.weight.T.expand(T, B, -1, -1)
+        collected = self.transformer_decoder(
+            query, memories, self.query_embed.weight.T, positions
+        )
+        queries = torch.stack(collected, 1).transpose(-1, -2)
+        class_logits, embeddings = self.embedding(queries)
+        mask_logits = torch.einsum("tlbqe,tbehw->lbqhw", embeddings, mask_features) / T
+        if pixel_logits is not None:
+            pixel_logits = pixel_logits.mean(0)
+        return MaskPrediction(class_logits, mask_logits, pixel_logits)
+
+
+class Spike2Former(nn.Module):
+    """Spike2Former (paper, Fig. 2): backbone and query head.
+
+    Args:
+        config: The architecture.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = _BACKBONES[config.backbone.family](config.backbone, config.neuron)
+        self.decode_head = QueryHead(config, self.backbone.out_channels)
+
+    def forward(self, image: Tensor) -> MaskPrediction:
+        """Predict.
+
+        Args:
+            image: (B, 3, H, W), or (T, B, 3, H, W) where the steps differ; normalized.
+
+        Returns:
+            Predictions of every decoder layer, masks at half the image's size.
+
+        Raises:
+            ValueError: Where the shape does not fit.
+        """
+        return self.decode_head(self.backbone(time_axis(image, self.config.neuron.timesteps)))
+
+
+class SpikeFPNSegmentor(nn.Module):
+    """The FPN variant: backbone, spiking pyramid, per-pixel classifier.
+
+    Args:
+        config: The architecture.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = _BACKBONES[config.backbone.family](config.backbone, config.neuron)
+        self.neck, self.decode_head = build_fpn(
+            self.backbone.out_channels,
+            config.fpn,
+            config.neuron,
+            num_classes=config.num_classes,
+        )
+
+    def forward(self, image: Tensor) -> DensePrediction:
+        """Predict.
+
+        Args:
+            image: (B, 3, H, W), or (T, B, 3, H, W) where the steps differ; normalized.
+
+        Returns:
+            Class logits at half the image's size.
+
+        Raises:
+            ValueError: Where the shape does not fit.
+        """
+        features = self.backbone(time_axis(image, self.config.neuron.timesteps))
+        return DensePrediction(self.decode_head(self.neck(features)))
