@@ -229,6 +229,8 @@ class LossConfig:
         semantic_weight: Negative log-likelihood of the joined semantic map; 0 leaves it out.
         class_balance: Exponent p of the per-class factor (median frequency / frequency) ** p in
             the pixel-wise cross entropies, 0 for none.
+        mask_resolution: Where mask losses are taken: `label` upsamples matched masks to the label
+            map (published), `prediction` downsamples the label map to the masks (cheaper).
         ignore_label: Label id left out of every loss.
     """
 
@@ -244,6 +246,7 @@ class LossConfig:
     pixel_weight: float = 0.0
     semantic_weight: float = 0.0
     class_balance: float = 0.0
+    mask_resolution: Literal["label", "prediction"] = "label"
     ignore_label: int = 255
 
     def __post_init__(self) -> None:

@@ -92,7 +92,7 @@ def class_table(classes: Sequence[str], counts: Tensor) -> list[dict[str, Any]]:
 
     def percent(value: Tensor) -> float | None:
         number = float(value)
-        return None if number != number else round(100 * number, 4)
+        return None if number != number else round(number, 4)
 
     return [
         {"class": name, "IoU": percent(scores.iou[k]), "Acc": percent(scores.acc[k])}

@@ -1,0 +1,133 @@
+"""Multiply-accumulates of every convolution and linear layer, and whether its input is spikes."""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from ..neuron.integer_lif import IntegerLIF
+from ..neuron.lif import LIF
+
+_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Linear)
+_REMEMBERED = 16
+
+
+@dataclass(frozen=True)
+class LayerMacs:
+    """What one layer does for one image in one time step.
+
+    Attributes:
+        name: The layer's name in the model.
+        macs: Multiply-accumulates.
+        spiking_input: Whether every input value is a spike count over a divisor.
+        rate: Mean spike count at its input; 0 for real-valued inputs.
+    """
+
+    name: str
+    macs: int
+    spiking_input: bool
+    rate: float
+
+
+class LayerMeter:
+    """Watches convolutions and linear layers while a model runs.
+
+    An input is spikes if it is (a view of) a neuron's output, or that output times a module's
+    `alpha`: all its values are then whole multiples of alpha / divisor. Sums of spikes, images and
+    the inner tensors of linear chains are real-valued.
+
+    Args:
+        model: The model.
+        steps_and_images: T * B, what totals are divided by.
+    """
+
+    def __init__(self, model: nn.Module, *, steps_and_images: int) -> None:
+        self._model = model
+        self._share = steps_and_images
+        self._outputs: OrderedDict[int, tuple[Tensor, float]] = OrderedDict()
+        self._rows: dict[str, list[tuple[int, float | None]]] = {}
+        self._handles: list[Any] = []
+        neurons = [m for m in model.modules() if isinstance(m, IntegerLIF | LIF)]
+        alphas = {float(m.alpha) for m in model.modules() if isinstance(getattr(m, "alpha", None), float)}
+        self._scales = sorted({a / n.divisor for a in alphas for n in neurons}, reverse=True)
+
+    def __enter__(self) -> Self:
+        for name, module in self._model.named_modules():
+            if isinstance(module, IntegerLIF | LIF):
+                self._handles.append(module.register_forward_hook(self._fired))
+            elif isinstance(module, _LAYERS):
+                self._handles.append(
+                    module.register_forward_hook(
+                        lambda m, args, out, name=name: self._used(name, m, args[0], out)
+                    )
+                )
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._outputs.clear()
+
+    def rows(self) -> list[LayerMacs]:
+        """One row per layer, in the order of first use; several calls of a layer are summed."""
+        rows = []
+        for name, calls in self._rows.items():
+            macs = sum(count for count, _ in calls)
+            rates = [(count, rate) for count, rate in calls if rate is not None]
+            spiking = len(rates) == len(calls)
+            mean = sum(count * rate for count, rate in rates) / max(1, macs) if spiking else 0.0
+            rows.append(LayerMacs(name, macs // self._share, spiking, mean))
+        return rows
+
+    def _fired(self, neuron: nn.Module, _: tuple[Any, ...], output: Tensor) -> None:
+        # A strong reference keeps the memory from being reused by another tensor.
+        key = output.untyped_storage().data_ptr()
+        self._outputs[key] = (output, float(neuron.divisor))  # type: ignore[arg-type]
+        self._outputs.move_to_end(key)
+        while len(self._outputs) > _REMEMBERED:
+            self._outputs.popitem(last=False)
+
+    def _used(self, name: str, layer: nn.Module, x: Tensor, output: Tensor) -> None:
+        weight = layer.weight
+        assert isinstance(weight, Tensor)
+        # Conv weights are (out, in / groups, *kernel), linear ones (out, in).
+        macs = output.numel() * weight[0].numel()
+        self._rows.setdefault(name, []).append((macs, self._rate(x)))
+
+    def _rate(self, x: Tensor) -> float | None:
+        """Mean spike count of spikes, None for real values."""
+        known = self._outputs.get(x.untyped_storage().data_ptr())
+        if known is not None:
+            return float(x.float().mean()) * known[1]
+        if not self._scales or float(x.min()) < 0:
+            return None
+        for scale in self._scales:
+            counts = x.float() / scale
+            if torch.allclose(counts, counts.round(), rtol=0, atol=1e-4):
+                return float(counts.mean())
+        return None
+
+
+@torch.no_grad()
+def count_macs(model: nn.Module, image: Tensor) -> list[LayerMacs]:
+    """Multiply-accumulates per layer for one image and one time step.
+
+    Attention products, deformable sampling and the mask product are not layers and not counted.
+
+    Args:
+        model: The model, in eval mode.
+        image: (B, 3, H, W) or (T, B, 3, H, W).
+    """
+    steps = model.config.neuron.timesteps if hasattr(model, "config") else 1
+    images = image.shape[0] if image.dim() == 4 else image.shape[1]
+    with LayerMeter(model, steps_and_images=steps * images) as meter:
+        model(image)
+    return meter.rows()

@@ -1,0 +1,312 @@
+"""Losses of both decoders: class, mask and dice with deep supervision, or per-pixel cross entropy."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..config import LossConfig, ModelConfig
+from ..prediction import DensePrediction, MaskPrediction
+from .matcher import ImageTargets, image_targets, match
+
+_EPS = torch.finfo(torch.float32).eps
+_FOCAL_ALPHA = 0.25
+
+
+def build_criterion(
+    loss: LossConfig, model: ModelConfig, class_frequency: Tensor | None = None
+) -> "SetCriterion | DenseCriterion":
+    """The criterion that fits a model.
+
+    Args:
+        loss: Weights.
+        model: The architecture; its decoder decides.
+        class_frequency: (K,) pixels per class of the training split, for `class_balance`.
+    """
+    factors = class_factors(class_frequency, loss.class_balance, model.num_classes)
+    if model.decoder == "query":
+        return SetCriterion(loss, model.num_classes, factors)
+    return DenseCriterion(loss, factors)
+
+
+def class_factors(frequency: Tensor | None, power: float, num_classes: int) -> Tensor:
+    """Per-class factors (median frequency / frequency) ** power, with pixel-weighted mean 1.
+
+    Args:
+        frequency: (K,) pixels per class; None gives ones.
+        power: 0 gives ones.
+        num_classes: K.
+
+    Returns:
+        (K,) float32; classes that never occur get the largest factor.
+    """
+    if frequency is None or power == 0:
+        return torch.ones(num_classes)
+    share = frequency.double() / frequency.sum()
+    seen = share > 0
+    factors = torch.zeros(num_classes, dtype=torch.float64)
+    factors[seen] = (share[seen].median() / share[seen]) ** power
+    factors[~seen] = factors.max()
+    return (factors / (factors * share).sum()).float()
+
+
+def nearest(target: Tensor, size: tuple[int, int]) -> Tensor:
+    """A label map at another size by nearest neighbours.
+
+    Args:
+        target: (B, H, W) integer or bool.
+        size: Height and width.
+    """
+    if target.shape[-2:] == size:
+        return target
+    return F.interpolate(target[:, None].float(), size=size, mode="nearest")[:, 0].to(target.dtype)
+
+
+def focal_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Binary focal loss per pixel, alpha 0.25, gamma 2.
+
+    Args:
+        logits: Any shape.
+        target: 0 or 1, the same shape.
+    """
+    p = logits.sigmoid()
+    miss = p + target - 2 * p * target
+    weight = (1 - _FOCAL_ALPHA) + (2 * _FOCAL_ALPHA - 1) * target
+    cross_entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    return weight * miss.square() * cross_entropy
+
+
+def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Dice loss per mask, first powers, smoothed by 1.
+
+    Args:
+        logits: (N, P).
+        target: (N, P), 0 or 1.
+
+    Returns:
+        (N,).
+    """
+    p = logits.sigmoid()
+    overlap = 2 * (p * target).sum(-1)
+    return 1 - (overlap + 1) / (p.sum(-1) + target.sum(-1) + 1)
+
+
+class SetCriterion(nn.Module):
+    """Matching losses of the query decoder, every layer supervised (ARCHITECTURE section 6).
+
+    Args:
+        config: Weights.
+        num_classes: K.
+        factors: (K,) factors of the pixel-wise extras.
+    """
+
+    class_weights: Tensor
+    factors: Tensor
+
+    def __init__(self, config: LossConfig, num_classes: int, factors: Tensor) -> None:
+        super().__init__()
+        self.config = config
+        weights = torch.ones(num_classes + 1)
+        weights[-1] = config.no_object_weight
+        self.register_buffer("class_weights", weights, persistent=False)
+        self.register_buffer("factors", factors, persistent=False)
+
+    @property
+    def terms(self) -> list[str]:
+        """Names of the terms that a call returns, in their order."""
+        extras = {"pixel": self.config.pixel_weight, "semantic": self.config.semantic_weight}
+        return ["class", "mask", "dice", *(name for name, weight in extras.items() if weight)]
+
+    def count(self, target: Tensor) -> Tensor:
+        """A micro-batch's share of the mask normalizer: labels per image, at least 1 each.
+
+        Args:
+            target: (B, H, W) int64 label maps.
+        """
+        labels = [image.unique() for image in target]
+        counts = [int((found != self.config.ignore_label).sum()) for found in labels]
+        return torch.tensor(float(sum(max(1, count) for count in counts)), device=target.device)
+
+    def forward(
+        self, prediction: MaskPrediction, target: Tensor, normalizer: Tensor | float
+    ) -> dict[str, Tensor]:
+        """Weighted loss terms, summed over layers.
+
+        Args:
+            prediction: Of the query decoder.
+            target: (B, H, W) int64 label maps.
+            normalizer: Masks that the mask losses are divided by.
+
+        Returns:
+            Term name -> scalar; their sum is the loss.
+        """
+        config = self.config
+        layers = self.layer_losses(prediction, target, normalizer)
+        weights = {
+            "class": config.class_weight,
+            "mask": config.mask_weight,
+            "dice": config.dice_weight,
+        }
+        terms = {name: weights[name] * values.sum() for name, values in layers.items()}
+        if config.pixel_weight and prediction.pixel_logits is not None:
+            terms["pixel"] = config.pixel_weight * self._pixel(prediction.pixel_logits, target)
+        if config.semantic_weight:
+            terms["semantic"] = config.semantic_weight * self._semantic(prediction, target)
+        return terms
+
+    def layer_losses(
+        self, prediction: MaskPrediction, target: Tensor, normalizer: Tensor | float
+    ) -> dict[str, Tensor]:
+        """Unweighted class, mask and dice loss of every layer, each (L,)."""
+        class_logits = prediction.class_logits
+        mask_logits = prediction.mask_logits
+        size = (mask_logits.shape[-2], mask_logits.shape[-1])
+        images = [image_targets(t, ignore_label=self.config.ignore_label) for t in target]
+        small = [ImageTargets(i.labels, nearest(i.masks, size)) for i in images]
+        if self.config.mask_resolution == "prediction":
+            images = small
+        pairs = [
+            match(class_logits[:, b], mask_logits[:, b], small[b], self.config)
+            if len(small[b].labels)
+            else []
+            for b in range(len(target))
+        ]
+        focal, dice = self._masks(mask_logits, images, pairs, normalizer)
+        return {"class": self._classes(class_logits, images, pairs), "mask": focal, "dice": dice}
+
+    def _classes(
+        self,
+        logits: Tensor,
+        images: list[ImageTargets],
+        pairs: list[list[tuple[Tensor, Tensor]]],
+    ) -> Tensor:
+        L, B, Q, K1 = logits.shape
+        wanted = torch.full((L, B, Q), K1 - 1, dtype=torch.int64, device=logits.device)
+        for b, layers in enumerate(pairs):
+            for layer, (queries, chosen) in enumerate(layers):
+                wanted[layer, b, queries] = images[b].labels[chosen]
+        weight = self.class_weights.to(logits.dtype)
+        loss = F.cross_entropy(
+            logits.flatten(0, 2), wanted.flatten(), weight=weight, reduction="none"
+        )
+        return loss.view(L, -1).sum(1) / (weight[wanted].view(L, -1).sum(1) + _EPS)
+
+    def _masks(
+        self,
+        logits: Tensor,
+        images: list[ImageTargets],
+        pairs: list[list[tuple[Tensor, Tensor]]],
+        normalizer: Tensor | float,
+    ) -> tuple[Tensor, Tensor]:
+        """Focal and dice loss of the matched masks only, (L,) each."""
+        L = logits.shape[0]
+        chosen_logits, chosen_masks, layer_of = [], [], []
+        for b, layers in enumerate(pairs):
+            for layer, (queries, chosen) in enumerate(layers):
+                chosen_logits.append(logits[layer, b, queries])
+                chosen_masks.append(images[b].masks[chosen])
+                layer_of += [layer] * len(queries)
+        if not layer_of:
+            zero = logits.sum() * 0
+            return zero.expand(L), zero.expand(L)
+        matched = torch.cat(chosen_logits)
+        masks = torch.cat(chosen_masks).to(matched.dtype)
+        if matched.shape[-2:] != masks.shape[-2:]:
+            matched = F.interpolate(
+                matched[:, None], size=masks.shape[-2:], mode="bilinear", align_corners=False
+            )[:, 0]
+        matched, masks = matched.flatten(1), masks.flatten(1)
+        index = torch.tensor(layer_of, device=logits.device)
+        focal = focal_loss(matched, masks).sum(1)
+        dice = dice_loss(matched, masks)
+        empty = logits.new_zeros(L)
+        return (
+            empty.index_add(0, index, focal) / (normalizer * masks.shape[1] + _EPS),
+            empty.index_add(0, index, dice) / (normalizer + _EPS),
+        )
+
+    def _pixel(self, logits: Tensor, target: Tensor) -> Tensor:
+        small = nearest(target, (logits.shape[-2], logits.shape[-1]))
+        return balanced_cross_entropy(
+            logits.log_softmax(1), small, self.factors, self.config.ignore_label
+        )
+
+    def _semantic(self, prediction: MaskPrediction, target: Tensor) -> Tensor:
+        classes = prediction.class_logits[-1].softmax(-1)[..., :-1]
+        masks = prediction.mask_logits[-1].sigmoid()
+        joined = torch.einsum("bqk,bqhw->bkhw", classes, masks)
+        logs = (joined + 1e-6).log() - (joined.sum(1, keepdim=True) + 1e-6).log()
+        small = nearest(target, (masks.shape[-2], masks.shape[-1]))
+        return balanced_cross_entropy(logs, small, self.factors, self.config.ignore_label)
+
+
+class DenseCriterion(nn.Module):
+    """Per-pixel cross entropy of the FPN head.
+
+    Args:
+        config: Weights.
+        factors: (K,) factors per class.
+    """
+
+    factors: Tensor
+    terms = ("pixel",)
+
+    def __init__(self, config: LossConfig, factors: Tensor) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("factors", factors, persistent=False)
+
+    def count(self, target: Tensor) -> Tensor:
+        """A micro-batch's share of the normalizer: pixels that are not ignored."""
+        return (target != self.config.ignore_label).sum().float()
+
+    def forward(
+        self, prediction: DensePrediction, target: Tensor, normalizer: Tensor | float
+    ) -> dict[str, Tensor]:
+        """Weighted loss terms.
+
+        Args:
+            prediction: Of the FPN head.
+            target: (B, H, W) int64 label maps.
+            normalizer: Labelled pixels that the sum is divided by.
+
+        Returns:
+            `pixel` -> scalar.
+        """
+        logits = prediction.logits
+        if self.config.mask_resolution == "prediction":
+            scale = target[0].numel() / (logits.shape[-2] * logits.shape[-1])
+            target = nearest(target, (logits.shape[-2], logits.shape[-1]))
+        else:
+            scale = 1.0
+            logits = F.interpolate(
+                logits, size=target.shape[-2:], mode="bilinear", align_corners=False
+            )
+        loss = F.cross_entropy(
+            logits,
+            target,
+            weight=self.factors.to(logits.dtype),
+            ignore_index=self.config.ignore_label,
+            reduction="sum",
+        )
+        return {"pixel": self.config.class_weight * scale * loss / (normalizer + _EPS)}
+
+
+def balanced_cross_entropy(
+    log_probabilities: Tensor, target: Tensor, factors: Tensor, ignore_label: int
+) -> Tensor:
+    """Mean over labelled pixels of factor x negative log-likelihood.
+
+    Args:
+        log_probabilities: (B, K, H, W).
+        target: (B, H, W) int64.
+        factors: (K,).
+        ignore_label: Label left out.
+    """
+    loss = F.nll_loss(
+        log_probabilities,
+        target,
+        weight=factors.to(log_probabilities.dtype),
+        ignore_index=ignore_label,
+        reduction="sum",
+    )
+    return loss / (target != ignore_label).sum().clamp(min=1)

@@ -1,0 +1,89 @@
+"""Confusion counts in integers, and the field's scores from them."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class SegmentationScores:
+    """Scores as mmsegmentation's evaluator defines them; all in percent.
+
+    Attributes:
+        miou: Mean IoU over classes where it is defined.
+        macc: Mean class accuracy over classes that are labelled.
+        aacc: Correct pixels over labelled pixels.
+        mdice: Mean Dice, 0 for classes without overlap.
+        mfscore: Mean F1; classes with precision and recall 0 are left out.
+        iou: (K,) float64, nan where a class is neither predicted nor labelled.
+        acc: (K,) float64, nan where a class is not labelled.
+    """
+
+    miou: float
+    macc: float
+    aacc: float
+    mdice: float
+    mfscore: float
+    iou: Tensor
+    acc: Tensor
+
+
+def confusion_counts(
+    predicted: Tensor, target: Tensor, *, num_classes: int, ignore_label: int
+) -> Tensor:
+    """Pixels by label and prediction.
+
+    Args:
+        predicted: Integer classes, any shape.
+        target: Integer labels, the same shape.
+        num_classes: K.
+        ignore_label: Label whose pixels are left out.
+
+    Returns:
+        (K, K + 1) int64; column K holds predictions outside 0..K-1.
+
+    Raises:
+        ValueError: Where a label is neither a class nor ignored.
+    """
+    keep = target != ignore_label
+    labels, found = target[keep].long(), predicted[keep].long()
+    if labels.numel() and not (0 <= int(labels.min()) and int(labels.max()) < num_classes):
+        raise ValueError(
+            f"labels must be 0..{num_classes - 1} or {ignore_label}, got "
+            f"{int(labels.min())}..{int(labels.max())}"
+        )
+    found = torch.where((found >= 0) & (found < num_classes), found, num_classes)
+    width = num_classes + 1
+    counts = torch.bincount(labels * width + found, minlength=num_classes * width)
+    return counts.view(num_classes, width)
+
+
+def segmentation_scores(counts: Tensor) -> SegmentationScores:
+    """Scores of summed counts.
+
+    Args:
+        counts: (K, K + 1) int64, of the whole set.
+    """
+    counts = counts.double()
+    classes = counts.shape[0]
+    hit = counts[:, :classes].diagonal()
+    labelled = counts.sum(1)
+    found = counts[:, :classes].sum(0)
+    iou = hit / (labelled + found - hit)
+    acc = hit / labelled
+    precision = hit / found
+    fscore = 2 * precision * acc / (precision + acc)
+    return SegmentationScores(
+        miou=_mean_percent(iou),
+        macc=_mean_percent(acc),
+        aacc=100 * float(hit.sum() / labelled.sum()),
+        mdice=_mean_percent(2 * hit / (labelled + found)),
+        mfscore=_mean_percent(fscore),
+        iou=100 * iou,
+        acc=100 * acc,
+    )
+
+
+def _mean_percent(values: Tensor) -> float:
+    return 100 * float(values.nanmean())

@@ -1,0 +1,144 @@
+"""When a trial is stopped early: rules over what all trials had measured at the same step.
+
+A rung is a training step at which the value of every trial is compared. All rules are
+asynchronous: a trial is judged when it arrives, against those that were there before it and itself,
+and is never judged again at that rung. Vectors are signed so that smaller is better.
+"""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from .pareto import Vector, crowding, layers
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Whether a trial goes on, and why.
+
+    Attributes:
+        go_on: False stops the trial.
+        reason: A sentence for the study, the table and MLflow.
+    """
+
+    go_on: bool
+    reason: str
+
+
+class RungRule(Protocol):
+    """Decides at a rung."""
+
+    def judge(self, own: Vector, others: Sequence[Vector]) -> Judgement:
+        """Decide about one trial.
+
+        Args:
+            own: What it measured at this rung.
+            others: What all other trials had measured at this rung.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class NoRule:
+    """Every trial runs to its end."""
+
+    def judge(self, own: Vector, others: Sequence[Vector]) -> Judgement:
+        """Go on."""
+        return Judgement(True, "no pruning")
+
+
+@dataclass(frozen=True)
+class Halving:
+    """Successive halving: of n values at a rung the best max(1, n // eta) go on.
+
+    Attributes:
+        eta: Share 1 / eta goes on; at least 2.
+        minimum: With fewer values than this at the rung, everyone goes on.
+
+    Source: ASHA (Li et al. 2020), algorithm 2, judged on arrival without promotion of paused trials.
+    """
+
+    eta: int
+    minimum: int
+
+    def judge(self, own: Vector, others: Sequence[Vector]) -> Judgement:
+        """Go on when fewer than max(1, n // eta) values are strictly better."""
+        total = len(others) + 1
+        better = sum(other[0] < own[0] for other in others)
+        return _by_rank(better, total, self.eta, self.minimum, "better")
+
+
+@dataclass(frozen=True)
+class Median:
+    """Stop what is worse than the median of the others at the same rung.
+
+    Attributes:
+        minimum: With fewer values than this at the rung, everyone goes on.
+    """
+
+    minimum: int
+
+    def judge(self, own: Vector, others: Sequence[Vector]) -> Judgement:
+        """Go on when not worse than the others' median."""
+        if len(others) + 1 < max(2, self.minimum):
+            return Judgement(True, f"{len(others) + 1} values at the rung, {self.minimum} needed")
+        middle = statistics.median(other[0] for other in others)
+        worse = own[0] > middle
+        return Judgement(
+            not worse, f"{abs(own[0]):.4g} against a median of {abs(middle):.4g} at the rung"
+        )
+
+
+@dataclass(frozen=True)
+class NonDominated:
+    """Successive halving for several objectives.
+
+    The n vectors at the rung are peeled into non-dominated layers. A trial's rank is the number of
+    vectors in earlier layers, plus, where `by_crowding` is set, those of its own layer with a
+    larger crowding distance. It goes on when its rank is below max(1, n // eta).
+
+    Attributes:
+        eta: Share 1 / eta goes on; at least 2.
+        minimum: With fewer vectors than this at the rung, everyone goes on.
+        by_crowding: Thin out wide layers, too. Without it a whole layer goes on or none.
+    """
+
+    eta: int
+    minimum: int
+    by_crowding: bool
+
+    def judge(self, own: Vector, others: Sequence[Vector]) -> Judgement:
+        """Go on by the rank described above."""
+        vectors = [own, *others]
+        depth = layers(vectors)
+        rank = sum(d < depth[0] for d in depth)
+        if self.by_crowding:
+            members = [i for i, d in enumerate(depth) if d == depth[0]]
+            distance = crowding([vectors[i] for i in members])
+            mine = distance[members.index(0)]
+            rank += sum(other > mine for other in distance)
+        return _by_rank(rank, len(vectors), self.eta, self.minimum, "ahead")
+
+
+def _by_rank(rank: int, total: int, eta: int, minimum: int, word: str) -> Judgement:
+    if total < minimum:
+        return Judgement(True, f"{total} values at the rung, {minimum} needed")
+    places = max(1, total // eta)
+    return Judgement(rank < places, f"{rank} of {total} {word} at the rung, {places} go on")
+
+
+def geometric_rungs(every: int, last: int, eta: int) -> list[int]:
+    """Steps every, every * eta, … below the last; where `Pruner.rungs` is not given.
+
+    Args:
+        every: Steps between evaluations.
+        last: Steps of a full training.
+        eta: Ratio of the rungs.
+    """
+    rungs = []
+    step = every
+    while step < last:
+        rungs.append(step)
+        step *= eta
+    return rungs

@@ -1,0 +1,292 @@
+"""The points a sweep may try: typed dimensions, conditions between them, and grids over them."""
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Scalar = bool | int | float | str | None
+Point = dict[str, Any]
+
+
+class Suggester(Protocol):
+    """The part of an Optuna trial that a space draws from."""
+
+    def suggest_categorical(self, name: str, choices: Sequence[Scalar]) -> Any:
+        """Draw one of the choices."""
+        ...
+
+    def suggest_int(
+        self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
+    ) -> int:
+        """Draw a whole number."""
+        ...
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        """Draw a number."""
+        ...
+
+
+class _Dimension(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    when: dict[str, list[Any]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _single_condition_is_a_list(cls, given: Any) -> Any:
+        if isinstance(given, dict) and isinstance(given.get("when"), dict):
+            conditions = {
+                key: value if isinstance(value, list) else [value]
+                for key, value in given["when"].items()
+            }
+            return {**given, "when": conditions}
+        return given
+
+
+class Choices(_Dimension):
+    """A value out of a list, in the list's order for grids.
+
+    Attributes:
+        choices: Scalars, or lists (such as channel widths).
+        when: Other dimension -> values at which this one is there at all.
+    """
+
+    kind: Literal["choices"] = "choices"
+    choices: list[Any] = Field(min_length=1)
+
+    def draw(self, path: str, trial: Suggester) -> Any:
+        """Draw one value."""
+        coded = trial.suggest_categorical(path, [encode(value) for value in self.choices])
+        return next(value for value in self.choices if encode(value) == coded)
+
+    def corners(self) -> list[Any]:
+        """The values that are checked before a sweep starts: all of them."""
+        return list(self.choices)
+
+
+class Integers(_Dimension):
+    """A whole number in [low, high].
+
+    Attributes:
+        low: Smallest value.
+        high: Largest value.
+        step: Distance between values.
+        log: Whether small values get as much room as large ones; then step is 1.
+        when: As in `Choices`.
+    """
+
+    kind: Literal["int"] = "int"
+    low: int
+    high: int
+    step: int = Field(default=1, ge=1)
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _range(self) -> "Integers":
+        _check_range(self.low, self.high, self.log, self.step != 1)
+        return self
+
+    def draw(self, path: str, trial: Suggester) -> int:
+        """Draw one value."""
+        return trial.suggest_int(path, self.low, self.high, step=self.step, log=self.log)
+
+    def corners(self) -> list[int]:
+        """Both ends."""
+        return [self.low, self.high]
+
+
+class Floats(_Dimension):
+    """A number in [low, high].
+
+    Attributes:
+        low: Smallest value.
+        high: Largest value.
+        step: Distance between values; None for any value.
+        log: Whether the exponent is drawn evenly; then without step.
+        when: As in `Choices`.
+    """
+
+    kind: Literal["float"] = "float"
+    low: float
+    high: float
+    step: float | None = Field(default=None, gt=0)
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _range(self) -> "Floats":
+        _check_range(self.low, self.high, self.log, self.step is not None)
+        return self
+
+    def draw(self, path: str, trial: Suggester) -> float:
+        """Draw one value."""
+        return trial.suggest_float(path, self.low, self.high, step=self.step, log=self.log)
+
+    def corners(self) -> list[float]:
+        """Both ends."""
+        return [self.low, self.high]
+
+
+def _check_range(low: float, high: float, log: bool, stepped: bool) -> None:
+    if low > high:
+        raise ValueError(f"low must not exceed high, got {low} and {high}")
+    if log and low <= 0:
+        raise ValueError(f"low must be positive where log is true, got {low}")
+    if log and stepped:
+        raise ValueError("step and log exclude each other")
+
+
+def _kind(given: Any) -> Any:
+    """Whole numbers on both ends make `Integers`, unless the entry says `kind: float`."""
+    if not isinstance(given, dict) or "kind" in given:
+        return given
+    if "choices" in given:
+        return {**given, "kind": "choices"}
+    numbers = [given.get(name) for name in ("low", "high", "step") if given.get(name) is not None]
+    whole = bool(numbers) and all(type(number) is int for number in numbers)
+    return {**given, "kind": "int" if whole else "float"}
+
+
+class Space(BaseModel):
+    """Dotted configuration key -> dimension, with conditions that refer to earlier or later ones.
+
+    Attributes:
+        dimensions: In the order in which they are drawn (a condition's dimension comes first).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dimensions: dict[str, Annotated[Choices | Integers | Floats, Field(discriminator="kind")]]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_kinds(cls, given: Any) -> Any:
+        if isinstance(given, dict) and isinstance(given.get("dimensions"), dict):
+            entries = {key: _kind(value) for key, value in given["dimensions"].items()}
+            return {"dimensions": _parents_first(entries)}
+        return given
+
+    def draw(self, trial: Suggester) -> Point:
+        """Draw one point, dimension by dimension; those whose condition fails are left out.
+
+        Args:
+            trial: An Optuna trial; drawing twice from the same trial gives the same point.
+        """
+        point: Point = {}
+        for path, dimension in self.dimensions.items():
+            if active(dimension.when, point):
+                point[path] = dimension.draw(path, trial)
+        return point
+
+    def grid(self) -> Iterator[Point]:
+        """Every combination of choices and stepped numbers, conditions respected.
+
+        Raises:
+            ValueError: Names a dimension without a finite list of values.
+        """
+        listed = {path: _listed(path, entry) for path, entry in self.dimensions.items()}
+        seen: set[str] = set()
+        for combination in itertools.product(*listed.values()):
+            point: Point = {}
+            for path, value in zip(listed, combination, strict=True):
+                if active(self.dimensions[path].when, point):
+                    point[path] = value
+            key = json.dumps(point, sort_keys=True)
+            if key not in seen:
+                seen.add(key)
+                yield point
+
+    def corner_points(self) -> Iterator[tuple[str, Any, Point]]:
+        """For each dimension and each of its values that matter, a whole point that has it.
+
+        Yields:
+            Dotted key, value, and a point in which the key has this value.
+        """
+        for path, dimension in self.dimensions.items():
+            for value in dimension.corners():
+                yield path, value, self._completed(self._required(path) | {path: value})
+
+    def encode(self, point: Mapping[str, Any]) -> dict[str, Scalar]:
+        """A point as Optuna stores it."""
+        return {
+            path: encode(value) if isinstance(self.dimensions.get(path), Choices) else value
+            for path, value in point.items()
+        }
+
+    def decode(self, stored: Mapping[str, Any]) -> Point:
+        """A point from what Optuna stored."""
+        point: Point = {}
+        for path, dimension in self.dimensions.items():
+            if path not in stored:
+                continue
+            point[path] = stored[path]
+            if isinstance(dimension, Choices):
+                point[path] = next(v for v in dimension.choices if encode(v) == stored[path])
+        return point
+
+    def _required(self, path: str) -> Point:
+        """The values of other dimensions under which a dimension is there."""
+        needed: Point = {}
+        for parent, values in self.dimensions[path].when.items():
+            needed |= self._required(parent) | {parent: values[0]}
+        return needed
+
+    def _completed(self, fixed: Point) -> Point:
+        point: Point = {}
+        for path, dimension in self.dimensions.items():
+            if path in fixed:
+                point[path] = fixed[path]
+            elif active(dimension.when, point):
+                point[path] = dimension.corners()[0]
+        return point
+
+
+def active(when: Mapping[str, Sequence[Any]], point: Mapping[str, Any]) -> bool:
+    """Whether a dimension with these conditions is part of a point."""
+    return all(key in point and point[key] in values for key, values in when.items())
+
+
+def encode(value: Any) -> Scalar:
+    """A choice as Optuna can store it: lists and mappings as JSON text."""
+    return json.dumps(value) if isinstance(value, list | dict) else value
+
+
+def _listed(path: str, entry: Choices | Integers | Floats) -> list[Any]:
+    if isinstance(entry, Choices):
+        return list(entry.choices)
+    if isinstance(entry, Integers) and not entry.log:
+        return list(range(entry.low, entry.high + 1, entry.step))
+    if isinstance(entry, Floats) and entry.step is not None:
+        count = int((entry.high - entry.low) / entry.step + 1e-9) + 1
+        return [entry.low + index * entry.step for index in range(count)]
+    raise ValueError(f"{path}: a grid needs choices or a step")
+
+
+def _parents_first(entries: dict[str, Any]) -> dict[str, Any]:
+    """Order dimensions so that a condition's dimension is drawn before what depends on it.
+
+    Raises:
+        ValueError: Where a condition names no dimension, or conditions form a circle.
+    """
+    ordered: dict[str, Any] = {}
+
+    def place(path: str, chain: tuple[str, ...]) -> None:
+        if path in chain:
+            raise ValueError(f"conditions form a circle: {' -> '.join((*chain, path))}")
+        entry = entries[path]
+        when = entry.get("when") if isinstance(entry, dict) else None
+        for parent in when if isinstance(when, dict) else ():
+            if parent not in entries:
+                raise ValueError(f"{path}: when names {parent!r}, which is not in the space")
+            if parent not in ordered:
+                place(parent, (*chain, path))
+        ordered[path] = entry
+
+    for path in entries:
+        if path not in ordered:
+            place(path, ())
+    return ordered

@@ -1,0 +1,305 @@
+"""The keeper of one sweep's study: it alone writes to Optuna; the study is the only truth.
+
+What survives a crash is in the study: parameters, every evaluation (`at:<step>`), every promotion
+(`rung:<step>`), and the decision that ends a trial (`verdict`), written before it is told.
+"""
+
+import hashlib
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import optuna
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from .recipe import Limit, Objective, Sampler, SweepPlan
+from .space import Point, Space
+from .verdict import Proposal, State, TrialRecord, TrialReport, Verdict
+
+_log = logging.getLogger(__name__)
+_GO_ON = "go on"
+
+
+class Keeper:
+    """Asks, judges and tells for one sweep; not thread-safe, lives in the driver.
+
+    Args:
+        plan: The checked sweep.
+        folder: The sweep's folder; trials live in `trials/<number>` below it.
+        storage: sqlite file, RDB URL or journal file of the study.
+        trials: Budget: trials of the whole sweep, whatever becomes of them.
+    """
+
+    def __init__(self, plan: SweepPlan, folder: Path, *, storage: str, trials: int) -> None:
+        recipe = plan.recipe
+        self.folder = folder
+        self.trials = trials
+        self.records: dict[int, TrialRecord] = {}
+        self._space: Space = recipe.space
+        self._objectives: Sequence[Objective] = recipe.objectives
+        self._constraints: Sequence[Limit] = recipe.constraints
+        self._limits: Sequence[Limit] = recipe.pruner.limits
+        self._rule = recipe.pruner.build()
+        self._rungs = set(plan.rungs) if recipe.pruner.rule != "none" else set()
+        self._sampler = recipe.sampler
+        self._live: dict[int, Trial] = {}
+        self._promoted: set[tuple[int, int]] = set()
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.study = optuna.create_study(
+            storage=open_storage(storage),
+            study_name=folder.name,
+            directions=[objective.direction for objective in recipe.objectives],
+            load_if_exists=True,
+        )
+        self._orphans = self._read_study()
+        self._only_listed = recipe.sampler.name in ("grid", "listed")
+        if self._only_listed:
+            self.trials = min(trials, len(plan.points))
+        self._enqueue(plan.points[: self.trials])
+
+    @property
+    def live(self) -> int:
+        """Trials that are running now."""
+        return len(self._live)
+
+    @property
+    def finished(self) -> int:
+        """Trials with an end, whatever it was."""
+        return sum(r.state in ("COMPLETE", "PRUNED", "FAIL") for r in self.records.values())
+
+    def next(self) -> Proposal | None:
+        """The next trial to run: an interrupted one, else a new one; None when none is left."""
+        if self._orphans:
+            return self._adopt(self._orphans.pop(0))
+        if self.finished + len(self._live) >= self.trials:
+            return None
+        # A fresh sampler a trial: what it proposes depends on seed, number and what was told,
+        # not on how often the driver was killed.
+        number = max(self.records, default=-1) + 1
+        self.study.sampler = build_sampler(self._sampler, number)
+        return self._start(self.study.ask(), attempt=1)
+
+    def report(self, number: int, report: TrialReport) -> Verdict:
+        """Take in one report of a running trial and decide.
+
+        Args:
+            number: The trial.
+            report: What it sent.
+
+        Returns:
+            The decision; the study knows of it already.
+        """
+        trial = self._live.get(number)
+        if trial is None:
+            record = self.records[number]
+            return Verdict("FAIL", record.reason or "not running", record.step)
+        if report.failure is not None:
+            return self._end(trial, Verdict("FAIL", report.failure, self._last_step(number)))
+        problem = self._problem(report.metrics)
+        if problem:
+            return self._end(trial, Verdict("FAIL", problem, report.step))
+        self._remember(trial, report)
+        for limit in self._limits:
+            value = report.metrics[limit.metric]
+            if report.step >= limit.after and not report.final and limit.excess(value) > 0:
+                reason = f"{limit} is broken by {value:.4g}"
+                return self._end(trial, Verdict("PRUNED", reason, report.step))
+        if report.final:
+            return self._end(trial, Verdict("COMPLETE", "full budget", report.step))
+        if report.step in self._rungs and (number, report.step) not in self._promoted:
+            return self._judge(trial, report.step)
+        return Verdict(None, _GO_ON, report.step)
+
+    def lost(self, number: int, reason: str) -> Verdict | None:
+        """Take in that a trial's process is gone for good; None where it had ended before."""
+        trial = self._live.get(number)
+        if trial is None:
+            return None
+        return self._end(trial, Verdict("FAIL", reason, self._last_step(number)))
+
+    def signed(self, metrics: Mapping[str, float]) -> tuple[float, ...]:
+        """Objective vector of an evaluation, signed so that smaller is better."""
+        return tuple(o.sign * metrics[o.metric] for o in self._objectives)
+
+    def _judge(self, trial: Trial, step: int) -> Verdict:
+        number = trial.number
+        others = [
+            self.signed(record.history[step])
+            for record in self.records.values()
+            if record.number != number and step in record.history
+        ]
+        judgement = self._rule.judge(self.signed(self.records[number].history[step]), others)
+        if not judgement.go_on:
+            return self._end(trial, Verdict("PRUNED", judgement.reason, step))
+        # Kept, so that a replayed rung is not judged again against trials that came later.
+        trial.set_user_attr(f"rung:{step}", judgement.reason)
+        self._promoted.add((number, step))
+        return Verdict(None, judgement.reason, step)
+
+    def _remember(self, trial: Trial, report: TrialReport) -> None:
+        record = self.records[trial.number]
+        if report.step in record.history:
+            return
+        record.history[report.step] = dict(report.metrics)
+        record.seconds += report.seconds
+        trial.set_user_attr(
+            f"at:{report.step}", {"metrics": report.metrics, "seconds": report.seconds}
+        )
+        if len(self._objectives) == 1:
+            trial.report(report.metrics[self._objectives[0].metric], report.step)
+
+    def _problem(self, metrics: Mapping[str, float]) -> str | None:
+        wanted = [item.metric for item in (*self._objectives, *self._limits, *self._constraints)]
+        for name in wanted:
+            if name not in metrics:
+                return f"{name} is not among the metrics of the evaluation"
+            if not math.isfinite(metrics[name]):
+                return f"{name} is {metrics[name]}"
+        return None
+
+    def _last_step(self, number: int) -> int:
+        return max(self.records[number].history, default=0)
+
+    def _end(self, trial: Trial, verdict: Verdict) -> Verdict:
+        """Write the decision, then tell it: a crash in between is healed by `_adopt`."""
+        assert verdict.state is not None
+        record = self.records[trial.number]
+        values: list[float] | None = None
+        if verdict.state == "COMPLETE":
+            metrics = record.history[verdict.step]
+            values = [metrics[objective.metric] for objective in self._objectives]
+        if self._constraints and verdict.step in record.history and verdict.state != "FAIL":
+            metrics = record.history[verdict.step]
+            for limit in self._constraints:
+                trial.set_constraint(str(limit), limit.excess(metrics[limit.metric]))
+            record.violations = _violations(self._constraints, metrics)
+        trial.set_user_attr(
+            "verdict",
+            {"state": verdict.state, "reason": verdict.reason, "step": verdict.step},
+        )
+        self.study.sampler = build_sampler(self._sampler, trial.number)
+        self.study.tell(trial, values, state=TrialState[verdict.state])
+        record.state = verdict.state
+        record.reason = verdict.reason
+        record.step = verdict.step
+        record.values = tuple(values or ())
+        self._live.pop(trial.number, None)
+        return verdict
+
+    def _start(self, trial: Trial, attempt: int) -> Proposal:
+        point = self._space.draw(trial)
+        trial.set_user_attr("attempts", attempt)
+        record = self.records.setdefault(trial.number, TrialRecord(trial.number, "RUNNING"))
+        record.state, record.point, record.attempts = "RUNNING", point, attempt
+        self._live[trial.number] = trial
+        return Proposal(trial.number, point, self.folder / "trials" / str(trial.number), attempt)
+
+    def _adopt(self, frozen: FrozenTrial) -> Proposal | None:
+        """Go on with a trial that a crash left RUNNING: same number, parameters and folder."""
+        # The only way to a live handle of a trial of an earlier process; a test pins it.
+        trial = Trial(self.study, frozen._trial_id)
+        self.study.sampler = build_sampler(self._sampler, frozen.number)
+        return self._start(trial, attempt=int(frozen.user_attrs.get("attempts", 0)) + 1)
+
+    def _read_study(self) -> list[FrozenTrial]:
+        """Fill the records; finish decisions that were written and not told.
+
+        Returns:
+            Trials that are still RUNNING, in number order.
+        """
+        orphans = []
+        for frozen in sorted(self.study.get_trials(deepcopy=False), key=lambda t: t.number):
+            if frozen.state == TrialState.WAITING:
+                continue
+            record = self._record(frozen)
+            self.records[frozen.number] = record
+            steps = (k for k in frozen.user_attrs if k.startswith("rung:"))
+            self._promoted |= {(frozen.number, int(k.removeprefix("rung:"))) for k in steps}
+            if frozen.state != TrialState.RUNNING:
+                continue
+            given = frozen.user_attrs.get("verdict")
+            if given is None:
+                orphans.append(frozen)
+                continue
+            state: State = given["state"]
+            self._live[frozen.number] = trial = Trial(self.study, frozen._trial_id)
+            self._end(trial, Verdict(state, given["reason"], given["step"]))
+        return orphans
+
+    def _record(self, frozen: FrozenTrial) -> TrialRecord:
+        attrs = frozen.user_attrs
+        kept = {
+            int(key.removeprefix("at:")): value
+            for key, value in attrs.items()
+            if key.startswith("at:")
+        }
+        history = {step: value["metrics"] for step, value in sorted(kept.items())}
+        verdict = attrs.get("verdict", {})
+        last = history.get(verdict.get("step", -1))
+        return TrialRecord(
+            number=frozen.number,
+            state=frozen.state.name,
+            point=self._space.decode(frozen.params),
+            history=history,
+            seconds=sum(value["seconds"] for value in kept.values()),
+            reason=verdict.get("reason", ""),
+            step=verdict.get("step", 0),
+            attempts=int(attrs.get("attempts", 1)),
+            violations=_violations(self._constraints, last) if last else (),
+            values=tuple(frozen.values or ()) if frozen.state == TrialState.COMPLETE else (),
+        )
+
+    def _enqueue(self, points: Sequence[Point]) -> None:
+        """Queue fixed points that an earlier start did not queue."""
+        there = {
+            frozen.user_attrs["point"]
+            for frozen in self.study.get_trials(deepcopy=False)
+            if "point" in frozen.user_attrs
+        }
+        for index, point in enumerate(points):
+            if index not in there:
+                self.study.enqueue_trial(self._space.encode(point), user_attrs={"point": index})
+
+
+def _violations(limits: Sequence[Limit], metrics: Mapping[str, float]) -> tuple[str, ...]:
+    return tuple(str(limit) for limit in limits if limit.excess(metrics[limit.metric]) > 0)
+
+
+def open_storage(storage: str) -> BaseStorage:
+    """The study's storage: an RDB URL, or the path of a journal file.
+
+    Args:
+        storage: `sqlite:///…`, another RDB URL, or a path ending in `.log`.
+    """
+    if "://" not in storage:
+        return JournalStorage(JournalFileBackend(storage))
+    arguments = {"connect_args": {"timeout": 60}} if storage.startswith("sqlite") else {}
+    return RDBStorage(storage, engine_kwargs=arguments)
+
+
+def build_sampler(sampler: Sampler, number: int) -> optuna.samplers.BaseSampler:
+    """Optuna's sampler for one trial.
+
+    Args:
+        sampler: Name, seed and sizes.
+        number: The trial it proposes for.
+    """
+    text = f"{sampler.seed}:{number}".encode()
+    seed = int.from_bytes(hashlib.sha256(text).digest()[:4], "big")
+    if sampler.name == "tpe":
+        return optuna.samplers.TPESampler(
+            seed=seed,
+            n_startup_trials=sampler.startup,
+            multivariate=True,
+            group=True,
+            constant_liar=True,
+        )
+    if sampler.name == "nsga2":
+        return optuna.samplers.NSGAIISampler(seed=seed, population_size=sampler.population)
+    if sampler.name == "gp":
+        return optuna.samplers.GPSampler(seed=seed, n_startup_trials=sampler.startup)
+    # `grid` and `listed` take queued points; what such a point leaves out is drawn.
+    return optuna.samplers.RandomSampler(seed=seed)

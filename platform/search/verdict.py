@@ -1,0 +1,89 @@
+"""What a trial reports, and what becomes of it: plain data between trial, keeper and scheduler."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+State = Literal["COMPLETE", "PRUNED", "FAIL"]
+
+
+@dataclass(frozen=True)
+class TrialReport:
+    """One evaluation of a trial, or the reason why there is none.
+
+    Attributes:
+        step: Training steps done.
+        metrics: What the evaluation measured, names as in MLflow.
+        final: Whether this is the evaluation at full budget.
+        replayed: Read back from a checkpoint after a restart.
+        seconds: Time since the report before; 0 for replayed ones.
+        failure: Why the trial cannot go on; then the rest counts nothing.
+    """
+
+    step: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+    final: bool = False
+    replayed: bool = False
+    seconds: float = 0.0
+    failure: str | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the keeper decided after a report.
+
+    Attributes:
+        state: None lets the trial go on.
+        reason: A sentence; for trials that are COMPLETE it says so.
+        step: Training step of the decision.
+    """
+
+    state: State | None
+    reason: str
+    step: int
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A trial to run.
+
+    Attributes:
+        number: Its number in the study.
+        point: Dotted key -> value.
+        folder: Its folder, the same in every attempt.
+        attempt: 1 for a new trial, more for one that a crash interrupted.
+    """
+
+    number: int
+    point: dict[str, Any]
+    folder: Path
+    attempt: int
+
+
+@dataclass
+class TrialRecord:
+    """A trial as the study has it.
+
+    Attributes:
+        number: Its number.
+        state: WAITING, RUNNING, COMPLETE, PRUNED or FAIL.
+        point: Dotted key -> value.
+        history: Training step -> metrics.
+        seconds: Time spent on it, as reported.
+        reason: Why it ended.
+        step: Training step of its end.
+        attempts: Starts.
+        violations: Constraints that its result breaks.
+        values: Objective values, for COMPLETE trials.
+    """
+
+    number: int
+    state: str
+    point: dict[str, Any] = field(default_factory=dict)
+    history: dict[int, dict[str, float]] = field(default_factory=dict)
+    seconds: float = 0.0
+    reason: str = ""
+    step: int = 0
+    attempts: int = 1
+    violations: tuple[str, ...] = ()
+    values: tuple[float, ...] = ()
