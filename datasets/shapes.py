@@ -1,0 +1,172 @@
+"""A generated data set: textured, overlapping shapes in varying light and noise.
+
+Colour, texture and place are drawn independently of the class, so only the outline tells it.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from .images import encode_png
+from .spec import DataError, EncodedRow, RawRow, Row, load_label_space
+
+_KINDS = ("disc", "ring", "square", "triangle", "cross", "star", "crescent", "bar")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShapesOptions:
+    """What is generated.
+
+    Attributes:
+        size: Height and width in pixels, each at least 16.
+        train: Rows of the training split.
+        val: Rows of the validation split.
+        test: Rows of the test split.
+        seed: Decides every pixel.
+        objects: Fewest and most objects in an image.
+    """
+
+    size: tuple[int, int] = (64, 64)
+    train: int = 512
+    val: int = 96
+    test: int = 96
+    seed: int = 0
+    objects: tuple[int, int] = (2, 4)
+
+    def __post_init__(self) -> None:
+        if min(self.size) < 16:
+            raise DataError(f"size must be at least 16 x 16, got {self.size}")
+        if min(self.train, self.val, self.test) < 1:
+            raise DataError(
+                f"every split needs a row, got {self.train}, {self.val}, {self.test}"
+            )
+        if not 1 <= self.objects[0] <= self.objects[1] <= 50:
+            raise DataError(f"objects must be 1 <= fewest <= most <= 50, got {self.objects}")
+
+
+class Shapes:
+    """The generator; it needs no source.
+
+    Args:
+        options: Sizes and seed.
+    """
+
+    needs_source = False
+
+    def __init__(self, options: ShapesOptions | None = None) -> None:
+        self.label_space = load_label_space("shapes")
+        self.options = options or ShapesOptions()
+
+    def rows(self, source: Path) -> Sequence[RawRow]:
+        """Names of all rows; `source` is not looked at."""
+        counts = {"train": self.options.train, "val": self.options.val, "test": self.options.test}
+        return [
+            RawRow(f"{split}-{index:06d}", split, Path(f"shapes/{split}"), Path(f"shapes/{split}"))
+            for split, count in counts.items()
+            for index in range(count)
+        ]
+
+    def read(self, row: RawRow) -> EncodedRow:
+        """Draw one row."""
+        split, _, index = row.id.partition("-")
+        number = ("train", "val", "test").index(split)
+        generator = np.random.default_rng([self.options.seed, number, int(index)])
+        drawn = draw(self.options.size, self.options.objects, generator, row.id)
+        return EncodedRow(drawn, encode_png(drawn.image))
+
+
+def draw(
+    size: tuple[int, int], objects: tuple[int, int], generator: np.random.Generator, row_id: str
+) -> Row:
+    """Draw one image with labels and instances.
+
+    Args:
+        size: Height and width.
+        objects: Fewest and most objects.
+        generator: Decides every pixel.
+        row_id: Name of the row.
+    """
+    height, width = size
+    image = _texture(size, generator)
+    label = np.zeros(size, np.uint8)
+    instances = np.zeros(size, np.uint8)
+    kinds: list[int] = []
+    for _ in range(int(generator.integers(objects[0], objects[1] + 1))):
+        kind = int(generator.integers(len(_KINDS)))
+        radius = generator.uniform(0.16, 0.30) * min(size)
+        centre = (generator.uniform(0.1, 0.9) * height, generator.uniform(0.1, 0.9) * width)
+        angle = generator.uniform(0, 2 * math.pi)
+        mask = _outline(_KINDS[kind], size, centre, radius, angle)
+        if not mask.any():
+            continue
+        kinds.append(kind + 1)
+        image[mask] = _texture(size, generator)[mask]
+        label[mask] = kind + 1
+        instances[mask] = len(kinds)
+    light = _gradient(size, generator)
+    noise = generator.normal(0, generator.uniform(2, 12), (height, width, 3))
+    image = np.clip(image * light[..., None] + noise, 0, 255).astype(np.uint8)
+    return Row(row_id, image, label, instances, tuple(kinds))
+
+
+def _texture(size: tuple[int, int], generator: np.random.Generator) -> np.ndarray:
+    """Two random colours mixed by stripes, checks or clouds."""
+    height, width = size
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    angle = generator.uniform(0, math.pi)
+    period = generator.uniform(0.06, 0.2) * min(size)
+    u = (x * math.cos(angle) + y * math.sin(angle)) * (2 * math.pi / period)
+    v = (y * math.cos(angle) - x * math.sin(angle)) * (2 * math.pi / period)
+    style = generator.integers(3)
+    if style == 0:
+        mix = np.sin(u)
+    elif style == 1:
+        mix = np.sign(np.sin(u) * np.sin(v))
+    else:
+        coarse = generator.normal(0, 1, (max(2, height // 8), max(2, width // 8)))
+        mix = np.tanh(cv2.resize(coarse.astype(np.float32), (width, height)))
+    first = generator.uniform(30, 225, 3)
+    second = np.clip(first + generator.uniform(-60, 60, 3), 0, 255)
+    share = ((mix + 1) / 2)[..., None]
+    return (first * share + second * (1 - share)).astype(np.float32)
+
+
+def _gradient(size: tuple[int, int], generator: np.random.Generator) -> np.ndarray:
+    """Light that falls off in one direction, factor 0.5 to 1.3."""
+    height, width = size
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+    angle = generator.uniform(0, 2 * math.pi)
+    slope = generator.uniform(0, 0.25)
+    return generator.uniform(0.75, 1.05) + slope * (x * math.cos(angle) + y * math.sin(angle))
+
+
+def _outline(
+    kind: str, size: tuple[int, int], centre: tuple[float, float], radius: float, angle: float
+) -> np.ndarray:
+    """Pixels inside a shape, (H, W) bool."""
+    y, x = np.mgrid[: size[0], : size[1]]
+    y, x = (y + 0.5 - centre[0]) / radius, (x + 0.5 - centre[1]) / radius
+    u = x * math.cos(angle) + y * math.sin(angle)
+    v = y * math.cos(angle) - x * math.sin(angle)
+    r = np.hypot(u, v)
+    phi = np.arctan2(v, u)
+    if kind == "disc":
+        return r <= 0.9
+    if kind == "ring":
+        return (r <= 1.0) & (r >= 0.55)
+    if kind == "square":
+        return np.maximum(abs(u), abs(v)) <= 0.8
+    if kind == "triangle":
+        # Distance to the nearest of three sides that stand 120 degrees apart.
+        return np.max([u * math.cos(a) + v * math.sin(a) for a in (0, 2.0944, 4.1888)], 0) <= 0.52
+    if kind == "cross":
+        return (np.minimum(abs(u), abs(v)) <= 0.3) & (np.maximum(abs(u), abs(v)) <= 1.0)
+    if kind == "star":
+        return r <= 0.72 + 0.38 * np.cos(5 * phi)
+    if kind == "crescent":
+        return (r <= 1.0) & (np.hypot(u - 0.5, v) >= 0.75)
+    return (abs(u) <= 1.2) & (abs(v) <= 0.28)

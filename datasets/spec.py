@@ -1,0 +1,157 @@
+"""What a data set is: its labels, its raw rows, and the rows that training reads."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+
+class DataError(ValueError):
+    """Data that breaks a rule; the message names the file and the rule."""
+
+
+@dataclass(frozen=True)
+class LabelSpace:
+    """Classes of a data set, and how raw label values map to them.
+
+    Attributes:
+        name: Name of the space.
+        classes: K names; the index is the train id.
+        palette: K colours, RGB.
+        ignore_label: Train id of pixels that are never trained on or scored.
+        raw_to_train: Every raw value that may occur -> train id or `ignore_label`.
+        is_thing: K flags, where things and stuff are told apart.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    ignore_label: int
+    raw_to_train: Mapping[int, int]
+    is_thing: tuple[bool, ...] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The space as JSON types; `from_json` reads it back."""
+        return {
+            "name": self.name,
+            "classes": list(self.classes),
+            "palette": [list(colour) for colour in self.palette],
+            "ignore_label": self.ignore_label,
+            "raw_to_train": {str(raw): train for raw, train in self.raw_to_train.items()},
+            "is_thing": None if self.is_thing is None else list(self.is_thing),
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "LabelSpace":
+        """Read what `to_json` returned.
+
+        Raises:
+            DataError: Where names, colours and flags differ in number.
+        """
+        classes = tuple(content["classes"])
+        palette = tuple((int(r), int(g), int(b)) for r, g, b in content["palette"])
+        things = content.get("is_thing")
+        if len(palette) != len(classes) or (things is not None and len(things) != len(classes)):
+            raise DataError(
+                f"label space {content['name']}: {len(classes)} classes, {len(palette)} colours, "
+                f"{None if things is None else len(things)} thing flags: numbers must agree"
+            )
+        return cls(
+            name=content["name"],
+            classes=classes,
+            palette=palette,
+            ignore_label=int(content["ignore_label"]),
+            raw_to_train={int(raw): int(train) for raw, train in content["raw_to_train"].items()},
+            is_thing=None if things is None else tuple(bool(flag) for flag in things),
+        )
+
+
+def load_label_space(name: str) -> LabelSpace:
+    """Read one of the label spaces that ship with the code."""
+    path = Path(__file__).parent / "label_spaces" / f"{name}.json"
+    return LabelSpace.from_json(json.loads(path.read_text(encoding="utf-8")))
+
+
+@dataclass(frozen=True)
+class RawRow:
+    """One pair as a data set's download has it.
+
+    Attributes:
+        id: Unique within the split.
+        split: `train`, `val` or `test`.
+        image: File of the image; for generated sets a name for messages.
+        label: File of the label map; likewise.
+    """
+
+    id: str
+    split: str
+    image: Path
+    label: Path
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image with its label map, decoded.
+
+    Attributes:
+        id: Unique within the split.
+        image: (H, W, 3) uint8, RGB.
+        label: (H, W) uint8 train ids.
+        instances: (H, W) uint8, 0 for none, else 1 + index into `segments`; None where the data
+            set has none.
+        segments: Class of each instance.
+    """
+
+    id: str
+    image: np.ndarray
+    label: np.ndarray
+    instances: np.ndarray | None = None
+    segments: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class EncodedRow:
+    """One row as it is stored.
+
+    Attributes:
+        row: The decoded row, checked.
+        image: Bytes of an encoded image (JPEG or PNG).
+    """
+
+    row: Row
+    image: bytes
+
+
+class RawDataset(Protocol):
+    """A reader of one raw layout; `catalog.py` lists them."""
+
+    label_space: LabelSpace
+    needs_source: bool
+
+    def rows(self, source: Path) -> Sequence[RawRow]:
+        """Every pair of every split, in the data set's own order.
+
+        Raises:
+            DataError: Names a missing folder, list or partner.
+        """
+        ...
+
+    def read(self, row: RawRow) -> EncodedRow:
+        """Decode and check one pair.
+
+        Raises:
+            DataError: Names the file and the rule it breaks.
+        """
+        ...
+
+
+def duplicates(names: Sequence[str]) -> Iterator[str]:
+    """Names that occur more than once."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            yield name
+        seen.add(name)

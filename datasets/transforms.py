@@ -1,0 +1,246 @@
+"""Augmentation and test-time resizing: pure functions of a row and a generator.
+
+Order and constants are those of the published recipe (DATASETS section 3): resize, crop, flip,
+photometric distortion, normalize, pad.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import cv2
+import numpy as np
+
+from .spec import Row
+
+
+def _require(rule: bool, message: str) -> None:
+    if not rule:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformConfig:
+    """How an image becomes an input.
+
+    Attributes:
+        crop: Height and width of a training input.
+        resize: `none`; `short_edge` draws from `short_edges`; `range` fits the image into `box`
+            times a factor drawn from `ratio_range`, aspect kept.
+        short_edges: Lengths of the short edge to draw from.
+        max_long_edge: Longest long edge after a `short_edge` resize; None for no limit.
+        box: Height and width that `range` fits into.
+        ratio_range: Smallest and largest factor of `range`.
+        max_category_ratio: Largest share of one class in a crop, ten draws at most; 1 accepts any.
+        flip: Probability of a horizontal flip.
+        photometric: Brightness, contrast, saturation and hue as published.
+        brightness: Largest relative change of brightness where `photometric` is off.
+        mean: RGB mean on the 0..255 scale.
+        std: RGB standard deviation on that scale.
+        test_box: Height and width that a test image is fitted into, aspect kept; None keeps it.
+        interpolation: `bilinear` (published) or `area`, which does not alias when it shrinks.
+        ignore_label: Train id that padding gets.
+    """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    crop: tuple[int, int]
+    resize: Literal["none", "short_edge", "range"] = "none"
+    short_edges: tuple[int, ...] = ()
+    max_long_edge: int | None = None
+    box: tuple[int, int] | None = None
+    ratio_range: tuple[float, float] = (1.0, 1.0)
+    max_category_ratio: float = 0.75
+    flip: float = 0.5
+    photometric: bool = True
+    brightness: float = 0.0
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    test_box: tuple[int, int] | None = None
+    interpolation: Literal["bilinear", "area"] = "bilinear"
+    ignore_label: int = 255
+
+    def __post_init__(self) -> None:
+        _require(min(self.crop) >= 16, f"crop must be at least 16 x 16, got {self.crop}")
+        _require(
+            (self.resize == "short_edge") == bool(self.short_edges),
+            f"short_edges are given exactly when resize is 'short_edge', got {self.short_edges}",
+        )
+        _require(
+            (self.resize == "range") == (self.box is not None),
+            f"box is given exactly when resize is 'range', got {self.box}",
+        )
+        _require(
+            0 < self.ratio_range[0] <= self.ratio_range[1],
+            f"ratio_range must be 0 < smallest <= largest, got {self.ratio_range}",
+        )
+        _require(
+            0 < self.max_category_ratio <= 1,
+            f"max_category_ratio must be in (0, 1], got {self.max_category_ratio}",
+        )
+        _require(0 <= self.flip <= 1, f"flip must be in [0, 1], got {self.flip}")
+        _require(0 <= self.brightness < 1, f"brightness must be in [0, 1), got {self.brightness}")
+        _require(min(self.std) > 0, f"std must be positive, got {self.std}")
+
+
+def row_generator(seed: int, epoch: int, row_id: str) -> np.random.Generator:
+    """The randomness of one row in one epoch; nothing else decides its augmentation."""
+    name = int.from_bytes(hashlib.sha256(row_id.encode()).digest()[:8], "little")
+    return np.random.default_rng([seed, epoch, name])
+
+
+def train_transform(
+    config: TransformConfig, row: Row, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Augment one row.
+
+    Args:
+        config: What to do.
+        row: The row.
+        generator: Its randomness.
+
+    Returns:
+        (3, h, w) float32 normalized image, (h, w) uint8 train ids, both of the crop's size.
+    """
+    image, label = row.image, row.label
+    size = _train_size(config, (image.shape[0], image.shape[1]), generator)
+    image, label = _resize(image, size, config.interpolation), _resize_label(label, size)
+    image, label = _crop(config, image, label, generator)
+    if generator.random() < config.flip:
+        image, label = image[:, ::-1], label[:, ::-1]
+    if config.photometric:
+        image = photometric_distortion(image, generator)
+    elif config.brightness:
+        factor = 1 + generator.uniform(-config.brightness, config.brightness)
+        image = np.clip(image.astype(np.float32) * factor, 0, 255)
+    pixels = normalize(config, image)
+    height, width = config.crop
+    padded = np.zeros((3, height, width), np.float32)
+    padded[:, : pixels.shape[1], : pixels.shape[2]] = pixels
+    target = np.full((height, width), config.ignore_label, np.uint8)
+    target[: label.shape[0], : label.shape[1]] = label
+    return padded, target
+
+
+def test_transform(config: TransformConfig, row: Row) -> np.ndarray:
+    """Resize and normalize a test image; its label keeps its own size.
+
+    Returns:
+        (3, h, w) float32.
+    """
+    image = row.image
+    if config.test_box is not None:
+        size = fit_size((image.shape[0], image.shape[1]), config.test_box)
+        image = _resize(image, size, config.interpolation)
+    return normalize(config, image)
+
+
+def fit_size(size: tuple[int, int], box: tuple[float, float]) -> tuple[int, int]:
+    """Height and width fitted into a box, aspect kept, rounded half up.
+
+    The box's long side limits the image's long side, its short side the short one.
+
+    Args:
+        size: Height and width.
+        box: Height and width of the box; which is which does not matter.
+    """
+    factor = min(max(box) / max(size), min(box) / min(size))
+    return int(size[0] * factor + 0.5), int(size[1] * factor + 0.5)
+
+
+def short_edge_size(
+    size: tuple[int, int], short_edge: int, max_long_edge: int | None
+) -> tuple[int, int]:
+    """Height and width whose short edge has a length, unless the long edge would be too long."""
+    factor = short_edge / min(size)
+    if max_long_edge is not None:
+        factor = min(factor, max_long_edge / max(size))
+    return int(size[0] * factor + 0.5), int(size[1] * factor + 0.5)
+
+
+def normalize(config: TransformConfig, image: np.ndarray) -> np.ndarray:
+    """(H, W, 3) RGB on 0..255 to (3, H, W) float32, (x - mean) / std."""
+    mean = np.asarray(config.mean, np.float32)
+    std = np.asarray(config.std, np.float32)
+    return np.ascontiguousarray(((image.astype(np.float32) - mean) / std).transpose(2, 0, 1))
+
+
+def photometric_distortion(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Brightness, contrast, saturation and hue, each with probability 0.5, in uint8.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        generator: The randomness.
+
+    Source: published recipe: brightness +-32, contrast and saturation 0.5..1.5, hue +-18 of 180,
+        contrast before or after the colour steps with even chance.
+    """
+
+    def scaled(pixels: np.ndarray, factor: float, shift: float = 0.0) -> np.ndarray:
+        return np.clip(pixels.astype(np.float32) * factor + shift, 0, 255).astype(np.uint8)
+
+    if generator.random() < 0.5:
+        image = scaled(image, 1.0, generator.uniform(-32, 32))
+    contrast_first = generator.random() < 0.5
+    if contrast_first and generator.random() < 0.5:
+        image = scaled(image, generator.uniform(0.5, 1.5))
+    if generator.random() < 0.5:
+        hsv = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2HSV)
+        hsv[..., 1] = scaled(hsv[..., 1], generator.uniform(0.5, 1.5))
+        image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+    if generator.random() < 0.5:
+        hsv = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2HSV)
+        hsv[..., 0] = (hsv[..., 0].astype(np.int32) + int(generator.integers(-18, 18))) % 180
+        image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+    if not contrast_first and generator.random() < 0.5:
+        image = scaled(image, generator.uniform(0.5, 1.5))
+    return image
+
+
+def _train_size(
+    config: TransformConfig, size: tuple[int, int], generator: np.random.Generator
+) -> tuple[int, int]:
+    if config.resize == "short_edge":
+        edge = config.short_edges[int(generator.integers(len(config.short_edges)))]
+        return short_edge_size(size, edge, config.max_long_edge)
+    if config.resize == "range":
+        assert config.box is not None
+        ratio = generator.uniform(*config.ratio_range)
+        return fit_size(size, (config.box[0] * ratio, config.box[1] * ratio))
+    return size
+
+
+def _crop(
+    config: TransformConfig,
+    image: np.ndarray,
+    label: np.ndarray,
+    generator: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """A random window; redrawn up to ten times while one class fills too much of it."""
+    height, width = config.crop
+    for attempt in range(11):
+        top = int(generator.integers(max(0, label.shape[0] - height) + 1))
+        left = int(generator.integers(max(0, label.shape[1] - width) + 1))
+        window = (slice(top, top + height), slice(left, left + width))
+        if config.max_category_ratio >= 1 or attempt == 10:
+            break
+        counts = np.bincount(label[window].ravel(), minlength=256)
+        counts[config.ignore_label] = 0
+        if (counts > 0).sum() > 1 and counts.max() / counts.sum() < config.max_category_ratio:
+            break
+    return image[window], label[window]
+
+
+def _resize(image: np.ndarray, size: tuple[int, int], interpolation: str) -> np.ndarray:
+    if image.shape[:2] == size:
+        return image
+    shrinks = size[0] < image.shape[0]
+    area = interpolation == "area" and shrinks
+    flag = cv2.INTER_AREA if area else cv2.INTER_LINEAR
+    return cv2.resize(image, (size[1], size[0]), interpolation=flag)
+
+
+def _resize_label(label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    if label.shape == size:
+        return label
+    return cv2.resize(label, (size[1], size[0]), interpolation=cv2.INTER_NEAREST)
