@@ -1,4 +1,4 @@
-"""CamVid in the 11-class form of the SegNet tutorial: lists of stems, `<split>/`, `<split>annot/`."""
+"""CamVid in the SegNet tutorial's 11-class form: lists of stems, `<split>/`, `<split>annot/`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,7 +32,11 @@ class CamVid:
         for split in _SPLITS:
             listing = source / f"{split}.txt"
             try:
-                stems = [Path(line.split()[0]).stem for line in listing.read_text().splitlines() if line.strip()]
+                stems = [
+                    Path(line.split()[0]).stem
+                    for line in listing.read_text().splitlines()
+                    if line.strip()
+                ]
             except OSError as error:
                 raise DataError(f"{listing}: the list of the split is missing") from error
             if not stems:

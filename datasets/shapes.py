@@ -41,9 +41,7 @@ class ShapesOptions:
         if min(self.size) < 16:
             raise DataError(f"size must be at least 16 x 16, got {self.size}")
         if min(self.train, self.val, self.test) < 1:
-            raise DataError(
-                f"every split needs a row, got {self.train}, {self.val}, {self.test}"
-            )
+            raise DataError(f"every split needs a row, got {self.train}, {self.val}, {self.test}")
         if not 1 <= self.objects[0] <= self.objects[1] <= 50:
             raise DataError(f"objects must be 1 <= fewest <= most <= 50, got {self.objects}")
 

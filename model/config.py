@@ -146,8 +146,13 @@ class QueryDecoderConfig:
 
     def __post_init__(self) -> None:
         for name in ("width", "num_queries", "num_heads", "num_groups", "encoder_hidden"):
-            _require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
-        _require(self.decoder_hidden >= 1, f"decoder_hidden must be at least 1, got {self.decoder_hidden}")
+            _require(
+                getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}"
+            )
+        _require(
+            self.decoder_hidden >= 1,
+            f"decoder_hidden must be at least 1, got {self.decoder_hidden}",
+        )
         _require(self.width % 4 == 0, f"width must be a multiple of 4, got {self.width}")
         for name in ("num_heads", "num_groups"):
             _require(
@@ -251,7 +256,17 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         for name in (
-            "class_weight", "mask_weight", "dice_weight", "no_object_weight", "class_cost",
-            "mask_cost", "dice_cost", "pixel_weight", "semantic_weight", "class_balance",
+            "class_weight",
+            "mask_weight",
+            "dice_weight",
+            "no_object_weight",
+            "class_cost",
+            "mask_cost",
+            "dice_cost",
+            "pixel_weight",
+            "semantic_weight",
+            "class_balance",
         ):
-            _require(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}")
+            _require(
+                getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}"
+            )

@@ -96,9 +96,7 @@ class QueryHead(nn.Module):
             )
             positions.append(position.flatten(1).to(level.dtype))
         query = self.query_feat.weight.T.expand(T, B, -1, -1)
-        collected = self.transformer_decoder(
-            query, memories, self.query_embed.weight.T, positions
-        )
+        collected = self.transformer_decoder(query, memories, self.query_embed.weight.T, positions)
         queries = torch.stack(collected, 1).transpose(-1, -2)
         class_logits, embeddings = self.embedding(queries)
         mask_logits = torch.einsum("tlbqe,tbehw->lbqhw", embeddings, mask_features) / T

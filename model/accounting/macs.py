@@ -51,7 +51,9 @@ class LayerMeter:
         self._rows: dict[str, list[tuple[int, float | None]]] = {}
         self._handles: list[Any] = []
         neurons = [m for m in model.modules() if isinstance(m, IntegerLIF | LIF)]
-        alphas = {float(m.alpha) for m in model.modules() if isinstance(getattr(m, "alpha", None), float)}
+        alphas = {
+            float(m.alpha) for m in model.modules() if isinstance(getattr(m, "alpha", None), float)
+        }
         self._scales = sorted({a / n.divisor for a in alphas for n in neurons}, reverse=True)
 
     def __enter__(self) -> Self:

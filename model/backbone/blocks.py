@@ -23,7 +23,9 @@ def over_time(layer: nn.Module, x: Tensor) -> Tensor:
     return layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
-def conv_bn(in_channels: int, out_channels: int, kernel_size: int = 1, *, groups: int = 1) -> nn.Sequential:
+def conv_bn(
+    in_channels: int, out_channels: int, kernel_size: int = 1, *, groups: int = 1
+) -> nn.Sequential:
     """Convolution without bias that keeps the size, then BatchNorm; keys `0` and `1`."""
     return nn.Sequential(
         nn.Conv2d(
@@ -192,7 +194,7 @@ class ChannelMLP(nn.Module):
 
 
 def linear_attention(q: Tensor, k: Tensor, v: Tensor, *, num_heads: int, scale: float) -> Tensor:
-    """scale * (q k^T) v per head, without softmax, in the cheaper of the two orders.
+    """Scale * (q k^T) v per head, without softmax, in the cheaper of the two orders.
 
     Spikes are integers over a divisor: where that is a power of two, both orders are exact in
     float32 as long as a sum stays below 2^24, so they do not differ.

@@ -93,9 +93,7 @@ class SpikeDeformableConv(nn.Module):
         features = self.offset_spike(over_time(self.dw_conv, self.dw_spike(x)))
         offset = over_time(self.offset, features)
         mask = self.mask_spike(over_time(self.mask, features))
-        y = deformable_sample(
-            value.flatten(0, 1), self._by_pixel(offset), self._by_pixel(mask)
-        )
+        y = deformable_sample(value.flatten(0, 1), self._by_pixel(offset), self._by_pixel(mask))
         return self.output_proj(y.unflatten(0, x.shape[:2]))
 
     def _by_pixel(self, x: Tensor) -> Tensor:

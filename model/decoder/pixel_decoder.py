@@ -1,4 +1,4 @@
-"""The dense half of the decoder: deformable encoder at stride 16, then a spiking pyramid upwards."""
+"""The dense half of the decoder: deformable encoder at stride 16, then a spiking pyramid."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -136,9 +136,7 @@ class PixelDecoder(nn.Module):
             for channels in in_channels[:3]
         )
         self.output_convs_spike = nn.ModuleList(make() for _ in range(3))
-        self.output_convs = nn.ModuleList(
-            conv_bn(width, width, 3, groups=width) for _ in range(3)
-        )
+        self.output_convs = nn.ModuleList(conv_bn(width, width, 3, groups=width) for _ in range(3))
         self.mask_feature_spike = make()
         self.mask_feature = nn.Conv2d(width, width, 1)
         self.pixel_head = nn.Conv2d(width, num_classes, 1) if config.pixel_head else None

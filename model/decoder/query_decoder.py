@@ -87,9 +87,7 @@ class QueryMLP(nn.Module):
         compat: `published` keeps those reshapes.
     """
 
-    def __init__(
-        self, width: int, *, hidden: int, neuron: NeuronFactory, compat: Compat
-    ) -> None:
+    def __init__(self, width: int, *, hidden: int, neuron: NeuronFactory, compat: Compat) -> None:
         super().__init__()
         self.compat = compat
         self.fc1_spike = neuron()
@@ -121,9 +119,7 @@ class QueryDecoderLayer(nn.Module):
         compat: Published quirks or corrected.
     """
 
-    def __init__(
-        self, config: QueryDecoderConfig, neuron: NeuronConfig, *, compat: Compat
-    ) -> None:
+    def __init__(self, config: QueryDecoderConfig, neuron: NeuronConfig, *, compat: Compat) -> None:
         super().__init__()
         self.cross_attn = Attention(config, neuron, place="cross_attention")
         self.self_attn = Attention(config, neuron, place="plain")
@@ -163,9 +159,7 @@ class QueryDecoder(nn.Module):
         compat: Published quirks or corrected.
     """
 
-    def __init__(
-        self, config: QueryDecoderConfig, neuron: NeuronConfig, *, compat: Compat
-    ) -> None:
+    def __init__(self, config: QueryDecoderConfig, neuron: NeuronConfig, *, compat: Compat) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
             QueryDecoderLayer(config, neuron, compat=compat)

@@ -1,4 +1,4 @@
-"""Losses of both decoders: class, mask and dice with deep supervision, or per-pixel cross entropy."""
+"""Losses of both decoders: class, mask and dice of every layer, or per-pixel cross entropy."""
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,12 @@ def build_criterion(
         loss: Weights.
         model: The architecture; its decoder decides.
         class_frequency: (K,) pixels per class of the training split, for `class_balance`.
+
+    Raises:
+        ValueError: Where a loss has no output to be taken of.
     """
+    if model.decoder == "query" and loss.pixel_weight and not model.query.pixel_head:
+        raise ValueError("loss.pixel_weight is given, and model.query.pixel_head is not set")
     factors = class_factors(class_frequency, loss.class_balance, model.num_classes)
     if model.decoder == "query":
         return SetCriterion(loss, model.num_classes, factors)

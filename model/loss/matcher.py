@@ -81,7 +81,10 @@ def match(
         Per layer the matched queries and the indices of their labels, both (min(Q, M),).
     """
     costs = matching_costs(
-        class_logits.float(), mask_logits.flatten(2).float(), targets.labels, targets.masks.flatten(1)
+        class_logits.float(),
+        mask_logits.flatten(2).float(),
+        targets.labels,
+        targets.masks.flatten(1),
     )
     weights = (config.class_cost, config.mask_cost, config.dice_cost)
     total = sum(weight * cost for weight, cost in zip(weights, costs, strict=True))

@@ -48,7 +48,7 @@ def confusion_counts(
     """
     keep = target != ignore_label
     labels, found = target[keep].long(), predicted[keep].long()
-    if labels.numel() and not (0 <= int(labels.min()) and int(labels.max()) < num_classes):
+    if labels.numel() and not (int(labels.min()) >= 0 and int(labels.max()) < num_classes):
         raise ValueError(
             f"labels must be 0..{num_classes - 1} or {ignore_label}, got "
             f"{int(labels.min())}..{int(labels.max())}"

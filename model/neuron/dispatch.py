@@ -43,5 +43,5 @@ def _missing(device_type: str) -> str:
         return "this version ships no kernels yet; use 'torch'"
     if importlib.util.find_spec("cupy") is None:
         major = (torch.version.cuda or "13").split(".")[0]
-        return f"cupy is not installed; torch here is built for CUDA {major}: install cupy-cuda{major}x"
+        return f"cupy is not installed: for this torch install cupy-cuda{major}x"
     return ""

@@ -14,7 +14,13 @@ class _Stateless(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, levels: int, divisor: float, threshold: float, half_up: bool, open_: bool
+        ctx: Any,
+        x: Tensor,
+        levels: int,
+        divisor: float,
+        threshold: float,
+        half_up: bool,
+        open_: bool,
     ) -> Tensor:
         h = x if threshold == 1.0 else x / threshold
         if ctx.needs_input_grad[0]:

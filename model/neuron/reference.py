@@ -4,7 +4,7 @@ NaN policy: a NaN membrane potential gives a NaN spike and a zero gradient (it i
 that a broken input is seen at the loss and does not spread through the backward pass.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ class _Spike(torch.autograd.Function):
     """Round a clamped membrane potential; straight-through inside the window."""
 
     @staticmethod
-    def forward(ctx, h: Tensor, levels: int, rounding: str, window: str) -> Tensor:
+    def forward(ctx: Any, h: Tensor, levels: int, rounding: str, window: str) -> Tensor:
         if window == "closed":
             ctx.save_for_backward((h >= 0) & (h <= levels))
         else:
@@ -23,7 +23,7 @@ class _Spike(torch.autograd.Function):
         return torch.round(clamped) if rounding == "half_even" else torch.floor(clamped + 0.5)
 
     @staticmethod
-    def backward(ctx, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (inside,) = ctx.saved_tensors
         return torch.where(inside, gradients[0], 0.0), None, None, None
 
@@ -64,8 +64,8 @@ def integer_lif_reference(
 ) -> Tensor:
     """NI-LIF over a sequence.
 
-    Stateless: every step sees v = x. Temporal: h_t = u_{t-1} + x_t; c_t = round(clamp(h_t/θ, 0, D));
-    u_t = decay (h_t - c_t θ), u_0 = 0.
+    Stateless: every step sees v = x. Temporal: h_t = u_{t-1} + x_t,
+    c_t = round(clamp(h_t / θ, 0, D)), u_t = decay (h_t - c_t θ), u_0 = 0.
 
     Args:
         x: Input current, (T, B, C, ...).
@@ -98,13 +98,13 @@ class _Binary(torch.autograd.Function):
     """Heaviside step with the derivative of a sigmoid."""
 
     @staticmethod
-    def forward(ctx, v: Tensor, alpha: float) -> Tensor:
+    def forward(ctx: Any, v: Tensor, alpha: float) -> Tensor:
         ctx.save_for_backward(v)
         ctx.alpha = alpha
         return (v >= 0).to(v)
 
     @staticmethod
-    def backward(ctx, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (v,) = ctx.saved_tensors
         s = torch.sigmoid(ctx.alpha * v)
         return gradients[0] * (ctx.alpha * (1 - s) * s), None

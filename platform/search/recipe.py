@@ -222,9 +222,7 @@ def load_sweep(recipe: str, overrides: Sequence[str] = ()) -> SweepPlan:
     content, lines = read_yaml(path)
     own = [item for item in overrides if item.startswith("sweep.")]
     parsed = _parse(content, lines, path, own)
-    return check_plan(
-        parsed, lines, str(path), [item for item in overrides if item not in own]
-    )
+    return check_plan(parsed, lines, str(path), [item for item in overrides if item not in own])
 
 
 def check_plan(
@@ -305,8 +303,12 @@ def _sentence(item: Any, lines: Mapping[str, str], path: Path) -> str:
     location = [str(part) for part in item["loc"]]
     if location[:2] == ["space", "dimensions"]:
         # pydantic adds the wrapper's name and the kind of dimension to the place of an error.
-        location = [location[0], *location[2:3], *(p for p in location[3:4] if p not in tags),
-                    *location[4:]]
+        location = [
+            location[0],
+            *location[2:3],
+            *(p for p in location[3:4] if p not in tags),
+            *location[4:],
+        ]
     key = ".".join(location)
     where = str(path)
     for length in range(len(location), 0, -1):

@@ -99,8 +99,13 @@ class Training:
             window=config.data.shuffle_window,
             prefetch=config.data.prefetch,
         )
-        self._vector: StepVector | None = None
-        self._term_names: list[str] = []
+        self._vector = StepVector(
+            self._model,
+            num_terms=len(self._criterion.terms),
+            micro_batches=trainer.micro_batches,
+            group=group,
+            reduction=trainer.reduction,
+        )
         self._images_seen = 0
         self._restore()
 
@@ -204,24 +209,19 @@ class Training:
             count += self._criterion.count(target)
         self.group.sum(count)
         normalizer = (count / total).float()
-        if self._vector is not None:
-            self._vector.begin()
+        self._vector.begin()
         for index, batch, target in zip(mine, micro_batches, targets, strict=True):
             # Randomness inside a model, if a later one has any, belongs to the micro-batch.
             torch.manual_seed(hash((self.config.seed, self.step, index)) & (2**63 - 1))
             images = batch.images.to(self.device, memory_format=torch.channels_last)
-            if self._vector is None:
-                self._prepare_vector(images, target, normalizer)
-            assert self._vector is not None
             terms = self._terms(images, target, normalizer)
             (sum(terms.values()) / total).backward()  # type: ignore[union-attr]
-            self._vector.add(index, [terms[name].detach() for name in self._term_names])
-        assert self._vector is not None
+            self._vector.add(index, [terms[name].detach() for name in self._criterion.terms])
         self._vector.reduce()
         gradient = self._vector.gradient
         norm = float(torch.linalg.vector_norm(gradient))
         values = (self._vector.terms / total).tolist()
-        named = dict(zip(self._term_names, values, strict=True))
+        named = dict(zip(self._criterion.terms, values, strict=True))
         if not math.isfinite(norm) or not all(map(math.isfinite, values)):
             raise NonFiniteError(
                 f"step {self.step}: loss terms {named}, gradient norm {norm}: not finite"
@@ -233,22 +233,6 @@ class Training:
         if self._average is not None:
             self._average.update_parameters(self._model)
         return norm, named
-
-    def _prepare_vector(self, images: Tensor, target: Tensor, normalizer: Tensor) -> None:
-        """Lay out the step's vector; the criterion's own output names the loss terms."""
-        statistics = {name: buffer.clone() for name, buffer in self._model.named_buffers()}
-        with torch.no_grad():
-            self._term_names = list(self._terms(images[:1], target[:1], normalizer))
-        for name, buffer in self._model.named_buffers():
-            buffer.copy_(statistics[name])
-        self._vector = StepVector(
-            self._model,
-            num_terms=len(self._term_names),
-            micro_batches=self.config.trainer.micro_batches,
-            group=self.group,
-            reduction=self.config.trainer.reduction,
-        )
-        self._vector.begin()
 
     def _terms(self, images: Tensor, target: Tensor, normalizer: Tensor) -> dict[str, Tensor]:
         with torch.autocast(

@@ -1,0 +1,228 @@
+"""Pictures that people look at, as PNG bytes: contact sheets, curves, sweeps."""
+
+import io
+from collections.abc import Mapping, Sequence
+
+import cv2
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
+
+from ..datasets.spec import LabelSpace
+
+_MARGIN = 6
+_CAPTION = 18
+_SHORT_SIDE = 160
+_RIGHT = (224, 224, 224)
+_WRONG = (200, 30, 45)
+
+
+def png(array: np.ndarray) -> bytes:
+    """PNG of (H, W, 3) uint8 RGB."""
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def colour_labels(label: np.ndarray, space: LabelSpace) -> np.ndarray:
+    """(H, W) uint8 train ids as (H, W, 3) uint8 colours; ignored pixels are black."""
+    table = np.zeros((256, 3), np.uint8)
+    table[: len(space.palette)] = np.array(space.palette, np.uint8)
+    table[space.ignore_label] = 0
+    return table[label]
+
+
+def overlay(image: np.ndarray, label: np.ndarray, space: LabelSpace) -> np.ndarray:
+    """Image and label colours in equal parts, (H, W, 3) uint8."""
+    return ((image.astype(np.uint16) + colour_labels(label, space)) // 2).astype(np.uint8)
+
+
+def contact_sheet(
+    rows: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray]], space: LabelSpace
+) -> bytes:
+    """Image, truth, prediction and error of a few rows, with a legend.
+
+    Args:
+        rows: Id, (H, W, 3) uint8 image, (H, W) uint8 truth, (H, W) uint8 prediction.
+        space: Names and colours.
+
+    Returns:
+        PNG.
+    """
+    strips = [_strip(*row, space) for row in rows]
+    width = max(strip.width for strip in strips)
+    legend = _legend(space, width)
+    height = sum(strip.height for strip in strips) + legend.height + _CAPTION
+    sheet = Image.new("RGB", (width, height), "white")
+    pen = ImageDraw.Draw(sheet)
+    cell = width // 4
+    for column, title in enumerate(("image", "truth", "prediction", "error (red)")):
+        pen.text((column * cell + _MARGIN, 3), title, fill="black", font=_font(13))
+    top = _CAPTION
+    for strip in (*strips, legend):
+        sheet.paste(strip, (0, top))
+        top += strip.height
+    return png(np.asarray(sheet))
+
+
+def curves(series: Mapping[str, Sequence[tuple[int, float]]]) -> bytes:
+    """One small plot per metric over steps.
+
+    Args:
+        series: Metric name -> (step, value) pairs.
+
+    Returns:
+        PNG.
+    """
+    names = [name for name, points in series.items() if points]
+    columns = min(3, max(1, len(names)))
+    lines = -(-len(names) // columns)
+    figure = Figure(figsize=(4 * columns, 2.6 * lines), layout="constrained")
+    for index, name in enumerate(names):
+        axes = figure.add_subplot(lines, columns, index + 1)
+        steps, values = zip(*series[name], strict=True)
+        axes.plot(steps, values, marker="o", markersize=3, linewidth=1.5)
+        axes.set_title(name, fontsize=10)
+        axes.set_xlabel("step", fontsize=8)
+        axes.tick_params(labelsize=8)
+        axes.grid(alpha=0.3)
+    return _rendered(figure)
+
+
+def pareto(
+    points: Sequence[tuple[float, float]],
+    front: Sequence[tuple[float, float]],
+    labels: tuple[str, str],
+    names: Sequence[str] = (),
+) -> bytes:
+    """Trials as points over two objectives, the front joined.
+
+    Args:
+        points: All finished trials.
+        front: Those that no other beats in both.
+        labels: Names of the axes.
+        names: Text beside each point of the front.
+
+    Returns:
+        PNG.
+    """
+    figure = Figure(figsize=(6, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    if points:
+        axes.scatter(*zip(*points, strict=True), color="0.65", label="finished trials")
+    if front:
+        ordered = sorted(front)
+        axes.plot(*zip(*ordered, strict=True), "o-", color="#c81e2d", label="front")
+        for point, name in zip(front, names, strict=False):
+            axes.annotate(name, point, textcoords="offset points", xytext=(5, 5), fontsize=8)
+    axes.set_xlabel(labels[0])
+    axes.set_ylabel(labels[1])
+    axes.grid(alpha=0.3)
+    if points:
+        axes.legend(fontsize=8)
+    return _rendered(figure)
+
+
+def parallel_coordinates(
+    names: Sequence[str], trials: Sequence[Sequence[float | str]], colour_by: int
+) -> bytes:
+    """Trials as lines over one axis per parameter or objective.
+
+    Args:
+        names: Axis titles.
+        trials: Per trial one value per axis; words become evenly spaced ticks.
+        colour_by: Index of the numeric axis that colours the lines.
+
+    Returns:
+        PNG.
+    """
+    figure = Figure(figsize=(1.9 * len(names) + 1, 4), layout="constrained")
+    axes = figure.add_subplot()
+    columns = [_scaled([trial[i] for trial in trials]) for i in range(len(names))]
+    colours = columns[colour_by][0]
+    for trial in range(len(trials)):
+        heights = [column[0][trial] for column in columns]
+        axes.plot(range(len(names)), heights, color=_viridis(colours[trial]), alpha=0.85)
+    for index, (_, ticks) in enumerate(columns):
+        axes.axvline(index, color="0.3", linewidth=0.8)
+        for height, text in ticks:
+            axes.text(index + 0.03, height, text, fontsize=8, va="center")
+    axes.set_xticks(range(len(names)), names, fontsize=8)
+    axes.set_yticks([])
+    axes.set_xlim(-0.1, len(names) - 0.6)
+    return _rendered(figure)
+
+
+def _scaled(values: Sequence[float | str]) -> tuple[list[float], list[tuple[float, str]]]:
+    """Values on 0..1, and the ticks of their axis."""
+    if all(isinstance(value, int | float) for value in values):
+        numbers = [float(value) for value in values]
+        low, high = min(numbers), max(numbers)
+        span = high - low or 1.0
+        places = [(number - low) / span for number in numbers]
+        return places, [(0.0, f"{low:.4g}"), (1.0, f"{high:.4g}")] if high > low else [
+            (0.0, f"{low:.4g}")
+        ]
+    words = sorted({str(value) for value in values})
+    step = 1 / max(1, len(words) - 1)
+    place = {word: index * step for index, word in enumerate(words)}
+    return [place[str(value)] for value in values], [(place[word], word) for word in words]
+
+
+def _viridis(share: float) -> tuple[float, float, float, float]:
+    from matplotlib import colormaps
+
+    return colormaps["viridis"](share)
+
+
+def _rendered(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer)
+    return buffer.getvalue()
+
+
+def _strip(
+    row_id: str, image: np.ndarray, truth: np.ndarray, predicted: np.ndarray, space: LabelSpace
+) -> Image.Image:
+    wrong = (predicted != truth) & (truth != space.ignore_label)
+    error = np.where(wrong[..., None], np.uint8(_WRONG), np.uint8(_RIGHT))
+    error[truth == space.ignore_label] = 0
+    cells = [image, colour_labels(truth, space), colour_labels(predicted, space), error]
+    factor = max(1.0, _SHORT_SIDE / min(image.shape[:2]))
+    size = (round(image.shape[1] * factor), round(image.shape[0] * factor))
+    strip = Image.new(
+        "RGB", (4 * (size[0] + _MARGIN) + _MARGIN, size[1] + _CAPTION + _MARGIN), "white"
+    )
+    for column, cell in enumerate(cells):
+        enlarged = cv2.resize(cell, size, interpolation=cv2.INTER_NEAREST)
+        strip.paste(Image.fromarray(enlarged), (_MARGIN + column * (size[0] + _MARGIN), 0))
+    counted = max(1, int((truth != space.ignore_label).sum()))
+    text = f"{row_id}: {100 * (1 - wrong.sum() / counted):.1f} % of labelled pixels right"
+    ImageDraw.Draw(strip).text((_MARGIN, size[1] + 2), text, fill="black", font=_font(12))
+    return strip
+
+
+def _legend(space: LabelSpace, width: int) -> Image.Image:
+    font = _font(12)
+    entries = [*zip(space.classes, space.palette, strict=True), ("ignored", (0, 0, 0))]
+    places = []
+    x = y = _MARGIN
+    for name, colour in entries:
+        needed = 22 + int(font.getlength(name)) + 14
+        if x + needed > width:
+            x, y = _MARGIN, y + 18
+        places.append((x, y, name, colour))
+        x += needed
+    legend = Image.new("RGB", (width, y + 24), "white")
+    pen = ImageDraw.Draw(legend)
+    for left, top, name, colour in places:
+        pen.rectangle((left, top + 1, left + 14, top + 13), fill=tuple(colour), outline="black")
+        pen.text((left + 19, top), name, fill="black", font=font)
+    return legend
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    font = ImageFont.load_default(size)
+    assert isinstance(font, ImageFont.FreeTypeFont), "Pillow was built without FreeType"
+    return font
