@@ -11,6 +11,7 @@ from .decoder.mask_embedding import MaskEmbedding
 from .decoder.pixel_decoder import PixelDecoder
 from .decoder.query_decoder import QueryDecoder
 from .decoder.sine_position import sine_position
+from .initialize import start_alive
 from .prediction import DensePrediction, MaskPrediction
 
 _BACKBONES = {"meta_spikeformer": MetaSpikeformer, "e_spikeformer": ESpikeformer}
@@ -26,7 +27,10 @@ def build_segmentor(config: ModelConfig) -> nn.Module:
     Returns:
         `Spike2Former` or `SpikeFPNSegmentor`.
     """
-    return Spike2Former(config) if config.decoder == "query" else SpikeFPNSegmentor(config)
+    model = Spike2Former(config) if config.decoder == "query" else SpikeFPNSegmentor(config)
+    if config.compat == "corrected":
+        start_alive(model)
+    return model
 
 
 def time_axis(image: Tensor, timesteps: int) -> Tensor:

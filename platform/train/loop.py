@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from ...model.initialize import calibrate_attention
 from ...model.loss.criterion import build_criterion
 from ...model.metrics.segmentation import segmentation_scores
 from ..config import ConfigError, config_digest, dump
@@ -108,6 +109,10 @@ class Training:
         )
         self._images_seen = 0
         self._restore()
+        if self.step == 0 and config.model.compat == "corrected":
+            # Every rank reads the same micro-batch, so all start from the same weights.
+            first = self._rows.read(0, 0).images.to(self.device)
+            calibrate_attention(self._model, first)
 
     @property
     def model(self) -> nn.Module:

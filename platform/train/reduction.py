@@ -134,7 +134,7 @@ class StepVector:
         start = 0
         for parameter in parameters:
             stop = start + parameter.numel()
-            parameter.grad = self.gradient[start:stop].view_as(parameter)
+            parameter.grad = _like(self.gradient[start:stop], parameter)
             start = stop
 
     def begin(self) -> None:
@@ -180,6 +180,15 @@ class StepVector:
             stop = start + statistic.numel()
             statistic.copy_(flat[start:stop].view_as(statistic))
             start = stop
+
+
+def _like(flat: Tensor, parameter: Tensor) -> Tensor:
+    """A view with the parameter's shape and memory layout, so that autograd adds into it."""
+    channels_last = torch.channels_last
+    if parameter.dim() == 4 and parameter.is_contiguous(memory_format=channels_last):
+        O, I, H, W = parameter.shape  # noqa: E741
+        return flat.view(O, H, W, I).permute(0, 3, 1, 2)
+    return flat.view(parameter.shape)
 
 
 def _flatten(tensors: Sequence[Tensor]) -> Tensor:
