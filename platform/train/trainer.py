@@ -79,7 +79,7 @@ def train(
     """
     storage = storage.absolute()
     if resume is not None:
-        resolved = _stored(storage, resume)
+        resolved = stored(storage, resume)
     preflight(resolved, storage)
     config = resolved.config
     name = resume or name or run_name(resolved)
@@ -129,7 +129,7 @@ def preflight(resolved: Resolved, storage: Path) -> None:
         raise ConfigError(f"storage {storage}: cannot be written ({error.strerror})") from error
 
 
-def _stored(storage: Path, name: str) -> Resolved:
+def stored(storage: Path, name: str) -> Resolved:
     path = storage / name / "config.yaml"
     if not path.is_file():
         known = sorted(entry.parent.name for entry in storage.glob("*/config.yaml"))

@@ -1,0 +1,87 @@
+"""The `spikeseg` command: verbs are loaded when they are called, errors are one sentence."""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+_VERBS = {
+    "config": "config",
+    "data": "data",
+    "demo": "demo",
+    "doctor": "doctor",
+    "energy": "energy",
+    "evaluate": "evaluate",
+    "predict": "predict",
+    "submit": "submit",
+    "sweep": "sweep",
+    "track": "track",
+    "train": "train",
+    "ui": "ui",
+}
+
+
+class _Verbs(click.Group):
+    """A group whose commands live in one file a verb."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of the verbs."""
+        return sorted(_VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Load a verb."""
+        if cmd_name not in _VERBS:
+            return None
+        module = importlib.import_module(f".{_VERBS[cmd_name]}", __package__)
+        return module.command
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="spikeseg")
+def root() -> None:
+    """Search, train and compare spiking image segmentors (Spike2Former)."""
+
+
+def run(command: click.Command, arguments: Sequence[str] | None = None) -> None:
+    """Run a command; exit code 2 for a wrong request, 1 for failed work.
+
+    Args:
+        command: The command.
+        arguments: Its arguments; the process's own if not given.
+    """
+    try:
+        result: Any = command.main(
+            args=None if arguments is None else list(arguments), standalone_mode=False
+        )
+    except click.exceptions.Exit as exit_:
+        sys.exit(exit_.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except click.Abort:
+        sys.exit(130)
+    except ValueError as error:
+        _tell(error)
+        sys.exit(2)
+    except (RuntimeError, OSError) as error:
+        _tell(error)
+        sys.exit(1)
+    sys.exit(result if isinstance(result, int) else 0)
+
+
+def main() -> None:
+    """Entry point of the `spikeseg` command."""
+    run(root)
+
+
+def _tell(error: BaseException) -> None:
+    if os.environ.get("SPIKESEG_TRACEBACK"):
+        raise error
+    print(f"spikeseg: {error}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""`spikeseg energy`: the theoretical energy of one image, layer by layer."""
+
+import json
+from pathlib import Path
+
+import click
+
+from .cli import run
+from .options import overrides_argument, plain_logging
+
+
+@click.command("energy")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@overrides_argument
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(checkpoint: Path, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Energy of CHECKPOINT on validation images, with MACs and spike counts per layer."""
+    from ..platform.predict import energy_of_checkpoint
+
+    plain_logging()
+    report = energy_of_checkpoint(checkpoint, overrides)
+    if as_json:
+        print(json.dumps(report, indent=1))
+        return
+    print(f"{'layer':60} {'MACs':>13} {'spikes':>7} {'mJ':>10}")
+    for row in report["rows"]:
+        spikes = f"{row['rate']:7.3f}" if row["spiking_input"] else "   real"
+        print(f"{row['name']:60} {row['macs']:13,d} {spikes} {row['mj']:10.6f}")
+    print(f"total {report['total_mj']:.6f} mJ per image: {report['rule']}")
+
+
+if __name__ == "__main__":
+    run(command)

@@ -1,0 +1,55 @@
+"""Arguments that several verbs share, and how progress is shown."""
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+def storage_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--storage DIR`: where runs, checkpoints and the tracking database are kept."""
+    return click.option(
+        "--storage",
+        type=click.Path(path_type=Path, file_okay=False),
+        default=lambda: Path(os.environ.get("SPIKESEG_STORAGE", "runs")),
+        show_default="$SPIKESEG_STORAGE or ./runs",
+        help="Folder of all runs.",
+    )(command)
+
+
+def overrides_argument(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `FIELD=VALUE...`: experiment values over the recipe's."""
+    return click.argument("overrides", nargs=-1, metavar="[FIELD=VALUE]...")(command)
+
+
+def plain_logging() -> None:
+    """Send warnings to stderr, one line each."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+
+
+def progress_printer() -> Callable[[str], None]:
+    """A function that prints a line with the seconds since it was made."""
+    started = time.monotonic()
+
+    def tell(line: str) -> None:
+        print(f"[{time.monotonic() - started:6.1f} s] {line}", flush=True, file=sys.stdout)
+
+    return tell
+
+
+def class_lines(rows: list[dict[str, Any]]) -> str:
+    """The per-class table as text; a class that never occurs has dashes."""
+
+    def cell(value: float | None) -> str:
+        return "     -" if value is None else f"{value:6.2f}"
+
+    width = max(len(row["class"]) for row in rows)
+    head = f"{'class'.ljust(width)}     IoU    Acc"
+    return "\n".join(
+        [head, *(f"{r['class'].ljust(width)}  {cell(r['IoU'])} {cell(r['Acc'])}" for r in rows)]
+    )

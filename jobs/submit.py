@@ -1,0 +1,22 @@
+"""`spikeseg submit`: run a verb on a cluster with this checkout's code."""
+
+import click
+
+from .cli import run
+
+
+@click.command("submit", context_settings={"ignore_unknown_options": True})
+@click.option("--address", default="http://127.0.0.1:8265", show_default=True, help="The head.")
+@click.option("--no-wait", is_flag=True, help="Return once the job is accepted.")
+@click.argument("arguments", nargs=-1, required=True, metavar="-- VERB [ARGUMENTS]...")
+def command(address: str, no_wait: bool, arguments: tuple[str, ...]) -> int:
+    """Submit VERB as a Ray job, stream its logs, return its exit code."""
+    from ..platform.submission import submit
+
+    return submit(
+        arguments, address=address, wait=not no_wait, tell=lambda line: print(line, flush=True)
+    )
+
+
+if __name__ == "__main__":
+    run(command)

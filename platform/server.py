@@ -1,0 +1,70 @@
+"""MLflow's server over a storage folder."""
+
+import ipaddress
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from .tracking import tracking_uri
+
+
+def serve(storage: Path, *, host: str, port: int, announce: Callable[[str], None]) -> None:
+    """Run MLflow's server until it is interrupted.
+
+    Args:
+        storage: Folder of all runs.
+        host: Address to listen on.
+        port: Port to listen on.
+        announce: Takes the line with the address.
+
+    Raises:
+        ValueError: Where the address is not loopback and MLflow has no authentication configured,
+            or the port is in use.
+        RuntimeError: Where the server fails.
+    """
+    if not is_loopback(host) and "MLFLOW_AUTH_CONFIG_PATH" not in os.environ:
+        raise ValueError(
+            f"--host {host}: not a loopback address, and MLflow's authentication is not configured "
+            "(MLFLOW_AUTH_CONFIG_PATH); anyone who reaches it could read and delete runs"
+        )
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ValueError(f"--port {port}: in use on {host} ({error.strerror})") from error
+    announce(f"MLflow over {tracking_uri(storage)}: http://{host}:{port}")
+    environment = {
+        **os.environ,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+    arguments = [
+        *("--host", host, "--port", str(port), "--workers", "1"),
+        *("--backend-store-uri", tracking_uri(storage)),
+        *("--default-artifact-root", (storage.absolute() / "artifacts").as_uri()),
+    ]
+    if "MLFLOW_AUTH_CONFIG_PATH" in os.environ:
+        arguments += ["--app-name", "basic-auth"]
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "mlflow", "server", *arguments], env=environment, check=False
+        )
+    except KeyboardInterrupt:
+        return
+    if done.returncode:
+        raise RuntimeError(f"MLflow's server ended with code {done.returncode}")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is reachable from this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
