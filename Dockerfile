@@ -1,10 +1,10 @@
 # A node of a cluster: the same image for head and workers, CPU or GPU.
-#   docker build -t spikeseg .                                    # CPU build of torch
+#   docker build -t spikeseg --build-arg TORCH_INDEX=<index of torch CPU builds> .
 #   docker build -t spikeseg --build-arg TORCH_INDEX= --build-arg EXTRA=gpu .   # CUDA 13
 FROM python:3.11-slim
 RUN apt-get update && apt-get install --yes --no-install-recommends git make \
     && rm -rf /var/lib/apt/lists/*
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+ARG TORCH_INDEX=
 ARG EXTRA=
 WORKDIR /opt/spikeseg
 COPY . .

@@ -37,6 +37,7 @@ def connected(*, cpus: float) -> Iterator[None]:
     Raises:
         ValueError: Where the cluster can never offer so many CPUs.
     """
+    # Ray reads its authentication mode when it is first imported, so this comes before.
     os.environ.update(settings())
     import ray
 

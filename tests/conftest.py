@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+# Ray reads this when it is first imported, which any test may do.
+os.environ.setdefault("RAY_AUTH_MODE", "token")
+
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]

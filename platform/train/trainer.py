@@ -173,14 +173,15 @@ def _train_on_ray(
     resolved: Resolved, run: RunFolder, progress: Callable[[str], None], tags: dict[str, str]
 ) -> None:
     # Ray is imported only where it is used: without it, `trainer.workers: 0` must still work.
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
-
     from ..cluster import connected
 
     trainer = resolved.config.trainer
     use_gpu = choose_device(trainer.device).type == "cuda"
     with connected(cpus=trainer.workers), Followed(run.path / _PROGRESS, progress):
+        # Not before `connected`: Ray reads its authentication mode when it is first imported.
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchConfig, TorchTrainer
+
         progress(f"{run.path.name}: starting {trainer.workers} Ray Train workers")
         TorchTrainer(
             ray_worker,
