@@ -95,7 +95,7 @@ def draw(
     kinds: list[int] = []
     for _ in range(int(generator.integers(objects[0], objects[1] + 1))):
         kind = int(generator.integers(len(_KINDS)))
-        radius = generator.uniform(0.16, 0.30) * min(size)
+        radius = generator.uniform(0.2, 0.36) * min(size)
         centre = (generator.uniform(0.1, 0.9) * height, generator.uniform(0.1, 0.9) * width)
         angle = generator.uniform(0, 2 * math.pi)
         mask = _outline(_KINDS[kind], size, centre, radius, angle)
