@@ -1,6 +1,7 @@
 """A generated data set: textured, overlapping shapes in varying light and noise.
 
-Colour, texture and place are drawn independently of the class, so only the outline tells it.
+Colours, light, place, size and turn are drawn independently of the class: what tells it is the
+outline and the pattern on it, never a colour.
 """
 
 import math
@@ -89,7 +90,7 @@ def draw(
         row_id: Name of the row.
     """
     height, width = size
-    image = _texture(size, generator)
+    image = _background(size, generator)
     label = np.zeros(size, np.uint8)
     instances = np.zeros(size, np.uint8)
     kinds: list[int] = []
@@ -97,12 +98,12 @@ def draw(
         kind = int(generator.integers(len(_KINDS)))
         radius = generator.uniform(0.2, 0.36) * min(size)
         centre = (generator.uniform(0.1, 0.9) * height, generator.uniform(0.1, 0.9) * width)
-        angle = generator.uniform(0, 2 * math.pi)
-        mask = _outline(_KINDS[kind], size, centre, radius, angle)
+        u, v = _own_frame(size, centre, radius, generator.uniform(0, 2 * math.pi))
+        mask = _outline(_KINDS[kind], u, v)
         if not mask.any():
             continue
         kinds.append(kind + 1)
-        image[mask] = _texture(size, generator)[mask]
+        image[mask] = _two_colours(_pattern(_KINDS[kind], u, v), 90, generator)[mask]
         label[mask] = kind + 1
         instances[mask] = len(kinds)
     light = _gradient(size, generator)
@@ -111,26 +112,46 @@ def draw(
     return Row(row_id, image, label, instances, tuple(kinds))
 
 
-def _texture(size: tuple[int, int], generator: np.random.Generator) -> np.ndarray:
-    """Two random colours mixed by stripes, checks or clouds."""
+def _background(size: tuple[int, int], generator: np.random.Generator) -> np.ndarray:
+    """Two random colours mixed by clouds or by a slow wave."""
     height, width = size
-    y, x = np.mgrid[:height, :width].astype(np.float32)
-    angle = generator.uniform(0, math.pi)
-    period = generator.uniform(0.06, 0.2) * min(size)
-    u = (x * math.cos(angle) + y * math.sin(angle)) * (2 * math.pi / period)
-    v = (y * math.cos(angle) - x * math.sin(angle)) * (2 * math.pi / period)
-    style = generator.integers(3)
-    if style == 0:
-        mix = np.sin(u)
-    elif style == 1:
-        mix = np.sign(np.sin(u) * np.sin(v))
-    else:
-        coarse = generator.normal(0, 1, (max(2, height // 8), max(2, width // 8)))
+    if generator.random() < 0.5:
+        coarse = generator.normal(0, 1, (max(2, height // 12), max(2, width // 12)))
         mix = np.tanh(cv2.resize(coarse.astype(np.float32), (width, height)))
+    else:
+        y, x = np.mgrid[:height, :width] / min(size)
+        angle = generator.uniform(0, math.pi)
+        mix = np.sin((x * math.cos(angle) + y * math.sin(angle)) * generator.uniform(3, 12))
+    return _two_colours(mix, 45, generator)
+
+
+def _two_colours(mix: np.ndarray, spread: float, generator: np.random.Generator) -> np.ndarray:
+    """Two random colours, mixed by -1..1; (H, W, 3) float32."""
     first = generator.uniform(30, 225, 3)
-    second = np.clip(first + generator.uniform(-60, 60, 3), 0, 255)
+    second = np.clip(
+        first + generator.choice([-1, 1], 3) * generator.uniform(0.4, 1, 3) * spread, 0, 255
+    )
     share = ((mix + 1) / 2)[..., None]
     return (first * share + second * (1 - share)).astype(np.float32)
+
+
+def _pattern(kind: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """The pattern that a kind carries in its own frame, -1..1."""
+    if kind == "disc":
+        return np.cos(14 * np.hypot(u, v))
+    if kind == "ring":
+        return np.sin(9 * np.arctan2(v, u))
+    if kind == "square":
+        return np.sign(np.sin(8 * u) * np.sin(8 * v))
+    if kind == "triangle":
+        return np.sin(13 * u)
+    if kind == "cross":
+        return np.where(np.cos(11 * u) + np.cos(11 * v) > 0.6, 1.0, -1.0)
+    if kind == "star":
+        return np.clip(2 * np.hypot(u, v) - 1, -1, 1)
+    if kind == "crescent":
+        return np.clip(1.5 * u, -1, 1)
+    return np.sin(13 * u + 13 * v)
 
 
 def _gradient(size: tuple[int, int], generator: np.random.Generator) -> np.ndarray:
@@ -142,14 +163,17 @@ def _gradient(size: tuple[int, int], generator: np.random.Generator) -> np.ndarr
     return generator.uniform(0.75, 1.05) + slope * (x * math.cos(angle) + y * math.sin(angle))
 
 
-def _outline(
-    kind: str, size: tuple[int, int], centre: tuple[float, float], radius: float, angle: float
-) -> np.ndarray:
-    """Pixels inside a shape, (H, W) bool."""
+def _own_frame(
+    size: tuple[int, int], centre: tuple[float, float], radius: float, angle: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates of every pixel in an object's frame, in units of its radius."""
     y, x = np.mgrid[: size[0], : size[1]]
     y, x = (y + 0.5 - centre[0]) / radius, (x + 0.5 - centre[1]) / radius
-    u = x * math.cos(angle) + y * math.sin(angle)
-    v = y * math.cos(angle) - x * math.sin(angle)
+    return x * math.cos(angle) + y * math.sin(angle), y * math.cos(angle) - x * math.sin(angle)
+
+
+def _outline(kind: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Pixels inside a shape, (H, W) bool."""
     r = np.hypot(u, v)
     phi = np.arctan2(v, u)
     if kind == "disc":

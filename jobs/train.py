@@ -24,17 +24,17 @@ def command(
 ) -> None:
     """Train RECIPE (a shipped name or a YAML file), or continue a run with --resume NAME."""
     from ..platform.config import load_experiment
-    from ..platform.train.trainer import stored, train
+    from ..platform.train.trainer import resume_training, train
 
     plain_logging()
     if (recipe is None) == (resume is None):
         raise click.UsageError("give a recipe, or --resume NAME, and not both")
     if resume is not None:
-        resolved = stored(storage.absolute(), resume)
+        outcome = resume_training(resume, storage=storage, progress=progress_printer())
     else:
         assert recipe is not None
         resolved = load_experiment(recipe, overrides)
-    outcome = train(resolved, storage=storage, resume=resume, progress=progress_printer())
+        outcome = train(resolved, storage=storage, progress=progress_printer())
     print(f"\n{outcome.split} split, checkpoint of step {outcome.best_step} (best val mIoU):")
     print(class_lines(outcome.classes))
     for name, value in outcome.metrics.items():

@@ -191,10 +191,14 @@ def _check(tree: Any, origins: dict[str, str]) -> Resolved:
 def _sentences(error: ValidationError, tree: Any, origins: dict[str, str]) -> Iterator[str]:
     for item in error.errors():
         location = [str(part) for part in item["loc"]]
-        key = ".".join(location)
-        where = _origin(location, origins)
         rule = item["msg"].removeprefix("Value error, ")
         kind = item["type"]
+        # A rule of a whole section begins with the field it is about.
+        about = rule.partition(" ")[0]
+        if kind == "value_error" and about in field_names(location):
+            location.append(about)
+        key = ".".join(location)
+        where = _origin(location, origins)
         if kind in ("extra_forbidden", "unexpected_keyword_argument"):
             near = _nearest(location[-1], field_names(location[:-1]))
             yield f"{where}: {key}: no such field{near}"

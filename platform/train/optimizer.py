@@ -104,5 +104,6 @@ def load_optimizer_tensors(
             raise ValueError(f"optimizer state names {name!r}, which is no parameter of the model")
         parameter = parameters[name]
         # AdamW keeps its step counter on the CPU, everything else beside the parameter.
-        target = value if entry == "step" else value.to(parameter.device)
+        device = value.device if entry == "step" else parameter.device
+        target = value.to(device, copy=True)
         optimizer.state[parameter][entry] = target

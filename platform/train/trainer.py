@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ import torch
 
 from ...model.segmentor import build_segmentor
 from ..config import ConfigError, Resolved, config_digest, dump, load_resolved
+from ..tracking import tracking_uri
 from .checkpoint import RunFolder
 from .failure import Decision, decide
 from .progress import Followed
@@ -58,7 +58,6 @@ def train(
     resolved: Resolved,
     *,
     storage: Path,
-    resume: str | None = None,
     name: str | None = None,
     progress: Callable[[str], None] = _log.info,
     tags: Mapping[str, str] | None = None,
@@ -66,10 +65,9 @@ def train(
     """Train, choose on val, score test once.
 
     Args:
-        resolved: The checked experiment; with `resume`, the run's own configuration counts.
+        resolved: The checked experiment.
         storage: Folder of all runs; every worker must see it.
-        resume: Name of a run to continue.
-        name: Name of a new run; made of recipe, time and digest if not given.
+        name: Name of the run; made of recipe, time and digest if not given.
         progress: Takes a line for a person.
         tags: Further tags for the tracker.
 
@@ -78,27 +76,62 @@ def train(
         TrainingFailedError: Where training could not be finished.
     """
     storage = storage.absolute()
-    if resume is not None:
-        resolved = stored(storage, resume)
     preflight(resolved, storage)
-    config = resolved.config
-    name = resume or name or run_name(resolved)
-    run = RunFolder(storage / name)
-    if resume is None:
-        run.write("config.yaml", dump(config))
-        run.write("origins.json", json.dumps(resolved.origins, indent=1))
-    finished = run.path / "result.json"
-    if finished.is_file():
-        progress(f"{name} is finished already")
+    folder = storage / (name or run_name(resolved))
+    if (folder / "config.yaml").exists():
+        raise ConfigError(f"{folder}: there is a run of this name; continue it with --resume")
+    run = RunFolder(folder)
+    run.write("config.yaml", dump(resolved.config))
+    run.write("origins.json", json.dumps(resolved.origins, indent=1))
+    return _run(resolved, run, progress, dict(tags or {}))
+
+
+def resume_training(
+    name: str,
+    *,
+    storage: Path,
+    progress: Callable[[str], None] = _log.info,
+    tags: Mapping[str, str] | None = None,
+) -> TrainOutcome:
+    """Continue a run from its newest good checkpoint, under its own configuration.
+
+    Args:
+        name: Name of the run.
+        storage: Folder of all runs.
+        progress: Takes a line for a person.
+        tags: Further tags for the tracker.
+
+    Raises:
+        ConfigError: Where there is no such run, or its data or storage are gone.
+        TrainingFailedError: Where training could not be finished.
+    """
+    storage = storage.absolute()
+    path = storage / name / "config.yaml"
+    if not path.is_file():
+        known = sorted(entry.parent.name for entry in storage.glob("*/config.yaml"))
+        raise ConfigError(
+            f"--resume {name}: no such run in {storage}; there are: {', '.join(known) or 'none'}"
+        )
+    origins = json.loads(path.with_name("origins.json").read_text())
+    resolved = Resolved(load_resolved(path.read_text()).config, origins)
+    preflight(resolved, storage)
+    return _run(resolved, RunFolder(storage / name), progress, dict(tags or {}))
+
+
+def _run(
+    resolved: Resolved, run: RunFolder, progress: Callable[[str], None], tags: dict[str, str]
+) -> TrainOutcome:
+    if (run.path / "result.json").is_file():
+        progress(f"{run.path.name} is finished already")
+        return _outcome(run)
+    started = time.monotonic()
+    (run.path / "failure.json").unlink(missing_ok=True)
+    if resolved.config.trainer.workers == 0:
+        _train_here(resolved, run, progress, tags)
     else:
-        started = time.monotonic()
-        (run.path / "failure.json").unlink(missing_ok=True)
-        if config.trainer.workers == 0:
-            _train_here(resolved, run, progress, dict(tags or {}))
-        else:
-            _train_on_ray(resolved, run, progress, dict(tags or {}))
-        progress(f"finished in {time.monotonic() - started:.0f} s")
-    return _outcome(run, storage)
+        _train_on_ray(resolved, run, progress, tags)
+    progress(f"finished in {time.monotonic() - started:.0f} s")
+    return _outcome(run)
 
 
 def run_name(resolved: Resolved) -> str:
@@ -129,20 +162,6 @@ def preflight(resolved: Resolved, storage: Path) -> None:
         raise ConfigError(f"storage {storage}: cannot be written ({error.strerror})") from error
 
 
-def stored(storage: Path, name: str) -> Resolved:
-    path = storage / name / "config.yaml"
-    if not path.is_file():
-        known = sorted(entry.parent.name for entry in storage.glob("*/config.yaml"))
-        raise ConfigError(
-            f"--resume {name}: no such run in {storage}; there are: {', '.join(known) or 'none'}"
-        )
-    resolved = load_resolved(path.read_text())
-    origins = path.with_name("origins.json")
-    if origins.is_file():
-        return Resolved(resolved.config, json.loads(origins.read_text()))
-    return resolved
-
-
 def _train_here(
     resolved: Resolved, run: RunFolder, progress: Callable[[str], None], tags: dict[str, str]
 ) -> None:
@@ -154,9 +173,8 @@ def _train_here(
         raise TrainingFailedError(f"{run.path.name}: {error}") from error
 
 
-def _outcome(run: RunFolder, storage: Path) -> TrainOutcome:
+def _outcome(run: RunFolder) -> TrainOutcome:
     result = json.loads((run.path / "result.json").read_text())
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{storage / 'mlflow.db'}"
     return TrainOutcome(
         name=run.path.name,
         folder=run.path,
@@ -165,7 +183,7 @@ def _outcome(run: RunFolder, storage: Path) -> TrainOutcome:
         classes=result["classes"],
         split=result["split"],
         contact_sheet=run.path / "figures" / "contact_sheet.png",
-        tracking_uri=uri,
+        tracking_uri=tracking_uri(run.path.parent),
     )
 
 

@@ -50,7 +50,7 @@ def test_a_misspelt_key_in_a_file_gets_file_and_line(tmp_path: Path) -> None:
         ("trainer.max_steps=true", "valid integer"),
         ("trainer.workers=99", "workers must not exceed micro_batches"),
         ("data=5", "data"),
-        ("seed=x y: z", "not valid YAML"),
+        ("seed=[1, 2", "not valid YAML"),
         ("optimizer.lr.more=1", "optimizer.lr is a value"),
     ],
 )
