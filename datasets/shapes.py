@@ -98,7 +98,7 @@ def draw(
         kind = int(generator.integers(len(_KINDS)))
         radius = generator.uniform(0.2, 0.36) * min(size)
         centre = (generator.uniform(0.1, 0.9) * height, generator.uniform(0.1, 0.9) * width)
-        u, v = _own_frame(size, centre, radius, generator.uniform(0, 2 * math.pi))
+        u, v = _own_frame(size, centre, radius, generator.uniform(-0.4, 0.4))
         mask = _outline(_KINDS[kind], u, v)
         if not mask.any():
             continue
@@ -107,7 +107,7 @@ def draw(
         label[mask] = kind + 1
         instances[mask] = len(kinds)
     light = _gradient(size, generator)
-    noise = generator.normal(0, generator.uniform(2, 12), (height, width, 3))
+    noise = generator.normal(0, generator.uniform(1, 8), (height, width, 3))
     image = np.clip(image * light[..., None] + noise, 0, 255).astype(np.uint8)
     return Row(row_id, image, label, instances, tuple(kinds))
 

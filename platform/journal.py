@@ -136,6 +136,12 @@ class Journal:
             os.fsync(self._file.fileno())
             self._synced = time.monotonic()
 
+    def close(self) -> None:
+        """Make everything survive a power loss and let the file go."""
+        if not self._file.closed:
+            self.sync()
+            self._file.close()
+
     def _store(self, path: str, data: bytes) -> None:
         target = confined(self.folder / _FILES, path)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -152,6 +158,26 @@ class Journal:
             if time.monotonic() - self._synced > _SYNC_SECONDS:
                 os.fsync(self._file.fileno())
                 self._synced = time.monotonic()
+
+
+def append_end(folder: Path, tags: Mapping[str, str], status: Status) -> None:
+    """Record tags and the end of a run whose own process is done with its journal.
+
+    Args:
+        folder: The journal's folder.
+        tags: Tags to set.
+        status: How the run ended.
+    """
+    path = folder / _RECORDS
+    cut_torn_line(path)
+    records = [
+        {"kind": "tags", "values": dict(tags)},
+        {"kind": "status", "status": status, "time": _now()},
+    ]
+    with path.open("a", encoding="utf-8") as file:
+        file.write("".join(json.dumps(record, separators=(",", ":")) + "\n" for record in records))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read_records(folder: Path, offset: int = 0) -> Iterator[dict[str, Any]]:

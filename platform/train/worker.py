@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from .. import figures
 from ..config import Resolved, dump, flat
@@ -14,6 +14,9 @@ from .checkpoint import Evaluation, RunFolder
 from .evaluate import class_table
 from .loop import Training
 from .reduction import WorkerGroup
+
+if TYPE_CHECKING:
+    from ..tracking import Sender
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +44,8 @@ def run_worker(
     group.agree(run.attempt)
     try:
         if group.rank == 0:
-            journal, sender = open_journal(resolved, run, group.size, tags)
+            journal = make_journal(resolved, run, group.size, tags)
+            sender = start_sender(journal, folder.parent, resolved.config.tracking.experiment)
         training = Training(resolved.config, run, group=group, recorder=journal, progress=progress)
         if journal is not None:
             journal.tags({"data_digest": training.dataset.digest})
@@ -62,20 +66,20 @@ def run_worker(
             journal.finish("FAILED")
         raise
     finally:
-        if journal is not None:
-            journal.sync()
         if sender is not None:
             sender.stop(timeout=30)
+        if journal is not None:
+            journal.close()
 
 
-def open_journal(
+def make_journal(
     resolved: Resolved,
     run: RunFolder,
     world_size: int,
     tags: Mapping[str, str],
     parent: str | None = None,
-) -> tuple[Journal, Any]:
-    """The run's journal, and the thread that sends it to MLflow (None where MLflow is absent).
+) -> Journal:
+    """The run's journal, with parameters, tags and configuration recorded.
 
     Args:
         resolved: The experiment; its values become parameters and tags.
@@ -87,7 +91,7 @@ def open_journal(
     config = resolved.config
     journal = Journal(
         run.path / "journal",
-        run_name=run.path.name,
+        run_name=tags.get("run_name", run.path.name),
         tags={
             **run_tags(config, world_size=world_size, attempt=run.attempt),
             "mlflow.note.content": run_description(resolved),
@@ -98,15 +102,20 @@ def open_journal(
     )
     journal.text("config.yaml", dump(config))
     journal.text("origins.json", json.dumps(resolved.origins, indent=1))
+    return journal
+
+
+def start_sender(journal: Journal, storage: Path, experiment: str) -> "Sender | None":
+    """The thread that sends a journal to MLflow; None, with a warning, where MLflow is absent."""
     try:
         from ..tracking import Sender, tracking_uri
 
-        sender = Sender(journal.folder, tracking_uri(run.path.parent), config.tracking.experiment)
-        sender.start()
+        sender = Sender(journal.folder, tracking_uri(storage), experiment)
     except ImportError as error:
         _log.warning("not sent to MLflow, which cannot be imported here: %s", error)
-        return journal, None
-    return journal, sender
+        return None
+    sender.start()
+    return sender
 
 
 def _finish(
