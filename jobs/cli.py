@@ -3,12 +3,13 @@
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
 _VERBS = {
+    "benchmark": "benchmark.verbs",
     "config": "config",
     "data": "data",
     "demo": "demo",
@@ -24,22 +25,35 @@ _VERBS = {
 }
 
 
-class _Verbs(click.Group):
-    """A group whose commands live in one file a verb."""
+class VerbGroup(click.Group):
+    """A group whose commands live in one file a verb, loaded when they are called.
+
+    Args:
+        verbs: Name of each verb -> its module below `jobs`.
+        settings: As `click.Group` takes them.
+    """
+
+    def __init__(self, *, verbs: Mapping[str, str], **settings: Any) -> None:
+        super().__init__(**settings)
+        self._verbs = verbs
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of the verbs."""
-        return sorted(_VERBS)
+        return sorted(self._verbs)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Load a verb."""
-        if cmd_name not in _VERBS:
+        if cmd_name not in self._verbs:
             return None
-        module = importlib.import_module(f".{_VERBS[cmd_name]}", __package__)
+        module = importlib.import_module(f"spikeseg.jobs.{self._verbs[cmd_name]}")
         return module.command
 
 
-@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=VerbGroup,
+    verbs=_VERBS,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(package_name="spikeseg")
 def root() -> None:
     """Search, train and compare spiking image segmentors (Spike2Former)."""

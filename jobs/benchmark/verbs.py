@@ -1,0 +1,16 @@
+"""`spikeseg benchmark`: the measurements behind every claim of speed; each prints its table."""
+
+import click
+
+from ..cli import VerbGroup, run
+
+_VERBS: dict[str, str] = {}
+
+
+@click.group("benchmark", cls=VerbGroup, verbs=_VERBS)
+def command() -> None:
+    """Measure side by side in one run, and print the ratios."""
+
+
+if __name__ == "__main__":
+    run(command)
