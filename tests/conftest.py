@@ -5,6 +5,8 @@ from pathlib import Path
 
 # Ray reads this when it is first imported, which any test may do.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
+# Bits depend on the number of threads: one, as the workers that a test compares with have.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 

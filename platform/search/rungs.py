@@ -56,7 +56,7 @@ class Halving:
         eta: Share 1 / eta goes on; at least 2.
         minimum: With fewer values than this at the rung, everyone goes on.
 
-    Source: ASHA (Li et al. 2020), algorithm 2, judged on arrival without promotion of paused trials.
+    Source: ASHA (Li et al. 2020), algorithm 2, judged on arrival; paused trials are not promoted.
     """
 
     eta: int

@@ -145,7 +145,8 @@ class Training:
         Returns:
             The evaluation they were chosen by.
         """
-        best = self.best
+        # Rank 0 answers once it has written its last checkpoint, which may be the best one.
+        best = self.group.agree(self.best)
         assert best is not None, "nothing was evaluated yet"
         checkpoint = self.run.at(best.step)
         self.model.load_state_dict(checkpoint.tensors("model" if self._average is None else "ema"))

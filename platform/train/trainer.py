@@ -23,6 +23,7 @@ from .worker import run_worker
 
 _log = logging.getLogger(__name__)
 _PROGRESS = "progress.log"
+_FAILURE = "failure.json"
 
 
 class TrainingFailedError(RuntimeError):
@@ -125,7 +126,7 @@ def _run(
         progress(f"{run.path.name} is finished already")
         return _outcome(run)
     started = time.monotonic()
-    (run.path / "failure.json").unlink(missing_ok=True)
+    (run.path / _FAILURE).unlink(missing_ok=True)
     if resolved.config.trainer.workers == 0:
         _train_here(resolved, run, progress, tags)
     else:
@@ -221,7 +222,7 @@ def _train_on_ray(
                 failure_config=FailureConfig(max_failures=trainer.max_failures),
             ),
         ).fit()
-    failure = run.path / "failure.json"
+    failure = run.path / _FAILURE
     if failure.is_file():
         raise TrainingFailedError(f"{run.path.name}: {json.loads(failure.read_text())['error']}")
     if not (run.path / "result.json").is_file():
@@ -240,7 +241,12 @@ def ray_worker(given: dict[str, Any]) -> None:
     try:
         run_worker(resolved, folder, group, progress, given["tags"])
     except Exception as error:
+        if (folder / _FAILURE).is_file():
+            # Another worker gave up for good and left the group: there is nothing to retry.
+            return
         if decide(error) is Decision.RETRY:
             raise
         text = json.dumps({"error": f"{type(error).__name__}: {error}", "rank": group.rank})
-        RunFolder(folder).write("failure.json", text)
+        RunFolder(folder).write(_FAILURE, text)
+        # Workers that wait for this one get an error at once instead of waiting for ever.
+        torch.distributed.destroy_process_group()

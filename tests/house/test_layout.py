@@ -225,6 +225,6 @@ def test_label_spaces_are_complete(repository: Path) -> None:
         space = json.loads(path.read_text())
         classes = len(space["classes"])
         assert len(space["palette"]) == classes, path.name
-        used = {train for train in space["raw_to_train"].values()}
+        used = set(space["raw_to_train"].values())
         assert used <= set(range(classes)) | {space["ignore_label"]}, path.name
         assert set(range(classes)) <= used, path.name

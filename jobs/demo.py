@@ -1,0 +1,33 @@
+"""`spikeseg demo`: the whole house once, on generated data: pack, train, search, evaluate, look."""
+
+from pathlib import Path
+
+import click
+
+from .cli import run
+from .options import class_lines, plain_logging, progress_printer, storage_option
+
+
+@click.command("demo")
+@storage_option
+def command(storage: Path) -> None:
+    """Pack shapes, train shapes_tiny on two workers, sweep six trials, evaluate the best."""
+    from ..platform.demo import run_demo
+
+    plain_logging()
+    outcome = run_demo(storage, progress=progress_printer())
+    print(f"\ntraining: test mIoU {outcome.trained['test/mIoU']:.2f}, {outcome.run}")
+    print(f"\nbest of {outcome.trials} trials: trial {outcome.best.number}")
+    for key, value in outcome.best.params.items():
+        print(f"  {key} = {value}")
+    for key, value in outcome.best.values.items():
+        print(f"  {key}: {value:.5g}")
+    print(f"  test/mIoU: {outcome.report['metrics']['test/mIoU']:.5g}, per class:")
+    print(class_lines(outcome.report["classes"]))
+    print(f"\ncontact sheet: {outcome.contact_sheet}")
+    print(f"compare:       spikeseg ui --storage {storage}    (or: make ui)")
+    print(f"repeat longer: spikeseg train {outcome.recipe} trainer.max_steps=600")
+
+
+if __name__ == "__main__":
+    run(command)
