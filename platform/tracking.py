@@ -46,7 +46,9 @@ class Sender:
     """
 
     def __init__(self, journal: Path, uri: str, experiment: str) -> None:
-        _client(uri)
+        # Only whether it is there: the store itself may be out of reach now, and is tried later.
+        import mlflow  # noqa: F401
+
         self._journal = journal
         self._uri = uri
         self._experiment = experiment

@@ -11,11 +11,13 @@ from typing import Any
 
 import torch
 
+from ...model.loss.criterion import build_criterion
 from ...model.segmentor import build_segmentor
 from ..config import ConfigError, Resolved, config_digest, dump, load_resolved
 from ..tracking import tracking_uri
 from .checkpoint import RunFolder
 from .failure import Decision, decide
+from .optimizer import build_optimizer
 from .progress import Followed
 from .reduction import OneWorker, ProcessGroup
 from .setup import choose_device, open_data
@@ -152,9 +154,11 @@ def preflight(resolved: Resolved, storage: Path) -> None:
     choose_device(config.trainer.device)
     try:
         with torch.device("meta"):
-            build_segmentor(config.model)
+            model = build_segmentor(config.model)
+            build_criterion(config.loss, config.model)
+        build_optimizer(model, config.optimizer)
     except ValueError as error:
-        raise ConfigError(f"model: {error}") from error
+        raise ConfigError(str(error)) from error
     try:
         storage.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=storage):
