@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 from .server import is_loopback
 
@@ -82,12 +83,16 @@ def check_address(address: str) -> None:
     Raises:
         ValueError: Where it is neither loopback nor guarded.
     """
-    host = address.partition("://")[2].rpartition(":")[0] or address.partition("://")[2]
-    if not is_loopback(host) and not has_token():
+    if not is_loopback(host_of(address)) and not has_token():
         raise ValueError(
             f"--address {address}: not a loopback address, and no token is set (RAY_AUTH_TOKEN or "
             "RAY_AUTH_TOKEN_PATH); whoever reaches an open head can run code on it"
         )
+
+
+def host_of(address: str) -> str:
+    """Host of an address such as http://127.0.0.1:8265; empty where it names none."""
+    return urlsplit(address if "://" in address else f"//{address}").hostname or ""
 
 
 def has_token() -> bool:

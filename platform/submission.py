@@ -1,14 +1,17 @@
 """Send a verb to a cluster as a Ray job, together with this checkout's code."""
 
 import asyncio
+import os
 import shlex
 import shutil
+import sys
 import tempfile
 import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .cluster import check_address, settings
+from .cluster import check_address, host_of, settings
+from .server import is_loopback
 
 _ROOT = Path(__file__).resolve().parents[1]
 _SUFFIXES = (".py", ".yaml", ".json", ".cu", ".cuh", ".h")
@@ -47,9 +50,14 @@ def copy_package(target: Path) -> Path:
     return package
 
 
-def entrypoint(arguments: Sequence[str]) -> str:
-    """The command that a job runs for a verb and its arguments."""
-    return shlex.join(["python", "-m", "spikeseg.jobs.cli", *arguments])
+def entrypoint(address: str, arguments: Sequence[str]) -> str:
+    """The command that a job runs for a verb and its arguments.
+
+    A head on loopback is this machine: its job runs this interpreter, whatever the PATH that the
+    head was started with. Elsewhere it is the `python` of the node's own PATH.
+    """
+    python = sys.executable if is_loopback(host_of(address)) else "python"
+    return shlex.join([python, "-m", "spikeseg.jobs.cli", *arguments])
 
 
 def plain_command(address: str, arguments: Sequence[str]) -> str:
@@ -76,8 +84,6 @@ def submit(
         ValueError: Where the address is not allowed.
         RuntimeError: Where the cluster is out of reach.
     """
-    import os
-
     check_address(address)
     os.environ.update(settings())
     from ray.job_submission import JobStatus, JobSubmissionClient
@@ -89,7 +95,7 @@ def submit(
     with tempfile.TemporaryDirectory(prefix="spikeseg-") as folder:
         package = copy_package(Path(folder))
         job = client.submit_job(
-            entrypoint=entrypoint(arguments),
+            entrypoint=entrypoint(address, arguments),
             runtime_env={
                 "py_modules": [str(package)],
                 "env_vars": {**settings(), "PYTHONUNBUFFERED": "1"},

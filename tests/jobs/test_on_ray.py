@@ -1,5 +1,6 @@
 """The same path on Ray: two Train workers, and a job sent to a head."""
 
+import contextlib
 import json
 import os
 import signal
@@ -88,12 +89,12 @@ def head(tmp_path: Path) -> Iterator[str]:
             time.sleep(0.5)
         yield address
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(30)
-        except subprocess.TimeoutExpired:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        process.wait()
 
 
 def test_submit_ships_the_code_streams_logs_and_returns_the_jobs_own_code(
