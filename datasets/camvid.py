@@ -1,82 +1,63 @@
 """CamVid in the SegNet tutorial's 11-class form: lists of stems, `<split>/`, `<split>annot/`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from .images import read_image, read_label
-from .spec import DataError, EncodedRow, RawRow, Row, duplicates, load_label_space
-
-_SPLITS = ("train", "val", "test")
+from .pairs import read_pair
+from .spec import DataError, EncodedRow, RawRow, duplicates, load_label_space
 
 
 class CamVid:
-    """Reader of the raw layout; images may be JPEG or PNG."""
+    """Reader of the raw layout; images may be JPEG or PNG, lists may hold the tutorial's paths."""
 
     needs_source = True
+    official_rows: Mapping[str, int] = {"train": 367, "val": 101, "test": 233}
+    options: Mapping[str, Any] = {}
 
     def __init__(self) -> None:
         self.label_space = load_label_space("camvid")
 
-    def rows(self, source: Path) -> Sequence[RawRow]:
+    def rows(self, source: Path, *, partial: bool) -> Sequence[RawRow]:
         """Every pair of the three lists.
 
         Args:
             source: Folder with `train.txt`, `val.txt`, `test.txt` and the six folders.
+            partial: Accept missing lists.
 
         Raises:
-            DataError: Names a missing folder, list, partner, or an empty or repeated entry.
+            DataError: Names a missing folder or list, or an empty or repeated entry.
         """
         if not source.is_dir():
             raise DataError(f"{source}: no such folder")
         rows = []
-        for split in _SPLITS:
+        for split in self.official_rows:
             listing = source / f"{split}.txt"
-            try:
-                stems = [
-                    Path(line.split()[0]).stem
-                    for line in listing.read_text().splitlines()
-                    if line.strip()
-                ]
-            except OSError as error:
-                raise DataError(f"{listing}: the list of the split is missing") from error
-            if not stems:
-                raise DataError(f"{listing}: split {split!r} is empty")
-            for stem in duplicates(stems):
-                raise DataError(f"{listing}: {stem} is listed twice")
-            rows += [_pair(source, split, stem) for stem in stems]
+            if partial and not listing.is_file():
+                continue
+            rows += [_pair(source, split, stem) for stem in _stems(listing)]
         return rows
 
     def read(self, row: RawRow) -> EncodedRow:
-        """Decode and check one pair.
-
-        Raises:
-            DataError: Names the file and the rule it breaks.
-        """
-        return read_pair(row, self)
+        """Decode and check one pair."""
+        return read_pair(row, self.label_space)
 
 
-def read_pair(row: RawRow, dataset: CamVid) -> EncodedRow:
-    """Image and index label of equal size.
-
-    Raises:
-        DataError: Where they differ in size, or one of them breaks a rule.
-    """
-    data, image = read_image(row.image)
-    label = read_label(row.label, dataset.label_space)
-    if image.shape[:2] != label.shape:
-        raise DataError(
-            f"{row.label}: the label is {label.shape[1]} x {label.shape[0]}, its image "
-            f"{row.image.name} is {image.shape[1]} x {image.shape[0]}: sizes must be equal"
-        )
-    return EncodedRow(Row(row.id, image, label), data)
+def _stems(listing: Path) -> list[str]:
+    try:
+        lines = [line.split() for line in listing.read_text(encoding="utf-8").splitlines()]
+    except OSError as error:
+        raise DataError(f"{listing}: the list of the split is missing") from error
+    # The tutorial's own lists have two paths a line: image and label.
+    stems = [Path(words[0]).stem for words in lines if words]
+    if not stems:
+        raise DataError(f"{listing}: the list of the split is empty")
+    for stem in duplicates(stems):
+        raise DataError(f"{listing}: {stem} is listed twice")
+    return stems
 
 
 def _pair(source: Path, split: str, stem: str) -> RawRow:
     images = [source / split / f"{stem}{suffix}" for suffix in (".jpg", ".png")]
-    image = next((path for path in images if path.is_file()), None)
-    if image is None:
-        raise DataError(f"{images[0]}: listed in {split}.txt, and there is no such image")
-    label = source / f"{split}annot" / f"{stem}.png"
-    if not label.is_file():
-        raise DataError(f"{label}: listed in {split}.txt, and there is no such label")
-    return RawRow(stem, split, image, label)
+    image = next((path for path in images if path.is_file()), images[0])
+    return RawRow(stem, split, image, source / f"{split}annot" / f"{stem}.png")

@@ -16,15 +16,19 @@ from .spec import DataError, LabelSpace
 _LABEL_MODES = ("L", "P", "I;16", "I;16B", "I")
 _ORIENTATION = 0x0112
 
+# Rows are decoded side by side, one a thread; more threads inside one row only get in their way.
+cv2.setNumThreads(1)
 
-def read_image(path: Path) -> tuple[bytes, np.ndarray]:
+
+def read_image(path: Path) -> tuple[bytes, np.ndarray, bool]:
     """Read an image file.
 
     Args:
         path: A JPEG or PNG.
 
     Returns:
-        The bytes to store (the file's own where it is upright RGB, else PNG), and (H, W, 3) uint8.
+        The bytes to store (the file's own where it is RGB, else PNG), (H, W, 3) uint8, and whether
+        the bytes are the file's own.
 
     Raises:
         DataError: Where the file is missing, damaged, rotated by EXIF, or CMYK.
@@ -46,8 +50,8 @@ def read_image(path: Path) -> tuple[bytes, np.ndarray]:
         raise DataError(f"{path}: an image must be RGB or grey, got mode {mode}")
     image = decode_image(data)
     if mode == "L":
-        return encode_png(image), image
-    return data, image
+        return encode_png(image), image, False
+    return data, image, True
 
 
 def read_label(path: Path, space: LabelSpace) -> np.ndarray:
@@ -64,17 +68,36 @@ def read_label(path: Path, space: LabelSpace) -> np.ndarray:
         DataError: Where the file is missing, damaged, a colour picture, or holds a value outside
             the label space.
     """
-    try:
-        with Image.open(io.BytesIO(_bytes(path))) as picture:
-            if picture.mode not in _LABEL_MODES:
-                raise DataError(
-                    f"{path}: a label must hold one index per pixel (mode L, P or 16-bit), got "
-                    f"mode {picture.mode}"
-                )
-            raw = np.array(picture)
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise DataError(f"{path}: the label cannot be decoded ({error})") from error
-    return to_train_ids(raw, space, path)
+    return to_train_ids(read_index(path), space, path)
+
+
+def read_index(path: Path) -> np.ndarray:
+    """(H, W) raw values of an index file, at its full bit depth.
+
+    Raises:
+        DataError: Where the file is missing, damaged, or a colour or 1-bit picture.
+    """
+    picture = _decoded(path)
+    if picture.mode not in _LABEL_MODES:
+        raise DataError(
+            f"{path}: a label must hold one index per pixel (mode L, P or 16-bit), got mode "
+            f"{picture.mode}"
+        )
+    return np.array(picture)
+
+
+def read_colours(path: Path) -> np.ndarray:
+    """(H, W, 3) uint8 RGB values of a file whose colours are numbers.
+
+    Raises:
+        DataError: Where the file is missing, damaged, or not 8-bit RGB.
+    """
+    picture = _decoded(path)
+    if picture.mode != "RGB":
+        raise DataError(
+            f"{path}: segments must be stored as 8-bit RGB numbers, got mode {picture.mode}"
+        )
+    return np.array(picture)
 
 
 def to_train_ids(raw: np.ndarray, space: LabelSpace, path: Path) -> np.ndarray:
@@ -88,18 +111,21 @@ def to_train_ids(raw: np.ndarray, space: LabelSpace, path: Path) -> np.ndarray:
     Raises:
         DataError: Where a value is outside the label space; names values and counts.
     """
-    values, inverse, counts = np.unique(raw, return_inverse=True, return_counts=True)
+    if int(raw.min()) < 0 or int(raw.max()) > 0xFFFF:
+        raise DataError(f"{path}: label values must be 0..65535, got {raw.min()}..{raw.max()}")
+    counts = np.bincount(raw.ravel())
     unknown = [
-        f"{value} ({count} pixels)"
-        for value, count in zip(values.tolist(), counts.tolist(), strict=True)
+        f"{value} ({counts[value]} pixels)"
+        for value in np.flatnonzero(counts).tolist()
         if value not in space.raw_to_train
     ]
     if unknown:
         raise DataError(
             f"{path}: label values outside the label space {space.name}: {', '.join(unknown[:8])}"
         )
-    table = np.array([space.raw_to_train[int(value)] for value in values], dtype=np.uint8)
-    return table[inverse].reshape(raw.shape)
+    table = np.zeros(max(counts.size, max(space.raw_to_train) + 1), np.uint8)
+    table[list(space.raw_to_train)] = list(space.raw_to_train.values())
+    return table[raw]
 
 
 def decode_image(data: bytes) -> np.ndarray:
@@ -118,12 +144,31 @@ def decode_index(data: bytes) -> np.ndarray:
     return label
 
 
+def decode_instances(data: bytes) -> np.ndarray:
+    """(H, W) uint16 of an encoded instance map."""
+    instances = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if instances is None or instances.ndim != 2 or instances.dtype != np.uint16:
+        raise DataError("an instance map of these bytes is not a 16-bit index PNG")
+    return instances
+
+
 def encode_png(array: np.ndarray) -> bytes:
-    """PNG of (H, W, 3) uint8 RGB or (H, W) uint8."""
+    """PNG of (H, W, 3) uint8 RGB, or of (H, W) uint8 or uint16."""
     pixels = cv2.cvtColor(array, cv2.COLOR_RGB2BGR) if array.ndim == 3 else array
     done, data = cv2.imencode(".png", pixels)
-    assert done, "a uint8 array is always encoded"
+    assert done, "an array of these types is always encoded"
     return data.tobytes()
+
+
+def _decoded(path: Path) -> Image.Image:
+    try:
+        with Image.open(io.BytesIO(_bytes(path))) as picture:
+            picture.load()
+            return picture.copy()
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path}: the label cannot be decoded ({error})") from error
 
 
 def _bytes(path: Path) -> bytes:

@@ -1,91 +1,71 @@
-"""Raw files to Parquet shards: plan, write one shard, commit the manifest last.
+"""Raw files to a packed data set: plan, write one shard, commit the manifest last.
 
 There is no scheduler in here: `pack` maps shards over threads of this process, and
-`platform/packing.py` may map the same functions over a cluster.
+`platform/packing.py` maps the same functions over processes or a cluster.
 """
 
+import csv
 import hashlib
+import io
 import json
 import os
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+from .shard import ShardEntry, write_rows
+from .spec import DataError, RawDataset, RawRow, duplicates
+from .storage import Storage
 
-from .images import encode_png
-from .spec import DataError, EncodedRow, RawDataset, RawRow, duplicates
-
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
+QUARANTINE = "quarantine.csv"
 _PARTS = ".packing"
-_ROWS_PER_GROUP = 8
 
-SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("image", pa.binary()),
-        ("label", pa.binary()),
-        ("instances", pa.binary()),
-        ("segments", pa.list_(pa.int32())),
-        ("height", pa.int32()),
-        ("width", pa.int32()),
-    ]
-)
+BadRowPolicy = Literal["refuse", "quarantine"]
 
 
 @dataclass(frozen=True)
 class PackPlan:
-    """Which rows go into which shard.
+    """Which rows go into which shard, and what happens to bad ones.
 
     Attributes:
         name: Name of the data set in the catalog.
         dataset: Its reader.
         shards: Per shard its split and rows.
         digest: SHA-256 over the plan; an interrupted packing continues only under the same.
+        on_bad_row: `refuse` stops at the first; `quarantine` leaves bad rows out, and lists them.
+        max_bad_share: Largest share of rows that may be left out, in [0, 1].
     """
 
     name: str
     dataset: RawDataset
     shards: tuple[tuple[str, tuple[RawRow, ...]], ...]
     digest: str
+    on_bad_row: BadRowPolicy
+    max_bad_share: float
+
+    @property
+    def rows(self) -> int:
+        """Rows of all shards, bad ones included."""
+        return sum(len(rows) for _, rows in self.shards)
 
     def file_name(self, index: int) -> str:
         """File name of a shard."""
-        split = self.shards[index][0]
-        return f"{split}-{index:05d}.parquet"
-
-
-@dataclass(frozen=True)
-class ShardEntry:
-    """What the manifest says of one shard.
-
-    Attributes:
-        file: File name.
-        split: Name of the split.
-        rows: Rows.
-        bytes: Size of the file.
-        sha256: Hash of the file.
-        content: Hash of the decoded rows in their order (does not depend on encoders).
-        pixels: (K,) labelled pixels per class.
-    """
-
-    file: str
-    split: str
-    rows: int
-    bytes: int
-    sha256: str
-    content: str
-    pixels: tuple[int, ...]
+        return f"{self.shards[index][0]}-{index:05d}.parquet"
 
 
 def plan_pack(
-    name: str, dataset: RawDataset, source: Path, *, rows_per_shard: int = 64
+    name: str,
+    dataset: RawDataset,
+    source: Path,
+    *,
+    rows_per_shard: int = 64,
+    on_bad_row: BadRowPolicy = "refuse",
+    max_bad_share: float = 0.01,
+    partial: bool = False,
 ) -> PackPlan:
     """Decide what goes where, without decoding anything.
 
@@ -94,147 +74,174 @@ def plan_pack(
         dataset: Its reader.
         source: Folder of the raw files.
         rows_per_shard: Largest number of rows of a shard.
+        on_bad_row: What happens to rows that break a rule.
+        max_bad_share: Largest share of rows that may be left out.
+        partial: Accept a subset of the official splits.
 
     Raises:
-        DataError: Names what is missing, empty or repeated.
+        DataError: Names what is missing, empty or repeated, or the split of another size.
     """
     if rows_per_shard < 1:
         raise DataError(f"rows_per_shard must be at least 1, got {rows_per_shard}")
-    rows = dataset.rows(source)
+    if not 0 <= max_bad_share <= 1:
+        raise DataError(f"the share of bad rows must be in [0, 1], got {max_bad_share}")
+    rows = list(dataset.rows(source, partial=partial))
     if not rows:
         raise DataError(f"{source}: no rows found")
+    sizes = [[_size(path) for path in row.files()] if dataset.needs_source else [] for row in rows]
+    if on_bad_row == "refuse":
+        _require_files(rows, sizes)
+    if not partial:
+        _require_counts(dataset, rows, source)
+    by_split: dict[str, list[tuple[RawRow, list[int | None]]]] = {}
+    for row, size in zip(rows, sizes, strict=True):
+        by_split.setdefault(row.split, []).append((row, size))
     shards: list[tuple[str, tuple[RawRow, ...]]] = []
-    for split in dict.fromkeys(row.split for row in rows):
-        members = [row for row in rows if row.split == split]
-        for row_id in duplicates([row.id for row in members]):
+    digest = hashlib.sha256(
+        json.dumps(
+            [SCHEMA_VERSION, name, dataset.label_space.to_json(), dict(dataset.options)]
+        ).encode()
+    )
+    for split, members in by_split.items():
+        for row_id in duplicates([row.id for row, _ in members]):
             raise DataError(f"{source}: {row_id} occurs twice in split {split!r}")
         for start in range(0, len(members), rows_per_shard):
-            shards.append((split, tuple(members[start : start + rows_per_shard])))
-    options = getattr(dataset, "options", None)
-    text = json.dumps(
-        [
-            SCHEMA_VERSION,
-            name,
-            dataset.label_space.to_json(),
-            None if options is None else asdict(options),
-            [[split, [[row.id, row.image.name] for row in members]] for split, members in shards],
-        ]
-    )
-    return PackPlan(name, dataset, tuple(shards), hashlib.sha256(text.encode()).hexdigest())
+            part = members[start : start + rows_per_shard]
+            shards.append((split, tuple(row for row, _ in part)))
+            described = [[row.id, row.image.name, size] for row, size in part]
+            digest.update(json.dumps([split, described]).encode())
+    return PackPlan(name, dataset, tuple(shards), digest.hexdigest(), on_bad_row, max_bad_share)
 
 
-def write_shard(plan: PackPlan, index: int, output: Path) -> ShardEntry:
+def write_shard(plan: PackPlan, index: int, storage: Storage) -> ShardEntry:
     """Write one shard whole, or reuse it where an interrupted packing already did.
 
     Args:
         plan: The plan.
         index: Number of the shard.
-        output: Folder of the packed data set.
+        storage: Folder of the packed data set.
 
     Raises:
         DataError: Names the file and the rule it breaks; nothing is left of the shard.
     """
-    parts = output / _PARTS / plan.digest
-    record = parts / f"{index:05d}.json"
-    target = output / plan.file_name(index)
-    if record.is_file() and target.is_file():
-        entry = json.loads(record.read_text())
-        if _hash(target) == entry["sha256"]:
-            return ShardEntry(**{**entry, "pixels": tuple(entry["pixels"])})
+    record = f"{_PARTS}/{plan.digest}/{index:05d}.json"
+    name = plan.file_name(index)
+    quarantine = plan.on_bad_row == "quarantine"
+    done = _finished(storage, record)
+    if done is not None and (quarantine or not done.bad):
+        return done
     split, rows = plan.shards[index]
-    writing = parts / f"{target.name}.writing"
-    content = hashlib.sha256()
-    pixels = np.zeros(len(plan.dataset.label_space.classes), np.int64)
-    with pq.ParquetWriter(writing, SCHEMA, compression="none", use_dictionary=False) as writer:
-        for start in range(0, len(rows), _ROWS_PER_GROUP):
-            encoded = [plan.dataset.read(row) for row in rows[start : start + _ROWS_PER_GROUP]]
-            for item in encoded:
-                _add_content(content, item)
-                counts = np.bincount(item.row.label.ravel(), minlength=256)
-                pixels += counts[: len(pixels)]
-            writer.write_table(_table(encoded))
-    entry = ShardEntry(
-        file=target.name,
-        split=split,
-        rows=len(rows),
-        bytes=writing.stat().st_size,
-        sha256=_hash(writing),
-        content=content.hexdigest(),
-        pixels=tuple(int(count) for count in pixels),
-    )
-    writing.replace(target)
-    _write_text(record, json.dumps(asdict(entry)))
+    with storage.scratch() as scratch:
+        entry = write_rows(plan.dataset, split, rows, scratch, name, quarantine=quarantine)
+        if entry.rows:
+            storage.publish(scratch, name)
+    storage.write(record, entry.to_json().encode())
     return entry
 
 
-def commit_manifest(plan: PackPlan, entries: Sequence[ShardEntry], output: Path) -> str:
+def commit_manifest(plan: PackPlan, entries: Sequence[ShardEntry], storage: Storage) -> str:
     """Write the manifest; before it exists the folder is not a data set.
 
     Args:
         plan: The plan.
         entries: One entry per shard, in the plan's order.
-        output: Folder of the packed data set.
+        storage: Folder of the packed data set.
 
     Returns:
         The digest over the content of all rows.
+
+    Raises:
+        DataError: Where too many rows are bad, or all rows of a split.
     """
-    splits: dict[str, int] = {}
-    for entry in entries:
-        splits[entry.split] = splits.get(entry.split, 0) + entry.rows
-    digest = hashlib.sha256(
-        json.dumps(
-            [plan.dataset.label_space.to_json(), [[e.split, e.content] for e in entries]],
-            sort_keys=True,
-        ).encode()
-    ).hexdigest()
+    require_few_bad(plan, entries)
+    kept = [entry for entry in entries if entry.rows]
+    splits: dict[str, int] = {entry.split: 0 for entry in entries}
+    for entry in kept:
+        splits[entry.split] += entry.rows
+    for split, rows in splits.items():
+        if not rows:
+            raise DataError(f"{storage.location}: every row of split {split!r} is bad")
+    space = plan.dataset.label_space.to_json()
     manifest: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "name": plan.name,
-        "digest": digest,
+        "digest": _digest([space, [[entry.split, entry.content] for entry in kept]]),
+        "split_digests": {
+            split: _digest([entry.content for entry in kept if entry.split == split])
+            for split in splits
+        },
         "plan": plan.digest,
+        "options": dict(plan.dataset.options),
         "splits": splits,
-        "label_space": plan.dataset.label_space.to_json(),
-        "shards": [asdict(entry) for entry in entries],
+        "quarantined": sum(len(entry.bad) for entry in entries),
+        "label_space": space,
+        "shards": [{**asdict(entry), "bad": []} for entry in kept],
     }
-    _write_text(output / MANIFEST, json.dumps(manifest, indent=1))
-    shutil.rmtree(output / _PARTS, ignore_errors=True)
-    return digest
+    if manifest["quarantined"]:
+        storage.write(QUARANTINE, _bad_table(entries).encode())
+    storage.write(MANIFEST, json.dumps(manifest, indent=1).encode())
+    storage.delete(_PARTS)
+    return str(manifest["digest"])
 
 
-def prepare_output(plan: PackPlan, output: Path) -> bool:
+def require_few_bad(plan: PackPlan, entries: Iterable[ShardEntry]) -> None:
+    """Stop once more rows are bad than the plan allows.
+
+    Raises:
+        DataError: Gives the counts, and the first reasons.
+    """
+    bad = [reason for entry in entries for _, reason in entry.bad]
+    if len(bad) > plan.max_bad_share * plan.rows:
+        reasons = "; ".join(bad[:3])
+        raise DataError(
+            f"{len(bad)} of {plan.rows} rows are bad, at most {100 * plan.max_bad_share:g} % may "
+            f"be left out: {reasons}"
+        )
+
+
+def prepare_output(plan: PackPlan, storage: Storage) -> str | None:
     """Make the output folder ready for a plan.
 
     Returns:
-        True where it already holds the finished result of this very plan.
+        The digest where it already holds the finished result of this very plan, else None.
 
     Raises:
         DataError: Where it holds something else, or cannot be written.
     """
-    manifest = output / MANIFEST
-    if manifest.is_file():
-        if json.loads(manifest.read_text()).get("plan") == plan.digest:
-            return True
-        raise DataError(
-            f"{output}: holds another packed data set; choose another folder or delete it first"
-        )
+    where = storage.location
     try:
-        (output / _PARTS / plan.digest).mkdir(parents=True, exist_ok=True)
+        if storage.size(MANIFEST) is not None:
+            manifest = json.loads(storage.read(MANIFEST))
+            if manifest.get("plan") != plan.digest:
+                raise DataError(
+                    f"{where}: holds another packed data set; choose another folder or delete it"
+                )
+            if manifest["quarantined"] and plan.on_bad_row == "refuse":
+                raise DataError(
+                    f"{where}: was packed without {manifest['quarantined']} bad rows "
+                    f"({QUARANTINE}); delete it to pack it again"
+                )
+            return str(manifest["digest"])
+        known = {plan.file_name(index) for index in range(len(plan.shards))} | {_PARTS}
+        strangers = [name for name in storage.names() if name not in known]
+        if strangers:
+            raise DataError(f"{where}: holds other files ({strangers[0]}); choose an empty folder")
+        storage.write(f"{_PARTS}/{plan.digest}/plan.json", json.dumps(plan.name).encode())
     except OSError as error:
-        raise DataError(f"{output}: cannot be written ({error.strerror})") from error
-    known = {plan.file_name(index) for index in range(len(plan.shards))} | {_PARTS}
-    strangers = [entry.name for entry in output.iterdir() if entry.name not in known]
-    if strangers:
-        raise DataError(f"{output}: holds other files ({strangers[0]}); choose an empty folder")
-    return False
+        raise DataError(f"{where}: cannot be written ({error})") from error
+    return None
 
 
 def pack(
     name: str,
     dataset: RawDataset,
     source: Path,
-    output: Path,
+    output: str | Path | Storage,
     *,
     rows_per_shard: int = 64,
+    on_bad_row: BadRowPolicy = "refuse",
+    max_bad_share: float = 0.01,
+    partial: bool = False,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> str:
@@ -247,8 +254,11 @@ def pack(
         name: Name of the data set in the catalog.
         dataset: Its reader.
         source: Folder of the raw files.
-        output: Folder of the packed data set.
+        output: Folder of the packed data set: a path, a URI or a storage.
         rows_per_shard: Largest number of rows of a shard.
+        on_bad_row: What happens to rows that break a rule.
+        max_bad_share: Largest share of rows that may be left out.
+        partial: Accept a subset of the official splits.
         workers: Threads; the number of cores if not given.
         progress: Called with rows done and rows in all.
 
@@ -258,62 +268,110 @@ def pack(
     Raises:
         DataError: Names file and rule.
     """
-    plan = plan_pack(name, dataset, source, rows_per_shard=rows_per_shard)
-    if prepare_output(plan, output):
-        return str(json.loads((output / MANIFEST).read_text())["digest"])
-    total = sum(len(rows) for _, rows in plan.shards)
-    entries: list[ShardEntry] = []
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-        try:
-            for entry in pool.map(lambda i: write_shard(plan, i, output), range(len(plan.shards))):
-                entries.append(entry)
-                if progress is not None:
-                    progress(sum(e.rows for e in entries), total)
-        except OSError as error:
-            pool.shutdown(cancel_futures=True)
-            raise DataError(f"{output}: cannot be written ({error.strerror})") from error
-        except DataError:
-            pool.shutdown(cancel_futures=True)
-            raise
-    return commit_manifest(plan, entries, output)
-
-
-def _table(encoded: Sequence[EncodedRow]) -> pa.Table:
-    rows = [item.row for item in encoded]
-    return pa.table(
-        {
-            "id": [row.id for row in rows],
-            "image": [item.image for item in encoded],
-            "label": [encode_png(row.label) for row in rows],
-            "instances": [
-                None if row.instances is None else encode_png(row.instances) for row in rows
-            ],
-            "segments": [None if row.instances is None else list(row.segments) for row in rows],
-            "height": [row.label.shape[0] for row in rows],
-            "width": [row.label.shape[1] for row in rows],
-        },
-        schema=SCHEMA,
+    plan = plan_pack(
+        name,
+        dataset,
+        source,
+        rows_per_shard=rows_per_shard,
+        on_bad_row=on_bad_row,
+        max_bad_share=max_bad_share,
+        partial=partial,
     )
+    storage = output if isinstance(output, Storage) else Storage.at(output)
+    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+
+        def shards() -> Iterable[ShardEntry]:
+            return pool.map(lambda i: write_shard(plan, i, storage), range(len(plan.shards)))
+
+        try:
+            return run_plan(plan, storage, shards, progress)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
-def _add_content(digest: Any, item: EncodedRow) -> None:
-    row = item.row
-    for part in (row.image, row.label, row.instances):
-        if part is not None:
-            digest.update(str(part.shape).encode())
-            digest.update(np.ascontiguousarray(part).tobytes())
-    digest.update(json.dumps([row.id, list(row.segments)]).encode())
+def run_plan(
+    plan: PackPlan,
+    storage: Storage,
+    shards: Callable[[], Iterable[ShardEntry]],
+    progress: Callable[[int, int], None] | None,
+) -> str:
+    """Write what a plan says with any mapper of `write_shard`.
+
+    Args:
+        plan: The plan.
+        storage: Folder of the packed data set.
+        shards: Starts the writing, and yields the shards' entries in order.
+        progress: Called with rows done and rows in all.
+
+    Returns:
+        The digest over the content of all rows.
+
+    Raises:
+        DataError: Names file and rule.
+    """
+    finished = prepare_output(plan, storage)
+    if finished is not None:
+        return finished
+    entries: list[ShardEntry] = []
+    try:
+        for entry in shards():
+            entries.append(entry)
+            require_few_bad(plan, entries)
+            if progress is not None:
+                progress(sum(e.rows + len(e.bad) for e in entries), plan.rows)
+        return commit_manifest(plan, entries, storage)
+    except OSError as error:
+        raise DataError(f"{storage.location}: cannot be written ({error})") from error
 
 
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
 
 
-def _write_text(path: Path, text: str) -> None:
-    writing = path.with_name(f".{path.name}.writing")
-    with writing.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    writing.replace(path)
+def _require_files(rows: Sequence[RawRow], sizes: Sequence[list[int | None]]) -> None:
+    missing = [
+        path
+        for row, of_row in zip(rows, sizes, strict=True)
+        for path, size in zip(row.files(), of_row, strict=False)
+        if size is None
+    ]
+    if missing:
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise DataError(f"{missing[0]}: no such file{more}; every row needs image and label")
+
+
+def _require_counts(dataset: RawDataset, rows: Sequence[RawRow], source: Path) -> None:
+    for split, official in dataset.official_rows.items():
+        found = sum(row.split == split for row in rows)
+        if found != official:
+            raise DataError(
+                f"{source}: split {split!r} has {found} rows, the official one {official}; "
+                "--allow-partial packs a subset"
+            )
+
+
+def _finished(storage: Storage, record: str) -> ShardEntry | None:
+    """Entry of a shard that an interrupted packing finished, if it still stands."""
+    if storage.size(record) is None:
+        return None
+    entry = ShardEntry.from_json(json.loads(storage.read(record)))
+    if entry.rows == 0:
+        return entry
+    same = storage.size(entry.file) == entry.bytes and storage.sha256(entry.file) == entry.sha256
+    return entry if same else None
+
+
+def _bad_table(entries: Iterable[ShardEntry]) -> str:
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["split", "id", "reason"])
+    for entry in entries:
+        table.writerows([entry.split, row_id, reason] for row_id, reason in entry.bad)
+    return text.getvalue()
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

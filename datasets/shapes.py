@@ -5,9 +5,10 @@ outline and the pattern on it, never a colour.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -55,14 +56,16 @@ class Shapes:
     """
 
     needs_source = False
+    official_rows: Mapping[str, int] = {}
 
     def __init__(self, options: ShapesOptions | None = None) -> None:
         self.label_space = load_label_space("shapes")
-        self.options = options or ShapesOptions()
+        self._options = options or ShapesOptions()
+        self.options: Mapping[str, Any] = asdict(self._options)
 
-    def rows(self, source: Path) -> Sequence[RawRow]:
+    def rows(self, source: Path, *, partial: bool) -> Sequence[RawRow]:
         """Names of all rows; `source` is not looked at."""
-        counts = {"train": self.options.train, "val": self.options.val, "test": self.options.test}
+        counts = {split: self.options[split] for split in ("train", "val", "test")}
         return [
             RawRow(f"{split}-{index:06d}", split, Path(f"shapes/{split}"), Path(f"shapes/{split}"))
             for split, count in counts.items()
@@ -73,9 +76,9 @@ class Shapes:
         """Draw one row."""
         split, _, index = row.id.partition("-")
         number = ("train", "val", "test").index(split)
-        generator = np.random.default_rng([self.options.seed, number, int(index)])
-        drawn = draw(self.options.size, self.options.objects, generator, row.id)
-        return EncodedRow(drawn, encode_png(drawn.image))
+        generator = np.random.default_rng([self._options.seed, number, int(index)])
+        drawn = draw(self._options.size, self._options.objects, generator, row.id)
+        return EncodedRow(drawn, encode_png(drawn.image), verbatim=False)
 
 
 def draw(
@@ -92,7 +95,7 @@ def draw(
     height, width = size
     image = _background(size, generator)
     label = np.zeros(size, np.uint8)
-    instances = np.zeros(size, np.uint8)
+    instances = np.zeros(size, np.uint16)
     kinds: list[int] = []
     for _ in range(int(generator.integers(objects[0], objects[1] + 1))):
         kind = int(generator.integers(len(_KINDS)))

@@ -84,12 +84,21 @@ class RawRow:
         split: `train`, `val` or `test`.
         image: File of the image; for generated sets a name for messages.
         label: File of the label map; likewise.
+        instances: Second label file, where a data set keeps its instances apart.
+        segments: (S, 4) int64 of segment id, category id, crowd flag and area, where an annotation
+            file lists the segments of the label.
     """
 
     id: str
     split: str
     image: Path
     label: Path
+    instances: Path | None = None
+    segments: np.ndarray | None = None
+
+    def files(self) -> tuple[Path, ...]:
+        """Every file that the row is read from."""
+        return tuple(path for path in (self.image, self.label, self.instances) if path is not None)
 
 
 @dataclass(frozen=True)
@@ -100,9 +109,10 @@ class Row:
         id: Unique within the split.
         image: (H, W, 3) uint8, RGB.
         label: (H, W) uint8 train ids.
-        instances: (H, W) uint8, 0 for none, else 1 + index into `segments`; None where the data
+        instances: (H, W) uint16, 0 for none, else 1 + index into `segments`; None where the data
             set has none.
-        segments: Class of each instance.
+        segments: Class of each segment.
+        crowd: For each segment whether it is a group that is never matched; empty for none.
     """
 
     id: str
@@ -110,6 +120,7 @@ class Row:
     label: np.ndarray
     instances: np.ndarray | None = None
     segments: tuple[int, ...] = ()
+    crowd: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -119,23 +130,38 @@ class EncodedRow:
     Attributes:
         row: The decoded row, checked.
         image: Bytes of an encoded image (JPEG or PNG).
+        verbatim: Whether these are the raw file's own bytes.
     """
 
     row: Row
     image: bytes
+    verbatim: bool
 
 
 class RawDataset(Protocol):
-    """A reader of one raw layout; `catalog.py` lists them."""
+    """A reader of one raw layout; `catalog.py` lists them.
+
+    Attributes:
+        label_space: Its classes and raw values.
+        needs_source: Whether it reads files, and does not generate.
+        official_rows: Rows of each split of the whole data set; empty where nobody counts them.
+        options: What was chosen besides the source; recorded with the packed data.
+    """
 
     label_space: LabelSpace
     needs_source: bool
+    official_rows: Mapping[str, int]
+    options: Mapping[str, Any]
 
-    def rows(self, source: Path) -> Sequence[RawRow]:
+    def rows(self, source: Path, *, partial: bool) -> Sequence[RawRow]:
         """Every pair of every split, in the data set's own order.
 
+        Args:
+            source: Folder of the raw files.
+            partial: Accept a source that has not every split.
+
         Raises:
-            DataError: Names a missing folder, list or partner.
+            DataError: Names a missing folder or list, or an entry of another form.
         """
         ...
 

@@ -6,7 +6,7 @@ photometric distortion, normalize, pad.
 
 import hashlib
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -89,10 +89,24 @@ def row_generator(seed: int, epoch: int, row_id: str) -> np.random.Generator:
     return np.random.default_rng([seed, epoch, name])
 
 
+class Augmented(NamedTuple):
+    """One augmented row, all of the crop's size.
+
+    Attributes:
+        image: (3, h, w) float32, normalized; 0 where padded.
+        target: (h, w) uint8 train ids; the ignore label where padded.
+        instances: (h, w) uint16 as in `Row`, 0 where padded; None where the row has none.
+    """
+
+    image: np.ndarray
+    target: np.ndarray
+    instances: np.ndarray | None
+
+
 def train_transform(
     config: TransformConfig, row: Row, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Augment one row.
+    """Augment one row for semantic training.
 
     Args:
         config: What to do.
@@ -102,12 +116,26 @@ def train_transform(
     Returns:
         (3, h, w) float32 normalized image, (h, w) uint8 train ids, both of the crop's size.
     """
+    augmented = augment(config, row, generator)
+    return augmented.image, augmented.target
+
+
+def augment(config: TransformConfig, row: Row, generator: np.random.Generator) -> Augmented:
+    """Augment one row, its instances together with image and label.
+
+    Args:
+        config: What to do.
+        row: The row.
+        generator: Its randomness.
+    """
     image, label = row.image, row.label
+    maps = [label] if row.instances is None else [label, row.instances]
     size = _train_size(config, (image.shape[0], image.shape[1]), generator)
-    image, label = _resize(image, size, config.interpolation), _resize_label(label, size)
-    image, label = _crop(config, image, label, generator)
+    image, maps = _resize(image, size, config.interpolation), [_resize_label(m, size) for m in maps]
+    window = _crop_window(config, maps[0], generator)
+    image, maps = image[window], [m[window] for m in maps]
     if generator.random() < config.flip:
-        image, label = image[:, ::-1], label[:, ::-1]
+        image, maps = image[:, ::-1], [m[:, ::-1] for m in maps]
     if config.photometric:
         image = photometric_distortion(image, generator)
     elif config.brightness:
@@ -117,9 +145,9 @@ def train_transform(
     height, width = config.crop
     padded = np.zeros((3, height, width), np.float32)
     padded[:, : pixels.shape[1], : pixels.shape[2]] = pixels
-    target = np.full((height, width), config.ignore_label, np.uint8)
-    target[: label.shape[0], : label.shape[1]] = label
-    return padded, target
+    target = _padded(maps[0], config.crop, config.ignore_label)
+    instances = _padded(maps[1], config.crop, 0) if len(maps) > 1 else None
+    return Augmented(padded, target, instances)
 
 
 def test_transform(config: TransformConfig, row: Row) -> np.ndarray:
@@ -210,25 +238,33 @@ def _train_size(
     return size
 
 
-def _crop(
-    config: TransformConfig,
-    image: np.ndarray,
-    label: np.ndarray,
-    generator: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray]:
+def _crop_window(
+    config: TransformConfig, label: np.ndarray, generator: np.random.Generator
+) -> tuple[slice, slice]:
     """A random window; redrawn up to ten times while one class fills too much of it."""
     height, width = config.crop
-    for attempt in range(11):
+
+    def draw() -> tuple[slice, slice]:
         top = int(generator.integers(max(0, label.shape[0] - height) + 1))
         left = int(generator.integers(max(0, label.shape[1] - width) + 1))
-        window = (slice(top, top + height), slice(left, left + width))
-        if config.max_category_ratio >= 1 or attempt == 10:
-            break
+        return slice(top, top + height), slice(left, left + width)
+
+    window = draw()
+    if config.max_category_ratio >= 1:
+        return window
+    for _ in range(10):
         counts = np.bincount(label[window].ravel(), minlength=256)
         counts[config.ignore_label] = 0
         if (counts > 0).sum() > 1 and counts.max() / counts.sum() < config.max_category_ratio:
             break
-    return image[window], label[window]
+        window = draw()
+    return window
+
+
+def _padded(values: np.ndarray, size: tuple[int, int], fill: int) -> np.ndarray:
+    padded = np.full(size, fill, values.dtype)
+    padded[: values.shape[0], : values.shape[1]] = values
+    return padded
 
 
 def _resize(image: np.ndarray, size: tuple[int, int], interpolation: str) -> np.ndarray:
