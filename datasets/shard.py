@@ -96,7 +96,9 @@ def write_rows(
     bad: list[tuple[str, str]] = []
     group: list[tuple[EncodedRow, bytes]] = []
     written = 0
-    with pq.ParquetWriter(target, SCHEMA, compression="none", use_dictionary=False) as writer:
+    # Images gain nothing from compression, dictionaries or smallest and largest values.
+    plain = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+    with pq.ParquetWriter(target, SCHEMA, **plain) as writer:
         for raw in rows:
             try:
                 item = dataset.read(raw)

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+LABEL_SPACES = Path(__file__).parent / "label_spaces"
+
 
 class DataError(ValueError):
     """Data that breaks a rule; the message names the file and the rule."""
@@ -71,7 +73,7 @@ class LabelSpace:
 
 def load_label_space(name: str) -> LabelSpace:
     """Read one of the label spaces that ship with the code."""
-    path = Path(__file__).parent / "label_spaces" / f"{name}.json"
+    path = LABEL_SPACES / f"{name}.json"
     return LabelSpace.from_json(json.loads(path.read_text(encoding="utf-8")))
 
 
