@@ -81,7 +81,7 @@ def test_a_missing_image_is_named_before_anything_is_written(
     hidden = image.with_name("hidden")
     image.rename(hidden)
     try:
-        with pytest.raises(DataError, match="no such file") as caught:
+        with pytest.raises(DataError, match=r"no such file") as caught:
             pack(layout.name, dataset, layout.source, tmp_path / "packed", partial=True)
     finally:
         hidden.rename(image)
@@ -96,7 +96,7 @@ def test_the_options_are_recorded(layout: Layout, packed: PackedDataset) -> None
 
 def test_both_class_orders_of_pascal_context_give_the_same_labels(tmp_path: Path) -> None:
     alphabetical = LAYOUTS["pascal_context_60"](tmp_path / "first")
-    with pytest.raises(DataError, match="alphabetical, voc_first, got None"):
+    with pytest.raises(DataError, match=r"alphabetical, voc_first, got None"):
         make_dataset("pascal_context_60", {})
     other = make_dataset("pascal_context_60", {"class_order": "voc_first"})
     space = make_dataset("pascal_context_60", alphabetical.options).label_space
@@ -108,7 +108,7 @@ def test_both_class_orders_of_pascal_context_give_the_same_labels(tmp_path: Path
 
 
 def test_an_option_of_another_data_set_is_refused() -> None:
-    with pytest.raises(DataError, match="class_order is not an option of camvid"):
+    with pytest.raises(DataError, match=r"class_order is not an option of camvid"):
         make_dataset("camvid", {"class_order": "alphabetical"})
-    with pytest.raises(DataError, match="seed is not an option of ade20k"):
+    with pytest.raises(DataError, match=r"seed is not an option of ade20k"):
         make_dataset("ade20k", {"seed": 1})

@@ -105,10 +105,10 @@ def test_a_step_of_a_window_comes_from_far_places() -> None:
 
 @pytest.mark.parametrize(("rows", "window"), [(0, 1), (1, 0), (-3, 4)])
 def test_numbers_below_one_are_refused(rows: int, window: int) -> None:
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match=r"at least 1"):
         RowOrder(rows, 0, window)
 
 
 def test_negative_positions_are_refused() -> None:
-    with pytest.raises(ValueError, match="at least 0, got -1"):
+    with pytest.raises(ValueError, match=r"at least 0, got -1"):
         RowOrder(3, 0, 3).row(-1)

@@ -70,7 +70,7 @@ def test_an_interrupted_packing_looks_unfinished_and_continues(
     with pytest.raises(InterruptedHereError):
         shapes(tmp_path / "part")
     assert not (tmp_path / "part" / MANIFEST).exists()
-    with pytest.raises(DataError, match="not a packed data set"):
+    with pytest.raises(DataError, match=r"not a packed data set"):
         PackedDataset.open(tmp_path / "part")
     assert shapes(tmp_path / "part") == whole
     assert files(tmp_path / "part") == files(tmp_path / "whole")
@@ -105,13 +105,13 @@ def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
 
 def test_another_packed_data_set_is_refused(tmp_path: Path) -> None:
     shapes(tmp_path)
-    with pytest.raises(DataError, match="holds another packed data set"):
+    with pytest.raises(DataError, match=r"holds another packed data set"):
         shapes(tmp_path, rows_per_shard=5)
 
 
 def test_an_output_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="cannot be written"):
+    with pytest.raises(DataError, match=r"cannot be written"):
         shapes(tmp_path / "file" / "below")
 
 
