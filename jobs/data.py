@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -18,72 +19,127 @@ def command() -> None:
 @command.command("pack")
 @click.argument("name")
 @click.option("--source", type=click.Path(path_type=Path), help="Folder of the raw files.")
-@click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+@click.option("--output", required=True, help="Folder to write: a path, or a URI (s3://...).")
+@click.option("--allow-partial", is_flag=True, help="Accept a subset of the official splits.")
+@click.option(
+    "--on-bad-row",
+    type=click.Choice(["refuse", "quarantine"]),
+    default="refuse",
+    show_default=True,
+    help="Stop at the first bad row, or leave bad rows out and list them in quarantine.csv.",
+)
+@click.option(
+    "--max-bad",
+    type=click.FloatRange(0, 100),
+    default=1.0,
+    show_default=True,
+    help="Largest share of rows that may be left out, in percent.",
+)
+@click.option("--rows-per-shard", type=click.IntRange(1), default=64, show_default=True)
+@click.option("--workers", type=click.IntRange(1), help="Processes; one a core if not given.")
+@click.option(
+    "--where",
+    type=click.Choice(["auto", "local", "ray"]),
+    default="auto",
+    show_default=True,
+    help="This machine's processes or Ray tasks; auto takes Ray inside of a Ray job.",
+)
+@click.option("--class-order", help="pascal_context: order of the labels' values.")
 @click.option("--size", type=(int, int), help="shapes: height and width.")
 @click.option("--rows", type=(int, int, int), help="shapes: rows of train, val and test.")
 @click.option("--seed", type=int, help="shapes: seed.")
 def pack(
     name: str,
     source: Path | None,
-    output: Path,
+    output: str,
+    allow_partial: bool,
+    on_bad_row: Literal["refuse", "quarantine"],
+    max_bad: float,
+    rows_per_shard: int,
+    workers: int | None,
+    where: Literal["auto", "local", "ray"],
+    class_order: str | None,
     size: tuple[int, int] | None,
     rows: tuple[int, int, int] | None,
     seed: int | None,
 ) -> None:
     """Pack data set NAME: decode every file once, check it, write shards and a manifest."""
-    from ..datasets.catalog import CATALOG
-    from ..datasets.pack import pack as pack_rows
-    from ..datasets.shapes import Shapes, ShapesOptions
+    from ..datasets.catalog import make_dataset
+    from ..platform.packing import pack_dataset
 
-    if name not in CATALOG:
-        raise click.UsageError(f"no data set {name!r}; there are: {', '.join(CATALOG)}")
-    given = {"size": size, "seed": seed}
+    given: dict[str, object] = {"class_order": class_order, "size": size, "seed": seed}
     if rows is not None:
         given |= dict(zip(("train", "val", "test"), rows, strict=True))
     options = {key: value for key, value in given.items() if value is not None}
-    if options and name != "shapes":
-        raise click.UsageError(f"--{next(iter(options))} belongs to shapes, not to {name}")
-    dataset = Shapes(ShapesOptions(**options)) if name == "shapes" else CATALOG[name]()
+    dataset = make_dataset(name, options)
     if dataset.needs_source and source is None:
         raise click.UsageError(f"{name} needs --source, the folder of its raw files")
-    started = time.monotonic()
-
-    def progress(done: int, total: int) -> None:
-        rate = done / (time.monotonic() - started)
-        ending = "\n" if done == total or not sys.stdout.isatty() else "\r"
-        line = f"packed {done}/{total} rows, {rate:.0f} rows/s, ETA {(total - done) / rate:.0f} s"
-        print(line, end=ending, flush=True)
-
-    digest = pack_rows(name, dataset, source or Path(), output, progress=progress)
+    digest = pack_dataset(
+        name,
+        dataset,
+        source or Path(),
+        output,
+        rows_per_shard=rows_per_shard,
+        on_bad_row=on_bad_row,
+        max_bad_share=max_bad / 100,
+        partial=allow_partial,
+        where=where,
+        workers=workers,
+        progress=_Progress(),
+    )
     print(f"{output}: {name}, digest {digest}")
 
 
 @command.command("inspect")
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def inspect(path: Path, as_json: bool) -> None:
-    """Counts, sizes and class frequencies of a packed data set."""
+@click.option(
+    "--html", type=click.Path(path_type=Path, dir_okay=False), help="Write it as one page."
+)
+@click.option(
+    "--sheet", type=click.Path(path_type=Path, dir_okay=False), help="Write the pictures as PNG."
+)
+@click.option("--images", type=click.IntRange(1), default=4, show_default=True, help="Per split.")
+@click.option("--verify", is_flag=True, help="Read every shard whole and compare its hash.")
+def inspect(
+    path: str, as_json: bool, html: Path | None, sheet: Path | None, images: int, verify: bool
+) -> int:
+    """Counts, sizes, class frequencies, pictures and warnings of packed data."""
+    from ..datasets.inspection import inspect_packed, report_text
+    from ..datasets.page import report_page
     from ..datasets.reader import PackedDataset
+    from ..datasets.sheet import contact_sheet
 
     dataset = PackedDataset.open(path)
-    classes = dataset.label_space.classes
-    shares = {}
-    for split in dataset.splits:
-        pixels = dataset.class_pixels(split)
-        shares[split] = {
-            name: count / max(1, sum(pixels)) for name, count in zip(classes, pixels, strict=True)
-        }
-    if as_json:
-        report = {"name": dataset.name, "digest": dataset.digest, "splits": dataset.splits}
-        print(json.dumps({**report, "class_shares": shares}, indent=1))
-        return
-    print(f"{path}: {dataset.name}, {len(classes)} classes, digest {dataset.digest}")
-    print("rows: " + ", ".join(f"{split} {rows}" for split, rows in dataset.splits.items()))
-    width = max(len(name) for name in classes)
-    print(f"{'% of labelled pixels'.ljust(width)}  " + "  ".join(f"{s:>7}" for s in shares))
-    for name in classes:
-        cells = "  ".join(f"{100 * shares[split][name]:7.3f}" for split in shares)
-        print(f"{name.ljust(width)}  {cells}")
+    report = inspect_packed(dataset)
+    print(json.dumps(report.to_json(), indent=1) if as_json else report_text(report))
+    if html is not None or sheet is not None:
+        pictures = contact_sheet(dataset, rows_per_split=images)
+        if html is not None:
+            html.write_text(report_page(report, dataset.label_space.palette, pictures), "utf-8")
+        if sheet is not None:
+            pictures.save(sheet, "PNG")
+    damaged = list(dataset.verify()) if verify else []
+    for line in damaged:
+        print(f"damaged: {line}", file=sys.stderr)
+    return 1 if damaged else 0
+
+
+class _Progress:
+    """Prints rows done, rate and remaining time: one moving line, or one a second."""
+
+    def __init__(self) -> None:
+        self._started = self._told = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if done < total and now - self._told < 1:
+            return
+        self._told = now
+        rate = done / max(1e-9, now - self._started)
+        ending = "\n" if done == total or not sys.stdout.isatty() else "\r"
+        line = f"packed {done}/{total} rows, {rate:.0f} rows/s, ETA {(total - done) / rate:.0f} s"
+        print(line, end=ending, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,11 @@
 """Rows to device batches for one worker: the same micro-batches whatever the number of workers."""
 
+import logging
+import os
+from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from itertools import groupby
 from typing import NamedTuple
 
@@ -10,8 +14,14 @@ import torch
 from torch import Tensor
 
 from ..datasets.order import RowOrder
+from ..datasets.pack import BadRowPolicy
 from ..datasets.reader import PackedDataset
+from ..datasets.spec import DataError, Row
 from ..datasets.transforms import TransformConfig, row_generator, test_transform, train_transform
+
+log = logging.getLogger(__name__)
+
+_MOST_BAD_ROWS = 10
 
 
 class MicroBatch(NamedTuple):
@@ -38,7 +48,12 @@ class TrainingRows:
         size: Rows of one micro-batch.
         micro_batches: Micro-batches of one step, over all workers.
         window: Rows among which the order is shuffled.
-        prefetch: Micro-batches decoded ahead in a thread; 0 decodes when asked.
+        prefetch: Micro-batches decoded ahead in threads; 0 decodes when asked.
+        threads: Threads that decode and augment rows; by cores if not given.
+        on_bad_row: What happens to a row that cannot be read any more: `refuse` raises;
+            `quarantine` reads the next row in its place, says so, and raises from the
+            eleventh such row on.
+        pin_memory: Whether images go to memory that a GPU copies from beside its work.
     """
 
     def __init__(
@@ -51,6 +66,9 @@ class TrainingRows:
         micro_batches: int,
         window: int,
         prefetch: int,
+        threads: int | None = None,
+        on_bad_row: BadRowPolicy = "refuse",
+        pin_memory: bool = False,
     ) -> None:
         self._dataset = dataset
         self._transform = transform
@@ -58,24 +76,24 @@ class TrainingRows:
         self._size = size
         self._micro_batches = micro_batches
         self._order = RowOrder(dataset.splits["train"], seed, window)
+        self._window = min(window, self._order.num_rows)
         self._prefetch = prefetch
+        self._threads = threads or decode_threads()
+        self._on_bad_row = on_bad_row
+        self._pin = pin_memory
+        self._bad: dict[int, str] = {}
+
+    @property
+    def bad_rows(self) -> dict[int, str]:
+        """Rows that were replaced so far, and why."""
+        return dict(self._bad)
 
     def read(self, step: int, index: int) -> MicroBatch:
         """Micro-batch `index` of a step, read and augmented now."""
-        first = (step * self._micro_batches + index) * self._size
-        images, targets, ids = [], [], []
-        for position in range(first, first + self._size):
-            row = self._dataset.row("train", self._order.row(position))
-            generator = row_generator(self._seed, self._order.epoch(position), row.id)
-            image, target = train_transform(self._transform, row, generator)
-            images.append(image)
-            targets.append(target)
-            ids.append(row.id)
-        return MicroBatch(
-            torch.from_numpy(np.stack(images)),
-            torch.from_numpy(np.stack(targets)).long(),
-            ids,
-        )
+        batch = self._empty()
+        for place, position in enumerate(self._positions(step, index)):
+            self._fill(batch, place, position)
+        return _finished(batch)
 
     def steps(self, first: int, last: int, share: range) -> Iterator[list[MicroBatch]]:
         """This worker's micro-batches of each step, decoded ahead beside training.
@@ -91,18 +109,98 @@ class TrainingRows:
             yield [next(reads) for _ in share]
 
     def _ahead(self, places: Iterable[tuple[int, int]]) -> Iterator[MicroBatch]:
-        with ThreadPoolExecutor(1, thread_name_prefix="decode") as pool:
-            waiting: list[Future[MicroBatch]] = []
+        waiting: deque[tuple[MicroBatch, list[Future[None]]]] = deque()
+        with ExitStack() as stack:
+            pool = stack.enter_context(ThreadPoolExecutor(self._threads, "decode"))
+            fetcher = None
+            if self._dataset.remote:
+                fetcher = stack.enter_context(ThreadPoolExecutor(1, "fetch"))
+            stack.callback(lambda: [f.cancel() for _, rows in waiting for f in rows])
+            fetched = 0
+            for step, index in places:
+                positions = self._positions(step, index)
+                if fetcher is not None and positions.stop > fetched - self._window // 2:
+                    fetched = max(fetched, positions.start)
+                    fetcher.submit(self._fetch, range(fetched, fetched + self._window))
+                    fetched += self._window
+                batch = self._empty()
+                rows = [
+                    pool.submit(self._fill, batch, place, position)
+                    for place, position in enumerate(positions)
+                ]
+                waiting.append((batch, rows))
+                if len(waiting) > self._prefetch:
+                    yield _after(*waiting.popleft())
+            while waiting:
+                yield _after(*waiting.popleft())
+
+    def _positions(self, step: int, index: int) -> range:
+        first = (step * self._micro_batches + index) * self._size
+        return range(first, first + self._size)
+
+    def _empty(self) -> MicroBatch:
+        height, width = self._transform.crop
+        images = torch.empty(self._size, 3, height, width, pin_memory=self._pin)
+        targets = torch.empty(self._size, height, width, dtype=torch.int64, pin_memory=self._pin)
+        return MicroBatch(images, targets, [""] * self._size)
+
+    def _fill(self, batch: MicroBatch, place: int, position: int) -> None:
+        row = self._row(self._order.row(position))
+        generator = row_generator(self._seed, self._order.epoch(position), row.id)
+        image, target = train_transform(self._transform, row, generator)
+        batch.images[place] = torch.from_numpy(image)
+        batch.targets[place] = torch.from_numpy(target)
+        batch.ids[place] = row.id
+
+    def _row(self, index: int) -> Row:
+        """The row, or the next good one where it cannot be read and that is allowed."""
+        for shift in range(self._order.num_rows):
             try:
-                for place in places:
-                    waiting.append(pool.submit(self.read, *place))
-                    if len(waiting) > self._prefetch:
-                        yield waiting.pop(0).result()
-                while waiting:
-                    yield waiting.pop(0).result()
-            finally:
-                for future in waiting:
-                    future.cancel()
+                return self._dataset.row("train", (index + shift) % self._order.num_rows)
+            except DataError as error:
+                number = (index + shift) % self._order.num_rows
+                if self._on_bad_row == "refuse":
+                    raise
+                if number not in self._bad:
+                    self._bad[number] = str(error)
+                    log.warning("row %d is bad, the next one takes its place: %s", number, error)
+                if len(self._bad) > _MOST_BAD_ROWS:
+                    raise DataError(
+                        f"{len(self._bad)} rows cannot be read, {_MOST_BAD_ROWS} may be replaced: "
+                        f"{error}"
+                    ) from error
+        raise DataError(f"{self._dataset.path}: no row of the training split can be read")
+
+    def _fetch(self, positions: range) -> None:
+        """Bring the shards of some positions near, in the order they are needed first."""
+        seen: set[int] = set()
+        for position in positions:
+            index = self._order.row(position)
+            shard = self._dataset.shard_number("train", index)
+            if shard not in seen:
+                seen.add(shard)
+                try:
+                    self._dataset.fetch("train", index)
+                except DataError as error:
+                    # The row's own reader meets the same and follows the policy.
+                    log.warning("%s", error)
+                    return
+
+
+def decode_threads() -> int:
+    """Half of the cores that this process may use, at least one and at most eight."""
+    return max(1, min(8, len(os.sched_getaffinity(0)) // 2))
+
+
+def _after(batch: MicroBatch, rows: Iterable[Future[None]]) -> MicroBatch:
+    for row in rows:
+        row.result()
+    return _finished(batch)
+
+
+def _finished(batch: MicroBatch) -> MicroBatch:
+    assert all(batch.ids), "every row of a micro-batch is filled"
+    return batch
 
 
 class EvaluationBatch(NamedTuple):
@@ -134,12 +232,29 @@ def evaluation_batches(
         transform: Test-time resizing and normalization.
         indices: Row numbers to read, in this order.
         size: Largest batch.
+
+    Raises:
+        DataError: Where a row cannot be read: a score over fewer rows would be another score.
     """
 
+    def read(index: int) -> tuple[int, np.ndarray, np.ndarray]:
+        row = dataset.row(split, index)
+        return index, test_transform(transform, row), row.label
+
     def rows() -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        for index in indices:
-            row = dataset.row(split, index)
-            yield index, test_transform(transform, row), row.label
+        threads = decode_threads()
+        waiting: deque[Future[tuple[int, np.ndarray, np.ndarray]]] = deque()
+        with ThreadPoolExecutor(threads, "decode") as pool:
+            try:
+                for index in indices:
+                    waiting.append(pool.submit(read, index))
+                    if len(waiting) > 2 * threads:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()
 
     for _, group in groupby(rows(), key=lambda item: (item[1].shape, item[2].shape)):
         batch: list[tuple[int, np.ndarray, np.ndarray]] = []

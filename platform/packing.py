@@ -1,0 +1,154 @@
+"""Packing over processes of this machine, or over the tasks of a Ray cluster."""
+
+import logging
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from ..datasets.pack import BadRowPolicy, PackPlan, plan_pack, run_plan, write_shard
+from ..datasets.shard import ShardEntry
+from ..datasets.spec import DataError, RawDataset
+from ..datasets.storage import Storage
+from .cluster import connected
+
+log = logging.getLogger(__name__)
+
+# Below this many rows starting processes costs more than they save.
+_SMALL = 256
+
+Where = Literal["auto", "local", "ray"]
+
+
+def pack_dataset(
+    name: str,
+    dataset: RawDataset,
+    source: Path,
+    output: str | Path | Storage,
+    *,
+    rows_per_shard: int = 64,
+    on_bad_row: BadRowPolicy = "refuse",
+    max_bad_share: float = 0.01,
+    partial: bool = False,
+    where: Where = "auto",
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> str:
+    """Pack a raw data set in parallel; the result does not depend on where or by how many.
+
+    Args:
+        name: Name of the data set in the catalog.
+        dataset: Its reader.
+        source: Folder of the raw files; with Ray all nodes must see it.
+        output: Folder of the packed data set: a path, a URI or a storage.
+        rows_per_shard: Largest number of rows of a shard.
+        on_bad_row: What happens to rows that break a rule.
+        max_bad_share: Largest share of rows that may be left out.
+        partial: Accept a subset of the official splits.
+        where: `ray` uses the cluster of this job, or a local one; `local` this machine's
+            processes; `auto` takes Ray inside of a Ray job and where a connection is open.
+        workers: Processes, or Ray tasks at a time; the number of cores if not given.
+        progress: Called with rows done and rows in all.
+
+    Returns:
+        The digest over the content of all rows.
+
+    Raises:
+        DataError: Names file and rule.
+    """
+    plan = plan_pack(
+        name,
+        dataset,
+        source,
+        rows_per_shard=rows_per_shard,
+        on_bad_row=on_bad_row,
+        max_bad_share=max_bad_share,
+        partial=partial,
+    )
+    storage = output if isinstance(output, Storage) else Storage.at(output)
+    if where == "ray" or (where == "auto" and _ray_is_near()):
+        with connected(cpus=1):
+            tasks = workers or _ray_cores()
+            log.info("packing %d shards over %d Ray tasks", len(plan.shards), tasks)
+            return run_plan(plan, storage, lambda: _over_ray(plan, storage, tasks), progress)
+    count = min(workers or os.cpu_count() or 1, len(plan.shards))
+    if count == 1 or plan.rows < _SMALL:
+        numbers = range(len(plan.shards))
+        return run_plan(
+            plan, storage, lambda: (write_shard(plan, i, storage) for i in numbers), progress
+        )
+    log.info("packing %d shards over %d processes", len(plan.shards), count)
+    return run_plan(plan, storage, lambda: _over_processes(plan, storage, count), progress)
+
+
+def _over_processes(plan: PackPlan, storage: Storage, count: int) -> Iterator[ShardEntry]:
+    # Not forked: this process may hold threads, and Arrow's and OpenCV's do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(count, mp_context=context) as pool:
+        # Each task gets the rows of its own shard alone.
+        futures = [
+            pool.submit(_write_one, _only(plan, index), index, storage)
+            for index in range(len(plan.shards))
+        ]
+        try:
+            for future in futures:
+                yield future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _over_ray(plan: PackPlan, storage: Storage, count: int) -> Iterator[ShardEntry]:
+    """As many tasks in flight as there are workers, so that memory stays bounded."""
+    import ray
+
+    write: Any = ray.remote(num_cpus=1, max_retries=2)(_write_one)
+    waiting: list[Any] = []
+    try:
+        for index in range(len(plan.shards)):
+            waiting.append(write.remote(_only(plan, index), index, storage))
+            if len(waiting) >= count + 1:
+                yield _result(waiting.pop(0))
+        while waiting:
+            yield _result(waiting.pop(0))
+    finally:
+        for reference in waiting:
+            ray.cancel(reference, force=True)
+
+
+def _result(reference: Any) -> ShardEntry:
+    import ray
+    from ray.exceptions import RayTaskError
+
+    try:
+        return ray.get(reference)
+    except RayTaskError as error:
+        if isinstance(error.cause, DataError):
+            raise DataError(str(error.cause)) from error
+        raise
+
+
+def _write_one(plan: PackPlan, index: int, storage: Storage) -> ShardEntry:
+    return write_shard(plan, index, storage)
+
+
+def _only(plan: PackPlan, index: int) -> PackPlan:
+    """The plan with the rows of one shard; file names and digest stay those of the whole."""
+    shards: Iterable[tuple[str, tuple[Any, ...]]] = (
+        (split, rows if number == index else ()) for number, (split, rows) in enumerate(plan.shards)
+    )
+    return replace(plan, shards=tuple(shards))
+
+
+def _ray_is_near() -> bool:
+    ray = sys.modules.get("ray")
+    return bool(os.environ.get("RAY_ADDRESS")) or (ray is not None and ray.is_initialized())
+
+
+def _ray_cores() -> int:
+    import ray
+
+    return max(1, int(ray.cluster_resources().get("CPU", 1)))
