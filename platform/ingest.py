@@ -3,7 +3,7 @@
 import logging
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import groupby
@@ -95,13 +95,16 @@ class TrainingRows:
             self._fill(batch, place, position)
         return _finished(batch)
 
-    def steps(self, first: int, last: int, share: range) -> Iterator[list[MicroBatch]]:
+    def steps(self, first: int, last: int, share: range) -> Generator[list[MicroBatch], None, None]:
         """This worker's micro-batches of each step, decoded ahead beside training.
 
         Args:
             first: First step.
             last: Step after the last one.
             share: Indices of the micro-batches that are this worker's.
+
+        Raises:
+            DataError: Names the shard and row that cannot be read, where `on_bad_row` says so.
         """
         places = [(step, index) for step in range(first, last) for index in share]
         reads = self._ahead(places) if self._prefetch else (self.read(*place) for place in places)

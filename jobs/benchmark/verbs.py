@@ -4,7 +4,7 @@ import click
 
 from ..cli import VerbGroup, run
 
-_VERBS: dict[str, str] = {}
+_VERBS: dict[str, str] = {"data": "benchmark.data"}
 
 
 @click.group("benchmark", cls=VerbGroup, verbs=_VERBS)

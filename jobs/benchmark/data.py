@@ -1,0 +1,95 @@
+"""`spikeseg benchmark data`: packing, image libraries, reading beside a plain DataLoader."""
+
+import tempfile
+import time
+from pathlib import Path
+
+import click
+
+from ..cli import run
+
+
+@click.command("data")
+@click.option(
+    "--source", type=click.Path(path_type=Path, exists=True), help="Raw CamVid; packs and reads it."
+)
+@click.option("--workers", type=click.IntRange(1), default=2, show_default=True)
+@click.option("--batch", type=click.IntRange(1), default=8, show_default=True)
+@click.option("--batches", type=click.IntRange(2), default=12, show_default=True, help="A round.")
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
+@click.option(
+    "--many", type=click.IntRange(0), default=0, help="Rows of a generated set to pack and seek in."
+)
+def command(
+    source: Path | None, workers: int, batch: int, batches: int, rounds: int, many: int
+) -> None:
+    """Measure side by side in one run; needs raw CamVid or --many."""
+    if source is None and not many:
+        raise click.UsageError("give --source, the folder of raw CamVid, or --many ROWS")
+    with tempfile.TemporaryDirectory() as folder:
+        if many:
+            _many(Path(folder) / "many", many)
+        if source is not None:
+            _camvid(source, Path(folder) / "camvid", workers, batch, batches, rounds)
+
+
+def _camvid(
+    source: Path, output: Path, workers: int, batch: int, batches: int, rounds: int
+) -> None:
+    from ...datasets.camvid import CamVid
+    from ...datasets.reader import PackedDataset
+    from ...platform import data_speed
+    from ...platform.packing import pack_dataset
+
+    started, cpu = time.perf_counter(), data_speed.processor_seconds()
+    pack_dataset("camvid", CamVid(), source, output, where="local", workers=workers)
+    wall, cpu = time.perf_counter() - started, data_speed.processor_seconds() - cpu
+    packed = PackedDataset.open(output)
+    rows = sum(packed.splits.values())
+    print(f"packed {rows} pairs with {workers} processes: {rows / wall:.0f} pairs/s by the clock,")
+    print(f"  {rows / cpu:.0f} pairs per second of processor time")
+    image = next(packed.columns("train", ["image"]))["image"]
+    print("\none image of CamVid (480 x 360), milliseconds of processor time")
+    for name, milliseconds in data_speed.compare_libraries(image, (540, 720), 200).items():
+        print(f"  {name:24}{milliseconds:7.2f}")
+    readings, equal = data_speed.compare_readers(
+        packed,
+        CamVid(),
+        source,
+        workers=workers,
+        batch=batch,
+        batches=batches,
+        rounds=rounds,
+    )
+    print(f"\nreading augmented batches of {batch}, {rounds} rounds of {batches} in turns")
+    print(f"batches equal: {'yes' if equal else 'NO'}")
+    print(f"{'':40}images/s  images/CPU s  first batch s")
+    for item in readings:
+        print(
+            f"{item.name:40}{item.images_per_s:8.1f}{item.images_per_cpu_s:14.1f}"
+            f"{item.first_batch_s:15.2f}"
+        )
+    ours, plain = readings
+    print(
+        f"packed over raw: {ours.images_per_s / plain.images_per_s:.2f} by the clock, "
+        f"{ours.images_per_cpu_s / plain.images_per_cpu_s:.2f} by processor time"
+    )
+    print(f"peak memory of this process: {data_speed.peak_memory_mb():.0f} MB")
+
+
+def _many(output: Path, rows: int) -> None:
+    from ...datasets.transforms import TransformConfig
+    from ...platform import data_speed
+
+    rate, peak = data_speed.pack_many(output, rows)
+    print(f"packed {rows + 32} generated rows: {rate:.0f} rows per second of processor time,")
+    print(f"  peak memory {peak:.0f} MB")
+    seeks = data_speed.measure_seeks(output, TransformConfig(crop=(32, 32)), (0.0, 0.1, 0.5, 0.9))
+    for seek in seeks:
+        milliseconds = 1000 * seek.first_batch_s
+        print(f"  open and first batch at {100 * seek.share:2.0f} %: {milliseconds:6.1f} ms")
+    print()
+
+
+if __name__ == "__main__":
+    run(command)
