@@ -258,6 +258,59 @@ def pack_many(output: Path, rows: int) -> tuple[float, float]:
     return (rows + 32) / (processor_seconds() - before), peak_memory_mb()
 
 
+@dataclass(frozen=True)
+class OrderQuality:
+    """How well one epoch's order is mixed.
+
+    Attributes:
+        name: What made the order.
+        rank_correlation: Of position and row; 0 for a full shuffle.
+        serial_correlation: Of a row and the one after it; 0 for a full shuffle.
+        median_gap: Between a row and the one after it, over N; 0.293 for a full shuffle.
+        near: Share of rows followed by one less than 64 away.
+    """
+
+    name: str
+    rank_correlation: float
+    serial_correlation: float
+    median_gap: float
+    near: float
+
+
+def order_quality(rows: int, windows: Sequence[int], epochs: int) -> list[OrderQuality]:
+    """Mean absolute figures of some epochs, beside a full shuffle.
+
+    Args:
+        rows: N.
+        windows: Shuffle windows.
+        epochs: Epochs of each.
+    """
+    generator = np.random.default_rng(_SEED)
+    drawn: dict[str, list[np.ndarray]] = {
+        "full shuffle": [generator.permutation(rows) for _ in range(epochs)]
+    }
+    for window in windows:
+        order = RowOrder(rows, _SEED, window)
+        drawn[f"window {window}"] = [
+            np.array([order.row(position) for position in range(e * rows, (e + 1) * rows)])
+            for e in range(epochs)
+        ]
+
+    def mean(values: list[Any]) -> float:
+        return float(np.mean(np.abs(values)))
+
+    return [
+        OrderQuality(
+            name,
+            mean([np.corrcoef(np.arange(rows), order)[0, 1] for order in orders]),
+            mean([np.corrcoef(order[1:], order[:-1])[0, 1] for order in orders]),
+            mean([np.median(np.abs(np.diff(order))) / rows for order in orders]),
+            mean([np.mean(np.abs(np.diff(order)) < 64) for order in orders]),
+        )
+        for name, orders in drawn.items()
+    ]
+
+
 def compare_libraries(image: bytes, size: tuple[int, int], rounds: int) -> dict[str, float]:
     """Processor milliseconds to decode one image to RGB and to resize it, in turns.
 

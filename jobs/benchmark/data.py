@@ -17,15 +17,24 @@ from ..cli import run
 @click.option("--batch", type=click.IntRange(1), default=8, show_default=True)
 @click.option("--batches", type=click.IntRange(2), default=12, show_default=True, help="A round.")
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--order", is_flag=True, help="How well the order of 20000 rows is mixed.")
 @click.option(
     "--many", type=click.IntRange(0), default=0, help="Rows of a generated set to pack and seek in."
 )
 def command(
-    source: Path | None, workers: int, batch: int, batches: int, rounds: int, many: int
+    source: Path | None,
+    workers: int,
+    batch: int,
+    batches: int,
+    rounds: int,
+    order: bool,
+    many: int,
 ) -> None:
-    """Measure side by side in one run; needs raw CamVid or --many."""
-    if source is None and not many:
-        raise click.UsageError("give --source, the folder of raw CamVid, or --many ROWS")
+    """Measure in one run: reading with --source, order with --order, size with --many."""
+    if source is None and not many and not order:
+        raise click.UsageError("give --source, the folder of raw CamVid, --many ROWS or --order")
+    if order:
+        _order()
     with tempfile.TemporaryDirectory() as folder:
         if many:
             _many(Path(folder) / "many", many)
@@ -75,6 +84,19 @@ def _camvid(
         f"{ours.images_per_cpu_s / plain.images_per_cpu_s:.2f} by processor time"
     )
     print(f"peak memory of this process: {data_speed.peak_memory_mb():.0f} MB")
+
+
+def _order() -> None:
+    from ...platform import data_speed
+
+    print("20000 rows, mean absolute figures of 4 epochs")
+    print(f"{'':16}rank corr.  serial corr.  median gap  next is near")
+    for item in data_speed.order_quality(20000, (512, 4096), 4):
+        print(
+            f"{item.name:16}{item.rank_correlation:10.3f}{item.serial_correlation:14.3f}"
+            f"{item.median_gap:12.3f}{item.near:14.3f}"
+        )
+    print()
 
 
 def _many(output: Path, rows: int) -> None:
