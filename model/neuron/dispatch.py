@@ -11,37 +11,48 @@ _log = logging.getLogger(__name__)
 
 Backend = Literal["torch", "cuda"]
 
+# What the kernels read and write; their arithmetic is float32.
+STORAGE = (torch.float32, torch.float16, torch.bfloat16)
+
 
 @functools.cache
-def choose_backend(wanted: Literal["auto", "torch", "cuda"], device_type: str) -> Backend:
-    """The implementation for a device.
+def choose_backend(wanted: str, device_type: str, dtype: torch.dtype = torch.float32) -> Backend:
+    """The implementation for tensors of a kind.
 
     Args:
-        wanted: What the configuration names.
+        wanted: What the configuration names: `auto`, `torch` or `cuda`.
         device_type: Type of the tensors' device, "cpu" or "cuda".
+        dtype: Type of the tensors.
 
     Raises:
         RuntimeError: Where `cuda` is named and its kernels cannot run; says what to install.
+        ValueError: Where another backend is named.
     """
-    if wanted == "cuda":
-        missing = _missing(device_type)
-        if missing:
-            raise RuntimeError(f"neuron.backend is 'cuda', but {missing}")
-        return "cuda"
+    if wanted not in ("auto", "torch", "cuda"):
+        raise ValueError(f"neuron.backend must be auto, torch or cuda, got {wanted!r}")
+    reason = "it was asked for"
     chosen: Backend = "torch"
-    if wanted == "auto" and device_type == "cuda" and not _missing(device_type):
-        chosen = "cuda"
-    _log.info("neurons on %s run on the %s backend (asked for: %s)", device_type, chosen, wanted)
+    if wanted != "torch":
+        missing = _missing(device_type, dtype)
+        if not missing:
+            chosen = "cuda"
+        elif wanted == "cuda":
+            raise RuntimeError(f"neuron.backend is 'cuda', but {missing}")
+        if wanted == "auto":
+            reason = missing or "its kernels can run"
+    _log.info("neurons (%s, %s) run on the %s backend: %s", device_type, dtype, chosen, reason)
     return chosen
 
 
-def _missing(device_type: str) -> str:
+def _missing(device_type: str, dtype: torch.dtype) -> str:
     """Why the CUDA kernels cannot run; empty where they can."""
     if device_type != "cuda":
         return f"the tensors are on {device_type}"
-    if importlib.util.find_spec(f"{__package__}.cuda") is None:
-        return "this version ships no kernels yet; use 'torch'"
+    if dtype not in STORAGE:
+        return f"its kernels take float32, float16 and bfloat16, and the tensors are {dtype}"
+    if torch.version.cuda is None:
+        return "this torch is not built for CUDA"
     if importlib.util.find_spec("cupy") is None:
-        major = (torch.version.cuda or "13").split(".")[0]
+        major = torch.version.cuda.split(".")[0]
         return f"cupy is not installed: for this torch install cupy-cuda{major}x"
     return ""

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from ..config import NeuronConfig
-from .dispatch import choose_backend
+from . import operators
 
 
 class _Stateless(torch.autograd.Function):
-    """The memoryless neuron; the backward pass needs one byte per element, not the input."""
+    """The memoryless neuron; its backward pass needs the window, not the input."""
 
     @staticmethod
     def forward(
@@ -20,73 +20,64 @@ class _Stateless(torch.autograd.Function):
         divisor: float,
         threshold: float,
         half_up: bool,
-        open_: bool,
+        open_window: bool,
+        backend: str,
     ) -> Tensor:
-        h = x if threshold == 1.0 else x / threshold
-        if ctx.needs_input_grad[0]:
-            inside = (h > 0) & (h < levels) if open_ else (h >= 0) & (h <= levels)
-            ctx.save_for_backward(inside)
-        ctx.scale = divisor * threshold
-        count = h.clamp(0, levels)
-        count = count.add_(0.5).floor_() if half_up else count.round_()
-        return count if divisor == 1.0 else count.div_(divisor)
+        spikes, window = operators.integer_stateless(
+            x, levels, divisor, threshold, half_up, open_window, True, backend
+        )
+        ctx.save_for_backward(window)
+        ctx.constants = (spikes.stride(), divisor, threshold, backend)
+        return spikes
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (inside,) = ctx.saved_tensors
-        gradient = gradients[0] * inside
-        return (gradient if ctx.scale == 1.0 else gradient.div_(ctx.scale)), *(None,) * 5
+        (window,) = ctx.saved_tensors
+        result = operators.integer_stateless_backward(gradients[0], window, *ctx.constants)
+        return result, *(None,) * 6
 
 
 class _Temporal(torch.autograd.Function):
-    """Recurrence over T; backward needs only which (step, neuron) was inside the window.
-
-    With G the gradient of the membrane potential carried over, w the window and θ the threshold:
-    dL/dh_t = g_t w_t / (divisor θ) + decay G_t (1 - w_t), dL/dx_t = dL/dh_t, G_{t-1} = dL/dh_t.
-    """
+    """Recurrence over T; again the window alone is kept, one entry per step and neuron."""
 
     @staticmethod
     def forward(
         ctx: Any,
         x: Tensor,
+        state: Tensor | None,
         levels: int,
         divisor: float,
         decay: float,
         threshold: float,
         half_up: bool,
-        open_: bool,
-    ) -> Tensor:
-        output = torch.empty_like(x)
-        inside = torch.empty_like(x, dtype=torch.bool) if ctx.needs_input_grad[0] else None
-        u = torch.zeros_like(x[0])
-        for t in range(x.shape[0]):
-            h = u.add_(x[t])
-            ratio = h if threshold == 1.0 else h / threshold
-            if inside is not None:
-                inside[t] = (
-                    (ratio > 0) & (ratio < levels) if open_ else (ratio >= 0) & (ratio <= levels)
-                )
-            count = ratio.clamp(0, levels)
-            count = count.add_(0.5).floor_() if half_up else count.round_()
-            torch.div(count, divisor, out=output[t])
-            u = (h - count * threshold).mul_(decay)
-        if inside is not None:
-            ctx.save_for_backward(inside)
-        ctx.scale, ctx.decay = divisor * threshold, decay
-        return output
+        open_window: bool,
+        keep: bool,
+        backend: str,
+    ) -> tuple[Tensor, Tensor]:
+        spikes, window, after = operators.integer_temporal(
+            x, state, levels, divisor, decay, threshold, half_up, open_window, True, keep, backend
+        )
+        ctx.save_for_backward(window)
+        ctx.constants = (spikes.stride(), divisor, decay, threshold)
+        ctx.keep, ctx.backend = keep, backend
+        ctx.state_dtype = None if state is None else state.dtype
+        return spikes, after
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (inside,) = ctx.saved_tensors
-        g = gradients[0]
-        result = torch.empty_like(g)
-        carried = torch.zeros_like(g[0])
-        for t in reversed(range(g.shape[0])):
-            carried = torch.where(inside[t], g[t] / ctx.scale, carried.mul_(ctx.decay))
-            result[t] = carried
-        return result, *(None,) * 6
+        (window,) = ctx.saved_tensors
+        wanted = ctx.state_dtype is not None
+        result, before = operators.integer_temporal_backward(
+            gradients[0],
+            gradients[1] if ctx.keep else None,
+            window,
+            *ctx.constants,
+            wanted,
+            ctx.backend,
+        )
+        return result, before.to(ctx.state_dtype) if wanted else None, *(None,) * 8
 
 
 def integer_lif(
@@ -104,7 +95,7 @@ def integer_lif(
     """Normalized spikes of NI-LIF over a sequence; `reference.py` is the law.
 
     Args:
-        x: Input current, (T, B, C, ...).
+        x: Input current, (T, B, C, ...), any layout.
         levels: D, largest integer of one step, at least 1.
         divisor: What the spike count is divided by, positive.
         dynamics: `stateless`, or `temporal` with decay and soft reset over T.
@@ -115,19 +106,96 @@ def integer_lif(
         backend: Which implementation; `auto` chooses by device.
 
     Returns:
-        Spike count / divisor, shape of x.
+        Spike count / divisor, shape and type of x, in x's layout where that is dense.
 
     Raises:
-        RuntimeError: Where a named backend cannot run.
+        RuntimeError: Where a named backend cannot run; on differentiating twice.
+        ValueError: Where a number is out of its range.
 
     Source: paper, NI-LIF; ARCHITECTURE sections 1.1 and 1.2.
     """
-    chosen = choose_backend(backend, x.device.type)
-    assert chosen == "torch", f"no implementation behind backend {chosen!r}"
-    half_up, open_ = rounding == "half_up", window == "open"
-    if dynamics == "stateless":
-        return _Stateless.apply(x, levels, divisor, threshold, half_up, open_)
-    return _Temporal.apply(x, levels, divisor, decay, threshold, half_up, open_)
+    _require(levels=levels, divisor=divisor, threshold=threshold, decay=decay)
+    if dynamics == "temporal":
+        return _temporal(
+            x, None, levels, divisor, decay, threshold, rounding, window, False, backend
+        )[0]
+    constants = (levels, float(divisor), float(threshold), rounding == "half_up", window == "open")
+    if torch.is_grad_enabled() and x.requires_grad:
+        return _Stateless.apply(x, *constants, backend)
+    return operators.integer_stateless(x, *constants, False, backend)[0]
+
+
+def integer_lif_with_state(
+    x: Tensor,
+    state: Tensor | None,
+    *,
+    levels: int,
+    divisor: float,
+    decay: float,
+    threshold: float = 1.0,
+    rounding: Literal["half_even", "half_up"] = "half_even",
+    window: Literal["closed", "open"] = "closed",
+    backend: Literal["auto", "torch", "cuda"] = "auto",
+) -> tuple[Tensor, Tensor]:
+    """The temporal neuron over a part of a sequence; arguments as `integer_lif`.
+
+    Args:
+        x: Input current, (T, B, C, ...).
+        state: Membrane potential that the part before left, (B, C, ...); None: zero.
+        levels: D.
+        divisor: What the spike count is divided by.
+        decay: Share of the membrane potential kept between steps.
+        threshold: Membrane potential of one spike.
+        rounding: How exact halves round.
+        window: Where the surrogate gradient is 1.
+        backend: Which implementation.
+
+    Returns:
+        Normalized spikes of x's shape, and the potential left, (B, C, ...), float32 for 16-bit x
+        and else of x's type. Gradients flow through both.
+    """
+    _require(levels=levels, divisor=divisor, threshold=threshold, decay=decay)
+    if state is not None and state.shape != x.shape[1:]:
+        raise ValueError(
+            f"state must have the shape of one step, {tuple(x.shape[1:])}, got {tuple(state.shape)}"
+        )
+    return _temporal(x, state, levels, divisor, decay, threshold, rounding, window, True, backend)
+
+
+def _temporal(
+    x: Tensor,
+    state: Tensor | None,
+    levels: int,
+    divisor: float,
+    decay: float,
+    threshold: float,
+    rounding: str,
+    window: str,
+    keep: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
+    if x.dim() == 0 or x.shape[0] == 0:
+        raise ValueError(f"x must be (T, ...) with T at least 1, got shape {tuple(x.shape)}")
+    constants = (levels, float(divisor), float(decay), float(threshold))
+    variant = (rounding == "half_up", window == "open")
+    learns = x.requires_grad or (state is not None and state.requires_grad)
+    if torch.is_grad_enabled() and learns:
+        return _Temporal.apply(x, state, *constants, *variant, keep, backend)
+    spikes, _, after = operators.integer_temporal(
+        x, state, *constants, *variant, False, keep, backend
+    )
+    return spikes, after
+
+
+def _require(*, levels: int, divisor: float, threshold: float, decay: float) -> None:
+    if levels < 1:
+        raise ValueError(f"levels must be at least 1, got {levels}")
+    if divisor <= 0:
+        raise ValueError(f"divisor must be positive, got {divisor}")
+    if threshold <= 0:
+        raise ValueError(f"threshold must be positive, got {threshold}")
+    if not 0 <= decay <= 1:
+        raise ValueError(f"decay must be in [0, 1], got {decay}")
 
 
 class IntegerLIF(nn.Module):
@@ -157,10 +225,7 @@ class IntegerLIF(nn.Module):
         backend: Literal["auto", "torch", "cuda"] = "auto",
     ) -> None:
         super().__init__()
-        if levels < 1:
-            raise ValueError(f"levels must be at least 1, got {levels}")
-        if divisor <= 0:
-            raise ValueError(f"divisor must be positive, got {divisor}")
+        _require(levels=levels, divisor=divisor, threshold=threshold, decay=decay)
         self.levels = levels
         self.divisor = float(divisor)
         self.dynamics: Literal["stateless", "temporal"] = dynamics

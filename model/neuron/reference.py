@@ -1,57 +1,62 @@
-"""The law: what every backend of the neurons must compute, in plain PyTorch, gradients by autograd.
+"""The law: what every backend of the neurons must compute, forward and backward, in plain PyTorch.
 
-NaN policy: a NaN membrane potential gives a NaN spike and a zero gradient (it is in no window), so
-that a broken input is seen at the loss and does not spread through the backward pass.
+Rules that hold for all of it:
+
+- **Precision.** Arithmetic is in float32 for 16-bit tensors and in the tensor's own type else; each
+  operation rounds by itself (no fused multiply-add), and a result is rounded to the tensor's type
+  once, when it is stored. A membrane potential is never stored in 16 bits.
+- **Reciprocals.** Nothing is divided by threshold, divisor or tau: their reciprocals, rounded once
+  to the arithmetic's precision, are multiplied. The two agree for powers of two, which all
+  published models have; elsewhere torch's own division differs between CPU and CUDA, this does not.
+- **NaN.** A NaN potential gives a NaN spike and a zero gradient at that element (it is in no
+  window), so that a broken input is seen at the loss and does not spread through the backward pass.
+- **Zeros** have no defined sign.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-
-class _Spike(torch.autograd.Function):
-    """Round a clamped membrane potential; straight-through inside the window."""
-
-    @staticmethod
-    def forward(ctx: Any, h: Tensor, levels: int, rounding: str, window: str) -> Tensor:
-        if window == "closed":
-            ctx.save_for_backward((h >= 0) & (h <= levels))
-        else:
-            ctx.save_for_backward((h > 0) & (h < levels))
-        clamped = h.clamp(0, levels)
-        return torch.round(clamped) if rounding == "half_even" else torch.floor(clamped + 0.5)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (inside,) = ctx.saved_tensors
-        return torch.where(inside, gradients[0], 0.0), None, None, None
+Rounding = Literal["half_even", "half_up"]
+Window = Literal["closed", "open"]
 
 
-def spike_count(
-    h: Tensor,
-    *,
-    levels: int,
-    rounding: Literal["half_even", "half_up"],
-    window: Literal["closed", "open"],
-) -> Tensor:
+def arithmetic(dtype: torch.dtype) -> torch.dtype:
+    """The type that a tensor's neurons compute in: float32 for 16-bit tensors, else its own."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+def rounded(value: float, dtype: torch.dtype) -> float:
+    """A constant as the arithmetic of tensors of a type sees it."""
+    return torch.tensor(value, dtype=arithmetic(dtype)).item()
+
+
+def spike_count(ratio: Tensor, *, levels: int, rounding: Rounding) -> Tensor:
     """Integer emitted at a membrane potential.
 
     Args:
-        h: Membrane potential in units of the threshold, any shape.
+        ratio: Membrane potential in units of the threshold, any shape.
         levels: D, largest integer, at least 1.
         rounding: How exact halves round.
-        window: Where the surrogate gradient is 1: [0, D] or (0, D).
 
     Returns:
-        Spike count in [0, D], shape of h.
+        Spike count in [0, D], shape of ratio.
 
     Source: Spike2Former, eq. of NI-LIF; ARCHITECTURE section 1.
     """
-    return _Spike.apply(h, levels, rounding, window)
+    clamped = ratio.clamp(0, levels)
+    return torch.round(clamped) if rounding == "half_even" else torch.floor(clamped + 0.5)
 
 
-def integer_lif_reference(
+def in_window(ratio: Tensor, *, levels: int, window: Window) -> Tensor:
+    """Where the surrogate gradient is 1: [0, D] or (0, D); nowhere for NaN."""
+    if window == "closed":
+        return (ratio >= 0) & (ratio <= levels)
+    return (ratio > 0) & (ratio < levels)
+
+
+def integer_forward(
     x: Tensor,
     *,
     levels: int,
@@ -59,13 +64,14 @@ def integer_lif_reference(
     dynamics: Literal["stateless", "temporal"],
     decay: float,
     threshold: float,
-    rounding: Literal["half_even", "half_up"],
-    window: Literal["closed", "open"],
-) -> Tensor:
+    rounding: Rounding,
+    window: Window,
+    state: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
     """NI-LIF over a sequence.
 
-    Stateless: every step sees v = x. Temporal: h_t = u_{t-1} + x_t,
-    c_t = round(clamp(h_t / θ, 0, D)), u_t = decay (h_t - c_t θ), u_0 = 0.
+    Stateless: every step sees h_t = x_t. Temporal: h_t = u_{t-1} + x_t,
+    c_t = round(clamp(h_t / θ, 0, D)), u_t = decay (h_t - c_t θ).
 
     Args:
         x: Input current, (T, B, C, ...).
@@ -76,59 +82,130 @@ def integer_lif_reference(
         threshold: θ, positive.
         rounding: How exact halves round.
         window: Where the surrogate gradient is 1.
+        state: u_0, (B, C, ...); zero if not given.
 
     Returns:
-        Normalized spikes, count / divisor, shape of x.
+        Normalized spikes c / divisor and whether h was inside the window, both of x's shape, and
+        u_T, (B, C, ...).
 
     Source: paper, section "NI-LIF"; default decay from SpikingJelly's ILIF.
     """
-    if dynamics == "stateless":
-        return spike_count(x / threshold, levels=levels, rounding=rounding, window=window) / divisor
-    u = torch.zeros_like(x[0])
-    outputs = []
-    for current in x:
-        h = u + current
-        count = spike_count(h / threshold, levels=levels, rounding=rounding, window=window)
-        u = decay * (h - count * threshold)
-        outputs.append(count / divisor)
-    return torch.stack(outputs)
+    wide = x.to(arithmetic(x.dtype))
+    per_threshold = rounded(1 / threshold, x.dtype)
+    per_divisor = rounded(1 / divisor, x.dtype)
+    u = torch.zeros_like(wide[0]) if state is None else state.to(wide)
+    spikes, inside = [], []
+    for current in wide:
+        h = u + current if dynamics == "temporal" else current
+        ratio = h * per_threshold
+        count = spike_count(ratio, levels=levels, rounding=rounding)
+        if dynamics == "temporal":
+            u = (h - count * threshold) * decay
+        spikes.append(count * per_divisor)
+        inside.append(in_window(ratio, levels=levels, window=window))
+    return torch.stack(spikes).to(x.dtype), torch.stack(inside), u
 
 
-class _Binary(torch.autograd.Function):
-    """Heaviside step with the derivative of a sigmoid."""
+def integer_backward(
+    gradient: Tensor,
+    inside: Tensor,
+    *,
+    divisor: float,
+    dynamics: Literal["stateless", "temporal"],
+    decay: float,
+    threshold: float,
+    state_gradient: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Surrogate gradient of NI-LIF; of the forward pass it needs one bit per element.
 
-    @staticmethod
-    def forward(ctx: Any, v: Tensor, alpha: float) -> Tensor:
-        ctx.save_for_backward(v)
-        ctx.alpha = alpha
-        return (v >= 0).to(v)
+    With w_t the window, g_t = dL/ds_t and G_t = dL/du_t (G_T = 0 unless given):
+    dL/dh_t = g_t w_t / (divisor θ) + decay G_t (1 - w_t), dL/dx_t = dL/dh_t, G_{t-1} = dL/dh_t.
+    The second term: du_t/dh_t = decay (1 - θ dc_t/dh_t) and dc_t/dh_t = w_t / θ.
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (v,) = ctx.saved_tensors
-        s = torch.sigmoid(ctx.alpha * v)
-        return gradients[0] * (ctx.alpha * (1 - s) * s), None
+    Args:
+        gradient: g, (T, B, C, ...).
+        inside: w, same shape, bool.
+        divisor: What the spike count was divided by.
+        dynamics: Whether steps see what earlier ones left.
+        decay: Share of the membrane potential kept between steps.
+        threshold: θ.
+        state_gradient: G_T, (B, C, ...); zero if not given.
+
+    Returns:
+        dL/dx of gradient's shape and type, and dL/du_0, (B, C, ...).
+    """
+    wide = gradient.to(arithmetic(gradient.dtype))
+    scale = rounded(1 / (divisor * threshold), gradient.dtype)
+    carried = torch.zeros_like(wide[0]) if state_gradient is None else state_gradient.to(wide)
+    result = torch.empty_like(gradient)
+    for t in reversed(range(len(wide))):
+        passed = carried * decay if dynamics == "temporal" else torch.zeros_like(carried)
+        carried = torch.where(inside[t], wide[t] * scale, passed)
+        result[t] = carried
+    return result, carried
 
 
-def lif_reference(x: Tensor, *, tau: float, threshold: float, alpha: float) -> Tensor:
-    """Binary LIF: v += (x - v) / tau; spike at v >= threshold; hard reset to 0, detached.
+def lif_potentials(x: Tensor, *, tau: float, threshold: float) -> Tensor:
+    """Charged potentials of the binary LIF: h = v + (x - v) / tau; then v = 0 where h >= θ, else h.
 
     Args:
         x: Input current, (T, B, C, ...).
         tau: Time constant in steps, at least 1.
-        threshold: Membrane potential of a spike.
-        alpha: Steepness of the sigmoid surrogate.
+        threshold: θ, membrane potential of a spike.
 
     Returns:
-        Binary spikes, shape of x.
+        h, shape of x, in the arithmetic's type.
 
     Source: SDT-V2's MultiStepLIFNode (ARCHITECTURE 1.4).
     """
-    v = torch.zeros_like(x[0])
-    outputs = []
-    for current in x:
-        v = v + (current - v) / tau
-        spike = _Binary.apply(v - threshold, alpha)
-        v = v * (1 - spike.detach())
-        outputs.append(spike)
-    return torch.stack(outputs)
+    wide = x.to(arithmetic(x.dtype))
+    per_tau = rounded(1 / tau, x.dtype)
+    v = torch.zeros_like(wide[0])
+    potentials = []
+    for current in wide:
+        h = v + (current - v) * per_tau
+        v = torch.where(h >= threshold, 0.0, h)
+        potentials.append(h)
+    return torch.stack(potentials)
+
+
+def lif_forward(x: Tensor, *, tau: float, threshold: float) -> Tensor:
+    """Binary spikes of the LIF, 1 where h >= θ; arguments and shapes as `lif_potentials`."""
+    h = lif_potentials(x, tau=tau, threshold=threshold)
+    return torch.where(h.isnan(), h, (h >= threshold).to(h)).to(x.dtype)
+
+
+def lif_backward(
+    gradient: Tensor, x: Tensor, *, tau: float, threshold: float, alpha: float
+) -> Tensor:
+    """Surrogate gradient of the binary LIF, the reset detached.
+
+    With s = [h >= θ], σ = sigmoid(alpha (h - θ)) and G as in `integer_backward`:
+    dL/dh_t = g_t alpha (1 - σ) σ + G_t (1 - s_t), dL/dx_t = dL/dh_t / tau,
+    G_{t-1} = dL/dh_t (1 - 1 / tau).
+
+    Args:
+        gradient: dL/ds, shape of x.
+        x: Input current, (T, B, C, ...).
+        tau: Time constant in steps.
+        threshold: θ.
+        alpha: Steepness of the sigmoid.
+
+    Returns:
+        dL/dx, shape of x.
+    """
+    potentials = lif_potentials(x, tau=tau, threshold=threshold)
+    wide = gradient.to(potentials)
+    per_tau = rounded(1 / tau, x.dtype)
+    left = rounded(1 - per_tau, x.dtype)
+    carried = torch.zeros_like(wide[0])
+    result = torch.empty_like(x)
+    for t in reversed(range(len(x))):
+        h = potentials[t]
+        sigma = torch.sigmoid((h - threshold) * alpha)
+        through = wide[t] * ((1 - sigma) * alpha * sigma)
+        total = through + torch.where(h >= threshold, 0.0, carried)
+        total = torch.where(h.isnan(), 0.0, total)
+        result[t] = total * per_tau
+        carried = total * left
+    return result

@@ -1,0 +1,170 @@
+"""BatchNorm and the integer neuron behind it as one op, for training: nothing between is stored."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from . import operators
+from .dispatch import choose_backend
+from .integer_lif import IntegerLIF
+
+# Adds a tensor over the workers, in place or not, and returns the sum.
+Reduce = Callable[[Tensor], Tensor]
+
+
+class _NormInteger(torch.autograd.Function):
+    """Spikes of normalized values; backward folds the neuron into BatchNorm's two passes."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        mean: Tensor,
+        variance: Tensor,
+        count: float,
+        eps: float,
+        rule: tuple[int, float, float, bool, bool],
+        backend: str,
+        reduce: Reduce | None,
+    ) -> Tensor:
+        per_deviation = torch.rsqrt(variance + eps)
+        gain = weight.to(mean) * per_deviation
+        spikes, window = operators.norm_integer(x, mean, gain, bias.to(mean), *rule, True, backend)
+        ctx.save_for_backward(x, window, mean, gain, per_deviation)
+        ctx.count, ctx.rule, ctx.backend, ctx.reduce = count, rule, backend, reduce
+        return spikes
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, window, mean, gain, per_deviation = ctx.saved_tensors
+        _, divisor, threshold, _, _ = ctx.rule
+        tail = (divisor, threshold, ctx.backend)
+        own = operators.norm_integer_sums(gradients[0], x, window, mean, *tail)
+        # dL/dx needs the sums of all workers, a parameter's gradient those of this one.
+        level, slope = (own if ctx.reduce is None else ctx.reduce(own.clone())) / ctx.count
+        result = operators.norm_integer_backward(
+            gradients[0], x, window, mean, gain, level, slope * per_deviation.square(), *tail
+        )
+        return result, own[1] * per_deviation, own[0], *(None,) * 7
+
+
+def batch_norm_integer_lif(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    eps: float,
+    levels: int,
+    divisor: float,
+    threshold: float = 1.0,
+    rounding: Literal["half_even", "half_up"] = "half_even",
+    window: Literal["closed", "open"] = "closed",
+    backend: Literal["auto", "torch", "cuda"] = "auto",
+    reduce: Reduce | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Stateless integer neurons on BatchNorm in training.
+
+    y = (x - mean) weight / sqrt(variance + eps) + bias per channel; spikes as `integer_lif` of y.
+    y is never rounded to x's type, so that 16-bit results can differ from those of two layers.
+
+    Args:
+        x: (N, C, ...), N being T times B.
+        weight: (C,).
+        bias: (C,).
+        eps: Added to the variance.
+        levels: D.
+        divisor: What the spike count is divided by.
+        threshold: Value of y that is one spike.
+        rounding: How exact halves round.
+        window: Where the surrogate gradient is 1.
+        backend: Which implementation.
+        reduce: Sums a tensor over the workers, where statistics are those of all of them.
+
+    Returns:
+        Normalized spikes of x's shape; mean and biased variance of each channel, (C,).
+
+    Raises:
+        ValueError: Where a channel has no more than one value.
+        RuntimeError: Where a named backend cannot run; on differentiating twice.
+
+    Source: NI-LIF behind Ioffe and Szegedy (2015), whose gradient is that of their section 3:
+    dL/dx = gain (d - mean(d) - (x - mean) mean(d (x - mean)) / variance), d = dL/dy.
+    """
+    mean, variance = operators.norm_statistics(x.detach())
+    count = x.numel() / max(1, x.shape[1])
+    if reduce is not None:
+        mean, variance, count = _over_workers(mean, variance, count, reduce)
+    if count <= 1:
+        raise ValueError(f"a channel must have more than one value in training, got {count:g}")
+    rule = (levels, float(divisor), float(threshold), rounding == "half_up", window == "open")
+    if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad or bias.requires_grad):
+        spikes = _NormInteger.apply(
+            x, weight, bias, mean, variance, count, eps, rule, backend, reduce
+        )
+    else:
+        gain = weight.to(mean) * torch.rsqrt(variance + eps)
+        spikes, _ = operators.norm_integer(x, mean, gain, bias.to(mean), *rule, False, backend)
+    return spikes, mean, variance
+
+
+def _over_workers(
+    mean: Tensor, variance: Tensor, count: float, reduce: Reduce
+) -> tuple[Tensor, Tensor, float]:
+    """Statistics of all workers' values; sums in float64, so that the square does not cancel."""
+    wide = mean.double()
+    own = torch.cat([wide.new_full((1,), count), wide * count, (variance + wide.square()) * count])
+    total = reduce(own)
+    every = float(total[0])
+    center, square = (total[1:] / every).chunk(2)
+    return center.to(mean), (square - center.square()).clamp_(min=0).to(mean), every
+
+
+def normalize_and_fire(norm: nn.BatchNorm2d, neuron: IntegerLIF, x: Tensor) -> Tensor:
+    """`neuron(norm(x))`, in one op where that is faster: in training, on the CUDA kernels.
+
+    Args:
+        norm: With weight and bias; its running statistics advance as in its own forward pass.
+        neuron: What its output goes to, and nothing else does.
+        x: (T, B, C, H, W).
+
+    Returns:
+        Normalized spikes, (T, B, C, H, W).
+    """
+    fused = (
+        norm.training
+        and neuron.dynamics == "stateless"
+        and choose_backend(neuron.backend, x.device.type, x.dtype) == "cuda"
+    )
+    if not fused:
+        return neuron(norm(x.flatten(0, 1)).unflatten(0, x.shape[:2]))
+    spikes, mean, variance = batch_norm_integer_lif(
+        x.flatten(0, 1),
+        norm.weight,
+        norm.bias,
+        eps=norm.eps,
+        levels=neuron.levels,
+        divisor=neuron.divisor,
+        threshold=neuron.threshold,
+        rounding=neuron.rounding,
+        window=neuron.window,
+        backend=neuron.backend,
+    )
+    _advance(norm, mean, variance, x.numel() / x.shape[2])
+    return spikes.unflatten(0, x.shape[:2])
+
+
+@torch.no_grad()
+def _advance(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: float) -> None:
+    """Running statistics: `momentum` of the new ones (None: all batches alike), variance unbiased."""
+    if norm.running_mean is None or norm.running_var is None:
+        return
+    assert norm.num_batches_tracked is not None
+    norm.num_batches_tracked.add_(1)
+    share = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
+    norm.running_mean.lerp_(mean.to(norm.running_mean), share)
+    norm.running_var.lerp_((variance * (count / (count - 1))).to(norm.running_var), share)

@@ -1,0 +1,151 @@
+"""The CUDA kernels: compiled by NVRTC when first needed, launched on torch's device and stream.
+
+The one file that imports cupy, and only when a kernel is to run or to be compiled. A loaded kernel
+belongs to one process and one device. Its variants are few (file, storage type, steps a thread
+holds at once) and know no shape, so a new shape compiles nothing; cupy keeps the binaries on disk.
+"""
+
+import functools
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+BLOCK = 256  # as in kernels/storage.cuh
+SOURCES = Path(__file__).parent / "kernels"
+
+# Kernel -> the file that holds it.
+FILES = {
+    "integer_forward": "integer.cu",
+    "integer_backward": "integer.cu",
+    "temporal_forward": "temporal.cu",
+    "temporal_backward": "temporal.cu",
+    "lif_forward": "binary.cu",
+    "lif_backward": "binary.cu",
+    "norm_forward": "batch_norm.cu",
+    "norm_sums": "batch_norm.cu",
+    "norm_backward": "batch_norm.cu",
+}
+STORAGE = {torch.float32: "float", torch.float16: "Half", torch.bfloat16: "Brain"}
+UNROLLS = {
+    "integer.cu": (1,),
+    "temporal.cu": (1, 2, 4),
+    "binary.cu": (1, 2, 4, 8),
+    "batch_norm.cu": (1,),
+}
+
+# (process, device, kernel, storage, unroll) -> what cupy launches.
+_kernels: dict[tuple[int, int, str, torch.dtype, int], Any] = {}
+
+
+def launch(
+    kernel: str,
+    like: Tensor,
+    threads: int,
+    arguments: Sequence[int | np.int32 | np.float32],
+    *,
+    unroll: int = 1,
+) -> None:
+    """Run a kernel on torch's current stream of a tensor's device.
+
+    Args:
+        kernel: A key of `FILES`.
+        like: Tensor whose device and type the kernel works on.
+        threads: How many threads have work; none launches nothing.
+        arguments: In the order of the kernel's signature; an `int` is 64 bits wide there.
+        unroll: Steps a thread holds at once, one of `UNROLLS`.
+
+    Raises:
+        RuntimeError: Where the first use of a kernel falls into the capture of a CUDA graph.
+    """
+    if threads == 0:
+        return
+    import cupy
+
+    # Backward runs on another thread, and cupy has a current stream per thread: both are set here.
+    with torch.cuda.device(like.device):
+        function = _kernel(kernel, like.dtype, unroll)
+        with cupy.cuda.Stream.from_external(torch.cuda.current_stream()):
+            function((-(-threads // BLOCK),), (BLOCK,), tuple(arguments))
+
+
+def load_all(device: torch.device, dtypes: Sequence[torch.dtype] = tuple(STORAGE)) -> None:
+    """Compile and load every kernel for a device, as before the capture of a CUDA graph."""
+    with torch.cuda.device(device):
+        for dtype in dtypes:
+            for kernel, file in FILES.items():
+                for unroll in UNROLLS[file]:
+                    _kernel(kernel, dtype, unroll)
+
+
+def compile_options(dtype: torch.dtype, unroll: int) -> tuple[str, ...]:
+    """What the compiler is told: every operation rounds by itself, and which variant this is."""
+    return (
+        "--std=c++17",
+        "--fmad=false",
+        f"-DNEURON_STORAGE={STORAGE[dtype]}",
+        f"-DNEURON_UNROLL={unroll}",
+    )
+
+
+@functools.cache
+def source(file: str) -> str:
+    """A kernel file with our own headers written in, so that nothing has to be found."""
+    text = (SOURCES / file).read_text()
+    return re.sub(r'#include "(\S+)"\n', lambda match: (SOURCES / match[1]).read_text(), text)
+
+
+def compile_without_device(
+    file: str, dtype: torch.dtype, unroll: int, architecture: int
+) -> tuple[bytes, str]:
+    """The binary of a variant and the assembler's report (registers, spills); needs no GPU.
+
+    Args:
+        file: One of the files of `FILES`.
+        dtype: Storage type.
+        unroll: One of `UNROLLS[file]`.
+        architecture: Compute capability without the point, as 90.
+
+    Raises:
+        RuntimeError: With the compiler's log, where it does not compile.
+    """
+    from cupy.cuda import nvrtc
+
+    program = nvrtc.createProgram(source(file), file, [], [])
+    options = (
+        *compile_options(dtype, unroll),
+        f"--gpu-architecture=sm_{architecture}",
+        "--ptxas-options=-v",
+    )
+    try:
+        nvrtc.compileProgram(program, options)
+        return nvrtc.getCUBIN(program), nvrtc.getProgramLog(program)
+    except nvrtc.NVRTCError as error:
+        raise RuntimeError(f"{file}: {error}\n{nvrtc.getProgramLog(program)}") from error
+    finally:
+        nvrtc.destroyProgram(program)
+
+
+def _kernel(kernel: str, dtype: torch.dtype, unroll: int) -> Any:
+    """The kernel for the current device, loaded if this is its first use in this process."""
+    key = (os.getpid(), torch.cuda.current_device(), kernel, dtype, unroll)
+    if key not in _kernels:
+        if torch.cuda.is_current_stream_capturing():
+            raise RuntimeError(
+                f"kernel {kernel} for {dtype} is not loaded, and cannot be while a CUDA graph is "
+                "captured: run the model once before, or call cuda.load_all(device)"
+            )
+        import cupy
+
+        module = cupy.RawModule(
+            code=source(FILES[kernel]), options=compile_options(dtype, unroll), backend="nvrtc"
+        )
+        for name, file in FILES.items():
+            if file == FILES[kernel]:
+                _kernels[(*key[:2], name, *key[3:])] = module.get_function(name)
+    return _kernels[key]
