@@ -25,7 +25,7 @@ class _NormInteger(torch.autograd.Function):
         bias: Tensor,
         mean: Tensor,
         variance: Tensor,
-        count: float,
+        count: float | Tensor,
         eps: float,
         rule: tuple[int, float, float, bool, bool],
         backend: str,
@@ -96,10 +96,11 @@ def batch_norm_integer_lif(
     dL/dx = gain (d - mean(d) - (x - mean) mean(d (x - mean)) / variance), d = dL/dy.
     """
     mean, variance = operators.norm_statistics(x.detach())
-    count = x.numel() / max(1, x.shape[1])
+    count: float | Tensor = x.numel() / max(1, x.shape[1])
     if reduce is not None:
+        # The count stays on the device: no wait for it.
         mean, variance, count = _over_workers(mean, variance, count, reduce)
-    if count <= 1:
+    elif count <= 1:
         raise ValueError(f"a channel must have more than one value in training, got {count:g}")
     rule = (levels, float(divisor), float(threshold), rounding == "half_up", window == "open")
     if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad or bias.requires_grad):
@@ -114,14 +115,13 @@ def batch_norm_integer_lif(
 
 def _over_workers(
     mean: Tensor, variance: Tensor, count: float, reduce: Reduce
-) -> tuple[Tensor, Tensor, float]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Statistics of all workers' values; sums in float64, so that the square does not cancel."""
     wide = mean.double()
     own = torch.cat([wide.new_full((1,), count), wide * count, (variance + wide.square()) * count])
     total = reduce(own)
-    every = float(total[0])
-    center, square = (total[1:] / every).chunk(2)
-    return center.to(mean), (square - center.square()).clamp_(min=0).to(mean), every
+    center, square = (total[1:] / total[0]).chunk(2)
+    return center.to(mean), (square - center.square()).clamp_(min=0).to(mean), total[0].to(mean)
 
 
 def normalize_and_fire(norm: nn.BatchNorm2d, neuron: IntegerLIF, x: Tensor) -> Tensor:
@@ -160,7 +160,7 @@ def normalize_and_fire(norm: nn.BatchNorm2d, neuron: IntegerLIF, x: Tensor) -> T
 
 @torch.no_grad()
 def _advance(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: float) -> None:
-    """Running statistics: `momentum` of the new ones (None: all batches alike), variance unbiased."""
+    """Move the running statistics by `momentum` (None: all batches alike); variance unbiased."""
     if norm.running_mean is None or norm.running_var is None:
         return
     assert norm.num_batches_tracked is not None

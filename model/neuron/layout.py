@@ -27,6 +27,11 @@ def empty_like_planes(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     return torch.empty_like(x, dtype=dtype, memory_format=torch.contiguous_format)
 
 
+def flat(x: Tensor) -> Tensor:
+    """The elements of a dense tensor in storage order, as one axis."""
+    return x.as_strided((x.numel(),), (1,))
+
+
 def laid_out_as(x: Tensor, like: Tensor) -> Tensor:
     """The tensor itself where its elements lie as `like`'s do, else a copy that does.
 
@@ -34,7 +39,7 @@ def laid_out_as(x: Tensor, like: Tensor) -> Tensor:
         x: Any strides, expanded and zero strides included.
         like: Dense, shape of x.
     """
-    if same_layout(x, like.stride()):
+    if x.stride() == like.stride() or same_layout(x, like.stride()):
         return x
     return torch.empty_strided(x.shape, like.stride(), dtype=x.dtype, device=x.device).copy_(x)
 

@@ -23,10 +23,14 @@ def _kernels_run(x: Tensor, backend: str) -> bool:
 
 
 def _empty_window(x: Tensor, save: bool, backend: str, shape: Tensor, steps: int = 1) -> Tensor:
-    """Room for the window: bits for the kernels, bools of `shape`'s layout in torch."""
+    """Room for the window: bits for the kernels, bytes of `shape`'s layout in torch."""
     if _kernels_run(x, backend):
         return kernel_calls.empty_mask(x.numel() // steps, x, save=save, steps=steps)
-    return torch.empty_like(shape, dtype=torch.bool) if save else x.new_empty(0, dtype=torch.bool)
+    return (
+        torch.empty_like(shape, dtype=torch_path.WINDOW)
+        if save
+        else x.new_empty(0, dtype=torch_path.WINDOW)
+    )
 
 
 def _integer_stateless(
@@ -339,19 +343,32 @@ _OPERATORS: dict[str, tuple[str, Callable[..., Any], Callable[..., Any]]] = {
     ),
 }
 
-for _name, (_signature, _run, _fake) in _OPERATORS.items():
-    # Masks and results follow x's storage order, so a compiler must not change it in between.
-    torch.library.define(f"spikeseg::{_name}", _signature, tags=(torch.Tag.needs_exact_strides,))
-    torch.library.impl(f"spikeseg::{_name}", "default", _run)
-    torch.library.register_fake(f"spikeseg::{_name}", _fake)
 
-integer_stateless = torch.ops.spikeseg.integer_stateless.default
-integer_stateless_backward = torch.ops.spikeseg.integer_stateless_backward.default
-integer_temporal = torch.ops.spikeseg.integer_temporal.default
-integer_temporal_backward = torch.ops.spikeseg.integer_temporal_backward.default
-binary_lif = torch.ops.spikeseg.binary_lif.default
-binary_lif_backward = torch.ops.spikeseg.binary_lif_backward.default
-norm_statistics = torch.ops.spikeseg.norm_statistics.default
-norm_integer = torch.ops.spikeseg.norm_integer.default
-norm_integer_sums = torch.ops.spikeseg.norm_integer_sums.default
-norm_integer_backward = torch.ops.spikeseg.norm_integer_backward.default
+def _register(name: str) -> Callable[..., Any]:
+    """Define an operator; what is returned is how our own code calls it."""
+    signature, run, fake = _OPERATORS[name]
+    # Masks and results follow x's storage order, so a compiler must not change it in between.
+    torch.library.define(f"spikeseg::{name}", signature, tags=(torch.Tag.needs_exact_strides,))
+    torch.library.impl(f"spikeseg::{name}", "default", run)
+    torch.library.register_fake(f"spikeseg::{name}", fake)
+    operator = getattr(torch.ops.spikeseg, name).default
+
+    def call(x: Tensor, *arguments: Any) -> Any:
+        # In eager mode on a CPU torch's dispatcher would cost more than a small layer's neurons.
+        if x.device.type == "cpu" and not torch.compiler.is_compiling():
+            return run(x, *arguments)
+        return operator(x, *arguments)
+
+    return call
+
+
+integer_stateless = _register("integer_stateless")
+integer_stateless_backward = _register("integer_stateless_backward")
+integer_temporal = _register("integer_temporal")
+integer_temporal_backward = _register("integer_temporal_backward")
+binary_lif = _register("binary_lif")
+binary_lif_backward = _register("binary_lif_backward")
+norm_statistics = _register("norm_statistics")
+norm_integer = _register("norm_integer")
+norm_integer_sums = _register("norm_integer_sums")
+norm_integer_backward = _register("norm_integer_backward")

@@ -13,6 +13,7 @@ Rules that hold for all of it:
 - **Zeros** have no defined sign.
 """
 
+import functools
 from typing import Literal
 
 import torch
@@ -27,6 +28,7 @@ def arithmetic(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
+@functools.cache
 def rounded(value: float, dtype: torch.dtype) -> float:
     """A constant as the arithmetic of tensors of a type sees it."""
     return torch.tensor(value, dtype=arithmetic(dtype)).item()

@@ -1,17 +1,31 @@
 """The neurons in torch's own operations, gradients by hand: the CPU's path, and any device's.
 
-Equal to the law bit for bit (binary LIF: spikes). Few passes over memory, in place where it can be;
-backward keeps one byte per element (CPU tensors cannot be read by the bit without more passes).
+Equal to the law bit for bit (binary LIF: spikes). What torch vectorizes on a CPU decides the form:
+`where`, boolean results and boolean factors take 1 to 4 ns per element and thread, comparisons
+written as floats, conversions to int8 and bitwise operations 0.1 to 0.3. So a condition is a
+float 0 or 1, is kept as an int8 0 or -1, and selects by `&` on the bits of the values, which also
+makes infinities and NaN outside of the window plain zeros. Measurements: RESULTS.md.
 """
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from .layout import empty_like_flat, empty_like_planes, empty_like_sequence
+from .layout import empty_like_flat, empty_like_planes, empty_like_sequence, flat, laid_out_as
 from .reference import arithmetic, rounded
 
+WINDOW = torch.int8
 # Largest D whose counts the 16-bit types hold exactly.
 _EXACT = {torch.float16: 2048, torch.bfloat16: 256}
+# Elements worked on at once: intermediate values stay in the cache, and are no large allocations.
+_CHUNK = 1 << 18
+_BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def bits(x: Tensor) -> Tensor:
+    """A view of x's bits as integers of the same width."""
+    return x.view(_BITS[x.element_size()])
 
 
 def fire(
@@ -22,13 +36,15 @@ def fire(
     count: Tensor,
     inside: Tensor | None,
 ) -> None:
-    """Spike counts of `ratio` into `count`, and whether it was in the window into `inside`."""
+    """Spike counts of `ratio` into `count`; into `inside` 1 where it was in the window, else 0."""
     torch.clamp(ratio, 0, levels, out=count)
     if inside is not None:
-        # Clamping changes what is outside the closed window, and NaN equals nothing.
-        torch.eq(count, ratio, out=inside)
         if open_window:
-            inside.logical_and_(ratio > 0).logical_and_(ratio < levels)
+            torch.gt(ratio, 0, out=inside)
+            inside.mul_(torch.lt(ratio, levels, out=torch.empty_like(inside)))
+        else:
+            # Clamping changes what is outside, and NaN equals nothing.
+            torch.eq(count, ratio, out=inside)
     if half_up:
         count.add_(0.5).floor_()
     else:
@@ -45,29 +61,47 @@ def stateless(
     open_window: bool,
     save: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Spikes, and the window as bool of x's shape (empty where `save` is false)."""
+    """Spikes, and the window of x's shape: -1 inside, 0 outside (empty where `save` is false)."""
     spikes = empty_like_flat(x)
-    inside = empty_like_flat(x, torch.bool) if save else None
+    window = empty_like_flat(x, WINDOW) if save else x.new_empty(0, dtype=WINDOW)
     exact = x.dtype not in _EXACT or (
         threshold == 1.0 and not half_up and levels <= _EXACT[x.dtype]
     )
-    ratio = x if exact else x.float()
-    count = spikes if exact else torch.empty_like(ratio)
-    if threshold != 1.0:
-        ratio = ratio * rounded(1 / threshold, x.dtype)
-    fire(ratio, levels, half_up, open_window, count, inside)
-    if divisor != 1.0:
-        count.mul_(rounded(1 / divisor, x.dtype))
-    if count is not spikes:
-        spikes.copy_(count)
-    return spikes, x.new_empty(0, dtype=torch.bool) if inside is None else inside
+    wide = x.dtype if exact else torch.float32
+    per_threshold, per_divisor = rounded(1 / threshold, x.dtype), rounded(1 / divisor, x.dtype)
+    for current, fired, kept in _pieces(laid_out_as(x, spikes), spikes, window):
+        ratio = current if exact else current.to(wide)
+        if threshold != 1.0:
+            ratio = ratio * per_threshold
+        count = fired if exact else torch.empty_like(ratio)
+        inside = torch.empty_like(ratio) if save else None
+        fire(ratio, levels, half_up, open_window, count, inside)
+        if divisor != 1.0:
+            count.mul_(per_divisor)
+        if not exact:
+            fired.copy_(count)
+        if inside is not None:
+            kept.copy_(inside.neg_())
+    return spikes, window
+
+
+def _pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Tensors of one layout (or empty ones) in pieces of storage order that stay in the cache."""
+    size = tensors[0].numel()
+    if size <= _CHUNK:
+        yield tensors
+        return
+    rows = [flat(tensor) for tensor in tensors]
+    for start in range(0, size, _CHUNK):
+        yield tuple(row[start : start + _CHUNK] for row in rows)
 
 
 def stateless_backward(
-    gradient: Tensor, inside: Tensor, result: Tensor, *, divisor: float, threshold: float
+    gradient: Tensor, window: Tensor, result: Tensor, *, divisor: float, threshold: float
 ) -> Tensor:
     """dL/dx into `result`: gradient / (divisor threshold) inside the window, 0 outside."""
-    torch.where(inside, gradient, gradient.new_zeros(()), out=result)
+    selected = bits(result).copy_(window)
+    torch.bitwise_and(bits(laid_out_as(gradient, result)), selected, out=selected)
     scale = divisor * threshold
     return result if scale == 1.0 else result.mul_(rounded(1 / scale, gradient.dtype))
 
@@ -87,30 +121,31 @@ def temporal(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Spikes, the window as `stateless` has it, and u_T in the arithmetic's type (if `keep`)."""
     spikes = empty_like_sequence(x)
-    inside = empty_like_sequence(x, torch.bool) if save else None
+    window = empty_like_sequence(x, WINDOW) if save else x.new_empty(0, dtype=WINDOW)
     wide = arithmetic(x.dtype)
+    per_threshold, per_divisor = rounded(1 / threshold, x.dtype), rounded(1 / divisor, x.dtype)
     u = empty_like_flat(x[0], wide)
     u.zero_() if state is None else u.copy_(state)
-    count, reset = torch.empty_like(u), torch.empty_like(u)
+    count, scratch = torch.empty_like(u), torch.empty_like(u)
     for t in range(len(x)):
         h = u.add_(x[t])
-        ratio = h if threshold == 1.0 else h * rounded(1 / threshold, x.dtype)
-        fire(ratio, levels, half_up, open_window, count, None if inside is None else inside[t])
-        # count * 1 is count: the subtraction alone is then what the law computes.
-        taken = count if threshold == 1.0 else torch.mul(count, threshold, out=reset)
-        h.sub_(taken).mul_(decay)
+        ratio = h if threshold == 1.0 else h * per_threshold
+        fire(ratio, levels, half_up, open_window, count, scratch if save else None)
+        if save:
+            window[t] = scratch
         if wide == x.dtype:
-            torch.mul(count, rounded(1 / divisor, x.dtype), out=spikes[t])
+            torch.mul(count, per_divisor, out=spikes[t])
         else:
-            spikes[t] = count.mul_(rounded(1 / divisor, x.dtype))
-    window = x.new_empty(0, dtype=torch.bool) if inside is None else inside
-    return spikes, window, u if keep else u.new_empty(0)
+            spikes[t] = torch.mul(count, per_divisor, out=scratch)
+        # count * 1 is count: the subtraction alone is then what the law computes.
+        h.sub_(count if threshold == 1.0 else count.mul_(threshold)).mul_(decay)
+    return spikes, window.neg_(), u if keep else u.new_empty(0)
 
 
 def temporal_backward(
     gradient: Tensor,
     state_gradient: Tensor | None,
-    inside: Tensor,
+    window: Tensor,
     result: Tensor,
     *,
     divisor: float,
@@ -123,29 +158,28 @@ def temporal_backward(
     scale = rounded(1 / (divisor * threshold), gradient.dtype)
     carried = empty_like_flat(result[0], wide)
     carried.zero_() if state_gradient is None else carried.copy_(state_gradient)
+    own, selected = torch.empty_like(carried), bits(torch.empty_like(carried))
     for t in reversed(range(len(gradient))):
-        passed = carried.mul_(decay)
-        carried = torch.where(inside[t], gradient[t].to(wide) * scale, passed)
+        selected.copy_(window[t])
+        bits(torch.mul(gradient[t].to(wide), scale, out=own)).bitwise_and_(selected)
+        bits(carried.mul_(decay)).bitwise_and_(selected.bitwise_not_()).bitwise_or_(bits(own))
         result[t] = carried
-    if not keep:
-        return result, carried.new_empty(0)
-    return result, empty_like_flat(result[0], wide).copy_(carried)
+    return result, carried if keep else carried.new_empty(0)
 
 
 def binary(x: Tensor, *, tau: float, threshold: float) -> Tensor:
     """Binary spikes."""
     spikes = empty_like_sequence(x)
-    wide = arithmetic(x.dtype)
-    per_tau = rounded(1 / tau, x.dtype)
-    v = torch.zeros_like(x[0], dtype=wide)
-    current = torch.empty_like(v)
+    v = torch.zeros_like(x[0], dtype=arithmetic(x.dtype))
+    fired, scratch = torch.empty_like(v), torch.empty_like(v)
     for t in range(len(x)):
-        torch.sub(x[t], v, out=current)
-        h = v.add_(current.mul_(per_tau))
-        fired = h >= threshold
-        # h - h is 0, or NaN where h is NaN; infinities fire or never do.
-        spikes[t] = torch.where(h.isnan(), h, fired)
-        h.masked_fill_(fired, 0.0)
+        charged = _charge(v, x[t], rounded(1 / tau, x.dtype), scratch)
+        torch.ge(charged, threshold, out=fired)
+        # Zero, or NaN where the potential is NaN; clamped first, since infinity times 0 is NaN.
+        torch.clamp(charged, -1, 1, out=v).mul_(0.0).add_(fired)
+        spikes[t] = v
+        _settle(charged, fired, bits(v))
+        v, scratch = charged, v
     return spikes
 
 
@@ -155,25 +189,35 @@ def binary_backward(
     """dL/dx into `result`; the potentials are computed again from x."""
     wide = arithmetic(x.dtype)
     per_tau = rounded(1 / tau, x.dtype)
-    left = rounded(1 - per_tau, x.dtype)
-    v = torch.zeros_like(x[0], dtype=wide)
     potentials = empty_like_sequence(x, wide)
+    v = torch.zeros_like(x[0], dtype=wide)
+    fired, selected = torch.empty_like(v), bits(torch.empty_like(v))
     for t in range(len(x)):
-        h = torch.sub(x[t], v, out=potentials[t])
-        torch.add(h.mul_(per_tau), v, out=h)
-        v.copy_(h).masked_fill_(h >= threshold, 0.0)
+        v.copy_(_charge(v, x[t], per_tau, potentials[t]))
+        _settle(v, torch.ge(v, threshold, out=fired), selected)
     carried = torch.zeros_like(v)
+    slope = torch.empty_like(v)
     for t in reversed(range(len(x))):
         h = potentials[t]
-        fired = h >= threshold
-        broken = h.isnan()
+        _settle(carried, torch.ge(h, threshold, out=fired), selected)
+        # -1 where h is a number: it equals itself.
+        selected.copy_(torch.eq(h, h, out=fired)).neg_()
         sigma = h.sub_(threshold).mul_(alpha).sigmoid_()
-        carried.masked_fill_(fired, 0.0)
-        slope = (1 - sigma).mul_(alpha).mul_(sigma)
-        carried.add_(slope.mul_(gradient[t])).masked_fill_(broken, 0.0)
-        result[t] = carried * per_tau
-        carried.mul_(left)
+        torch.sub(1, sigma, out=slope).mul_(alpha).mul_(sigma).mul_(gradient[t])
+        bits(carried.add_(slope)).bitwise_and_(selected)
+        result[t] = torch.mul(carried, per_tau, out=slope)
+        carried.mul_(rounded(1 - per_tau, x.dtype))
     return result
+
+
+def _charge(v: Tensor, current: Tensor, per_tau: float, out: Tensor) -> Tensor:
+    """The charged potential v + (current - v) / tau into `out`."""
+    return torch.sub(current, v, out=out).mul_(per_tau).add_(v)
+
+
+def _settle(v: Tensor, fired: Tensor, selected: Tensor) -> None:
+    """Zero v in place where `fired` is 1; `selected` is room for the selection."""
+    bits(v).bitwise_and_(selected.copy_(fired).sub_(1))
 
 
 def norm_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -250,6 +294,8 @@ def _centered(
 ) -> tuple[Tensor, Tensor, list[int]]:
     """dL/dy and x - mean in the arithmetic's type, and the axes that share a channel."""
     wide = arithmetic(x.dtype)
-    d = torch.where(inside, gradient.to(wide), 0.0).mul_(rounded(1 / scale, x.dtype))
+    d = empty_like_planes(x, wide)
+    torch.bitwise_and(bits(gradient.to(wide)), inside.to(bits(d).dtype), out=bits(d))
+    d.mul_(rounded(1 / scale, x.dtype))
     centered = x.to(wide) - mean.to(wide).view(1, -1, *(1,) * (x.dim() - 2))
     return d, centered, [axis for axis in range(x.dim()) if axis != 1]

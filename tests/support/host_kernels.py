@@ -30,7 +30,10 @@ def use_host_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     if not _takes_half():
         pytest.skip("this g++ has no _Float16: version 12 or newer is needed on x86-64")
     monkeypatch.setattr(cuda, "launch", launch)
-    monkeypatch.setattr("spikeseg.model.neuron.operators.choose_backend", lambda *_: "cuda")
+    monkeypatch.setattr(
+        "spikeseg.model.neuron.operators.choose_backend",
+        lambda wanted, *_: "torch" if wanted == "torch" else "cuda",
+    )
 
 
 def launch(

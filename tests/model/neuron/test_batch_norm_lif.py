@@ -1,0 +1,167 @@
+"""BatchNorm fused with the integer neuron equals the two layers, statistics and gradients too."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from neuron_cases import DTYPES, Place, assert_same, currents, settings
+from torch import Tensor, nn
+
+from spikeseg.model.neuron.batch_norm_lif import batch_norm_integer_lif, normalize_and_fire
+from spikeseg.model.neuron.integer_lif import IntegerLIF, integer_lif
+from spikeseg.model.neuron.reference import integer_forward
+
+RULE = {"levels": 4, "divisor": 4.0}
+SHAPES = {"planes": (6, 5, 3, 7), "lanes": (2, 8, 4, 8), "vectors": (40, 6), "one": (9, 1, 2, 2)}
+
+
+def parameters(channels: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    weight = torch.rand(channels, generator=generator) + 0.5
+    return weight * 2, torch.randn(channels, generator=generator)
+
+
+def fused(x: Tensor, g: Tensor, place: Place, **more: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Spikes, and the gradients of x, weight and bias."""
+    leaves = [t.detach().to(place.device).requires_grad_() for t in (x, *parameters(x.shape[1]))]
+    spikes, _, _ = batch_norm_integer_lif(*leaves, eps=1e-5, **RULE | more, backend=place.backend)
+    spikes.backward(g.to(place.device))
+    gradients = [leaf.grad for leaf in leaves]
+    assert all(gradient is not None for gradient in gradients)
+    return spikes, *[g for g in gradients if g is not None]
+
+
+def layered(x: Tensor, g: Tensor, **more: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The same by two layers, in float64."""
+    weight, bias = parameters(x.shape[1])
+    leaves = [t.detach().double().requires_grad_() for t in (x, weight, bias)]
+    y = nn.functional.batch_norm(leaves[0], None, None, *leaves[1:], training=True, eps=1e-5)
+    spikes = integer_lif(y, **RULE | more, backend="torch")
+    spikes.backward(g.double())
+    gradients = [leaf.grad for leaf in leaves]
+    return spikes, *[g for g in gradients if g is not None]
+
+
+@pytest.mark.parametrize("shape", [*SHAPES])
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "transposed"])
+def test_fused_is_batch_norm_and_then_the_neuron(place: Place, shape: str, layout: str) -> None:
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(SHAPES[shape], generator=generator) * 3 + 1
+    g = torch.randn(SHAPES[shape], generator=generator)
+    if layout == "channels_last" and x.dim() == 4:
+        x = x.contiguous(memory_format=torch.channels_last)
+    elif layout == "transposed":
+        x = x.transpose(0, -1).contiguous().transpose(0, -1)
+    for more in ({}, {"rounding": "half_up", "window": "open", "threshold": 0.7}):
+        actual, expected = fused(x, g, place, **more), layered(x, g, **more)
+        # No value of these inputs is near a boundary, so that float32 counts like float64.
+        assert_same(actual[0], expected[0].float())
+        for ours, theirs in zip(actual[1:], expected[1:], strict=True):
+            torch.testing.assert_close(ours.cpu(), theirs.float(), rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_normalized_spikes_are_the_laws_bits(place: Place, dtype: torch.dtype) -> None:
+    from spikeseg.model.neuron import operators
+
+    mean, (gain, bias) = torch.randn(5), parameters(5)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        x = currents((4, 5, 3, 7), dtype).contiguous(memory_format=layout)
+        y = (x.float() - mean.view(-1, 1, 1)) * gain.view(-1, 1, 1) + bias.view(-1, 1, 1)
+        spikes, _ = operators.norm_integer(
+            *(t.to(place.device) for t in (x, mean, gain, bias)),
+            *(4, 4.0, 1.0, False, False, True, place.backend),
+        )
+        assert_same(spikes, integer_forward(y, **settings("counts", divisor=4.0))[0].to(dtype))
+        assert spikes.stride() == x.stride()
+
+
+@pytest.mark.parametrize("dtype", DTYPES[1:], ids=str)
+def test_sixteen_bit_storage_keeps_gradients_close(place: Place, dtype: torch.dtype) -> None:
+    x, g = torch.randn(4, 6, 5, 5).to(dtype), torch.randn(4, 6, 5, 5).to(dtype)
+    actual, expected = fused(x, g, place), layered(x, g)
+    assert actual[1].dtype == dtype
+    differing = actual[0].cpu().double() != expected[0].to(dtype).double()
+    assert differing.float().mean() < 1e-2
+    for ours, theirs in zip(actual[1:], expected[1:], strict=True):
+        torch.testing.assert_close(ours.cpu().double(), theirs, rtol=3e-2, atol=3e-2)
+
+
+def test_many_values_a_channel_are_summed_by_many_workers(place: Place) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        x = torch.randn(3, 4, 37, 41, generator=generator).contiguous(memory_format=layout)
+        g = torch.randn(x.shape, generator=generator)
+        actual, expected = fused(x, g, place), layered(x, g)
+        for ours, theirs in zip(actual[1:], expected[1:], strict=True):
+            torch.testing.assert_close(ours.cpu(), theirs.float(), rtol=1e-3, atol=1e-3)
+
+
+def test_statistics_reduced_over_workers_are_those_of_the_whole_batch(place: Place) -> None:
+    # Two workers in one process: both run forward up to the sum, then both go on with it.
+    generator = torch.Generator().manual_seed(9)
+    whole = torch.randn(8, 3, 4, 4, generator=generator) * 2 + 5
+    g = torch.randn(whole.shape, generator=generator)
+    expected = layered(whole, g)
+    halves = whole.chunk(2)
+    statistics = [batch_norm_statistics(half) for half in halves]
+    total = sum(statistics[1:], statistics[0])
+    weight, bias = parameters(3)
+    # Backward's sums of the other half come from the law in float64.
+    y = nn.functional.batch_norm(whole.double(), None, None, weight.double(), bias.double(), True)
+    inside = (y >= 0) & (y <= 4)
+    d = torch.where(inside, g.double() / 4, 0.0)
+    centered = whole.double() - whole.double().mean((0, 2, 3), keepdim=True)
+    sums = torch.stack([d.sum((0, 2, 3)), (d * centered).sum((0, 2, 3))]).float()
+
+    def reduce(tensor: Tensor) -> Tensor:
+        return (sums if tensor.dim() == 2 else total).to(tensor)
+
+    x = halves[0].to(place.device).requires_grad_()
+    on = [t.to(place.device) for t in (weight, bias)]
+    spikes, mean, variance = batch_norm_integer_lif(
+        x, *on, eps=1e-5, **RULE, backend=place.backend, reduce=reduce
+    )
+    spikes.backward(g[:4].to(place.device))
+    torch.testing.assert_close(mean.cpu(), whole.mean((0, 2, 3)))
+    torch.testing.assert_close(variance.cpu(), whole.var((0, 2, 3), correction=0))
+    assert_same(spikes, expected[0][:4].float())
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad.cpu(), expected[1][:4].float(), rtol=1e-4, atol=1e-5)
+
+
+def batch_norm_statistics(x: Tensor) -> Tensor:
+    """What a worker contributes: count, sums, sums of squares."""
+    wide = x.double()
+    count = torch.tensor([x.numel() / x.shape[1]], dtype=torch.float64)
+    return torch.cat([count, wide.sum((0, 2, 3)), wide.square().sum((0, 2, 3))])
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_the_layers_state_and_output_are_those_of_two_layers(
+    place: Place, momentum: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernels = "torch" if place.backend == "torch" else "cuda"
+    monkeypatch.setattr("spikeseg.model.neuron.batch_norm_lif.choose_backend", lambda *_: kernels)
+    norm = nn.BatchNorm2d(4, momentum=momentum)
+    nn.init.uniform_(norm.weight, 1, 3)
+    twin = copy.deepcopy(norm)
+    neuron = IntegerLIF(levels=4, divisor=4.0, backend=place.backend)
+    norm.to(place.device)
+    for seed in range(3):
+        x = torch.randn(2, 3, 4, 5, 5, generator=torch.Generator().manual_seed(seed))
+        spikes = normalize_and_fire(norm, neuron, x.to(place.device))
+        y = twin(x.flatten(0, 1)).unflatten(0, (2, 3))
+        assert_same(spikes, integer_lif(y, **RULE, backend="torch"))
+    for ours, theirs in zip(norm.buffers(), twin.buffers(), strict=True):
+        torch.testing.assert_close(ours.cpu(), theirs)
+    norm.eval(), twin.eval()
+    spikes = normalize_and_fire(norm, neuron, x.to(place.device))
+    y = twin(x.flatten(0, 1)).unflatten(0, (2, 3))
+    assert_same(spikes, integer_lif(y, **RULE, backend="torch"))
+
+
+def test_a_channel_of_one_value_is_refused() -> None:
+    with pytest.raises(ValueError, match="more than one value in training, got 1"):
+        batch_norm_integer_lif(torch.randn(1, 3), *parameters(3), eps=1e-5, **RULE)

@@ -1,0 +1,116 @@
+"""The CUDA source compiles for every architecture, within its registers; no GPU is needed."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from spikeseg.model.neuron import cuda
+
+ARCHITECTURES = [75, 80, 86, 89, 90, 100, 120]
+DTYPES = list(cuda.STORAGE)
+
+# A kernel's registers, measured with NVRTC 13.5 (most of any architecture, type and unrolling),
+# rounded up to the next multiple of 8. Blocks of 256 threads in a file of 65536: 128 is what two
+# of them may take, 64 four, 40 six, 32 eight.
+REGISTERS = {
+    "integer_forward": 32,
+    "integer_backward": 32,
+    "temporal_forward": 72,
+    "temporal_backward": 56,
+    "lif_forward": 64,
+    "lif_backward": 128,
+    "norm_forward": 48,
+    "norm_sums": 40,
+    "norm_backward": 48,
+}
+
+
+def report(file: str, dtype: torch.dtype, unroll: int, architecture: int) -> str:
+    pytest.importorskip("cupy", reason="compiling needs cupy (dev extra)")
+    try:
+        from cupy.cuda import nvrtc
+
+        nvrtc.getVersion()
+    except Exception as error:
+        pytest.skip(f"no NVRTC: install nvidia-cuda-nvrtc (dev extra): {error}")
+    binary, log = cuda.compile_without_device(file, dtype, unroll, architecture)
+    assert binary[:4] == b"\x7fELF"
+    return log
+
+
+def assert_fits(file: str, dtype: torch.dtype, unroll: int, architecture: int) -> None:
+    log = report(file, dtype, unroll, architecture)
+    names = re.findall(r"Compiling entry function '(\w+)'", log)
+    registers = [int(count) for count in re.findall(r"Used (\d+) registers", log)]
+    memory = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+)", log)
+    expected = {kernel for kernel, its in cuda.FILES.items() if its == file}
+    assert set(names) == expected
+    assert len(registers) == len(memory) == len(names)
+    assert all(numbers == ("0", "0", "0") for numbers in memory), log
+    over = {
+        name: count for name, count in zip(names, registers, strict=True) if count > REGISTERS[name]
+    }
+    assert not over, (over, architecture, dtype, unroll)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_stateless_neuron_compiles_for_every_type_and_architecture(architecture: int) -> None:
+    for dtype in DTYPES:
+        assert_fits("integer.cu", dtype, 1, architecture)
+
+
+@pytest.mark.parametrize("file", ["temporal.cu", "binary.cu", "batch_norm.cu"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_largest_variants_compile_for_every_architecture(file: str, architecture: int) -> None:
+    dtype = DTYPES[ARCHITECTURES.index(architecture) % len(DTYPES)]
+    assert_fits(file, dtype, max(cuda.UNROLLS[file]), architecture)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_variant_compiles_for_every_architecture(architecture: int) -> None:
+    for file, unrolls in cuda.UNROLLS.items():
+        for unroll in unrolls:
+            for dtype in DTYPES:
+                assert_fits(file, dtype, unroll, architecture)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_global_memory_is_reached_sixteen_bytes_at_a_time(dtype: torch.dtype) -> None:
+    pytest.importorskip("cupy", reason="compiling needs cupy (dev extra)")
+    from cupy.cuda import nvrtc
+
+    program = nvrtc.createProgram(cuda.source("integer.cu"), "integer.cu", [], [])
+    options = (*cuda.compile_options(dtype, 1), "--gpu-architecture=compute_90")
+    nvrtc.compileProgram(program, options)
+    text = nvrtc.getPTX(program)
+    text = text.decode() if isinstance(text, bytes) else text
+    nvrtc.destroyProgram(program)
+    wide = 2 if dtype == torch.float32 else 1
+    bodies = dict(re.findall(r"\.entry (\w+)\((.*?)\n}\n", text, flags=re.DOTALL))
+    for kernel in ("integer_forward", "integer_backward"):
+        body = bodies[kernel]
+        loads = re.findall(r"ld\.global(?:\.nc)?(?:\.L\d::\S+)?\.v4\.\w?32", body)
+        stores = re.findall(r"st\.global\.v4\.\w?32", body)
+        # A body may stand there more than once, as for each way to round.
+        assert loads and len(loads) % wide == 0, (kernel, loads)
+        assert stores and len(stores) % wide == 0, (kernel, stores)
+
+
+def test_no_cuda_header_is_included() -> None:
+    for file in cuda.UNROLLS:
+        assert "#include" not in cuda.source(file)
+
+
+def test_every_kernel_is_where_the_table_says() -> None:
+    for kernel, file in cuda.FILES.items():
+        assert re.search(rf"\b{kernel}\(", (Path(cuda.SOURCES) / file).read_text())
+
+
+def test_a_source_error_comes_with_the_compilers_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("cupy", reason="compiling needs cupy (dev extra)")
+    monkeypatch.setattr(cuda, "source", lambda _: "__global__ void k() { nonsense; }")
+    with pytest.raises(RuntimeError, match="nonsense"):
+        cuda.compile_without_device("integer.cu", torch.float32, 1, 90)

@@ -1,0 +1,80 @@
+"""Inputs that a neuron is most easily wrong at, where it runs, and what equal means."""
+
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+DTYPES = [torch.float32, torch.float16, torch.bfloat16]
+
+# Every parameter away from its default at least once.
+RULES = {
+    "published": {"levels": 8, "divisor": 8.0},
+    "counts": {"levels": 4, "divisor": 1.0},
+    "large": {"levels": 4, "divisor": 4.0, "rounding": "half_up", "window": "open"},
+    "odd": {"levels": 3, "divisor": 3.0, "threshold": 0.7, "window": "open"},
+    "half_up": {"levels": 5, "divisor": 6.0, "threshold": 1.5, "rounding": "half_up"},
+    "many": {"levels": 300, "divisor": 300.0},
+}
+
+
+class Place(NamedTuple):
+    """Where a neuron runs and which backend it is asked for."""
+
+    device: str
+    backend: Any
+
+
+def settings(rule: str, **more: Any) -> dict[str, Any]:
+    """All of `integer_lif`'s arguments, as the law takes them."""
+    return (
+        {
+            "divisor": 1.0,
+            "dynamics": "stateless",
+            "decay": 0.25,
+            "threshold": 1.0,
+            "rounding": "half_even",
+            "window": "closed",
+        }
+        | RULES[rule]
+        | more
+    )
+
+
+def only_gradient(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Those of the arguments that the law's backward takes."""
+    names = ("divisor", "dynamics", "decay", "threshold")
+    return {name: arguments[name] for name in names}
+
+
+def currents(shape: tuple[int, ...], dtype: torch.dtype, levels: int = 4, seed: int = 0) -> Tensor:
+    """Input with ties, the window's edges and their neighbours, infinities and NaN among it."""
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * levels + levels / 3
+    top = float(levels)
+    special = [0.5, 1.5, 2.5, top - 0.5, top + 0.5, 0.0, -0.0, top, -0.5, 1e-6, -1e-6]
+    special += [top * (1 + 2**-7), top * (1 - 2**-7), float("inf"), -float("inf"), float("nan")]
+    flat = x.view(-1)
+    step = max(1, flat.numel() // (2 * len(special)))
+    for place, value in zip(range(0, flat.numel(), step), special * 2, strict=False):
+        flat[place] = value
+    return x.to(dtype)
+
+
+def assert_same(actual: Tensor, expected: Tensor) -> None:
+    """Equal bit for bit, but for the sign of zeros and the payload of NaN."""
+    actual, expected = actual.detach().cpu(), expected.detach().cpu()
+    assert actual.dtype == expected.dtype
+    assert actual.shape == expected.shape
+    same = (actual == expected) | (actual.isnan() & expected.isnan())
+    assert bool(same.all()), (
+        f"{int((~same).sum())} of {same.numel()} differ, first at {(~same).nonzero()[0].tolist()}: "
+        f"{actual[~same][:4].tolist()} for {expected[~same][:4].tolist()}"
+    )
+
+
+def require_gpu() -> None:
+    """Skip where the kernels cannot run."""
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU that torch sees")
+    pytest.importorskip("cupy", reason="the kernels need cupy-cuda12x or cupy-cuda13x")
