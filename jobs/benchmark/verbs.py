@@ -4,7 +4,10 @@ import click
 
 from ..cli import VerbGroup, run
 
-_VERBS: dict[str, str] = {"data": "benchmark.data"}
+_VERBS: dict[str, str] = {
+    "data": "benchmark.data",
+    "neuron": "benchmark.neuron",
+}
 
 
 @click.group("benchmark", cls=VerbGroup, verbs=_VERBS)
