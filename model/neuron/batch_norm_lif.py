@@ -40,7 +40,9 @@ class _NormInteger(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *gradients: Tensor
+    ) -> tuple[Tensor | None, ...]:
         x, window, mean, gain, per_deviation = ctx.saved_tensors
         _, divisor, threshold, _, _ = ctx.rule
         tail = (divisor, threshold, ctx.backend)

@@ -6,6 +6,7 @@ holds at once) and know no shape, so a new shape compiles nothing; cupy keeps th
 """
 
 import functools
+import importlib
 import os
 import re
 from collections.abc import Sequence
@@ -65,8 +66,7 @@ def launch(
     """
     if threads == 0:
         return
-    import cupy
-
+    cupy: Any = importlib.import_module("cupy")
     # Backward runs on another thread, and cupy has a current stream per thread: both are set here.
     with torch.cuda.device(like.device):
         function = _kernel(kernel, like.dtype, unroll)
@@ -114,7 +114,7 @@ def compile_without_device(
     Raises:
         RuntimeError: With the compiler's log, where it does not compile.
     """
-    from cupy.cuda import nvrtc
+    nvrtc: Any = importlib.import_module("cupy.cuda.nvrtc")
 
     program = nvrtc.createProgram(source(file), file, [], [])
     options = (
@@ -140,8 +140,7 @@ def _kernel(kernel: str, dtype: torch.dtype, unroll: int) -> Any:
                 f"kernel {kernel} for {dtype} is not loaded, and cannot be while a CUDA graph is "
                 "captured: run the model once before, or call cuda.load_all(device)"
             )
-        import cupy
-
+        cupy: Any = importlib.import_module("cupy")
         module = cupy.RawModule(
             code=source(FILES[kernel]), options=compile_options(dtype, unroll), backend="nvrtc"
         )

@@ -32,7 +32,9 @@ class _Stateless(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *gradients: Tensor
+    ) -> tuple[Tensor | None, ...]:
         (window,) = ctx.saved_tensors
         result = operators.integer_stateless_backward(gradients[0], window, *ctx.constants)
         return result, *(None,) * 6
@@ -66,7 +68,9 @@ class _Temporal(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *gradients: Tensor
+    ) -> tuple[Tensor | None, ...]:
         (window,) = ctx.saved_tensors
         wanted = ctx.state_dtype is not None
         result, before = operators.integer_temporal_backward(

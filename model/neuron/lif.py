@@ -21,7 +21,9 @@ class _Binary(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *gradients: Tensor
+    ) -> tuple[Tensor | None, ...]:
         (x,) = ctx.saved_tensors
         return operators.binary_lif_backward(gradients[0], x, *ctx.constants), *(None,) * 4
 

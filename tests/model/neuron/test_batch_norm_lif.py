@@ -27,9 +27,7 @@ def fused(x: Tensor, g: Tensor, place: Place, **more: Any) -> tuple[Tensor, Tens
     leaves = [t.detach().to(place.device).requires_grad_() for t in (x, *parameters(x.shape[1]))]
     spikes, _, _ = batch_norm_integer_lif(*leaves, eps=1e-5, **RULE | more, backend=place.backend)
     spikes.backward(g.to(place.device))
-    gradients = [leaf.grad for leaf in leaves]
-    assert all(gradient is not None for gradient in gradients)
-    return spikes, *[g for g in gradients if g is not None]
+    return spikes, *three_gradients(leaves)
 
 
 def layered(x: Tensor, g: Tensor, **more: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -39,8 +37,13 @@ def layered(x: Tensor, g: Tensor, **more: Any) -> tuple[Tensor, Tensor, Tensor, 
     y = nn.functional.batch_norm(leaves[0], None, None, *leaves[1:], training=True, eps=1e-5)
     spikes = integer_lif(y, **RULE | more, backend="torch")
     spikes.backward(g.double())
-    gradients = [leaf.grad for leaf in leaves]
-    return spikes, *[g for g in gradients if g is not None]
+    return spikes, *three_gradients(leaves)
+
+
+def three_gradients(leaves: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    x, weight, bias = (leaf.grad for leaf in leaves)
+    assert x is not None and weight is not None and bias is not None
+    return x, weight, bias
 
 
 @pytest.mark.parametrize("shape", [*SHAPES])
@@ -156,7 +159,9 @@ def test_the_layers_state_and_output_are_those_of_two_layers(
         assert_same(spikes, integer_lif(y, **RULE, backend="torch"))
     for ours, theirs in zip(norm.buffers(), twin.buffers(), strict=True):
         torch.testing.assert_close(ours.cpu(), theirs)
-    norm.eval(), twin.eval()
+    norm.eval()
+    twin.eval()
+    x = torch.randn(2, 3, 4, 5, 5)
     spikes = normalize_and_fire(norm, neuron, x.to(place.device))
     y = twin(x.flatten(0, 1)).unflatten(0, (2, 3))
     assert_same(spikes, integer_lif(y, **RULE, backend="torch"))
