@@ -97,13 +97,13 @@ def batch_norm_integer_lif(
     Source: NI-LIF behind Ioffe and Szegedy (2015), whose gradient is that of their section 3:
     dL/dx = gain (d - mean(d) - (x - mean) mean(d (x - mean)) / variance), d = dL/dy.
     """
-    mean, variance = operators.norm_statistics(x.detach())
     count: float | Tensor = x.numel() / max(1, x.shape[1])
+    if reduce is None and count <= 1:
+        raise ValueError(f"a channel must have more than one value in training, got {count:g}")
+    mean, variance = operators.norm_statistics(x.detach())
     if reduce is not None:
         # The count stays on the device: no wait for it.
         mean, variance, count = _over_workers(mean, variance, count, reduce)
-    elif count <= 1:
-        raise ValueError(f"a channel must have more than one value in training, got {count:g}")
     rule = (levels, float(divisor), float(threshold), rounding == "half_up", window == "open")
     if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad or bias.requires_grad):
         spikes = _NormInteger.apply(

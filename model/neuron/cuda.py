@@ -86,7 +86,7 @@ def load_all(device: torch.device, dtypes: Sequence[torch.dtype] = tuple(STORAGE
 def compile_options(dtype: torch.dtype, unroll: int) -> tuple[str, ...]:
     """What the compiler is told: every operation rounds by itself, and which variant this is."""
     return (
-        "--std=c++17",
+        "-std=c++17",
         "--fmad=false",
         f"-DNEURON_STORAGE={STORAGE[dtype]}",
         f"-DNEURON_UNROLL={unroll}",
@@ -146,5 +146,8 @@ def _kernel(kernel: str, dtype: torch.dtype, unroll: int) -> Any:
         )
         for name, file in FILES.items():
             if file == FILES[kernel]:
-                _kernels[(*key[:2], name, *key[3:])] = module.get_function(name)
+                loaded = module.get_function(name)
+                # Reading it loads it; cupy would otherwise wait for the first launch.
+                assert loaded.kernel is not None
+                _kernels[(*key[:2], name, *key[3:])] = loaded
     return _kernels[key]
