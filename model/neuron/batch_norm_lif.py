@@ -129,8 +129,11 @@ def _over_workers(
 def normalize_and_fire(norm: nn.BatchNorm2d, neuron: IntegerLIF, x: Tensor) -> Tensor:
     """`neuron(norm(x))`, in one op where that is faster: in training, on the CUDA kernels.
 
+    Forward hooks of the two modules do not run then.
+
     Args:
-        norm: With weight and bias; its running statistics advance as in its own forward pass.
+        norm: Its running statistics advance as in its own forward pass. A subclass (one that
+            synchronizes, say) is called as it is.
         neuron: What its output goes to, and nothing else does.
         x: (T, B, C, H, W).
 
@@ -139,6 +142,8 @@ def normalize_and_fire(norm: nn.BatchNorm2d, neuron: IntegerLIF, x: Tensor) -> T
     """
     fused = (
         norm.training
+        and type(norm) is nn.BatchNorm2d
+        and norm.affine
         and neuron.dynamics == "stateless"
         and choose_backend(neuron.backend, x.device.type, x.dtype) == "cuda"
     )
