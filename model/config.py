@@ -111,6 +111,38 @@ class BackboneConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LargeBackboneConfig:
+    """The large E-SpikeFormers of SDT-V3, known as ImageNet classifiers only.
+
+    Attributes:
+        embed_dims: Channels of the three stages.
+        num_heads: Attention heads; divides the last stage's channels.
+        depth: Transformer blocks, all at stride 16.
+        mlp_ratio: Hidden channels of MLPs and conv blocks over their input channels.
+        pair_before_attention: Whether every block starts with a pointwise pair of its own (83M).
+    """
+
+    embed_dims: tuple[int, int, int]
+    num_heads: int
+    depth: int
+    mlp_ratio: int
+    pair_before_attention: bool
+
+    def __post_init__(self) -> None:
+        _require(
+            min(self.embed_dims) >= 2 and self.embed_dims[0] % 2 == 0,
+            f"embed_dims must be at least 2 and start with an even number, got {self.embed_dims}",
+        )
+        _require(
+            self.num_heads >= 1 and self.embed_dims[-1] % self.num_heads == 0,
+            f"num_heads must divide the last stage's channels, got {self.num_heads} heads for "
+            f"{self.embed_dims[-1]} channels",
+        )
+        _require(self.depth >= 1, f"depth must be at least 1, got {self.depth}")
+        _require(self.mlp_ratio >= 1, f"mlp_ratio must be at least 1, got {self.mlp_ratio}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class QueryDecoderConfig:
     """Pixel decoder, query decoder and mask embedding (ARCHITECTURE: paper, Fig. 3 and 4).
 

@@ -16,16 +16,23 @@ from torch import Tensor, nn
 
 _OURS = "decode_head.embedding."
 _PUBLISHED = "decode_head."
+_BACKBONE = "backbone."
 _CONTAINERS = ("state_dict", "model")
 _CLASSIFIER = re.compile(r"^(head|head_kd)\.")
 
 
-def published_name(ours: str) -> str:
+def published_name(ours: str, *, bare: bool = False) -> str:
     """Published key of one of our state-dict keys.
 
     Our modules carry the published names but for one: the mask embedding's parts stand in a module
     of their own.
+
+    Args:
+        ours: Our key.
+        bare: Whether in the form of ImageNet checkpoints, without `backbone.`.
     """
+    if bare:
+        return ours.removeprefix(_BACKBONE)
     return ours.replace(_OURS, _PUBLISHED, 1) if ours.startswith(_OURS) else ours
 
 

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Literal
 
 from torch import Tensor, nn
 
 from ..config import BackboneConfig, NeuronConfig
 from ..neuron.integer_lif import IntegerLIF
+from ..neuron.lif import LIF
 from .blocks import (
     ChannelMLP,
     ConvBlock,
@@ -104,7 +106,7 @@ class FourStages(nn.Module):
     Args:
         embed_dims: Channels of the four stages.
         neuron: Makes a neuron.
-        conv_block: Makes a conv block of so many channels.
+        conv_blocks: The four conv blocks, of `stage_channels(embed_dims)` channels.
         blocks: The transformer blocks of stage 3 and of stage 4.
     """
 
@@ -163,15 +165,26 @@ class MetaSpikeformer(FourStages):
 
     Args:
         config: Channels, heads, depths.
-        neuron: The neuron; `config.levels` overrides its D.
+        neuron: The neuron; `config.levels` overrides its D. `lif` is the binary LIF of the
+            original ImageNet checkpoints, with 0.5 as threshold of the attention neuron and 0.125
+            as scale of the attention product.
     """
 
-    def __init__(self, config: BackboneConfig, neuron: NeuronConfig) -> None:
-        make = partial(IntegerLIF.from_config, neuron, levels=config.levels)
+    def __init__(self, config: BackboneConfig, neuron: NeuronConfig | Literal["lif"]) -> None:
+        if neuron == "lif":
+            make: NeuronFactory = LIF
+            attention = {"attention_neuron": partial(LIF, threshold=0.5), "scale": 0.125}
+        else:
+            make = partial(IntegerLIF.from_config, neuron, levels=config.levels)
+            attention = {}
 
         def block(channels: int) -> nn.Module:
             return RepConvBlock(
-                channels, num_heads=config.num_heads, mlp_ratio=config.mlp_ratio, neuron=make
+                channels,
+                num_heads=config.num_heads,
+                mlp_ratio=config.mlp_ratio,
+                neuron=make,
+                **attention,
             )
 
         super().__init__(
