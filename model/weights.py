@@ -1,4 +1,4 @@
-"""Published checkpoints to ours and back: key names, a both-way report, and loading without pickle."""
+"""Published checkpoints to ours and back: key names, a both-way report, no code from files."""
 
 import io
 import pickle

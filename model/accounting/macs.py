@@ -105,7 +105,9 @@ class LayerMeter:
         self._rows.setdefault(name, []).append((macs, self._rate(x)))
 
     def _rate(self, x: Tensor) -> float | None:
-        """Mean spike count of spikes, None for real values."""
+        """Mean spike count of spikes, None for real values, and where there are no values."""
+        if x.is_meta:
+            return None
         known = self._outputs.get(x.untyped_storage().data_ptr())
         if known is not None:
             return float(x.float().mean()) * known[1]
@@ -125,7 +127,8 @@ def count_macs(model: nn.Module, image: Tensor) -> list[LayerMacs]:
     Attention products, deformable sampling and the mask product are not layers and not counted.
 
     Args:
-        model: The model, in eval mode.
+        model: The model, in eval mode. On the meta device it costs no time and no memory, and
+            every input passes for real-valued, since there are no values to look at.
         image: (B, 3, H, W) or (T, B, 3, H, W).
     """
     steps = model.config.neuron.timesteps if hasattr(model, "config") else 1

@@ -1,4 +1,4 @@
-"""Every published module is reproduced: outputs, gradients, and buffers after a pass in training."""
+"""Every published module is reproduced: outputs, gradients, buffers after training passes."""
 
 import re
 from collections.abc import Callable
