@@ -11,6 +11,7 @@ import click
 _VERBS = {
     "benchmark": "benchmark.verbs",
     "config": "config",
+    "convert": "convert",
     "data": "data",
     "demo": "demo",
     "doctor": "doctor",

@@ -1,24 +1,26 @@
 """Published checkpoints to ours and back: key names, a both-way report, no code from files."""
 
-import io
+import json
 import pickle
-import re
-import zipfile
+import shutil
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from .inert_pickle import load_inert
+from .recognize import Recognized, build_recognized, from_json, recognize
+
 _OURS = "decode_head.embedding."
 _PUBLISHED = "decode_head."
 _BACKBONE = "backbone."
 _CONTAINERS = ("state_dict", "model")
-_CLASSIFIER = re.compile(r"^(head|head_kd)\.")
+_CLASSIFIER = ("head.", "head_kd.")
+_TENSORS, _RECORD = "model.safetensors", "model.json"
 
 
 def published_name(ours: str, *, bare: bool = False) -> str:
@@ -59,6 +61,26 @@ class KeyReport:
         """Whether every key of both sides met its partner."""
         return not (self.missing or self.unexpected or self.mismatched)
 
+    def require_complete(self, name: str) -> None:
+        """Refuse weights that do not fit.
+
+        Args:
+            name: What they came from.
+
+        Raises:
+            ValueError: With both numbers of classes where these differ, else with the report.
+        """
+        for key, ours, theirs in self.mismatched:
+            head = key.removeprefix(_PUBLISHED)
+            extra = {"cls_embed.weight": 1, "conv_seg.weight": 0, "head.weight": 0}
+            if head in extra and ours[1:] == theirs[1:]:
+                raise ValueError(
+                    f"{name}: num_classes is {ours[0] - extra[head]} in the model and "
+                    f"{theirs[0] - extra[head]} in the weights ({key})"
+                )
+        if not self.complete:
+            raise ValueError(f"{name}: weights and model do not fit: {self}")
+
     def __str__(self) -> str:
         """A line per kind, then a line per key that did not match."""
         lines = [
@@ -80,15 +102,19 @@ def load_published(
     """Load a published state dict into a model; what does not fit is reported, not loaded.
 
     Args:
-        model: A segmentor, or one of its parts.
+        model: A segmentor, one of its parts, or a classifier.
         state: Published keys -> tensors. A bare ImageNet backbone's keys are found below
-            `backbone.`; its classifier (`head.*`, `head_kd.*`) is left out and reported.
+            `backbone.`; a segmentor leaves out its classifier (`head.*`, `head_kd.*`) and reports
+            it as unexpected.
         placeholders: Reported along.
     """
-    wanted = {published_name(key): key for key in model.state_dict()}
-    bare = not any(key in wanted for key in state) and any(f"backbone.{k}" in wanted for k in state)
-    given = {f"backbone.{key}" if bare else key: value for key, value in state.items()}
-    shapes = {name: tuple(model.state_dict()[key].shape) for name, key in wanted.items()}
+    ours = model.state_dict()
+    wanted = {published_name(key): key for key in ours}
+    given = {
+        _BACKBONE + key if key not in wanted and _BACKBONE + key in wanted else key: value
+        for key, value in state.items()
+    }
+    shapes = {name: tuple(ours[key].shape) for name, key in wanted.items()}
     fits, mismatched = {}, []
     for name, value in given.items():
         if name not in wanted:
@@ -107,9 +133,64 @@ def load_published(
     )
 
 
-def to_published(model: nn.Module) -> dict[str, Tensor]:
-    """A model's state dict under published keys."""
-    return {published_name(key): value for key, value in model.state_dict().items()}
+def load_backbone(model: nn.Module, path: Path) -> KeyReport:
+    """Start a segmentor from an ImageNet checkpoint, published or converted.
+
+    Args:
+        model: A segmentor.
+        path: A `.pth` or safetensors file, or a folder that `convert_published` wrote.
+
+    Returns:
+        The report; what is missing are the decoder's keys, what is unexpected the classifier's.
+
+    Raises:
+        ValueError: Where a key of the backbone is missing or has another shape.
+    """
+    state, placeholders = read_weights(path)
+    report = load_published(model, state, placeholders=placeholders)
+    lacking = [key for key in report.missing if key.startswith(_BACKBONE)]
+    unknown = [key for key in report.unexpected if not key.startswith(_CLASSIFIER)]
+    if lacking or unknown or report.mismatched:
+        raise ValueError(f"{path}: does not hold this model's backbone: {report}")
+    return report
+
+
+def load_weights(model: nn.Module, path: Path) -> KeyReport:
+    """Load all weights of a model, published or converted.
+
+    Args:
+        model: A segmentor or classifier.
+        path: A `.pth` or safetensors file, or a folder that `convert_published` wrote.
+
+    Raises:
+        ValueError: Where any key is missing, unexpected or of another shape.
+    """
+    state, placeholders = read_weights(path)
+    report = load_published(model, state, placeholders=placeholders)
+    report.require_complete(str(path))
+    return report
+
+
+def to_published(model: nn.Module, *, bare: bool = False) -> dict[str, Tensor]:
+    """A model's state dict under published keys.
+
+    Args:
+        model: A segmentor or classifier.
+        bare: Whether in the form of ImageNet checkpoints, without `backbone.`.
+    """
+    return {published_name(key, bare=bare): value for key, value in model.state_dict().items()}
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], list[str]]:
+    """Published keys -> tensors of a published file or of a converted folder, and placeholders.
+
+    Raises:
+        ValueError: As `read_published` and `read_converted`.
+    """
+    if not path.is_dir():
+        return read_published(path)
+    model, recognized = read_converted(path)
+    return to_published(model, bare=recognized.is_classifier), []
 
 
 def read_published(path: Path) -> tuple[dict[str, Tensor], list[str]]:
@@ -133,7 +214,7 @@ def read_published(path: Path) -> tuple[dict[str, Tensor], list[str]]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        content = _load_inert(path, placeholders)
+        content = load_inert(path, placeholders)
     except (RuntimeError, EOFError, OSError) as error:
         raise ValueError(f"{path}: not a checkpoint that torch can read ({error})") from error
     for name in _CONTAINERS:
@@ -148,96 +229,76 @@ def read_published(path: Path) -> tuple[dict[str, Tensor], list[str]]:
     return tensors, placeholders
 
 
-def write_published(model: nn.Module, path: Path) -> None:
-    """Write a model as a published-style `.pth`: `{"state_dict": ...}` of plain tensors."""
-    torch.save({"state_dict": OrderedDict(to_published(model))}, path)
+def write_published(model: nn.Module, path: Path, *, bare: bool = False) -> None:
+    """Write a model as a published-style `.pth` of plain tensors, whole or not at all.
+
+    Args:
+        model: A segmentor or classifier.
+        path: The file.
+        bare: Whether as an ImageNet checkpoint: `{"model": ...}` without `backbone.`, else
+            `{"state_dict": ...}`.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        torch.save(
+            {"model" if bare else "state_dict": OrderedDict(to_published(model, bare=bare))},
+            partial,
+        )
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
-class _Inert:
-    """Stands for an object of a class that is not loaded; it does nothing, whatever is asked."""
+def convert_published(path: Path, output: Path, *, num_heads: int = 8) -> KeyReport:
+    """Turn a published checkpoint into a folder of ours: tensors, architecture, report.
 
-    def __init__(self, *_: Any, **__: Any) -> None:
-        pass
+    The architecture is read from keys and shapes.
 
-    def __setstate__(self, _: Any) -> None:
-        pass
-
-    def __call__(self, *_: Any, **__: Any) -> "_Inert":
-        return self
-
-    def append(self, _: Any) -> None:
-        """Take what a pickled list would, and drop it."""
-
-    def extend(self, _: Any) -> None:
-        """Take what a pickled list would, and drop it."""
-
-    def __setitem__(self, _: Any, __: Any) -> None:
-        pass
-
-
-_SAFE = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
-    ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
-}
-_STORAGES = {
-    "FloatStorage": torch.float32,
-    "DoubleStorage": torch.float64,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ShortStorage": torch.int16,
-    "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
-}
-
-
-@dataclass(frozen=True)
-class _StorageKind:
-    dtype: torch.dtype
-
-
-def _load_inert(path: Path, placeholders: list[str]) -> Any:
-    """Unpickle with every unknown class replaced by a placeholder.
+    Args:
+        path: The published file.
+        output: Folder to write, not there yet.
+        num_heads: Attention heads, which no shape shows; 8 in all published models.
 
     Raises:
-        ValueError: Where the file is not torch's zip form, or its pickle is damaged.
+        ValueError: Where the file is no checkpoint, the keys are of no known architecture or do
+            not map one to one, or the output exists.
     """
-    if not zipfile.is_zipfile(path):
-        raise ValueError(
-            f"{path}: pickles classes in torch's old form, which is not read; save it again with "
-            "a torch of version 1.6 or later"
-        )
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-        pickled = next((name for name in names if name.endswith("data.pkl")), None)
-        if pickled is None:
-            raise ValueError(f"{path}: no data.pkl inside")
-        root = pickled.removesuffix("data.pkl")
+    if output.exists():
+        raise ValueError(f"{output}: exists already")
+    state, placeholders = read_published(path)
+    recognized = recognize(state, num_heads=num_heads)
+    with torch.device("meta"):
+        model = build_recognized(recognized)
+    model = model.to_empty(device="cpu")
+    report = load_published(model, state, placeholders=placeholders)
+    report.require_complete(str(path))
+    record = {**recognized.to_json(), "source": path.name, "report": asdict(report)}
+    partial = output.with_name(f".{output.name}.partial")
+    try:
+        partial.mkdir(parents=True)
+        safetensors.torch.save_file(model.state_dict(), partial / _TENSORS)
+        (partial / _RECORD).write_text(json.dumps(record, indent=1) + "\n")
+        partial.rename(output)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return report
 
-        class Restricted(pickle.Unpickler):
-            def find_class(self, module: str, name: str) -> Any:
-                if (module, name) in _SAFE:
-                    return _SAFE[module, name]
-                if module == "torch" and name in _STORAGES:
-                    return _StorageKind(_STORAGES[name])
-                placeholders.append(f"{module}.{name}")
-                return type(name, (_Inert,), {})
 
-            def persistent_load(self, pid: Any) -> Any:
-                _, kind, key, _, _ = pid
-                data = bytearray(archive.read(f"{root}data/{key}"))
-                storage = torch.UntypedStorage.from_buffer(
-                    data, byte_order="little", dtype=torch.uint8
-                )
-                return torch.storage.TypedStorage(
-                    wrap_storage=storage, dtype=kind.dtype, _internal=True
-                )
+def read_converted(path: Path) -> tuple[nn.Module, Recognized]:
+    """The model in a folder that `convert_published` wrote.
 
-        try:
-            content = Restricted(io.BytesIO(archive.read(pickled))).load()
-        except (pickle.UnpicklingError, TypeError, AttributeError, ValueError, KeyError) as error:
-            raise ValueError(f"{path}: its pickle cannot be read safely ({error})") from error
-    return content
+    Raises:
+        ValueError: Where the folder holds no such model, or its tensors do not fit its record.
+    """
+    try:
+        recognized = from_json(json.loads((path / _RECORD).read_text()))
+        tensors = safetensors.torch.load_file(path / _TENSORS)
+    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+        raise ValueError(f"{path}: holds no converted weights ({error})") from error
+    with torch.device("meta"):
+        model = build_recognized(recognized)
+    try:
+        model.load_state_dict(tensors, assign=True)
+    except RuntimeError as error:
+        raise ValueError(f"{path}: tensors and record do not fit ({error})") from error
+    return model, recognized

@@ -42,9 +42,7 @@ def test_a_backbone_has_exactly_the_published_parameters(
     size: Callable[[], BackboneConfig], bare: int, with_head: int
 ) -> None:
     with torch.device("meta"):
-        model = build_classifier(
-            size(), published.head_neuron(), num_classes=1000, distilled=False
-        )
+        model = build_classifier(size(), published.head_neuron(), num_classes=1000, distilled=False)
     assert parameters(model.backbone) == bare
     assert parameters(model) == with_head
 
@@ -57,9 +55,7 @@ def test_a_large_classifier_has_exactly_the_published_parameters(
     size: Callable[[], LargeBackboneConfig], count: int
 ) -> None:
     with torch.device("meta"):
-        model = build_classifier(
-            size(), published.large_neuron(), num_classes=1000, distilled=True
-        )
+        model = build_classifier(size(), published.large_neuron(), num_classes=1000, distilled=True)
         logits = model.eval()(torch.empty(1, 2, 3, 64, 64))
     assert parameters(model) == count
     assert logits.shape == (2, 1000)
@@ -86,9 +82,7 @@ def test_the_83m_form_that_crashes_as_released_runs_and_trains() -> None:
     ],
     ids=["sdtv2", "sdtv3"],
 )
-def test_spike2former_has_exactly_the_published_parameters(
-    config: ModelConfig, count: int
-) -> None:
+def test_spike2former_has_exactly_the_published_parameters(config: ModelConfig, count: int) -> None:
     assert parameters(on_meta(config)) == count
 
 

@@ -1,0 +1,52 @@
+"""`spikeseg convert`: published checkpoints to ours and back, with a report of every key."""
+
+from pathlib import Path
+
+import click
+
+from .cli import run
+from .options import plain_logging
+
+
+@click.command("convert")
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option(
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder to write, or .pth file where SOURCE is ours.",
+)
+@click.option(
+    "--heads", default=8, show_default=True, help="Attention heads, which no weight's shape shows."
+)
+def command(source: Path, output: Path, heads: int) -> None:
+    """Convert SOURCE.
+
+    A published .pth (or .safetensors) of a segmentor or an ImageNet classifier becomes a folder
+    of ours; such a folder, or the checkpoint or run of a training, becomes a published .pth.
+    No code in a file is run; classes that it pickles are replaced and reported.
+    """
+    from ..model import weights
+
+    plain_logging()
+    if not source.is_dir():
+        print(weights.convert_published(source, output, num_heads=heads))
+        print(f"written: {output}")
+        return
+    if output.suffix != ".pth":
+        raise ValueError(f"{output}: a published checkpoint's name ends in .pth")
+    if output.exists():
+        raise ValueError(f"{output}: exists already")
+    if (source / "model.json").is_file():
+        model, recognized = weights.read_converted(source)
+        bare = recognized.is_classifier
+    else:
+        from ..platform.predict import load_model
+
+        model, bare = load_model(source).model, False
+    weights.write_published(model, output, bare=bare)
+    print(f"{len(model.state_dict())} keys written: {output}")
+
+
+if __name__ == "__main__":
+    run(command)
