@@ -234,6 +234,8 @@ class ModelConfig:
         fpn: Sizes of the FPN head, read when decoder is `fpn`.
         compat: `published` reproduces the released code's raw reshapes; `corrected` uses
             permutes, and does not depend on H x W.
+        check_finite: Whether every input image is looked at for values that are not finite, which
+            costs a pass over it.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -245,6 +247,7 @@ class ModelConfig:
     query: QueryDecoderConfig = field(default_factory=QueryDecoderConfig)
     fpn: FPNConfig = field(default_factory=FPNConfig)
     compat: Compat = "corrected"
+    check_finite: bool = False
 
     def __post_init__(self) -> None:
         _require(self.num_classes >= 1, f"num_classes must be at least 1, got {self.num_classes}")

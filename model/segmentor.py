@@ -64,6 +64,18 @@ def time_axis(image: Tensor, timesteps: int) -> Tensor:
     return image
 
 
+def check_finite(image: Tensor) -> Tensor:
+    """Hand an image on if all its values are finite.
+
+    Raises:
+        ValueError: With how many are not.
+    """
+    wrong = int((~image.isfinite()).sum())
+    if wrong:
+        raise ValueError(f"image must be finite, {wrong} of {image.numel()} values are not")
+    return image
+
+
 class QueryHead(nn.Module):
     """Pixel decoder, query decoder and mask embedding.
 
@@ -132,8 +144,10 @@ class Spike2Former(nn.Module):
             Predictions of every decoder layer, masks at half the image's size.
 
         Raises:
-            ValueError: Where the shape does not fit.
+            ValueError: Where the shape does not fit, or a value is not finite and that is checked.
         """
+        if self.config.check_finite:
+            image = check_finite(image)
         return self.decode_head(self.backbone(time_axis(image, self.config.neuron.timesteps)))
 
 
@@ -165,7 +179,9 @@ class SpikeFPNSegmentor(nn.Module):
             Class logits at half the image's size.
 
         Raises:
-            ValueError: Where the shape does not fit.
+            ValueError: Where the shape does not fit, or a value is not finite and that is checked.
         """
+        if self.config.check_finite:
+            image = check_finite(image)
         features = self.backbone(time_axis(image, self.config.neuron.timesteps))
         return DensePrediction(self.decode_head(self.neck(features)))
