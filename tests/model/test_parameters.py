@@ -2,16 +2,14 @@
 
 import dataclasses
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from covering import Case, all_pairs, covering_cases, pairs_of
+from models import shapes_batch
 from torch import Tensor, nn
 
-from spikeseg.datasets.shapes import Shapes, ShapesOptions
 from spikeseg.model.config import (
     BackboneConfig,
     FPNConfig,
@@ -182,14 +180,6 @@ def test_temporal_steps_differ_and_stateless_ones_do_not(timesteps: int) -> None
     different = steps_of_last_backbone_neuron("temporal", timesteps)
     for earlier, later in pairwise(different):
         assert (earlier != later).float().mean() > 0.01
-
-
-def shapes_batch(count: int) -> tuple[Tensor, Tensor]:
-    reader = Shapes(ShapesOptions(size=(48, 48), train=count))
-    rows = [reader.read(raw).row for raw in reader.rows(Path())[:count]]
-    images = torch.from_numpy(np.stack([row.image for row in rows])).permute(0, 3, 1, 2)
-    labels = torch.from_numpy(np.stack([row.label for row in rows]).astype(np.int64))
-    return (images.float() - 118) / 58, labels
 
 
 @pytest.mark.parametrize(("decoder", "timesteps"), [("query", 2), ("fpn", 4)])
