@@ -271,6 +271,9 @@ class LossConfig:
             the pixel-wise cross entropies, 0 for none.
         mask_resolution: Where mask losses are taken: `label` upsamples matched masks to the label
             map (published), `prediction` downsamples the label map to the masks (cheaper).
+        mask_points: Points per matched mask that mask and dice loss are taken on, most of them
+            where the mask is uncertain (Mask2Former has 12544); None takes every pixel
+            (published).
         ignore_label: Label id left out of every loss.
     """
 
@@ -287,6 +290,7 @@ class LossConfig:
     semantic_weight: float = 0.0
     class_balance: float = 0.0
     mask_resolution: Literal["label", "prediction"] = "label"
+    mask_points: int | None = None
     ignore_label: int = 255
 
     def __post_init__(self) -> None:
@@ -305,3 +309,7 @@ class LossConfig:
             _require(
                 getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}"
             )
+        _require(
+            self.mask_points is None or self.mask_points >= 4,
+            f"mask_points must be at least 4, got {self.mask_points}",
+        )

@@ -6,10 +6,10 @@ from torch import Tensor, nn
 
 from ..config import LossConfig, ModelConfig
 from ..prediction import DensePrediction, MaskPrediction
+from .mask_loss import at_points, dice_loss, focal_loss, shift_of
 from .matcher import ImageTargets, image_targets, match
 
 _EPS = torch.finfo(torch.float32).eps
-_FOCAL_ALPHA = 0.25
 
 
 def build_criterion(
@@ -64,35 +64,6 @@ def nearest(target: Tensor, size: tuple[int, int]) -> Tensor:
     if target.shape[-2:] == size:
         return target
     return F.interpolate(target[:, None].float(), size=size, mode="nearest")[:, 0].to(target.dtype)
-
-
-def focal_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Binary focal loss per pixel, alpha 0.25, gamma 2.
-
-    Args:
-        logits: Any shape.
-        target: 0 or 1, the same shape.
-    """
-    p = logits.sigmoid()
-    miss = p + target - 2 * p * target
-    weight = (1 - _FOCAL_ALPHA) + (2 * _FOCAL_ALPHA - 1) * target
-    cross_entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    return weight * miss.square() * cross_entropy
-
-
-def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Dice loss per mask, first powers, smoothed by 1.
-
-    Args:
-        logits: (N, P).
-        target: (N, P), 0 or 1.
-
-    Returns:
-        (N,).
-    """
-    p = logits.sigmoid()
-    overlap = 2 * (p * target).sum(-1)
-    return 1 - (overlap + 1) / (p.sum(-1) + target.sum(-1) + 1)
 
 
 class SetCriterion(nn.Module):
@@ -175,7 +146,8 @@ class SetCriterion(nn.Module):
             else []
             for b in range(len(target))
         ]
-        focal, dice = self._masks(mask_logits, images, pairs, normalizer)
+        shift = None if self.config.mask_points is None else shift_of(target)
+        focal, dice = self._masks(mask_logits, images, pairs, normalizer, shift)
         return {"class": self._classes(class_logits, images, pairs), "mask": focal, "dice": dice}
 
     def _classes(
@@ -201,6 +173,7 @@ class SetCriterion(nn.Module):
         images: list[ImageTargets],
         pairs: list[list[tuple[Tensor, Tensor]]],
         normalizer: Tensor | float,
+        shift: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """Focal and dice loss of the matched masks only, (L,) each."""
         L = logits.shape[0]
@@ -213,13 +186,16 @@ class SetCriterion(nn.Module):
         if not layer_of:
             zero = logits.sum() * 0
             return zero.expand(L), zero.expand(L)
-        matched = torch.cat(chosen_logits)
-        masks = torch.cat(chosen_masks).to(matched.dtype)
-        if matched.shape[-2:] != masks.shape[-2:]:
-            matched = F.interpolate(
-                matched[:, None], size=masks.shape[-2:], mode="bilinear", align_corners=False
-            )[:, 0]
-        matched, masks = matched.flatten(1), masks.flatten(1)
+        matched, masks = torch.cat(chosen_logits), torch.cat(chosen_masks)
+        if shift is not None and self.config.mask_points is not None:
+            matched, masks = at_points(matched, masks, self.config.mask_points, shift)
+        else:
+            masks = masks.to(matched.dtype)
+            if matched.shape[-2:] != masks.shape[-2:]:
+                matched = F.interpolate(
+                    matched[:, None], size=masks.shape[-2:], mode="bilinear", align_corners=False
+                )[:, 0]
+            matched, masks = matched.flatten(1), masks.flatten(1)
         index = torch.tensor(layer_of, device=logits.device)
         focal = focal_loss(matched, masks).sum(1)
         dice = dice_loss(matched, masks)
