@@ -99,6 +99,8 @@ class QueryHead(nn.Module):
         self.query_embed = nn.Embedding(sizes.num_queries, sizes.width)
         self.level_embed = nn.Embedding(3, sizes.width)
         self.embedding = MaskEmbedding(sizes, config.neuron, num_classes=config.num_classes)
+        self.last_only = False
+        """Whether only the last layer's prediction is made (L = 1), as inference needs."""
 
     def forward(self, features: list[Tensor]) -> MaskPrediction:
         """Features (T, B, C, h, w) at stride 2, 4, 8, 16 to predictions of every layer."""
@@ -113,6 +115,8 @@ class QueryHead(nn.Module):
             positions.append(position.flatten(1).to(level.dtype))
         query = self.query_feat.weight.T.expand(T, B, -1, -1)
         collected = self.transformer_decoder(query, memories, self.query_embed.weight.T, positions)
+        if self.last_only:
+            collected = collected[-1:]
         queries = torch.stack(collected, 1).transpose(-1, -2)
         class_logits, embeddings = self.embedding(queries)
         mask_logits = torch.einsum("tlbqe,tbehw->lbqhw", embeddings, mask_features) / T

@@ -4,6 +4,7 @@ Submodule names are those of the published checkpoints, so that their keys load 
 """
 
 from collections.abc import Callable
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -193,8 +194,19 @@ class ChannelMLP(nn.Module):
         return over_time(self.fc2_bn, over_time(self.fc2_conv, self.fc2_spike(y)))
 
 
-def linear_attention(q: Tensor, k: Tensor, v: Tensor, *, num_heads: int, scale: float) -> Tensor:
-    """Scale * (q k^T) v per head, without softmax, in the cheaper of the two orders.
+AttentionOrder = Literal["cheaper", "scores_first", "values_first"]
+
+
+def linear_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    num_heads: int,
+    scale: float,
+    order: AttentionOrder = "cheaper",
+) -> Tensor:
+    """Scale * (q k^T) v per head, without softmax, in either of the two orders.
 
     Spikes are integers over a divisor: where that is a power of two, both orders are exact in
     float32 as long as a sum stays below 2^24, so they do not differ.
@@ -205,13 +217,15 @@ def linear_attention(q: Tensor, k: Tensor, v: Tensor, *, num_heads: int, scale: 
         v: (T, B, C', N'), spikes; C' / C times the head size.
         num_heads: Heads that the channels are cut into.
         scale: Factor on the product.
+        order: (q k^T) v, q (k^T v), or the one with fewer multiply-accumulates at these sizes.
 
     Returns:
         (T, B, C', N).
     """
     q, k, v = (tensor.unflatten(2, (num_heads, -1)) for tensor in (q, k, v))
     head, width, length, keys = q.shape[3], v.shape[3], q.shape[4], k.shape[4]
-    if head * width * (keys + length) <= length * keys * (head + width):
+    values_first = head * width * (keys + length) <= length * keys * (head + width)
+    if order == "values_first" or (order == "cheaper" and values_first):
         y = (k @ v.transpose(-1, -2)).transpose(-1, -2) @ q
     else:
         y = v @ (k.transpose(-1, -2) @ q)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from ..config import BackboneConfig, NeuronConfig
 from ..neuron.integer_lif import IntegerLIF
 from .blocks import (
+    AttentionOrder,
     ChannelMLP,
     ConvBlock,
     NeuronFactory,
@@ -34,6 +35,7 @@ class WideValueAttention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.scale = 2 * (channels // num_heads) ** -0.5
+        self.order: AttentionOrder = "cheaper"
         self.head_spike = neuron()
         self.q_conv = conv_bn(channels, channels)
         self.q_spike = neuron()
@@ -51,7 +53,7 @@ class WideValueAttention(nn.Module):
         q = self.q_spike(over_time(self.q_conv, x)).flatten(3)
         k = self.k_spike(over_time(self.k_conv, x)).flatten(3)
         v = self.v_spike(over_time(self.v_conv, x)).flatten(3)
-        y = linear_attention(q, k, v, num_heads=self.num_heads, scale=self.scale)
+        y = linear_attention(q, k, v, num_heads=self.num_heads, scale=self.scale, order=self.order)
         return over_time(self.proj_conv, self.attn_spike(y.unflatten(-1, size)))
 
 

@@ -7,7 +7,14 @@ from torch import Tensor, nn
 
 from ..config import LargeBackboneConfig, NeuronConfig
 from ..neuron.integer_lif import IntegerLIF
-from .blocks import ChannelMLP, Downsampling, NeuronFactory, linear_attention, over_time
+from .blocks import (
+    AttentionOrder,
+    ChannelMLP,
+    Downsampling,
+    NeuronFactory,
+    linear_attention,
+    over_time,
+)
 
 _ATTENTION_SCALE = 0.125
 _INITIAL_SCALE = 1e-6
@@ -69,6 +76,8 @@ class PairAttention(nn.Module):
     def __init__(self, channels: int, *, num_heads: int, neuron: NeuronFactory) -> None:
         super().__init__()
         self.num_heads = num_heads
+        self.scale = _ATTENTION_SCALE
+        self.order: AttentionOrder = "cheaper"
         self.head_lif = neuron()
         self.q_conv, self.k_conv, self.v_conv, self.proj_conv = (
             nn.Sequential(
@@ -84,7 +93,7 @@ class PairAttention(nn.Module):
         q = self.q_lif(over_time(self.q_conv, x))
         k = self.k_lif(over_time(self.k_conv, x))
         v = self.v_lif(over_time(self.v_conv, x))
-        y = linear_attention(q, k, v, num_heads=self.num_heads, scale=_ATTENTION_SCALE)
+        y = linear_attention(q, k, v, num_heads=self.num_heads, scale=self.scale, order=self.order)
         return over_time(self.proj_conv, self.attn_lif(y))
 
 

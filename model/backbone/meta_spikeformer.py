@@ -10,6 +10,7 @@ from ..config import BackboneConfig, NeuronConfig
 from ..neuron.integer_lif import IntegerLIF
 from ..neuron.lif import LIF
 from .blocks import (
+    AttentionOrder,
     ChannelMLP,
     ConvBlock,
     Downsampling,
@@ -44,6 +45,7 @@ class RepConvAttention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.scale = (channels // num_heads) ** -0.5 if scale is None else scale
+        self.order: AttentionOrder = "cheaper"
         self.head_spike = neuron()
         self.q_conv, self.k_conv, self.v_conv, self.proj_conv = (
             nn.Sequential(RepConv(channels, channels), nn.BatchNorm2d(channels)) for _ in range(4)
@@ -58,7 +60,7 @@ class RepConvAttention(nn.Module):
         q = self.q_spike(over_time(self.q_conv, x)).flatten(3)
         k = self.k_spike(over_time(self.k_conv, x)).flatten(3)
         v = self.v_spike(over_time(self.v_conv, x)).flatten(3)
-        y = linear_attention(q, k, v, num_heads=self.num_heads, scale=self.scale)
+        y = linear_attention(q, k, v, num_heads=self.num_heads, scale=self.scale, order=self.order)
         return over_time(self.proj_conv, self.attn_spike(y.unflatten(-1, size)))
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from ..backbone.blocks import NeuronFactory, linear_attention, over_time
+from ..backbone.blocks import AttentionOrder, NeuronFactory, linear_attention, over_time
 from ..config import Compat, NeuronConfig, QueryDecoderConfig
 from ..neuron.integer_lif import IntegerLIF
 
@@ -28,6 +28,7 @@ class SpikeAttention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.scale = width**-0.5
+        self.order: AttentionOrder = "cheaper"
         self.q_conv_spike, self.k_conv_spike, self.v_conv_spike = neuron(), neuron(), neuron()
         self.q_conv, self.k_conv, self.v_conv = (_projection(width) for _ in range(3))
         self.q_spike, self.k_spike, self.v_spike = neuron(), neuron(), neuron()
@@ -48,7 +49,7 @@ class SpikeAttention(nn.Module):
         q = self.q_spike(over_time(self.q_conv, self.q_conv_spike(query)))
         k = self.k_spike(over_time(self.k_conv, self.k_conv_spike(key)))
         v = self.v_spike(over_time(self.v_conv, self.v_conv_spike(value)))
-        y = linear_attention(q, k, v, num_heads=self.num_heads, scale=self.scale)
+        y = linear_attention(q, k, v, num_heads=self.num_heads, scale=self.scale, order=self.order)
         return over_time(self.out_conv, self.attn_spike(y))
 
 
