@@ -51,7 +51,32 @@ def fold(model: nn.Module, *, rep_conv: RepConvForm = "chain") -> nn.Module:
         for cls, fold_counts in _COUNTS.items():
             if isinstance(module, cls):
                 fold_counts(module)
+    for module in list(folded.modules()):
+        if isinstance(module, QueryHead):
+            _project_embeddings(module)
+        for cls, neurons in _OWNERS.items():
+            if isinstance(module, cls):
+                for name in neurons:
+                    _reuse_input(module, name)
     return folded.requires_grad_(False)
+
+
+class _ReusingLIF(IntegerLIF):
+    """A neuron that writes its counts over its input, which nobody else reads."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Counts of a sequence, (T, B, C, ...) to the same shape."""
+        return x.clamp_(0, self.levels).round_()
+
+
+def _reuse_input(module: nn.Module, name: str) -> None:
+    """Where a layer's fresh output is all that a neuron sees, save the memory for another."""
+    neuron = getattr(module, name)
+    if not isinstance(neuron, IntegerLIF):
+        return
+    kind = (neuron.dynamics, neuron.rounding, neuron.threshold, neuron.divisor)
+    if kind == ("stateless", "half_even", 1.0, 1.0):
+        setattr(module, name, _ReusingLIF(levels=neuron.levels, divisor=1.0))
 
 
 def _statistics(norm: nn.Module) -> tuple[Tensor, Tensor]:
@@ -277,6 +302,18 @@ def _fold_head(module: QueryHead) -> None:
     module.last_only = True
 
 
+def _project_embeddings(module: QueryHead) -> None:
+    """M (W s + b) = (m W) s + m b: E^2 multiply-accumulates a query instead of a pixel."""
+    mask_feature = module.pixel_decoder.mask_feature
+    width, inner = mask_feature.weight.shape[:2]
+    assert mask_feature.bias is not None
+    projection = nn.Linear(width, inner + 1, bias=False)
+    weight = mask_feature.weight[:, :, 0, 0].T
+    projection.weight = nn.Parameter(torch.cat((weight, mask_feature.bias[None])))
+    module.mask_projection = projection
+    module.pixel_decoder.mask_feature = nn.Identity()
+
+
 def _fold_classifier(module: Classifier) -> None:
     factor = _emit_counts(module.lif)
     if module.spiking_head:
@@ -292,6 +329,18 @@ _NORM_PAIRS: dict[type[nn.Module], list[tuple[str, str]]] = {
     blocks.ConvBlock: [("conv1", "bn1"), ("conv2", "bn2")],
     blocks.ChannelMLP: [("fc1_conv", "fc1_bn"), ("fc2_conv", "fc2_bn")],
     query_decoder.QueryMLP: [("fc1", "bn1"), ("fc2", "bn2")],
+}
+# Neurons that stand right behind a layer or product of their own module.
+_OWNERS: dict[type[nn.Module], tuple[str, ...]] = {
+    blocks.SeparableConv: ("spike2",),
+    blocks.SpikeSeparableConv: ("spike2", "spike3"),
+    blocks.ConvBlock: ("spike2",),
+    blocks.ChannelMLP: ("fc2_spike",),
+    meta_spikeformer.RepConvAttention: ("q_spike", "k_spike", "v_spike", "attn_spike"),
+    e_spikeformer.WideValueAttention: ("q_spike", "k_spike", "v_spike", "attn_spike"),
+    query_decoder.SpikeAttention: ("q_spike", "k_spike", "v_spike", "attn_spike"),
+    query_decoder.QueryMLP: ("fc2_spike",),
+    deformable_conv.SpikeDeformableConv: ("offset_spike", "mask_spike"),
 }
 _COUNTS: dict[type[nn.Module], Callable[[Any], None]] = {
     blocks.Downsampling: _readers(("encode_spike", ("encode_conv",))),

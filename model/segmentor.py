@@ -8,6 +8,7 @@ from .backbone.meta_spikeformer import MetaSpikeformer
 from .config import ModelConfig
 from .decoder.fpn import build_fpn
 from .decoder.mask_embedding import MaskEmbedding
+from .decoder.mask_product import mask_product
 from .decoder.pixel_decoder import PixelDecoder
 from .decoder.query_decoder import QueryDecoder
 from .decoder.sine_position import sine_position
@@ -101,6 +102,8 @@ class QueryHead(nn.Module):
         self.embedding = MaskEmbedding(sizes, config.neuron, num_classes=config.num_classes)
         self.last_only = False
         """Whether only the last layer's prediction is made (L = 1), as inference needs."""
+        self.mask_projection: nn.Linear | None = None
+        """In the folded form, the mask features' convolution moved to the queries' side."""
 
     def forward(self, features: list[Tensor]) -> MaskPrediction:
         """Features (T, B, C, h, w) at stride 2, 4, 8, 16 to predictions of every layer."""
@@ -119,7 +122,12 @@ class QueryHead(nn.Module):
             collected = collected[-1:]
         queries = torch.stack(collected, 1).transpose(-1, -2)
         class_logits, embeddings = self.embedding(queries)
-        mask_logits = torch.einsum("tlbqe,tbehw->lbqhw", embeddings, mask_features) / T
+        if self.mask_projection is None:
+            mask_logits = mask_product(embeddings, mask_features)
+        else:
+            projected = self.mask_projection(embeddings)
+            offset = projected[..., -1].mean(0)[..., None, None]
+            mask_logits = mask_product(projected[..., :-1], mask_features) + offset
         if pixel_logits is not None:
             pixel_logits = pixel_logits.mean(0)
         return MaskPrediction(class_logits, mask_logits, pixel_logits)

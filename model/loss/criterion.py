@@ -177,16 +177,17 @@ class SetCriterion(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Focal and dice loss of the matched masks only, (L,) each."""
         L = logits.shape[0]
-        chosen_logits, chosen_masks, layer_of = [], [], []
+        places, chosen_masks = [], []
         for b, layers in enumerate(pairs):
             for layer, (queries, chosen) in enumerate(layers):
-                chosen_logits.append(logits[layer, b, queries])
+                places += [(layer, b, query) for query in queries.tolist()]
                 chosen_masks.append(images[b].masks[chosen])
-                layer_of += [layer] * len(queries)
-        if not layer_of:
+        if not places:
             zero = logits.sum() * 0
             return zero.expand(L), zero.expand(L)
-        matched, masks = torch.cat(chosen_logits), torch.cat(chosen_masks)
+        index = torch.tensor(places, device=logits.device).unbind(1)
+        # One gather for all layers and images: its backward pass fills one tensor, not one each.
+        matched, masks = logits[index], torch.cat(chosen_masks)
         if shift is not None and self.config.mask_points is not None:
             matched, masks = at_points(matched, masks, self.config.mask_points, shift)
         else:
@@ -196,13 +197,12 @@ class SetCriterion(nn.Module):
                     matched[:, None], size=masks.shape[-2:], mode="bilinear", align_corners=False
                 )[:, 0]
             matched, masks = matched.flatten(1), masks.flatten(1)
-        index = torch.tensor(layer_of, device=logits.device)
         focal = focal_loss(matched, masks).sum(1)
         dice = dice_loss(matched, masks)
         empty = logits.new_zeros(L)
         return (
-            empty.index_add(0, index, focal) / (normalizer * masks.shape[1] + _EPS),
-            empty.index_add(0, index, dice) / (normalizer + _EPS),
+            empty.index_add(0, index[0], focal) / (normalizer * masks.shape[1] + _EPS),
+            empty.index_add(0, index[0], dice) / (normalizer + _EPS),
         )
 
     def _pixel(self, logits: Tensor, target: Tensor) -> Tensor:
