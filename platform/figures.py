@@ -87,7 +87,7 @@ def curves(series: Mapping[str, Sequence[tuple[int, float]]]) -> bytes:
         axes.set_xlabel("step", fontsize=8)
         axes.tick_params(labelsize=8)
         axes.grid(alpha=0.3)
-    return _rendered(figure)
+    return rendered(figure)
 
 
 def pareto(
@@ -121,7 +121,7 @@ def pareto(
     axes.grid(alpha=0.3)
     if points:
         axes.legend(fontsize=8)
-    return _rendered(figure)
+    return rendered(figure)
 
 
 def parallel_coordinates(
@@ -151,7 +151,7 @@ def parallel_coordinates(
     axes.set_xticks(range(len(names)), names, fontsize=8)
     axes.set_yticks([])
     axes.set_xlim(-0.1, len(names) - 0.6)
-    return _rendered(figure)
+    return rendered(figure)
 
 
 def _scaled(values: Sequence[float | str]) -> tuple[list[float], list[tuple[float, str]]]:
@@ -176,7 +176,8 @@ def _viridis(share: float) -> tuple[float, float, float, float]:
     return colormaps["viridis"](share)
 
 
-def _rendered(figure: Figure) -> bytes:
+def rendered(figure: Figure) -> bytes:
+    """PNG of a figure."""
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer)
     return buffer.getvalue()

@@ -2,11 +2,17 @@
 
 Tune is placement, restart and warm processes. The shapes here are the ones that held under kills:
 a class trainable with reused actors, failures as data, decisions told before STOP is returned, no
+pausing (a concurrency limit counts paused trials as running, and stands still for ever), no
 checkpoints of Tune's, nothing of Tune restored.
 """
 
-from collections.abc import Callable, Iterator
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Generator
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -14,53 +20,52 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from .study import Keeper
-from .trial import reports
-from .verdict import Proposal, TrialReport, Verdict
+from .engine import Orders, Work
+from .recipe import Resources
+from .trial import Given
+from .verdict import TrialReport
 
-Given = dict[str, Any]
+_SCRATCH = ".tune-"
+_SETTINGS = {
+    # Reports go to the keeper; a second copy as CSV, JSON and event files serves nobody.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # Tune's own state is never restored.
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    # Ctrl-C ends the sweep at once: nothing of Tune's has to be saved first.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+}
 
 
 class KeeperSearcher(Searcher):
     """Asks the keeper for trials; told nothing, since the scheduler decides.
 
     Args:
-        keeper: The keeper.
-        prepare: Makes a trial's work order from a proposal.
-        ended: Told of trials whose process was lost.
+        orders: The sweep's orders.
     """
 
-    def __init__(
-        self,
-        keeper: Keeper,
-        prepare: Callable[[Proposal], Given],
-        ended: Callable[[int, Verdict], None],
-    ) -> None:
+    def __init__(self, orders: Orders) -> None:
         super().__init__()
-        self._keeper = keeper
-        self._prepare = prepare
-        self._ended = ended
-        self.numbers: dict[str, int] = {}
+        self._orders = orders
+        self._numbers: dict[str, int] = {}
+        self.errors: dict[str, str] = {}
 
     def suggest(self, trial_id: str) -> Given | str | None:
         """The next trial's work order, or that none is left."""
-        proposal = self._keeper.next()
-        if proposal is None:
-            return Searcher.FINISHED if self._keeper.live == 0 else None
-        self.numbers[trial_id] = proposal.number
-        return self._prepare(proposal)
+        order = self._orders.next()
+        if order is None:
+            return Searcher.FINISHED if self._orders.keeper.live == 0 else None
+        number, given = order
+        self._numbers[trial_id] = number
+        return {"number": number, **given}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Catch what ended without a decision: a process that died too often."""
-        number = self.numbers.pop(trial_id, None)
-        if number is None:
-            return
-        reason = "killed: its process died" if error else "ended without a decision"
-        verdict = self._keeper.lost(number, reason)
-        if verdict is not None:
-            self._ended(number, verdict)
+        number = self._numbers.pop(trial_id, None)
+        if number is not None:
+            reason = self.errors.pop(trial_id, "killed: its process died")
+            self._orders.lost(number, reason if error else "ended without a decision")
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the study is the truth."""
@@ -73,32 +78,49 @@ class KeeperScheduler(FIFOScheduler):
     """Hands every report to the keeper and does what it decided.
 
     Args:
-        keeper: The keeper.
-        told: Told of every report and the decision on it.
+        orders: The sweep's orders.
+        searcher: Is told why a process was lost, before Tune tells it that one was.
     """
 
-    def __init__(self, keeper: Keeper, told: Callable[[int, TrialReport, Verdict], None]) -> None:
+    def __init__(self, orders: Orders, searcher: KeeperSearcher) -> None:
         super().__init__()
-        self._keeper = keeper
-        self._told = told
+        self._orders = orders
+        self._searcher = searcher
 
     def on_trial_result(
         self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]
     ) -> str:
         """Judge one report: CONTINUE, or STOP once the study knows the end."""
-        number = trial.config["number"]
-        report = TrialReport(**result["report"])
-        verdict = self._keeper.report(number, report)
-        self._told(number, report, verdict)
+        verdict = self._orders.report(trial.config["number"], TrialReport(**result["report"]))
         return TrialScheduler.CONTINUE if verdict.state is None else TrialScheduler.STOP
+
+    def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
+        """Note why a trial's process died for the last time."""
+        deaths = trial.run_metadata.num_failures
+        self._searcher.errors[trial.trial_id] = death_reason(str(trial.get_error() or ""), deaths)
+
+
+def death_reason(text: str, deaths: int) -> str:
+    """Why a process that Ray lost was lost, in one sentence.
+
+    Args:
+        text: Ray's error text.
+        deaths: How often the trial's process died.
+    """
+    times = "once" if deaths == 1 else f"{deaths} times"
+    if "OutOfMemoryError" in text or "OOM" in text:
+        return f"out of memory: its process was killed {times}"
+    return f"killed: its process died {times}"
 
 
 class TrialWork(tune.Trainable):
     """Works through one trial's reports, one a step; the process then serves the next trial."""
 
+    work: Work
+
     def setup(self, config: Given) -> None:
         """Take a work order."""
-        self._reports: Iterator[TrialReport] = reports(config)
+        self._reports: Generator[TrialReport, None, None] = type(self).work(config)
 
     def step(self) -> Given:
         """Train up to the next evaluation."""
@@ -113,12 +135,58 @@ class TrialWork(tune.Trainable):
 
     def cleanup(self) -> None:
         """Close the trial's files; its model goes with the generator."""
-        close = getattr(self._reports, "close", None)
-        if close is not None:
-            close()
+        self._reports.close()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: a trial keeps its own checkpoints."""
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Nothing: a trial finds its own checkpoints."""
+
+
+def run_on_tune(
+    orders: Orders,
+    *,
+    folder: Path,
+    resources: Resources,
+    workers: int,
+    at_once: int,
+    max_failures: int,
+) -> None:
+    """Run a sweep's trials on the cluster that Ray is connected to.
+
+    Args:
+        orders: The sweep's orders.
+        folder: The sweep's folder, for what Tune writes and nobody reads; every node sees it.
+        resources: What one worker takes.
+        workers: Workers of one trial; one works in the trial's process.
+        at_once: Trials at the same time; they must fit.
+        max_failures: Deaths of a trial's process that are survived.
+    """
+    for key, value in _SETTINGS.items():
+        os.environ.setdefault(key, value)
+    # With workers of its own a trial's process takes nothing itself: they could wait for ever for
+    # CPUs that trials hold.
+    own = {"cpu": resources.cpu, "gpu": resources.gpu} if workers == 1 else {"cpu": 0, "gpu": 0}
+    trainable = type("TrialWork", (TrialWork,), {"work": staticmethod(orders.work)})
+    searcher = KeeperSearcher(orders)
+    for leftover in folder.glob(f"{_SCRATCH}*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=_SCRATCH) as scratch:
+        tune.Tuner(
+            tune.with_resources(trainable, own),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                scheduler=KeeperScheduler(orders, searcher),
+                num_samples=-1,
+                max_concurrent_trials=at_once,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name=f"tune-{time.time_ns()}",
+                storage_path=scratch,
+                failure_config=tune.FailureConfig(max_failures=max_failures),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0),
+                verbose=0,
+            ),
+        ).fit()

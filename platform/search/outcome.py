@@ -3,22 +3,23 @@
 import csv
 import io
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import figures
+import optuna
+
 from ..config import dump
-from .pareto import front
-from .recipe import SweepPlan
+from .pictures import sweep_pictures
+from .plan import SweepPlan
+from .status import best_trial, devices_of_a_trial, front_trials, results_of
 from .study import Keeper
 from .tracked import SweepRecord
 from .verdict import TrialRecord
 
 
-def finish_sweep(
-    plan: SweepPlan, keeper: Keeper, folder: Path, record: SweepRecord
-) -> list[TrialRecord]:
+def finish_sweep(plan: SweepPlan, keeper: Keeper, folder: Path, record: SweepRecord) -> None:
     """Write results, figures and the best recipe; record them in the sweep's run.
 
     Args:
@@ -26,61 +27,90 @@ def finish_sweep(
         keeper: Its keeper, every trial ended.
         folder: The sweep's folder.
         record: The sweep's run.
-
-    Returns:
-        Trials that no other beats in every objective: finished, and within all constraints.
     """
     journal = record.journal
-    done = [r for r in keeper.records.values() if r.state == "COMPLETE" and not r.violations]
-    vectors = [
-        tuple(o.sign * v for o, v in zip(plan.recipe.objectives, r.values, strict=True))
-        for r in done
-    ]
-    best_of = [done[index] for index in front(vectors)]
-    rows = [_row(plan, item, item in best_of) for _, item in sorted(keeper.records.items())]
-    (folder / "results.json").write_text(json.dumps(rows, indent=1))
-    (folder / "results.csv").write_text(_csv(rows))
-    journal.text("results.json", json.dumps(rows, indent=1))
-    journal.text("results.csv", _csv(rows))
-    if not done:
-        return []
-    sign = plan.recipe.objectives[0].sign
-    best = min(done, key=lambda r: (sign * r.values[0], r.number))
-    experiment = plan.experiment(best.point)
-    (folder / "best.yaml").write_text(dump(experiment.config))
-    journal.text("best.yaml", dump(experiment.config))
-    journal.params({f"best.{key}": str(value) for key, value in best.point.items()})
-    names = [objective.metric for objective in plan.recipe.objectives]
-    journal.metrics(
-        len(rows),
-        {f"best/{n.replace('/', '_')}": v for n, v in zip(names, best.values, strict=True)},
-    )
-    (folder / "figures").mkdir(exist_ok=True)
-    for name, content in _pictures(plan, done, best_of, names).items():
-        (folder / "figures" / f"{name}.png").write_bytes(content)
-        journal.image(name, len(rows), content)
-    return best_of
-
-
-def _pictures(
-    plan: SweepPlan, done: list[TrialRecord], best_of: list[TrialRecord], names: list[str]
-) -> dict[str, bytes]:
-    keys = list(plan.recipe.space.dimensions)
-    lines = [[*(_shown(r.point.get(key, "-")) for key in keys), *r.values] for r in done]
-    titles = [*(key.rpartition(".")[2] for key in keys), *names]
-    pictures = {"parallel": figures.parallel_coordinates(titles, lines, colour_by=len(keys))}
-    if len(names) > 1:
-        pictures["front"] = figures.pareto(
-            [(r.values[1], r.values[0]) for r in done],
-            [(r.values[1], r.values[0]) for r in best_of],
-            (names[1], names[0]),
-            [f"trial {r.number}" for r in sorted(best_of, key=lambda r: r.values[1])],
+    best_of = front_trials(plan, keeper.records)
+    numbers = {item.number for item in best_of}
+    rows = [_row(plan, r, r.number in numbers) for _, r in sorted(keeper.records.items())]
+    front_rows = [_row(plan, item, True) for item in best_of]
+    shares = importances(plan, keeper)
+    files = {
+        "results.json": json.dumps(rows, indent=1),
+        "results.csv": _csv(rows),
+        "front.json": json.dumps(front_rows, indent=1),
+        "front.csv": _csv(front_rows),
+        "importance.json": json.dumps(shares, indent=1),
+    }
+    best = best_trial(plan, keeper.records)
+    if best is not None:
+        files["best.yaml"] = dump(plan.experiment(best.point).config)
+        journal.params({f"best.{key}": str(value) for key, value in best.point.items()})
+        names = [objective.metric for objective in plan.recipe.objectives]
+        journal.metrics(
+            len(rows),
+            {f"best/{n.replace('/', '_')}": v for n, v in zip(names, best.values, strict=True)},
         )
-    return pictures
+    for name, text in files.items():
+        _write(folder / name, text.encode())
+        journal.text(name, text)
+    for name, content in sweep_pictures(plan, keeper.records, shares).items():
+        (folder / "figures").mkdir(exist_ok=True)
+        _write(folder / "figures" / f"{name}.png", content)
+        journal.artifact(f"figures/{name}.png", folder / "figures" / f"{name}.png")
+    journal.tags({"mlflow.note.content": description(plan, rows, front_rows)})
 
 
-def _shown(value: Any) -> float | str:
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+def importances(plan: SweepPlan, keeper: Keeper) -> dict[str, dict[str, float]]:
+    """How much each parameter decides each objective, over trials at full budget.
+
+    Args:
+        plan: The sweep.
+        keeper: Its keeper.
+
+    Returns:
+        Objective -> dotted key -> share of 1; empty with fewer than 4 results, which say nothing.
+
+    Source: PED-ANOVA (Watanabe et al. 2023), as Optuna has it.
+    """
+    if len(results_of(keeper.records)) < 4:
+        return {}
+    return {
+        objective.metric: optuna.importance.get_param_importances(
+            keeper.study,
+            # The evaluator takes small for good where it is given a target.
+            target=lambda trial, axis=axis, sign=objective.sign: sign * trial.values[axis],
+        )
+        for axis, objective in enumerate(plan.recipe.objectives)
+    }
+
+
+def description(
+    plan: SweepPlan, rows: Sequence[Mapping[str, Any]], front: Sequence[Mapping[str, Any]]
+) -> str:
+    """Markdown for the top of the sweep's page: states, cost, the front as a table."""
+    states = [row["state"] for row in rows]
+    told = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
+    spent = sum(row["seconds"] for row in rows) * devices_of_a_trial(plan)
+    names = [objective.metric for objective in plan.recipe.objectives]
+    keys = ["trial", *plan.recipe.space.dimensions, *names]
+    lines = [
+        f"Sweep `{plan.recipe.name}` over `{plan.recipe.base}`: {told}; "
+        f"{spent:.0f} device-seconds. Its trials are the runs below.",
+        "",
+        f"Not beaten in {' and '.join(names)} together:",
+        "",
+        "| " + " | ".join(keys) + " |",
+        "|" + " --- |" * len(keys),
+        *("| " + " | ".join(_cell(row.get(key, "")) for key in keys) + " |" for row in front),
+        "",
+        "Train the best by the first objective again: artifact `best.yaml`, then "
+        "`spikeseg train best.yaml`.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
 def _row(plan: SweepPlan, item: TrialRecord, on_front: bool) -> dict[str, Any]:
@@ -93,15 +123,23 @@ def _row(plan: SweepPlan, item: TrialRecord, on_front: bool) -> dict[str, Any]:
         "front": on_front,
         "step": item.step,
         "reason": item.reason,
+        "violations": "; ".join(item.violations),
         "attempts": item.attempts,
         "seconds": round(item.seconds, 1),
     }
 
 
-def _csv(rows: Sequence[dict[str, Any]]) -> str:
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
     keys = list(dict.fromkeys(key for row in rows for key in row))
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, keys, restval="")
     writer.writeheader()
     writer.writerows(rows)
     return buffer.getvalue()
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all."""
+    writing = path.with_name(f".{path.name}.{os.getpid()}")
+    writing.write_bytes(data)
+    writing.replace(path)

@@ -188,7 +188,9 @@ class Space(BaseModel):
         Raises:
             ValueError: Names a dimension without a finite list of values.
         """
-        listed = {path: _listed(path, entry) for path, entry in self.dimensions.items()}
+        yield from self._combined({p: _listed(p, entry) for p, entry in self.dimensions.items()})
+
+    def _combined(self, listed: Mapping[str, Sequence[Any]]) -> Iterator[Point]:
         seen: set[str] = set()
         for combination in itertools.product(*listed.values()):
             point: Point = {}
@@ -209,6 +211,11 @@ class Space(BaseModel):
         for path, dimension in self.dimensions.items():
             for value in dimension.corners():
                 yield path, value, self._completed(self._required(path) | {path: value})
+
+    def corner_combinations(self) -> Iterator[Point]:
+        """Every combination of corners, conditions respected, in order; there may be many."""
+        corners = {path: entry.corners() for path, entry in self.dimensions.items()}
+        yield from self._combined(corners)
 
     def encode(self, point: Mapping[str, Any]) -> dict[str, Scalar]:
         """A point as Optuna stores it."""

@@ -4,10 +4,12 @@ What survives a crash is in the study: parameters, every evaluation (`at:<step>`
 (`rung:<step>`), and the decision that ends a trial (`verdict`), written before it is told.
 """
 
+import contextlib
 import hashlib
 import logging
 import math
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import optuna
@@ -15,7 +17,8 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from .recipe import Limit, Objective, Sampler, SweepPlan
+from .plan import SweepPlan
+from .recipe import Limit, Objective, Sampler
 from .space import Point, Space
 from .verdict import Proposal, State, TrialRecord, TrialReport, Verdict
 
@@ -66,6 +69,11 @@ class Keeper:
         return len(self._live)
 
     @property
+    def live_numbers(self) -> set[int]:
+        """Numbers of the trials that are running now."""
+        return set(self._live)
+
+    @property
     def finished(self) -> int:
         """Trials with an end, whatever it was."""
         return sum(r.state in ("COMPLETE", "PRUNED", "FAIL") for r in self.records.values())
@@ -96,6 +104,7 @@ class Keeper:
         if trial is None:
             record = self.records[number]
             return Verdict("FAIL", record.reason or "not running", record.step)
+        self._count_attempt(trial, report.attempt)
         if report.failure is not None:
             return self._end(trial, Verdict("FAIL", report.failure, self._last_step(number)))
         problem = self._problem(report.metrics)
@@ -105,7 +114,7 @@ class Keeper:
         for limit in self._limits:
             value = report.metrics[limit.metric]
             if report.step >= limit.after and not report.final and limit.excess(value) > 0:
-                reason = f"{limit} is broken by {value:.4g}"
+                reason = f"{limit.metric} is {value:.4g}, the limit is {limit}"
                 return self._end(trial, Verdict("PRUNED", reason, report.step))
         if report.final:
             return self._end(trial, Verdict("COMPLETE", "full budget", report.step))
@@ -143,13 +152,22 @@ class Keeper:
         record = self.records[trial.number]
         if report.step in record.history:
             return
-        record.history[report.step] = dict(report.metrics)
-        record.seconds += report.seconds
+        if len(self._objectives) == 1:
+            # Before the attribute: a replay after a crash in between fills both.
+            with _quiet():
+                trial.report(report.metrics[self._objectives[0].metric], report.step)
         trial.set_user_attr(
             f"at:{report.step}", {"metrics": report.metrics, "seconds": report.seconds}
         )
-        if len(self._objectives) == 1:
-            trial.report(report.metrics[self._objectives[0].metric], report.step)
+        record.history[report.step] = dict(report.metrics)
+        record.seconds += report.seconds
+
+    def _count_attempt(self, trial: Trial, attempt: int) -> None:
+        """Tune restarts a dead process without asking: the trial itself tells how often."""
+        record = self.records[trial.number]
+        if attempt > record.attempts:
+            trial.set_user_attr("attempts", attempt)
+            record.attempts = attempt
 
     def _problem(self, metrics: Mapping[str, float]) -> str | None:
         wanted = [item.metric for item in (*self._objectives, *self._limits, *self._constraints)]
@@ -174,7 +192,8 @@ class Keeper:
         if self._constraints and verdict.step in record.history and verdict.state != "FAIL":
             metrics = record.history[verdict.step]
             for limit in self._constraints:
-                trial.set_constraint(str(limit), limit.excess(metrics[limit.metric]))
+                with _quiet():
+                    trial.set_constraint(str(limit), limit.excess(metrics[limit.metric]))
             record.violations = _violations(self._constraints, metrics)
         trial.set_user_attr(
             "verdict",
@@ -197,7 +216,7 @@ class Keeper:
         self._live[trial.number] = trial
         return Proposal(trial.number, point, self.folder / "trials" / str(trial.number), attempt)
 
-    def _adopt(self, frozen: FrozenTrial) -> Proposal | None:
+    def _adopt(self, frozen: FrozenTrial) -> Proposal:
         """Go on with a trial that a crash left RUNNING: same number, parameters and folder."""
         # The only way to a live handle of a trial of an earlier process; a test pins it.
         trial = Trial(self.study, frozen._trial_id)
@@ -268,6 +287,14 @@ def _violations(limits: Sequence[Limit], metrics: Mapping[str, float]) -> tuple[
     return tuple(str(limit) for limit in limits if limit.excess(metrics[limit.metric]) > 0)
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Optuna's warnings: of values that a crash let us write twice, of new features."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def open_storage(storage: str) -> BaseStorage:
     """The study's storage: an RDB URL, or the path of a journal file.
 
@@ -290,13 +317,14 @@ def build_sampler(sampler: Sampler, number: int) -> optuna.samplers.BaseSampler:
     text = f"{sampler.seed}:{number}".encode()
     seed = int.from_bytes(hashlib.sha256(text).digest()[:4], "big")
     if sampler.name == "tpe":
-        return optuna.samplers.TPESampler(
-            seed=seed,
-            n_startup_trials=sampler.startup,
-            multivariate=True,
-            group=True,
-            constant_liar=True,
-        )
+        with _quiet():
+            return optuna.samplers.TPESampler(
+                seed=seed,
+                n_startup_trials=sampler.startup,
+                multivariate=True,
+                group=True,
+                constant_liar=True,
+            )
     if sampler.name == "nsga2":
         return optuna.samplers.NSGAIISampler(seed=seed, population_size=sampler.population)
     if sampler.name == "gp":

@@ -1,18 +1,25 @@
 """A sweep's own run in MLflow, and the thread that sends it and its trials' journals there."""
 
+import hashlib
 import json
 import logging
 import threading
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from ..journal import Journal, append_end
+from ..config import ConfigError
+from ..journal import Journal, Status, append_end, read_records
 from ..provenance import versions
-from .recipe import SweepPlan
+from ..train.checkpoint import RunFolder
+from ..train.worker import make_journal
+from .plan import SweepPlan
 from .study import Keeper
 from .verdict import TrialRecord
 
 _log = logging.getLogger(__name__)
 _POLL_SECONDS = 2.0
+_STATUS: dict[str, Status] = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 
 
 class SweepRecord:
@@ -52,6 +59,7 @@ class SweepRecord:
                 },
             },
         )
+        self._plan = plan
         self._folder = folder
         self._storage = storage
         self._experiment = plan.base.config.tracking.experiment
@@ -60,16 +68,54 @@ class SweepRecord:
         self._thread = threading.Thread(target=self._send, daemon=True, name="sweep-sender")
         self._thread.start()
 
+    def tags_of(self, number: int, point: Mapping[str, Any]) -> dict[str, str]:
+        """Tags of a trial's run; trials that differ in nothing but the seed share a group."""
+        same = {key: value for key, value in sorted(point.items()) if key != "seed"}
+        digest = hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()
+        return {
+            "run_name": f"{self._folder.name}-{number}",
+            "sweep": self._folder.name,
+            "trial": str(number),
+            "group": digest[:12],
+        }
+
     def trial_ended(self, item: TrialRecord) -> None:
-        """Record a trial's state and reason in its own journal."""
-        journal = self._folder / "trials" / str(item.number) / "journal"
-        if not journal.is_dir():
-            return
-        status = "FINISHED" if item.state == "COMPLETE" else "KILLED"
-        if item.state == "FAIL":
-            status = "FAILED"
+        """Record a trial's state and reason in its own journal, once.
+
+        A trial whose process died before it had a journal gets one here, so that MLflow shows as
+        many trials as the study.
+        """
+        folder = self._folder / "trials" / str(item.number)
         tags = {"state": item.state, "reason": item.reason, "attempts": str(item.attempts)}
-        append_end(journal, tags, status)
+        if not (folder / "journal" / "records.jsonl").is_file():
+            self._begin(folder, item)
+        elif _last_tags(folder / "journal") == tags:
+            return
+        append_end(folder / "journal", tags, _STATUS[item.state])
+
+    def _begin(self, folder: Path, item: TrialRecord) -> None:
+        """A journal of a trial that never ran."""
+        tags = self.tags_of(item.number, item.point)
+        try:
+            resolved = self._plan.experiment(item.point)
+            run = RunFolder(folder)
+            make_journal(resolved, run, 1, tags, parent=self.journal.id).close()
+        except ConfigError:
+            params = {key: str(value) for key, value in item.point.items()}
+            name = tags["run_name"]
+            Journal(
+                folder / "journal", run_name=name, tags=tags, params=params, parent=self.journal.id
+            ).close()
+
+    def reconcile(self, keeper: Keeper) -> None:
+        """Record the ends that a killed driver told the study and not the journals."""
+        for item in keeper.records.values():
+            if item.state in ("COMPLETE", "PRUNED", "FAIL"):
+                self.trial_ended(item)
+
+    def follow(self, done: int, values: Mapping[str, float]) -> None:
+        """Record numbers of the whole sweep after so many trials have ended."""
+        self.journal.metrics(done, values)
 
     def finish(self, keeper: Keeper) -> None:
         """Record how many trials ended in which state."""
@@ -79,9 +125,9 @@ class SweepRecord:
             {f"trials/{state.lower()}": states.count(state) for state in sorted(set(states))},
         )
 
-    def close(self) -> None:
+    def close(self, *, finished: bool) -> None:
         """Send what is left; what MLflow does not take now stays in the journals."""
-        self.journal.finish("FINISHED")
+        self.journal.finish("FINISHED" if finished else "KILLED")
         self._stop.set()
         self._thread.join(60)
         self.journal.close()
@@ -111,3 +157,10 @@ class SweepRecord:
             if last:
                 return
             self._stop.wait(_POLL_SECONDS)
+
+
+def _last_tags(journal: Path) -> dict[str, str] | None:
+    """The tags of an end that is the journal's last record; None where it does not end."""
+    records = list(read_records(journal))[-2:]
+    kinds = [record["kind"] for record in records]
+    return records[0]["values"] if kinds == ["tags", "status"] else None

@@ -2,23 +2,32 @@
 
 import json
 import os
-import tempfile
-import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from ...model.segmentor import build_segmentor
 from ..cluster import connected
 from ..config import ConfigError, dump
 from ..train.checkpoint import RunFolder
 from ..train.trainer import preflight
+from .capacity import trials_at_once
+from .engine import Orders, Work, run_here
+from .folder import SweepFolder
 from .outcome import finish_sweep
-from .recipe import SweepPlan, load_sweep
+from .plan import SweepPlan, load_sweep
+from .status import SweepStatus, Watcher, best_trial, front_trials, hypervolumes
 from .study import Keeper
 from .tracked import SweepRecord
+from .trial import reports
 from .verdict import Proposal, TrialRecord, TrialReport, Verdict
+
+
+class SweepUnfinishedError(RuntimeError):
+    """The engine ended before every trial had an end (exit code 1)."""
 
 
 @dataclass(frozen=True)
@@ -66,196 +75,181 @@ def sweep(
     resume: str | None = None,
     name: str | None = None,
     concurrency: int | None = None,
+    here: bool = False,
     progress: Callable[[str], None],
+    show: Callable[[SweepStatus], None] | None = None,
+    work: Work = reports,
 ) -> SweepOutcome:
     """Run or continue a sweep.
 
     Args:
         recipe: Name of a shipped sweep, or path of a YAML file.
-        overrides: Items `field=value` for the base experiment.
-        trials: Trials of the whole sweep; the recipe's number if not given.
-        storage: Folder of all runs.
+        overrides: Items `field=value` for the base experiment, `sweep.field=value` for the recipe.
+        trials: Trials of the whole sweep; the recipe's number if not given, and in a resumed sweep
+            the number that it has; a larger one extends it.
+        storage: Folder of all runs; every node must see it.
         resume: Name of a sweep to continue; the recipe and overrides must be the same.
         name: Name of a new sweep; made of recipe and time if not given.
         concurrency: Trials at once; as many as fit if not given.
+        here: Run one trial after the other in this process, without Ray.
         progress: Takes a line for a person.
+        show: Takes the state of the sweep after every report.
+        work: Turns a work order into reports; a training unless a test says otherwise.
 
     Raises:
-        ConfigError: Where the request is wrong; no trial was started.
-        ValueError: Where the concurrency cannot fit the cluster; names the sum.
+        ConfigError: Where the request is wrong, or the concurrency cannot fit the cluster; no trial
+            was started.
+        SweepUnfinishedError: Where trials are left that had no end.
     """
     plan = load_sweep(recipe, overrides)
-    if plan.recipe.workers_per_trial > 1:
-        raise ConfigError("workers_per_trial: more than 1 is not supported yet; trials train alone")
+    if here and plan.recipe.workers_per_trial > 1:
+        raise ConfigError("workers_per_trial: more than 1 needs Ray, which is not used here")
     storage = storage.absolute()
     preflight(plan.base, storage)
-    folder = _sweep_folder(plan, storage, resume, name)
-    wanted = trials or plan.recipe.trials
-    keeper = Keeper(
-        plan,
-        folder,
-        storage=os.environ.get("SPIKESEG_STUDY", f"sqlite:///{folder / 'study.db'}"),
-        trials=wanted,
-    )
-    record = SweepRecord(plan, folder, storage, trials=keeper.trials)
-    try:
-        if keeper.finished < keeper.trials:
-            _run(plan, keeper, record, concurrency, progress)
-        record.finish(keeper)
-        front = finish_sweep(plan, keeper, folder, record)
-    finally:
-        record.close()
-    best = _best(plan, keeper)
-    return SweepOutcome(
-        name=folder.name,
-        folder=folder,
-        best=None if best is None else _result(plan, keeper, best),
-        front=[_result(plan, keeper, item) for item in front],
-        counts=dict(Counter(item.state for item in keeper.records.values())),
-    )
-
-
-def _sweep_folder(plan: SweepPlan, storage: Path, resume: str | None, name: str | None) -> Path:
-    digest = json.dumps([plan.recipe.model_dump(mode="json"), dump(plan.base.config)])
-    if resume is None:
-        stamp = time.strftime("%Y%m%d-%H%M%S")
-        folder = storage / (name or f"sweep-{plan.recipe.name}-{stamp}")
-        if (folder / "plan.json").exists():
-            raise ConfigError(f"{folder}: there is a sweep of this name; continue it with --resume")
-        (folder / "trials").mkdir(parents=True, exist_ok=True)
-        (folder / "plan.json").write_text(digest)
-        return folder
-    folder = storage / resume
-    if not (folder / "plan.json").is_file():
-        known = sorted(entry.parent.name for entry in storage.glob("*/plan.json"))
-        raise ConfigError(
-            f"--resume {resume}: no such sweep in {storage}; there are: "
-            f"{', '.join(known) or 'none'}"
+    check_models(plan)
+    with SweepFolder.open(plan, storage, resume=resume, name=name, trials=trials) as folder:
+        keeper = Keeper(
+            plan,
+            folder.path,
+            storage=os.environ.get("SPIKESEG_STUDY", f"sqlite:///{folder.path / 'study.db'}"),
+            trials=folder.trials,
         )
-    if (folder / "plan.json").read_text() != digest:
-        raise ConfigError(
-            f"--resume {resume}: recipe or overrides differ from those it was started with"
+        record = SweepRecord(plan, folder.path, storage, trials=keeper.trials)
+        finished = False
+        try:
+            record.reconcile(keeper)
+            if keeper.finished < keeper.trials:
+                orders = _orders(plan, keeper, record, progress, show, work)
+                if here:
+                    run_here(orders)
+                else:
+                    _run_on_ray(plan, orders, concurrency, progress)
+            finished = keeper.finished >= keeper.trials
+            record.finish(keeper)
+            finish_sweep(plan, keeper, folder.path, record)
+        finally:
+            record.close(finished=finished)
+    if not finished:
+        raise SweepUnfinishedError(
+            f"{keeper.folder.name}: {keeper.finished} of {keeper.trials} trials have ended; "
+            f"continue with --resume {keeper.folder.name}"
         )
-    return folder
+    return _outcome(plan, keeper)
 
 
-def _run(
-    plan: SweepPlan,
-    keeper: Keeper,
-    record: SweepRecord,
-    concurrency: int | None,
-    progress: Callable[[str], None],
+def check_models(plan: SweepPlan) -> None:
+    """Build, without memory, the model of every choice and both ends of every range.
+
+    Raises:
+        ConfigError: Names key and value, and what the model says.
+    """
+    seen = set()
+    for key, value, point in plan.recipe.space.corner_points():
+        config = plan.experiment(point).config.model
+        if config in seen:
+            continue
+        seen.add(config)
+        try:
+            with torch.device("meta"):
+                build_segmentor(config)
+        except ValueError as error:
+            raise ConfigError(f"space: {key}: got {value!r}: {error}") from error
+
+
+def _run_on_ray(
+    plan: SweepPlan, orders: Orders, concurrency: int | None, progress: Callable[[str], None]
 ) -> None:
-    resources = plan.recipe.resources
-    at_once = concurrency or plan.recipe.concurrency
-    with connected(cpus=(at_once or 1) * resources.cpu), tempfile.TemporaryDirectory() as scratch:
+    recipe = plan.recipe
+    with connected(cpus=recipe.resources.cpu * recipe.workers_per_trial):
         # Not before `connected`: Ray reads its authentication mode when it is first imported.
         import ray
-        from ray import tune
 
-        from .faces import KeeperScheduler, KeeperSearcher, TrialWork
+        from .faces import run_on_tune
 
-        offered = ray.cluster_resources()
-        fits = int(offered.get("CPU", 0) // resources.cpu) if resources.cpu else keeper.trials
-        if resources.gpu:
-            fits = min(fits, int(offered.get("GPU", 0) // resources.gpu))
-        if fits < (at_once or 1):
-            raise ConfigError(
-                f"{at_once or 1} trials at once need {(at_once or 1) * resources.cpu:g} CPUs and "
-                f"{(at_once or 1) * resources.gpu:g} GPUs, the cluster has "
-                f"{offered.get('CPU', 0):g} and {offered.get('GPU', 0):g}"
-            )
-        at_once = min(at_once or fits, fits, keeper.trials)
+        keeper = orders.keeper
+        at_once = trials_at_once(
+            recipe.resources,
+            workers=recipe.workers_per_trial,
+            wanted=concurrency or recipe.concurrency,
+            nodes=[node["Resources"] for node in ray.nodes() if node["Alive"]],
+        )
+        at_once = min(at_once, keeper.trials)
         progress(
             f"{keeper.folder.name}: {keeper.trials} trials, {at_once} at once, "
             f"{keeper.finished} done before"
         )
-        started = time.monotonic()
-        done_before = keeper.finished
-
-        def told(number: int, report: TrialReport, verdict: Verdict) -> None:
-            item = keeper.records[number]
-            if verdict.state is not None:
-                record.trial_ended(item)
-            if report.replayed:
-                return
-            progress(_line(plan, keeper, item, report, verdict, started, done_before))
-
-        def lost(number: int, verdict: Verdict) -> None:
-            record.trial_ended(keeper.records[number])
-            progress(f"trial {number}: FAIL at step {verdict.step}: {verdict.reason}")
-
-        def prepare(proposal: Proposal) -> dict[str, Any]:
-            resolved = plan.experiment(proposal.point)
-            run = RunFolder(proposal.folder)
-            run.write("config.yaml", dump(resolved.config))
-            run.write("origins.json", json.dumps(resolved.origins, indent=1))
-            return {
-                "number": proposal.number,
-                "config": dump(resolved.config),
-                "origins": resolved.origins,
-                "folder": str(proposal.folder),
-                "parent": record.journal.id,
-                "tags": {
-                    "run_name": f"{keeper.folder.name}-{proposal.number}",
-                    "sweep": keeper.folder.name,
-                    "trial": str(proposal.number),
-                    "attempt": str(proposal.attempt),
-                },
-            }
-
-        tune.Tuner(
-            tune.with_resources(TrialWork, {"cpu": resources.cpu, "gpu": resources.gpu}),
-            tune_config=tune.TuneConfig(
-                search_alg=KeeperSearcher(keeper, prepare, lost),
-                scheduler=KeeperScheduler(keeper, told),
-                num_samples=-1,
-                max_concurrent_trials=at_once,
-                reuse_actors=True,
-            ),
-            run_config=tune.RunConfig(
-                name=f"tune-{time.time_ns()}",
-                storage_path=scratch,
-                failure_config=tune.FailureConfig(max_failures=plan.recipe.max_failures),
-                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0),
-                verbose=0,
-            ),
-        ).fit()
+        run_on_tune(
+            orders,
+            folder=keeper.folder,
+            resources=recipe.resources,
+            workers=recipe.workers_per_trial,
+            at_once=at_once,
+            max_failures=recipe.max_failures,
+        )
 
 
-def _line(
+def _orders(
     plan: SweepPlan,
     keeper: Keeper,
-    item: TrialRecord,
-    report: TrialReport,
-    verdict: Verdict,
-    started: float,
-    done_before: int,
-) -> str:
-    """One line of progress: what was measured, what was decided, how far the sweep is."""
-    values = "  ".join(
-        f"{objective.metric} {report.metrics[objective.metric]:.4g}"
-        for objective in plan.recipe.objectives
-        if objective.metric in report.metrics
-    )
-    done = keeper.finished
-    ended = "" if verdict.state is None else f"  {verdict.state} ({verdict.reason})"
-    left = ""
-    if done > done_before:
-        rate = (time.monotonic() - started) / (done - done_before)
-        left = f", ETA {rate * (keeper.trials - done):.0f} s"
-    point = ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in item.point.items())
-    return (
-        f"trial {item.number} step {report.step}: {values}{ended}  [{point}]  "
-        f"{done}/{keeper.trials} done{left}"
-    )
+    record: SweepRecord,
+    progress: Callable[[str], None],
+    show: Callable[[SweepStatus], None] | None,
+    work: Work,
+) -> Orders:
+    watcher = Watcher(plan, keeper)
+    resources = plan.recipe.resources
+
+    def prepare(proposal: Proposal) -> dict[str, Any]:
+        resolved = plan.experiment(proposal.point)
+        run = RunFolder(proposal.folder)
+        run.write("config.yaml", dump(resolved.config))
+        run.write("origins.json", json.dumps(resolved.origins, indent=1))
+        return {
+            "config": dump(resolved.config),
+            "origins": resolved.origins,
+            "folder": str(proposal.folder),
+            "parent": record.journal.id,
+            "tags": record.tags_of(proposal.number, proposal.point),
+            "workers": plan.recipe.workers_per_trial,
+            "resources": {"CPU": resources.cpu, "GPU": resources.gpu},
+            "max_failures": plan.recipe.max_failures,
+        }
+
+    def told(number: int, report: TrialReport, verdict: Verdict) -> None:
+        if verdict.state is not None:
+            record.trial_ended(keeper.records[number])
+            _follow(plan, keeper, record)
+        if verdict.state is not None or not report.replayed:
+            progress(watcher.line(number, report, verdict))
+        if show is not None:
+            show(watcher.status())
+
+    return Orders(keeper, prepare, told, work)
 
 
-def _best(plan: SweepPlan, keeper: Keeper) -> TrialRecord | None:
-    """The best finished trial by the first objective that keeps every constraint."""
-    sign = plan.recipe.objectives[0].sign
-    done = [r for r in keeper.records.values() if r.state == "COMPLETE" and not r.violations]
-    return min(done, key=lambda r: (sign * r.values[0], r.number), default=None)
+def _follow(plan: SweepPlan, keeper: Keeper, record: SweepRecord) -> None:
+    """Best value and hypervolume over trials, in the sweep's own run."""
+    best = best_trial(plan, keeper.records)
+    if best is None:
+        return
+    values = {"sweep/best": best.values[0]}
+    fixed = all(objective.reference is not None for objective in plan.recipe.objectives)
+    volume = hypervolumes(plan, keeper.records) if fixed else None
+    if volume is not None:
+        values["sweep/hypervolume"] = volume[1][-1]
+    record.follow(keeper.finished, values)
+
+
+def _outcome(plan: SweepPlan, keeper: Keeper) -> SweepOutcome:
+    best = best_trial(plan, keeper.records)
+    states = [item.state for item in keeper.records.values()]
+    return SweepOutcome(
+        name=keeper.folder.name,
+        folder=keeper.folder,
+        best=None if best is None else _result(plan, keeper, best),
+        front=[_result(plan, keeper, item) for item in front_trials(plan, keeper.records)],
+        counts={state: states.count(state) for state in sorted(set(states))},
+    )
 
 
 def _result(plan: SweepPlan, keeper: Keeper, item: TrialRecord) -> TrialResult:

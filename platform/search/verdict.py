@@ -17,6 +17,7 @@ class TrialReport:
         final: Whether this is the evaluation at full budget.
         replayed: Read back from a checkpoint after a restart.
         seconds: Time since the report before; 0 for replayed ones.
+        attempt: How often the trial's folder was claimed by a process, from 1; 0 if it was not.
         failure: Why the trial cannot go on; then the rest counts nothing.
     """
 
@@ -25,6 +26,7 @@ class TrialReport:
     final: bool = False
     replayed: bool = False
     seconds: float = 0.0
+    attempt: int = 0
     failure: str | None = None
 
 
@@ -69,10 +71,10 @@ class TrialRecord:
         state: WAITING, RUNNING, COMPLETE, PRUNED or FAIL.
         point: Dotted key -> value.
         history: Training step -> metrics.
-        seconds: Time spent on it, as reported.
+        seconds: Time spent on it, as reported; work that a kill undid is not in it.
         reason: Why it ended.
         step: Training step of its end.
-        attempts: Starts.
+        attempts: Starts, the first included.
         violations: Constraints that its result breaks.
         values: Objective values, for COMPLETE trials.
     """

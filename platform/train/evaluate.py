@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ...datasets.reader import PackedDataset
 from ...model.accounting.energy import EnergyReport, estimate_energy
+from ...model.accounting.firing import FiringRow
 from ...model.metrics.segmentation import (
     SegmentationScores,
     confusion_counts,
@@ -83,6 +84,24 @@ def score_metrics(split: str, scores: SegmentationScores) -> dict[str, float]:
         f"{split}/mIoU": scores.miou,
         f"{split}/mAcc": scores.macc,
         f"{split}/aAcc": scores.aacc,
+    }
+
+
+def health_metrics(layers: Sequence[FiringRow]) -> dict[str, float]:
+    """What the neuron layers' health comes to; every number is in [0, 1].
+
+    Args:
+        layers: Firing of each neuron layer.
+
+    Returns:
+        `snn/dead_layers`, the share of layers that never fired; `snn/dead_fraction` and
+        `snn/saturated_fraction`, the share of neuron values that were 0, or D, in the layer where
+        this share is largest.
+    """
+    return {
+        "snn/dead_layers": sum(row.rate == 0 for row in layers) / max(1, len(layers)),
+        "snn/dead_fraction": max((row.dead for row in layers), default=0.0),
+        "snn/saturated_fraction": max((row.saturated for row in layers), default=0.0),
     }
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from ...model.accounting.firing import FiringMonitor
 from ...model.initialize import calibrate_attention
 from ...model.loss.criterion import build_criterion
 from ...model.metrics.segmentation import segmentation_scores
@@ -23,7 +24,7 @@ from ..config import ConfigError, config_digest, dump
 from ..experiment import ExperimentConfig
 from ..ingest import MicroBatch, TrainingRows
 from .checkpoint import Evaluation, RunFolder
-from .evaluate import class_table, count_split, measure_energy, score_metrics
+from .evaluate import class_table, count_split, health_metrics, measure_energy, score_metrics
 from .optimizer import (
     build_optimizer,
     learning_rate_factor,
@@ -250,13 +251,15 @@ class Training:
     def _evaluate(self, train_metrics: dict[str, float]) -> Evaluation:
         """Score val, measure energy, keep a checkpoint, tell the recorder."""
         metrics, counts = self.score("val")
-        report = measure_energy(
-            self.model,
-            self.dataset,
-            data=self.config.data,
-            images=self.config.trainer.energy_images,
-            device=self.device,
-        )
+        with FiringMonitor(self.model) as monitor:
+            report = measure_energy(
+                self.model,
+                self.dataset,
+                data=self.config.data,
+                images=self.config.trainer.energy_images,
+                device=self.device,
+            )
+        metrics.update(health_metrics(monitor.rows()))
         rates = [row.rate for row in report.rows if row.spiking_input]
         metrics["energy/mJ"] = report.total_mj
         metrics["snn/firing_rate"] = sum(rates) / max(1, len(rates))

@@ -1,0 +1,77 @@
+"""What runs a sweep's trials: the orders that every engine follows, and the plainest engine."""
+
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..yaml_source import ConfigError
+from .study import Keeper
+from .trial import Given
+from .verdict import Proposal, TrialReport, Verdict
+
+Work = Callable[[Given], Generator[TrialReport, None, None]]
+
+
+class Told(Protocol):
+    """Hears of every report and of the decision on it."""
+
+    def __call__(self, number: int, report: TrialReport, verdict: Verdict) -> None:
+        """Take one in."""
+        ...
+
+
+@dataclass(frozen=True)
+class Orders:
+    """How an engine gets trials and whom it tells.
+
+    Attributes:
+        keeper: Proposes, judges and writes the study.
+        prepare: Makes a work order of a proposal; raises `ConfigError` where the model refuses.
+        told: Hears of every report and decision, also of processes that were lost.
+        work: Turns a work order into reports; a training, unless a test says otherwise.
+    """
+
+    keeper: Keeper
+    prepare: Callable[[Proposal], Given]
+    told: Told
+    work: Work
+
+    def next(self) -> tuple[int, Given] | None:
+        """Number and work order of the next trial; None when none is left.
+
+        A combination that the model refuses fails as a trial, and the next one is taken.
+        """
+        while (proposal := self.keeper.next()) is not None:
+            try:
+                return proposal.number, self.prepare(proposal)
+            except ConfigError as error:
+                self.report(proposal.number, TrialReport(failure=f"refused: {error}"))
+        return None
+
+    def report(self, number: int, report: TrialReport) -> Verdict:
+        """Hand a report to the keeper, and its decision on."""
+        verdict = self.keeper.report(number, report)
+        self.told(number, report, verdict)
+        return verdict
+
+    def lost(self, number: int, reason: str) -> None:
+        """Say that a trial's process is gone for good; nothing where it had ended before."""
+        verdict = self.keeper.lost(number, reason)
+        if verdict is not None:
+            self.told(number, TrialReport(step=verdict.step, failure=reason), verdict)
+
+
+def run_here(orders: Orders) -> None:
+    """Run one trial after the other in this process, without Ray.
+
+    Args:
+        orders: The sweep's orders.
+    """
+    while (order := orders.next()) is not None:
+        number, given = order
+        with closing(orders.work(given)) as reports:
+            for report in reports:
+                if orders.report(number, report).state is not None:
+                    break
+        orders.lost(number, "ended before its full budget")

@@ -1,0 +1,118 @@
+"""A sweep's folder: what it was started with, and the lock that one driver holds."""
+
+import fcntl
+import json
+import os
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from ..config import ConfigError, dump
+from .plan import SweepPlan
+
+_PLAN = "plan.json"
+_LOCK = "driver.lock"
+
+
+@dataclass(frozen=True)
+class SweepFolder:
+    """A sweep's folder, held by this driver until it is left.
+
+    Attributes:
+        path: The folder; `plan.json`, `study.db`, `trials/<number>`, results.
+        trials: Trials of the whole sweep.
+    """
+
+    path: Path
+    trials: int
+    _lock: IO[str]
+
+    @classmethod
+    def open(
+        cls,
+        plan: SweepPlan,
+        storage: Path,
+        *,
+        resume: str | None,
+        name: str | None,
+        trials: int | None,
+    ) -> Self:
+        """Make a new sweep's folder, or find that of one to continue.
+
+        Args:
+            plan: The sweep.
+            storage: Folder of all runs.
+            resume: Name of a sweep to continue.
+            name: Name of a new sweep; made of recipe and time if not given.
+            trials: Trials of the whole sweep, where not the plan's, or those of the sweep so far.
+
+        Raises:
+            ConfigError: Where the name is taken, is unknown, belongs to another recipe, or another
+                driver is at work on it.
+        """
+        started = {
+            "recipe": plan.recipe.model_dump(mode="json"),
+            "base": dump(plan.base.config),
+            "trials": trials or plan.trials,
+        }
+        if resume is None:
+            stamp = time.strftime("%Y%m%d-%H%M%S")
+            path = storage / (name or f"sweep-{plan.recipe.name}-{stamp}")
+            if (path / _PLAN).exists():
+                raise ConfigError(
+                    f"{path}: there is a sweep of this name; continue it with --resume"
+                )
+        else:
+            path = storage / resume
+            started = _continued(path, started, storage, resume, trials)
+        (path / "trials").mkdir(parents=True, exist_ok=True)
+        lock = _locked(path)
+        writing = path / f".{_PLAN}.{os.getpid()}"
+        writing.write_text(json.dumps(started, indent=1))
+        writing.replace(path / _PLAN)
+        return cls(path, started["trials"], lock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._lock.close()
+
+
+def _continued(path: Path, now: dict, storage: Path, resume: str, trials: int | None) -> dict:
+    if not (path / _PLAN).is_file():
+        known = sorted(entry.parent.name for entry in storage.glob(f"*/{_PLAN}"))
+        raise ConfigError(
+            f"--resume {resume}: no such sweep in {storage}; there are: "
+            f"{', '.join(known) or 'none'}"
+        )
+    before = json.loads((path / _PLAN).read_text())
+    for part, word in (("recipe", "recipe"), ("base", "base experiment or overrides")):
+        if before[part] != now[part]:
+            raise ConfigError(f"--resume {resume}: its {word} differs from the one it began with")
+    return {**now, "trials": trials or before["trials"]}
+
+
+def _locked(path: Path) -> IO[str]:
+    """The lock of a sweep; the system lets it go with the process, however that ends."""
+    lock = (path / _LOCK).open("a+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.seek(0)
+        holder = lock.read().strip()
+        lock.close()
+        raise ConfigError(f"{path}: another driver is at work on this sweep ({holder})") from error
+    lock.seek(0)
+    lock.truncate()
+    lock.write(f"host {socket.gethostname()}, process {os.getpid()}\n")
+    lock.flush()
+    return lock

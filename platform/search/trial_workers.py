@@ -1,0 +1,125 @@
+"""A trial on several Ray Train workers: the trial's process starts them and reads their reports."""
+
+import json
+import time
+import uuid
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ..train.checkpoint import Evaluation
+from .trial import Evaluations, Given, failure_reason, train_trial
+
+_POLL_SECONDS = 0.2
+
+
+class WorkersFailedError(RuntimeError):
+    """The workers gave up for good; the message is the trial's reason."""
+
+
+def follow_workers(given: Given) -> Evaluations:
+    """Start the workers in an actor of their own, hand on what they report, end them with it.
+
+    The actor is what can be killed: with it go Ray Train's controller and the workers, whose
+    folder the next attempt claims anyway. Workers train on while a report is judged.
+
+    Args:
+        given: The work order, as `trial.reports` takes it.
+
+    Yields:
+        Evaluation, whether it is the last one, and how often the folder was claimed.
+
+    Raises:
+        WorkersFailedError: Where a worker met an error that another attempt would meet again.
+    """
+    import ray
+
+    log = Path(given["folder"]) / f"reports-{uuid.uuid4().hex}.jsonl"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.touch()
+    # Zero CPUs and no group of the trial's: the workers alone take resources.
+    fit = (
+        ray.remote(_Fit)
+        .options(num_cpus=0, scheduling_strategy="DEFAULT")
+        .remote({**given, "log": str(log)})
+    )
+    running = fit.run.remote()
+    try:
+        with log.open() as lines:
+            while True:
+                ended, _ = ray.wait([running], timeout=_POLL_SECONDS)
+                for line in lines:
+                    yield _read(line)
+                if ended:
+                    ray.get(running)
+                    return
+    finally:
+        ray.kill(fit)
+        log.unlink(missing_ok=True)
+
+
+def _read(line: str) -> tuple[Evaluation, bool, int]:
+    told = json.loads(line)
+    if "failure" in told:
+        raise WorkersFailedError(told["failure"])
+    return Evaluation(**told["evaluation"]), told["final"], told["attempt"]
+
+
+class _Fit:
+    """Runs Ray Train for one trial; an actor, so that killing it ends everything."""
+
+    def __init__(self, given: Given) -> None:
+        self._given = given
+
+    def run(self) -> None:
+        """Train to the end."""
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchConfig, TorchTrainer
+
+        given = self._given
+        on_gpu = given["resources"]["GPU"] > 0
+        TorchTrainer(
+            _work,
+            train_loop_config=given,
+            torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
+            scaling_config=ScalingConfig(
+                num_workers=given["workers"],
+                use_gpu=on_gpu,
+                resources_per_worker={k: v for k, v in given["resources"].items() if v},
+            ),
+            run_config=RunConfig(
+                name=f"ray-{time.time_ns()}",
+                storage_path=str(Path(given["folder"]) / "ray"),
+                failure_config=FailureConfig(max_failures=given["max_failures"]),
+            ),
+        ).fit()
+
+
+def _work(given: dict[str, Any]) -> None:
+    """One worker: rank 0 writes a line per evaluation, any worker the line of its failure."""
+    import torch
+
+    from ..train.failure import Decision, decide
+    from ..train.reduction import ProcessGroup
+
+    group = ProcessGroup()
+    log = Path(given["log"])
+    try:
+        for evaluation, final, attempt in train_trial(given, group):
+            if group.rank == 0:
+                told = {"evaluation": asdict(evaluation), "final": final, "attempt": attempt}
+                _append(log, told)
+    except Exception as error:
+        if '"failure"' in log.read_text():
+            # Another worker gave up for good and left the group: there is nothing to retry.
+            return
+        if decide(error) is Decision.RETRY:
+            raise
+        _append(log, {"failure": failure_reason(error)})
+        # Workers that wait for this one get an error at once instead of waiting for ever.
+        torch.distributed.destroy_process_group()
+
+
+def _append(log: Path, told: dict[str, Any]) -> None:
+    with log.open("a") as file:
+        file.write(json.dumps(told) + "\n")

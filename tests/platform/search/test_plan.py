@@ -1,0 +1,208 @@
+"""A sweep that cannot work is refused before any trial, with place, value and rule."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from spikeseg.model.config import ModelConfig
+from spikeseg.platform.config import ConfigError
+from spikeseg.platform.search import tuner
+from spikeseg.platform.search.plan import SweepPlan, load_sweep, sweep_names
+
+BASE: dict[str, Any] = {
+    "name": "mine",
+    "base": "shapes_tiny",
+    "trials": 4,
+    "objectives": [{"metric": "val/mIoU", "direction": "maximize"}],
+    "sampler": {"name": "random", "seed": 1},
+    "space": {"model.neuron.levels": {"choices": [1, 2]}},
+}
+
+
+def load(folder: Path, *overrides: str, **changes: Any) -> SweepPlan:
+    path = folder / "mine.yaml"
+    path.write_text(yaml.safe_dump(BASE | changes, sort_keys=False))
+    return load_sweep(str(path), overrides)
+
+
+def refusal(folder: Path, *overrides: str, **changes: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(folder, *overrides, **changes)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", sweep_names())
+def test_every_shipped_sweep_is_valid(name: str) -> None:
+    plan = load_sweep(name)
+    assert plan.recipe.name == name
+    assert plan.trials >= 1
+
+
+def test_a_field_that_does_not_exist_is_named_with_its_line_and_the_nearest(
+    tmp_path: Path,
+) -> None:
+    text = refusal(tmp_path, space={"model.neuron.level": {"choices": [1, 2]}})
+    assert "mine.yaml:" in text
+    assert "model.neuron.level: no such field, did you mean 'levels'?" in text
+
+
+def test_a_choice_that_the_model_refuses_is_named_with_its_own_line(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    changes = BASE | {"space": {"model.neuron.levels": {"choices": [1, 0]}}}
+    path.write_text(yaml.safe_dump(changes, sort_keys=False, default_flow_style=False))
+    line = path.read_text().splitlines().index("    - 0") + 1
+    with pytest.raises(ConfigError) as caught:
+        load_sweep(str(path))
+    assert f"mine.yaml:{line}: " in str(caught.value)
+    assert "levels must be at least 1, got 0" in str(caught.value)
+
+
+def test_the_end_of_a_range_that_the_model_refuses_is_found(tmp_path: Path) -> None:
+    text = refusal(tmp_path, space={"model.neuron.decay": {"low": 0.5, "high": 1.5}})
+    assert "decay must be in [0, 1], got 1.5" in text
+
+
+def test_values_that_only_together_are_refused_are_found(tmp_path: Path) -> None:
+    text = refusal(
+        tmp_path,
+        space={
+            "model.neuron.normalization": {"choices": ["levels", "constant"]},
+            "model.neuron.normalization_constant": {"choices": [None, 8.0]},
+        },
+    )
+    assert "normalization_constant is given exactly when normalization is 'constant'" in text
+
+
+def test_a_conditional_constant_is_accepted(tmp_path: Path) -> None:
+    plan = load(
+        tmp_path,
+        space={
+            "model.neuron.normalization": {"choices": ["levels", "constant"]},
+            "model.neuron.normalization_constant": {
+                "choices": [8.0],
+                "when": {"model.neuron.normalization": "constant"},
+            },
+        },
+    )
+    point = {"model.neuron.normalization": "constant", "model.neuron.normalization_constant": 8.0}
+    assert plan.experiment(point).config.model.neuron.normalization_constant == 8.0
+
+
+def test_a_model_that_cannot_be_built_is_refused_with_key_and_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(config: ModelConfig) -> None:
+        if config.query.width == 64:
+            raise ValueError("no such width")
+
+    monkeypatch.setattr(tuner, "build_segmentor", build)
+    plan = load(tmp_path, space={"model.query.width": {"choices": [32, 64]}})
+    with pytest.raises(ConfigError, match=r"space: model\.query\.width: got 64: no such width"):
+        tuner.check_models(plan)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"trial": 3}, "trial: no such field, did you mean 'trials'?"),
+        ({"sampler": {"name": "tpe", "sede": 1}}, "sampler.sede: no such field, did you mean 'se"),
+        ({"sampler": {"name": "tpa", "seed": 1}}, "sampler.name: got 'tpa'"),
+        ({"sampler": {"name": "tpe"}}, "sampler.seed: required, and not given"),
+        ({"trials": 0}, "trials: got 0"),
+        ({"base": "shapes_tinny"}, "base: recipe 'shapes_tinny' is neither"),
+        (
+            {"objectives": [{"metric": "val/mIuO", "direction": "maximize"}]},
+            "objectives.0.metric: got 'val/mIuO', did you mean 'val/mIoU'?",
+        ),
+        (
+            {"constraints": [{"metric": "energy", "at_most": 1}]},
+            "constraints.0.metric: got 'energy'",
+        ),
+        (
+            {"constraints": [{"metric": "energy/mJ"}]},
+            "give exactly one of at_most and at_least",
+        ),
+        (
+            {"pruner": {"limits": [{"metric": "snn/dead", "at_most": 1}]}},
+            "pruner.limits.0.metric: got 'snn/dead', did you mean 'snn/dead_",
+        ),
+        (
+            {"pruner": {"rule": "halving", "rungs": [150]}},
+            "pruner.rungs: got 150: must be a multiple of trainer.evaluate_every (100)",
+        ),
+        ({"sampler": {"name": "listed", "seed": 1}}, "'listed' needs points in first"),
+        (
+            {
+                "sampler": {"name": "grid", "seed": 1},
+                "space": {"optimizer.lr": {"low": 0.1, "high": 1.0}},
+            },
+            "space: optimizer.lr: a grid needs choices or a step",
+        ),
+        (
+            {"first": [{"model.neuron.levels": 3}]},
+            "first: model.neuron.levels: got 3: must be one of [1, 2]",
+        ),
+        (
+            {"first": [{"model.neuron.level": 1}]},
+            "not in the space, did you mean 'model.neuron.levels'?",
+        ),
+        ({"resources": {"cpu": 0}}, "cpu and gpu must not both be 0"),
+        ({"workers_per_trial": 5}, "workers must not exceed micro_batches"),
+        ({"space": {"trainer.workers": {"choices": [0, 1]}}}, "workers_per_trial decides this"),
+        ({"overrides": ["trainer.max_steps"]}, "is not of the form field=value"),
+        ({"overrides": ["trainer.max_step=3"]}, "trainer.max_step: no such field"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_with_key_and_rule(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    text = refusal(tmp_path, **changes)
+    assert message in text
+    assert "mine.yaml" in text
+
+
+def test_two_objectives_refuse_a_rule_for_one(tmp_path: Path) -> None:
+    objectives = [
+        {"metric": "val/mIoU", "direction": "maximize"},
+        {"metric": "energy/mJ", "direction": "minimize"},
+    ]
+    text = refusal(tmp_path, objectives=objectives, pruner={"rule": "median"})
+    assert "pruner.rule 'median' needs one objective, got 2" in text
+
+
+def test_the_command_line_cannot_fix_what_the_sweep_varies(tmp_path: Path) -> None:
+    text = refusal(tmp_path, "model.neuron.levels=4")
+    assert text == "command line: model.neuron.levels: the sweep varies this field itself"
+
+
+def test_the_command_line_wins_over_the_recipes_overrides(tmp_path: Path) -> None:
+    plan = load(tmp_path, "trainer.max_steps=200", overrides=["trainer.max_steps=400"])
+    assert plan.base.config.trainer.max_steps == 200
+    assert plan.rungs == (100,)
+
+
+def test_the_command_line_can_change_the_recipe_itself(tmp_path: Path) -> None:
+    plan = load(tmp_path, "sweep.sampler.name=grid", "sweep.concurrency=1")
+    assert plan.points == ({"model.neuron.levels": 1}, {"model.neuron.levels": 2})
+    assert plan.recipe.concurrency == 1
+    assert "command line: concurrency: got 0" in refusal(tmp_path, "sweep.concurrency=0")
+
+
+def test_a_grid_without_a_number_of_trials_runs_all_its_points(tmp_path: Path) -> None:
+    plan = load(tmp_path, trials=None, sampler={"name": "grid", "seed": 0})
+    assert plan.trials == 2
+    assert "trials must be given for sampler.name 'tpe'" in refusal(
+        tmp_path, trials=None, sampler={"name": "tpe", "seed": 0}
+    )
+
+
+def test_a_trial_trains_in_its_own_process_whatever_the_base_says(tmp_path: Path) -> None:
+    assert load(tmp_path).base.config.trainer.workers == 0
+    assert load(tmp_path, workers_per_trial=2).base.config.trainer.workers == 2
+
+
+def test_an_unknown_sweep_gets_the_nearest_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="did you mean 'demo'"):
+        load_sweep("dem0")

@@ -1,0 +1,131 @@
+"""Spaces: typed dimensions, conditions, grids, corners."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+import pytest
+from pydantic import ValidationError
+
+from spikeseg.platform.search.space import Choices, Floats, Integers, Space
+
+
+def space(**dimensions: Any) -> Space:
+    return Space.model_validate({"dimensions": dimensions})
+
+
+def drawn(of: Space, fixed: Mapping[str, Any]) -> dict[str, Any]:
+    return of.draw(optuna.trial.FixedTrial(dict(fixed)))
+
+
+def test_whole_numbers_make_integers_and_others_floats() -> None:
+    kinds = space(
+        a={"low": 1, "high": 4},
+        b={"low": 1.0, "high": 4},
+        c={"choices": [1, 2]},
+        d={"low": 1, "high": 4, "kind": "float"},
+        e={"low": 1, "high": 4, "step": 0.5},
+    ).dimensions
+    assert isinstance(kinds["a"], Integers)
+    assert isinstance(kinds["b"], Floats)
+    assert isinstance(kinds["c"], Choices)
+    assert isinstance(kinds["d"], Floats)
+    assert isinstance(kinds["e"], Floats)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"low": 4, "high": 1}, "low must not exceed high, got 4 and 1"),
+        ({"low": 0.0, "high": 1.0, "log": True}, "low must be positive where log is true"),
+        ({"low": 1, "high": 8, "log": True, "step": 2}, "step and log exclude each other"),
+        ({"choices": []}, "at least 1 item"),
+        ({"low": 1}, "required"),
+        ({"choices": [1], "high": 3}, "Extra inputs"),
+    ],
+)
+def test_a_dimension_that_makes_no_sense_is_refused(entry: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        space(a=entry)
+
+
+def test_a_dimension_is_left_out_where_its_condition_fails() -> None:
+    both = space(
+        decay={"low": 0.0, "high": 1.0, "when": {"dynamics": "temporal"}},
+        dynamics={"choices": ["stateless", "temporal"]},
+    )
+    assert list(both.dimensions) == ["dynamics", "decay"], "a condition's dimension comes first"
+    assert drawn(both, {"dynamics": "stateless", "decay": 0.5}) == {"dynamics": "stateless"}
+    assert drawn(both, {"dynamics": "temporal", "decay": 0.5}) == {
+        "dynamics": "temporal",
+        "decay": 0.5,
+    }
+
+
+def test_conditions_that_form_a_circle_are_refused() -> None:
+    with pytest.raises(ValidationError, match="conditions form a circle: a -> b -> a"):
+        space(a={"choices": [1], "when": {"b": 1}}, b={"choices": [1], "when": {"a": 1}})
+
+
+def test_a_condition_on_nothing_is_refused() -> None:
+    with pytest.raises(ValidationError, match="when names 'b', which is not in the space"):
+        space(a={"choices": [1], "when": {"b": 1}})
+
+
+def test_a_grid_has_every_combination_once_and_respects_conditions() -> None:
+    grid = space(
+        kind={"choices": ["levels", "constant"]},
+        constant={"choices": [4.0, 8.0], "when": {"kind": "constant"}},
+        steps={"low": 1, "high": 5, "step": 2},
+    ).grid()
+    assert list(grid) == [
+        {"kind": "levels", "steps": 1},
+        {"kind": "levels", "steps": 3},
+        {"kind": "levels", "steps": 5},
+        {"kind": "constant", "constant": 4.0, "steps": 1},
+        {"kind": "constant", "constant": 4.0, "steps": 3},
+        {"kind": "constant", "constant": 4.0, "steps": 5},
+        {"kind": "constant", "constant": 8.0, "steps": 1},
+        {"kind": "constant", "constant": 8.0, "steps": 3},
+        {"kind": "constant", "constant": 8.0, "steps": 5},
+    ]
+
+
+def test_a_grid_over_stepped_floats_includes_the_end() -> None:
+    assert [p["a"] for p in space(a={"low": 0.0, "high": 0.3, "step": 0.1}).grid()] == (
+        pytest.approx([0.0, 0.1, 0.2, 0.3])
+    )
+
+
+def test_a_grid_over_any_number_is_refused() -> None:
+    with pytest.raises(ValueError, match="a: a grid needs choices or a step"):
+        list(space(a={"low": 0.0, "high": 1.0}).grid())
+
+
+def test_corner_points_make_conditions_true() -> None:
+    corners = space(
+        kind={"choices": ["levels", "constant"]},
+        constant={"low": 4.0, "high": 8.0, "when": {"kind": "constant"}},
+    ).corner_points()
+    assert list(corners) == [
+        ("kind", "levels", {"kind": "levels"}),
+        ("kind", "constant", {"kind": "constant", "constant": 4.0}),
+        ("constant", 4.0, {"kind": "constant", "constant": 4.0}),
+        ("constant", 8.0, {"kind": "constant", "constant": 8.0}),
+    ]
+
+
+def test_lists_as_choices_come_back_from_optuna_as_lists() -> None:
+    widths = space(dims={"choices": [[16, 32], [32, 64]]})
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    trial = study.ask()
+    point = widths.draw(trial)
+    assert point["dims"] in ([16, 32], [32, 64])
+    assert widths.decode(study.trials[0].params) == point
+    assert widths.encode(point) == study.trials[0].params
+
+
+def test_drawing_twice_from_one_trial_gives_the_same_point() -> None:
+    numbers = space(a={"low": 0.0, "high": 1.0}, b={"low": 1, "high": 100, "log": True})
+    trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=3)).ask()
+    assert numbers.draw(trial) == numbers.draw(trial)
