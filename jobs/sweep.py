@@ -1,6 +1,10 @@
 """`spikeseg sweep`: search a space of experiments for several objectives."""
 
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -14,6 +18,7 @@ from .options import overrides_argument, plain_logging, progress_printer, storag
 @click.option("--trials", type=click.IntRange(1), help="Trials in all; the recipe's if not given.")
 @click.option("--resume", metavar="NAME", help="Continue a sweep of this name.")
 @click.option("--concurrency", type=click.IntRange(1), help="Trials at a time.")
+@click.option("--here", is_flag=True, help="One trial after the other in this process, no Ray.")
 @storage_option
 def command(
     recipe: str,
@@ -21,21 +26,29 @@ def command(
     trials: int | None,
     resume: str | None,
     concurrency: int | None,
+    here: bool,
     storage: Path,
 ) -> None:
-    """Run the sweep RECIPE (a shipped name or a YAML file)."""
+    """Run the sweep RECIPE (a shipped name or a YAML file).
+
+    Values of every trial's experiment are given as FIELD=VALUE, those of the recipe itself as
+    sweep.FIELD=VALUE.
+    """
     from ..platform.search.tuner import sweep
 
     plain_logging()
-    outcome = sweep(
-        recipe,
-        overrides,
-        trials=trials,
-        storage=storage,
-        resume=resume,
-        concurrency=concurrency,
-        progress=progress_printer(),
-    )
+    with _table() as show:
+        outcome = sweep(
+            recipe,
+            overrides,
+            trials=trials,
+            storage=storage,
+            resume=resume,
+            concurrency=concurrency,
+            here=here,
+            progress=progress_printer(),
+            show=show,
+        )
     states = ", ".join(f"{count} {state}" for state, count in outcome.counts.items())
     print(f"\n{outcome.name}: {states}")
     if outcome.best is not None:
@@ -44,9 +57,52 @@ def command(
             print(f"  {key} = {value}")
         for key, value in outcome.best.values.items():
             print(f"  {key}: {value:.5g}")
+        print(f"train it: spikeseg train {outcome.folder / 'best.yaml'} --storage {storage}")
     print(f"results:  {outcome.folder}")
     print(f"continue: spikeseg sweep {recipe} --resume {outcome.name} --storage {storage}")
     print(f"compare:  spikeseg ui --storage {storage}")
+
+
+@contextlib.contextmanager
+def _table() -> Iterator[Callable[[Any], None] | None]:
+    """A live table below the lines of progress; None where the output is not a terminal."""
+    if not sys.stdout.isatty():
+        yield None
+        return
+    from rich.live import Live
+
+    with Live(auto_refresh=False, transient=True) as live:
+        yield lambda status: live.update(status_table(status), refresh=True)
+
+
+def status_table(status: Any) -> Any:
+    """The state of a sweep as a table: running trials, counts, best and front, cost, time left.
+
+    Args:
+        status: The sweep's state (`SweepStatus`).
+
+    Returns:
+        A table for rich.
+    """
+    from rich.table import Table
+
+    from ..platform.search.status import clock, summary
+
+    table = Table(title=f"{status.name}: {summary(status)}", title_justify="left")
+    for column in ("trial", "step", *status.objectives, "point"):
+        table.add_column(column, no_wrap=column != "point")
+    marked = [("running", item) for item in status.running]
+    marked += [("best", status.best)] if status.best is not None else []
+    marked += [("front", item) for item in status.front if item is not status.best]
+    for word, item in marked:
+        step = max(item.history, default=0)
+        metrics = item.history.get(step, {})
+        values = [f"{metrics[n]:.4g}" if n in metrics else "" for n in status.objectives]
+        point = ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in item.point.items())
+        table.add_row(f"{item.number} {word}", f"{step}/{status.steps}", *values, point)
+    left = "?" if status.eta_seconds is None else clock(status.eta_seconds)
+    table.caption = f"{status.device_seconds:.0f} device-seconds spent, ETA {left}"
+    return table
 
 
 if __name__ == "__main__":

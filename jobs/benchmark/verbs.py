@@ -8,6 +8,8 @@ _VERBS: dict[str, str] = {
     "data": "benchmark.data",
     "model": "benchmark.model",
     "neuron": "benchmark.neuron",
+    "sweep": "benchmark.sweep",
+}
 }
 
 

@@ -6,6 +6,8 @@ pausing (a concurrency limit counts paused trials as running, and stands still f
 checkpoints of Tune's, nothing of Tune restored.
 """
 
+import json
+import logging
 import os
 import shutil
 import tempfile
@@ -33,6 +35,8 @@ _SETTINGS = {
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
     # Ctrl-C ends the sweep at once: nothing of Tune's has to be saved first.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # The newer output prints over our own lines, however quiet it is told to be.
+    "RAY_AIR_NEW_OUTPUT": "0",
 }
 
 
@@ -91,7 +95,8 @@ class KeeperScheduler(FIFOScheduler):
         self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]
     ) -> str:
         """Judge one report: CONTINUE, or STOP once the study knows the end."""
-        verdict = self._orders.report(trial.config["number"], TrialReport(**result["report"]))
+        report = TrialReport(**json.loads(result["report"]))
+        verdict = self._orders.report(trial.config["number"], report)
         return TrialScheduler.CONTINUE if verdict.state is None else TrialScheduler.STOP
 
     def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
@@ -125,7 +130,8 @@ class TrialWork(tune.Trainable):
     def step(self) -> Given:
         """Train up to the next evaluation."""
         report = next(self._reports, TrialReport(failure="ended before its full budget"))
-        return {"report": asdict(report)}
+        # As text: Tune would flatten a mapping into keys of its own.
+        return {"report": json.dumps(asdict(report))}
 
     def reset_config(self, new_config: Given) -> bool:
         """Drop everything of the last trial and take the next one's order."""
@@ -170,6 +176,8 @@ def run_on_tune(
     own = {"cpu": resources.cpu, "gpu": resources.gpu} if workers == 1 else {"cpu": 0, "gpu": 0}
     trainable = type("TrialWork", (TrialWork,), {"work": staticmethod(orders.work)})
     searcher = KeeperSearcher(orders)
+    # A process that died is told as the trial's reason; Tune would add pages of traceback.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     for leftover in folder.glob(f"{_SCRATCH}*"):
         shutil.rmtree(leftover, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=_SCRATCH) as scratch:

@@ -97,12 +97,18 @@ def check_plan(
     Raises:
         ConfigError: Names file and line, key, value and rule.
     """
+    given = {item.partition("=")[0] for item in overrides}
+    if "trainer.workers" in given:
+        raise ConfigError(
+            "command line: trainer.workers: a sweep's trials have workers_per_trial instead; give "
+            "sweep.workers_per_trial=N"
+        )
     try:
-        base = load_experiment(recipe.base, overrides)
+        # Until the recipe's own overrides are in, no number of workers is sure to fit.
+        base = load_experiment(recipe.base, [*overrides, "trainer.workers=0"])
     except ConfigError as error:
         at = lines.get("base", source)
         raise error if overrides else ConfigError(f"{at}: base: {error}") from error
-    given = {item.partition("=")[0] for item in overrides}
     for index, item in enumerate(recipe.overrides):
         key, separator, text = item.partition("=")
         at = lines.get(f"overrides.{index}", source)

@@ -206,3 +206,13 @@ def test_a_trial_trains_in_its_own_process_whatever_the_base_says(tmp_path: Path
 def test_an_unknown_sweep_gets_the_nearest_name(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="did you mean 'demo'"):
         load_sweep("dem0")
+
+
+def test_workers_on_the_command_line_are_refused_with_what_to_give_instead(tmp_path: Path) -> None:
+    assert "sweep.workers_per_trial=N" in refusal(tmp_path, "trainer.workers=2")
+
+
+def test_a_base_with_more_workers_than_the_sweep_has_micro_batches_is_no_obstacle(
+    tmp_path: Path,
+) -> None:
+    assert load(tmp_path, "trainer.micro_batches=1").base.config.trainer.workers == 0

@@ -1,0 +1,194 @@
+"""What a sweep costs beside its trainings: against a plain loop over the same ones, and empty."""
+
+import itertools
+import json
+import multiprocessing
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+
+from ..config import Resolved, dump, load_resolved
+from .plan import METRICS, SweepPlan, load_sweep
+from .space import Point
+from .status import SweepStatus
+from .study import build_sampler
+from .trial import Given
+from .tuner import sweep
+from .verdict import TrialReport
+
+
+@dataclass(frozen=True)
+class Round:
+    """One measurement of both sides, over the same trainings.
+
+    Attributes:
+        loop_seconds: A plain loop in fresh processes, from the first import to the last step.
+        sweep_seconds: The sweep, from the first line to the results, Ray's start included.
+        first_seconds: Of these, until the first trial had ended.
+        trials: Trainings on each side.
+    """
+
+    loop_seconds: float
+    sweep_seconds: float
+    first_seconds: float
+    trials: int
+
+    @property
+    def ratio(self) -> float:
+        """The sweep's trials per hour over the loop's."""
+        return self.loop_seconds / self.sweep_seconds
+
+
+def compare_with_loop(
+    recipe: str,
+    overrides: Sequence[str],
+    *,
+    storage: Path,
+    trials: int,
+    concurrency: int,
+    rounds: int,
+    progress: Callable[[str], None],
+) -> list[Round]:
+    """Run the same trainings as a sweep and as a plain loop, in turns.
+
+    Args:
+        recipe: The sweep whose space and base are used; its points are drawn once, at random.
+        overrides: Items `field=value` for the base experiment.
+        storage: Folder that takes all runs.
+        trials: Trainings on each side of a round.
+        concurrency: Trainings at once on both sides.
+        rounds: Measurements; the side that begins changes each time.
+        progress: Takes a line for a person.
+
+    Raises:
+        ConfigError: As `load_sweep`.
+        RuntimeError: Where a training of the plain loop failed.
+    """
+    plan = load_sweep(recipe, overrides)
+    points = random_points(plan, trials)
+    listed = storage / "listed.yaml"
+    storage.mkdir(parents=True, exist_ok=True)
+    listed.write_text(json.dumps(_listed(plan, points)))
+    measured = []
+    for number in range(rounds):
+        folder = storage / f"round-{number}-{time.time_ns()}"
+        seconds: dict[str, float] = {}
+        first = 0.0
+        for side in ("loop", "sweep") if number % 2 == 0 else ("sweep", "loop"):
+            started = time.monotonic()
+            if side == "loop":
+                _plain_loop(plan, points, folder / "loop", concurrency)
+            else:
+                ends = _timed_sweep(str(listed), overrides, folder, concurrency)
+                first = ends[0] - started
+            seconds[side] = time.monotonic() - started
+            progress(f"round {number + 1}: {side} {seconds[side]:.1f} s for {trials} trials")
+        measured.append(Round(seconds["loop"], seconds["sweep"], first, trials))
+    return measured
+
+
+def seconds_per_empty_trial(recipe: str, overrides: Sequence[str], *, storage: Path) -> list[float]:
+    """Seconds between the ends of trials that do nothing, one at a time, from the second on.
+
+    Args:
+        recipe: The sweep whose space is drawn from; all its trials are run.
+        overrides: Items `field=value` for the base experiment.
+        storage: Folder that takes the sweep.
+    """
+    ends = _timed_sweep(recipe, overrides, storage, 1, empty=True)
+    return [after - before for before, after in itertools.pairwise(ends)]
+
+
+def random_points(plan: SweepPlan, count: int) -> list[Point]:
+    """Points of a space, drawn without regard to results; the same for the same seed."""
+    sampler = plan.recipe.sampler.model_copy(update={"name": "random"})
+    study = optuna.create_study()
+    points = []
+    for number in range(count):
+        study.sampler = build_sampler(sampler, number)
+        points.append(plan.recipe.space.draw(study.ask()))
+    return points
+
+
+def _listed(plan: SweepPlan, points: Sequence[Point]) -> dict:
+    content = plan.recipe.model_dump(mode="json")
+    return {
+        **content,
+        "space": content["space"]["dimensions"],
+        "trials": None,
+        "sampler": {"name": "listed", "seed": 0},
+        "pruner": {"rule": "none"},
+        "first": list(points),
+    }
+
+
+def _timed_sweep(
+    recipe: str, overrides: Sequence[str], storage: Path, concurrency: int, empty: bool = False
+) -> list[float]:
+    """Run a sweep; returns when each trial ended."""
+    ends: list[float] = []
+
+    def show(status: SweepStatus) -> None:
+        ends.extend([time.monotonic()] * (status.done - len(ends)))
+
+    given = {"work": nothing} if empty else {}
+    sweep(
+        recipe,
+        overrides,
+        trials=None,
+        storage=storage,
+        concurrency=concurrency,
+        progress=lambda line: None,
+        show=show,
+        **given,
+    )
+    return ends
+
+
+def nothing(given: Given) -> Generator[TrialReport, None, None]:
+    """A trial that ends at once with zeros."""
+    steps = load_resolved(given["config"]).config.trainer.max_steps
+    yield TrialReport(steps, dict.fromkeys(METRICS, 0.0), final=True)
+
+
+def _plain_loop(plan: SweepPlan, points: Sequence[Point], folder: Path, concurrency: int) -> None:
+    """The trainings in as many fresh processes as there are at once, each a plain loop."""
+    context = multiprocessing.get_context("spawn")
+    configs = [dump(plan.experiment(point).config) for point in points]
+    folders = [str(folder / str(number)) for number in range(len(points))]
+    processes = [
+        context.Process(
+            target=train_in_a_row,
+            args=(configs[slot::concurrency], folders[slot::concurrency]),
+        )
+        for slot in range(concurrency)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    if any(process.exitcode for process in processes):
+        raise RuntimeError(f"{folder}: a training of the plain loop failed")
+
+
+def train_in_a_row(configs: Sequence[str], folders: Sequence[str]) -> None:
+    """Train one experiment after the other: no search, no tracker, no Ray.
+
+    Args:
+        configs: Experiments as YAML.
+        folders: One for each.
+    """
+    from ..train.checkpoint import RunFolder
+    from ..train.loop import Training
+    from ..train.reduction import OneWorker
+
+    for config, folder in zip(configs, folders, strict=True):
+        resolved = Resolved(load_resolved(config).config, {})
+        run = RunFolder(Path(folder))
+        run.claim()
+        training = Training(resolved.config, run, group=OneWorker(), recorder=None, progress=None)
+        for _ in training.evaluations():
+            pass

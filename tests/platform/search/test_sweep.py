@@ -1,0 +1,225 @@
+"""A whole sweep in this process: study, MLflow and result table agree, whatever interrupted it."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from mlflow import MlflowClient
+from toy_sweep import Killed, check_sweep, listed, toy_plan
+from toy_trials import NAN, RAISES, toy
+
+from spikeseg.datasets.pack import pack
+from spikeseg.datasets.shapes import Shapes, ShapesOptions
+from spikeseg.platform.config import ConfigError, load_experiment
+from spikeseg.platform.search.plan import METRICS
+from spikeseg.platform.search.status import SweepStatus
+from spikeseg.platform.search.trial import reports
+from spikeseg.platform.search.tuner import SweepOutcome, sweep
+from spikeseg.platform.tracking import tracking_uri
+
+TINY = (
+    "trainer.max_steps=2",
+    "trainer.evaluate_every=1",
+    "trainer.micro_batch_size=2",
+    "trainer.micro_batches=2",
+    "data.transform.crop=[32, 32]",
+    "trainer.energy_images=1",
+    "tracking.images=0",
+)
+
+
+def silent(line: str) -> None:
+    """Tell nobody."""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A packed data set of a few generated images."""
+    folder = tmp_path_factory.mktemp("data") / "shapes"
+    options = ShapesOptions(size=(32, 32), train=8, val=3, test=3, seed=1)
+    pack("shapes", Shapes(options), Path(), folder, progress=lambda done, total: None)
+    return folder
+
+
+def run_toys(
+    data: Path, storage: Path, progress: Callable[[str], None] = silent, **given: Any
+) -> SweepOutcome:
+    """A sweep of toy trials in this process, named `toy`."""
+    return sweep(
+        str(storage / "toy.yaml"),
+        [f"data.path={data}"],
+        trials=None,
+        storage=storage,
+        here=True,
+        progress=progress,
+        work=toy,
+        **given,
+    )
+
+
+def children(storage: Path) -> list[Any]:
+    """MLflow's runs of the sweep's trials, by trial number."""
+    client = MlflowClient(tracking_uri(storage))
+    experiment = client.get_experiment_by_name("shapes")
+    assert experiment is not None
+    runs = list(client.search_runs([experiment.experiment_id], max_results=1000))
+    parents = [run for run in runs if "trial" not in run.data.tags]
+    assert len(parents) == 1, "one sweep, one parent"
+    trials = [run for run in runs if "trial" in run.data.tags]
+    for run in trials:
+        assert run.data.tags["mlflow.parentRunId"] == parents[0].info.run_id
+    return sorted(trials, key=lambda run: int(run.data.tags["trial"]))
+
+
+def agree(storage: Path, plan: Any) -> None:
+    """Study, MLflow and result table, one to one."""
+    folder = storage / "toy"
+    study = optuna.load_study(study_name="toy", storage=f"sqlite:///{folder / 'study.db'}")
+    check_sweep(plan, folder, study)
+    table = list(csv.DictReader((folder / "results.csv").open()))
+    runs = children(storage)
+    assert len(study.trials) == len(table) == len(runs)
+    ended = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
+    for trial, row, run in zip(study.trials, table, runs, strict=True):
+        verdict = trial.user_attrs["verdict"]
+        assert int(row["trial"]) == int(run.data.tags["trial"]) == trial.number
+        assert row["state"] == run.data.tags["state"] == trial.state.name
+        assert row["reason"] == run.data.tags["reason"] == verdict["reason"]
+        assert int(row["step"]) == verdict["step"]
+        assert run.info.status == ended[trial.state.name]
+        for key, value in trial.params.items():
+            assert row[key] == run.data.params[key] == str(value)
+        if trial.state.name == "COMPLETE":
+            for name, value in zip(("val/mIoU", "energy/mJ"), trial.values, strict=False):
+                assert float(row[name]) == run.data.metrics[name] == value
+
+
+def test_an_interrupted_sweep_ends_with_study_mlflow_and_table_in_agreement(
+    tmp_path: Path, data: Path
+) -> None:
+    changes = listed(4, NAN, 1, RAISES, 8, pruner={"rule": "non_dominated", "minimum": 2})
+    plan = toy_plan(tmp_path, **changes)
+    told = 0
+
+    def killing(line: str) -> None:
+        nonlocal told
+        told += 1
+        if told in (3, 8):
+            raise Killed
+
+    with pytest.raises(Killed):
+        run_toys(data, tmp_path, killing, name="toy")
+    with pytest.raises(Killed):
+        run_toys(data, tmp_path, killing, resume="toy")
+    seen: list[SweepStatus] = []
+    outcome = run_toys(data, tmp_path, killing, resume="toy", show=seen.append)
+    agree(tmp_path, plan)
+    assert outcome.counts["FAIL"] == 2
+    assert seen[-1].done == seen[-1].total == 5
+    assert seen[-1].eta_seconds == 0
+    again = run_toys(data, tmp_path, killing, resume="toy")
+    assert again.counts == outcome.counts
+    agree(tmp_path, plan)
+
+
+def test_a_finished_sweep_leaves_front_figures_and_a_recipe(tmp_path: Path, data: Path) -> None:
+    objectives = [
+        {"metric": "val/mIoU", "direction": "maximize", "reference": 0.0},
+        {"metric": "energy/mJ", "direction": "minimize", "reference": 5.0},
+    ]
+    toy_plan(tmp_path, **listed(4, 1, 8, 2, 6, objectives=objectives))
+    outcome = run_toys(data, tmp_path, name="toy")
+    front = json.loads((outcome.folder / "front.json").read_text())
+    assert [row["model.neuron.levels"] for row in front] == [8, 6, 4, 2, 1]
+    assert outcome.best is not None and outcome.best.params["model.neuron.levels"] == 8
+    best = load_experiment(str(outcome.folder / "best.yaml")).config
+    assert best.model.neuron.levels == 8
+    assert best.trainer.workers == 0
+    names = {path.name for path in (outcome.folder / "figures").iterdir()}
+    assert names == {"parallel.png", "front.png", "importance.png", "hypervolume.png"}
+    shares = json.loads((outcome.folder / "importance.json").read_text())
+    assert set(shares) == {"val/mIoU", "energy/mJ"}
+    client = MlflowClient(tracking_uri(tmp_path))
+    parent = children(tmp_path)[0].data.tags["mlflow.parentRunId"]
+    volumes = client.get_metric_history(parent, "sweep/hypervolume")
+    assert [point.step for point in volumes] == [1, 2, 3, 4, 5]
+    assert volumes[-1].value >= volumes[0].value > 0
+    note = client.get_run(parent).data.tags["mlflow.note.content"]
+    assert "| 2 | 1 | 8 | 20 |" in note
+    kept = {item.path for item in client.list_artifacts(parent)}
+    assert {"results.csv", "front.csv", "best.yaml", "figures"} <= kept
+
+
+def test_two_drivers_cannot_work_on_one_sweep(tmp_path: Path, data: Path) -> None:
+    toy_plan(tmp_path, **listed(4, 2))
+
+    def second(line: str) -> None:
+        with pytest.raises(ConfigError, match="another driver is at work on this sweep"):
+            run_toys(data, tmp_path, resume="toy")
+
+    run_toys(data, tmp_path, second, name="toy")
+
+
+def test_a_sweep_cannot_be_resumed_with_another_recipe(tmp_path: Path, data: Path) -> None:
+    toy_plan(tmp_path, **listed(4))
+    run_toys(data, tmp_path, name="toy")
+    with pytest.raises(ConfigError, match="there is a sweep of this name"):
+        run_toys(data, tmp_path, name="toy")
+    toy_plan(tmp_path, **listed(4, 5))
+    with pytest.raises(ConfigError, match="its recipe differs from the one it began with"):
+        run_toys(data, tmp_path, resume="toy")
+    with pytest.raises(ConfigError, match=r"no such sweep in .*; there are: toy"):
+        run_toys(data, tmp_path, resume="tyo")
+
+
+def test_a_point_that_the_model_refuses_fails_as_a_trial_and_the_sweep_goes_on(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = toy_plan(tmp_path, **listed(4, 2, 8))
+    real = type(plan).experiment
+
+    def refuses(self: Any, point: Any) -> Any:
+        if point["model.neuron.levels"] == 2:
+            raise ConfigError("sweep: no such model")
+        return real(self, point)
+
+    monkeypatch.setattr("spikeseg.platform.search.tuner.check_models", lambda plan: None)
+    monkeypatch.setattr(type(plan), "experiment", refuses)
+    outcome = run_toys(data, tmp_path, name="toy")
+    assert outcome.counts == {"COMPLETE": 2, "FAIL": 1}
+    rows = json.loads((outcome.folder / "results.json").read_text())
+    assert rows[1]["reason"] == "refused: sweep: no such model"
+    assert [run.data.tags["state"] for run in children(tmp_path)] == [
+        "COMPLETE",
+        "FAIL",
+        "COMPLETE",
+    ]
+
+
+def test_a_trial_measures_what_objectives_and_limits_may_name(tmp_path: Path, data: Path) -> None:
+    resolved = load_experiment("shapes_tiny", [f"data.path={data}", *TINY])
+    given = {
+        "config": resolved.config.model_dump_json(),
+        "origins": {},
+        "folder": str(tmp_path / "0"),
+        "parent": None,
+        "tags": {},
+        "workers": 1,
+    }
+    first = list(reports(given))
+    assert [report.failure for report in first] == [None, None]
+    assert [(report.step, report.final, report.replayed) for report in first] == [
+        (1, False, False),
+        (2, True, False),
+    ]
+    assert set(first[-1].metrics) == set(METRICS)
+    assert 0 <= first[-1].metrics["snn/dead_layers"] <= 1
+    assert first[-1].metrics["snn/dead_fraction"] <= 1
+    again = list(reports(given))
+    assert [report.replayed for report in again] == [True, True]
+    assert [report.metrics for report in again] == [report.metrics for report in first]
+    assert [report.attempt for report in again] == [2, 2]
