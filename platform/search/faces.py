@@ -171,9 +171,11 @@ def run_on_tune(
     """
     for key, value in _SETTINGS.items():
         os.environ.setdefault(key, value)
-    # With workers of its own a trial's process takes nothing itself: they could wait for ever for
-    # CPUs that trials hold.
-    own = {"cpu": resources.cpu, "gpu": resources.gpu} if workers == 1 else {"cpu": 0, "gpu": 0}
+    own: Any = {"cpu": resources.cpu, "gpu": resources.gpu}
+    if workers > 1:
+        # The trial's process itself takes no CPU: its workers would wait for ever for CPUs that
+        # trials hold. Ray refuses a request for nothing at all.
+        own = tune.PlacementGroupFactory([{"memory": 2**20}])
     trainable = type("TrialWork", (TrialWork,), {"work": staticmethod(orders.work)})
     searcher = KeeperSearcher(orders)
     # A process that died is told as the trial's reason; Tune would add pages of traceback.
@@ -189,6 +191,8 @@ def run_on_tune(
                 num_samples=-1,
                 max_concurrent_trials=at_once,
                 reuse_actors=True,
+                # A work order is no name for a folder.
+                trial_dirname_creator=lambda trial: trial.trial_id,
             ),
             run_config=tune.RunConfig(
                 name=f"tune-{time.time_ns()}",

@@ -33,8 +33,12 @@ def layers(vectors: Sequence[Vector]) -> list[int]:
 
 def front(vectors: Sequence[Vector]) -> list[int]:
     """Indices of the non-dominated vectors, sorted by their first objective."""
-    depth = layers(vectors)
-    return sorted((i for i, d in enumerate(depth) if d == 0), key=lambda i: tuple(vectors[i]))
+    kept: list[int] = []
+    # In this order nothing that comes later dominates what came before.
+    for index in sorted(range(len(vectors)), key=lambda i: tuple(vectors[i])):
+        if not any(dominates(vectors[other], vectors[index]) for other in kept):
+            kept.append(index)
+    return kept
 
 
 def crowding(vectors: Sequence[Vector]) -> list[float]:

@@ -165,6 +165,9 @@ def hypervolumes(
         max(vector[axis] for vector in vectors) if o.reference is None else o.sign * o.reference
         for axis, o in enumerate(objectives)
     ]
-    values = [hypervolume(vectors[: index + 1], worst) for index in range(len(vectors))]
+    values, best = [], []
+    for vector in vectors:
+        best = [[*best, vector][index] for index in front([*best, vector])]
+        values.append(hypervolume(best, worst))
     reference = (objectives[0].sign * worst[0], objectives[1].sign * worst[1])
     return reference, values
