@@ -101,8 +101,9 @@ class KeeperScheduler(FIFOScheduler):
 
     def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
         """Note why a trial's process died for the last time."""
+        told = Path(trial.error_file).read_text() if trial.error_file else ""
         deaths = trial.run_metadata.num_failures
-        self._searcher.errors[trial.trial_id] = death_reason(str(trial.get_error() or ""), deaths)
+        self._searcher.errors[trial.trial_id] = death_reason(told, deaths)
 
 
 def death_reason(text: str, deaths: int) -> str:
@@ -113,7 +114,8 @@ def death_reason(text: str, deaths: int) -> str:
         deaths: How often the trial's process died.
     """
     times = "once" if deaths == 1 else f"{deaths} times"
-    if "OutOfMemoryError" in text or "OOM" in text:
+    # Of any death Ray's text says that it may have been the kernel's OOM killer: that is no sign.
+    if "low on memory" in text or "OutOfMemoryError" in text:
         return f"out of memory: its process was killed {times}"
     return f"killed: its process died {times}"
 
