@@ -75,19 +75,34 @@ class TrainerConfig(_Section):
 
     Attributes:
         max_steps: Optimizer steps of the whole training.
-        micro_batch_size: Images of one forward pass; BatchNorm sees these.
+        micro_batch_size: Images of one forward pass; BatchNorm sees these. Out of memory halves
+            it, with twice the micro-batches, for the rest of the run; the run records that.
         micro_batches: Micro-batches of one optimizer step; at least the number of workers.
         workers: 0 trains in this process, n are Ray Train workers.
-        evaluate_every: Steps between evaluations (and checkpoints); the last step always has one.
+        min_workers: Go on with fewer workers, down to these, where nodes are lost; None waits
+            until `workers` are there again.
+        evaluate_every: Steps between evaluations (each is a checkpoint too); the last step always
+            has one.
+        checkpoint_every: Steps between further checkpoints; None for those of evaluations alone.
         log_every: Steps between two progress lines and training metrics.
         keep_checkpoints: Newest checkpoints kept besides the best.
-        precision: Type of activations; `bf16` runs under autocast.
+        keep_every: Checkpoints at multiples of this many steps are kept too; None for none.
+        patience: Evaluations without a better val/mIoU after which training ends; None for never.
+        precision: Type of activations; `bf16` and `fp16` run under autocast, `fp16` with a
+            gradient scaler and on CUDA alone.
         device: `auto` takes the GPU that torch sees, else the CPU.
         threads: torch threads of one worker, set and not inherited.
+        onednn: Whether oneDNN's CPU kernels are used, set and not inherited.
         ema_decay: Decay of the averaged weights that are evaluated; None for none.
         reduction: `flat` sums gradients over workers in one all-reduce; `strict` sums them in the
             order of their micro-batches and is byte-equal for any number of workers.
         max_failures: Worker deaths survived before a run is given up.
+        nonfinite: A loss or gradient that is not finite: `stop` the run, `skip` the step's update,
+            or `rollback` to the newest checkpoint and jump over the rows up to that step.
+        nonfinite_budget: Skipped steps and rollbacks together, before the run stops after all.
+        step_timeout_s: Seconds that a step or a batch of an evaluation may take before the worker
+            dumps its stacks and ends; None waits for ever.
+        ledger: Whether each worker writes down the rows of every step (`ledger/`).
         energy_images: Validation images on which energy and firing rates are measured.
         test: Whether the best checkpoint is scored on the test split at the end.
     """
@@ -96,15 +111,24 @@ class TrainerConfig(_Section):
     micro_batch_size: int = Field(ge=1)
     micro_batches: int = Field(default=1, ge=1)
     workers: int = Field(default=0, ge=0)
+    min_workers: int | None = Field(default=None, ge=1)
     evaluate_every: int = Field(ge=1)
+    checkpoint_every: int | None = Field(default=None, ge=1)
     log_every: int = Field(default=20, ge=1)
     keep_checkpoints: int = Field(default=2, ge=1)
-    precision: Literal["fp32", "bf16"] = "fp32"
+    keep_every: int | None = Field(default=None, ge=1)
+    patience: int | None = Field(default=None, ge=1)
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(default=1, ge=1)
+    onednn: bool = True
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
     reduction: Literal["flat", "strict"] = "flat"
     max_failures: int = Field(default=3, ge=0)
+    nonfinite: Literal["stop", "skip", "rollback"] = "stop"
+    nonfinite_budget: int = Field(default=10, ge=1)
+    step_timeout_s: float | None = Field(default=1800.0, gt=0)
+    ledger: bool = False
     energy_images: int = Field(default=8, ge=1)
     test: bool = True
 
@@ -114,6 +138,10 @@ class TrainerConfig(_Section):
             raise ValueError(
                 f"workers must not exceed micro_batches ({self.micro_batches}), since "
                 f"micro-batches are handed out whole, got {self.workers}"
+            )
+        if self.min_workers is not None and self.min_workers > self.workers:
+            raise ValueError(
+                f"min_workers must not exceed workers ({self.workers}), got {self.min_workers}"
             )
         return self
 

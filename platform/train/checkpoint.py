@@ -22,6 +22,7 @@ from torch import Tensor
 
 _log = logging.getLogger(__name__)
 _FORMAT = 1
+_LEAVING = "deleting"
 
 
 class FencedError(RuntimeError):
@@ -76,6 +77,10 @@ class RunFolder:
     Args:
         path: The folder; made if it is not there.
 
+    Attributes:
+        attempt: Number of this process's claim; 0 before.
+        damaged: A sentence for each checkpoint that `newest` had to leave out.
+
     Raises:
         ValueError: Where the folder cannot be written.
     """
@@ -83,6 +88,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.attempt = 0
+        self.damaged: list[str] = []
         try:
             (path / "attempts").mkdir(parents=True, exist_ok=True)
             (path / "checkpoints").mkdir(exist_ok=True)
@@ -109,8 +115,9 @@ class RunFolder:
             except FileExistsError:
                 number += 1
         self.attempt = number
-        for leftover in (self.path / "checkpoints").glob(".writing-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        for pattern in (".writing-*", f".{_LEAVING}-*"):
+            for leftover in (self.path / "checkpoints").glob(pattern):
+                shutil.rmtree(leftover, ignore_errors=True)
         return number
 
     def save(
@@ -147,8 +154,10 @@ class RunFolder:
             _sync_folder(writing)
             self.check_owner()
             if final.exists():
-                # An interrupted attempt got this far before; its content is the same by design.
-                shutil.rmtree(final)
+                # Training took these steps anew (a rollback, or another number of workers).
+                leaving = final.with_name(f".{_LEAVING}-{final.name}-{self.attempt}")
+                final.rename(leaving)
+                shutil.rmtree(leaving)
             writing.rename(final)
             _sync_folder(final.parent)
         except BaseException:
@@ -166,12 +175,14 @@ class RunFolder:
             NoGoodCheckpointError: Where it has some, and none is good.
         """
         folders = sorted((self.path / "checkpoints").glob("step-*"), reverse=True)
+        self.damaged.clear()
         for folder in folders:
             try:
                 return read_checkpoint(folder)
             except ValueError as error:
                 kept = self._quarantine(folder)
-                _log.warning("checkpoint left out: %s (moved to %s)", error, kept)
+                self.damaged.append(f"checkpoint left out: {error} (moved to {kept})")
+                _log.warning("%s", self.damaged[-1])
         if folders:
             raise NoGoodCheckpointError(
                 f"{self.path}: none of its {len(folders)} checkpoints is good; they are kept in "
@@ -187,13 +198,27 @@ class RunFolder:
         """
         return read_checkpoint(self.path / "checkpoints" / f"step-{step:08d}")
 
-    def retain(self, newest: int, best_step: int | None) -> None:
-        """Delete all but the newest checkpoints and the best one."""
+    def retain(self, newest: int, best_step: int | None, *, every: int | None = None) -> None:
+        """Delete all but the newest checkpoints, the best one, and those of every n-th step.
+
+        Args:
+            newest: Newest checkpoints kept.
+            best_step: Step of the best one.
+            every: Keep the checkpoints whose step is a multiple of this.
+
+        Raises:
+            FencedError: Where a later attempt owns the folder.
+        """
         folders = sorted((self.path / "checkpoints").glob("step-*"))
         for folder in folders[:-newest]:
-            if folder.name != f"step-{best_step or 0:08d}":
-                self.check_owner()
-                shutil.rmtree(folder)
+            step = int(folder.name.partition("-")[2])
+            if step == best_step or (every is not None and step % every == 0):
+                continue
+            self.check_owner()
+            # Renamed first: a kill in the middle leaves no checkpoint that is half there.
+            leaving = folder.with_name(f".{_LEAVING}-{folder.name}-{self.attempt}")
+            folder.rename(leaving)
+            shutil.rmtree(leaving)
 
     def check_owner(self) -> None:
         """Raise `FencedError` where a later attempt owns the folder."""

@@ -1,6 +1,6 @@
 """Scores of a model on a split, exact over any number of workers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,7 @@ def count_split(
     data: DataConfig,
     device: torch.device,
     group: WorkerGroup,
+    on_batch: Callable[[], None] | None = None,
 ) -> Tensor:
     """Confusion counts of a split; each worker predicts every n-th row, counts are summed.
 
@@ -57,6 +58,7 @@ def count_split(
         data: Transform and batch size.
         device: Where the model is.
         group: The workers.
+        on_batch: Called after every batch.
 
     Returns:
         (K, K + 1) int64 on the CPU, the same on every worker.
@@ -73,6 +75,8 @@ def count_split(
         counts += confusion_counts(
             predicted, targets, num_classes=num_classes, ignore_label=space.ignore_label
         )
+        if on_batch is not None:
+            on_batch()
     group.sum(counts)
     model.train(was_training)
     return counts.cpu()

@@ -1,10 +1,22 @@
-"""Which failures are worth another attempt."""
+"""The ways a training fails, and which of them are worth another attempt."""
 
 from enum import Enum
 
+from ...datasets.spec import DataError
 from ..config import ConfigError
 from .checkpoint import FencedError, NoGoodCheckpointError
-from .loop import NonFiniteError
+
+
+class NonFiniteError(RuntimeError):
+    """Loss or gradients are not finite; going on would only spread them."""
+
+
+class PreemptedError(RuntimeError):
+    """The process was asked to leave; a checkpoint of this very step is written."""
+
+
+class OutOfMemoryForGoodError(RuntimeError):
+    """Out of memory with a micro-batch of one image: nothing is left to halve."""
 
 
 class Decision(Enum):
@@ -14,6 +26,17 @@ class Decision(Enum):
     RAISE = "raise"
 
 
+_PERMANENT = (
+    ConfigError,
+    DataError,
+    NonFiniteError,
+    OutOfMemoryForGoodError,
+    FencedError,
+    NoGoodCheckpointError,
+    ValueError,
+)
+
+
 def decide(error: BaseException) -> Decision:
     """RAISE for what another attempt would meet again, RETRY for everything else.
 
@@ -21,5 +44,4 @@ def decide(error: BaseException) -> Decision:
         error: What a worker raised. A worker that was killed raises nothing: Ray Train restarts
             the group without asking.
     """
-    permanent = (ConfigError, NonFiniteError, FencedError, NoGoodCheckpointError, ValueError)
-    return Decision.RAISE if isinstance(error, permanent) else Decision.RETRY
+    return Decision.RAISE if isinstance(error, _PERMANENT) else Decision.RETRY

@@ -7,40 +7,32 @@ in a fixed layout (`reduction.py`); everything a resumed run needs is in the che
 
 import dataclasses
 import logging
-import math
-import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ...model.accounting.firing import FiringMonitor
 from ...model.initialize import calibrate_attention
 from ...model.loss.criterion import build_criterion
 from ...model.metrics.segmentation import segmentation_scores
-from ..config import ConfigError, config_digest, dump
 from ..experiment import ExperimentConfig
 from ..ingest import MicroBatch, TrainingRows
 from .checkpoint import Evaluation, RunFolder
 from .evaluate import class_table, count_split, health_metrics, measure_energy, score_metrics
-from .optimizer import (
-    build_optimizer,
-    learning_rate_factor,
-    load_optimizer_tensors,
-    optimizer_tensors,
-    set_learning_rate,
-)
+from .failure import NonFiniteError, PreemptedError
+from .guard import Guard
+from .notice import NOTICE
+from .optimizer import learning_rate_factor, parameter_table, set_learning_rate
+from .progress import Meter
 from .record import Recorder, contact_sheet, record_evaluation
-from .reduction import StepVector, WorkerGroup, share
-from .setup import choose_device, open_data, seeded_model
+from .reduction import WorkerGroup
+from .setup import choose_device, open_data, set_numerics
+from .state import Progress, TrainingState
+from .step import Stepper, StepResult, smaller
+from .writer import CheckpointWriter
 
 _log = logging.getLogger(__name__)
-
-
-class NonFiniteError(RuntimeError):
-    """Loss or gradients are not finite; going on would only spread them."""
 
 
 class Training:
@@ -64,97 +56,120 @@ class Training:
         progress: Callable[[str], None] | None,
     ) -> None:
         trainer = config.trainer
-        torch.set_num_threads(trainer.threads)
+        set_numerics(trainer)
         self.config = config
         self.run = run
         self.group = group
         self.device = choose_device(trainer.device)
         self.dataset = open_data(config)
-        self.step = 0
-        self.history: list[Evaluation] = []
         self._recorder = recorder
         self._progress = progress
-        self._model = seeded_model(config).to(self.device)
-        if self.device.type == "cpu" or trainer.precision == "bf16":
-            self._model = self._model.to(memory_format=torch.channels_last)
+        self._state = TrainingState(config, self.dataset, workers=group.size, device=self.device)
         self._criterion = build_criterion(
             config.loss,
             config.model,
             torch.tensor(self.dataset.class_pixels("train"), dtype=torch.float32),
         ).to(self.device)
-        self._optimizer = build_optimizer(self._model, config.optimizer)
-        self._average = (
-            AveragedModel(
-                self._model,
-                multi_avg_fn=get_ema_multi_avg_fn(trainer.ema_decay),
-                use_buffers=True,
+        self._writer = None
+        if group.rank == 0:
+            self._writer = CheckpointWriter(
+                run, newest=trainer.keep_checkpoints, every=trainer.keep_every
             )
-            if trainer.ema_decay is not None
-            else None
-        )
-        self._rows = TrainingRows(
-            self.dataset,
-            config.data.transform,
-            seed=config.seed,
-            size=trainer.micro_batch_size,
-            micro_batches=trainer.micro_batches,
-            window=config.data.shuffle_window,
-            prefetch=config.data.prefetch,
-        )
-        self._vector = StepVector(
-            self._model,
-            num_terms=len(self._criterion.terms),
-            micro_batches=trainer.micro_batches,
-            group=group,
-            reduction=trainer.reduction,
-        )
-        self._images_seen = 0
-        self._restore()
-        if self.step == 0 and config.model.compat == "corrected":
+        self._warned = False
+        self._now = Progress(micro_batch_size=trainer.micro_batch_size)
+        resumed = self._restore()
+        self._prepare()
+        if resumed:
+            self._tell(f"resumed at step {self.step} of {run.path.name}")
+            return
+        for line in parameter_table(self._state.model, config.optimizer):
+            self._tell(line)
+        if config.model.compat == "corrected":
             # Every rank reads the same micro-batch, so all start from the same weights.
-            first = self._rows.read(0, 0).images.to(self.device)
-            calibrate_attention(self._model, first)
+            calibrate_attention(self._state.model, self._rows.read(0, 0).images.to(self.device))
+        if trainer.nonfinite == "rollback":
+            self._save()
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done."""
+        return self._now.step
+
+    @property
+    def history(self) -> list[Evaluation]:
+        """Evaluations so far, those of earlier attempts included."""
+        return self._now.history
 
     @property
     def model(self) -> nn.Module:
         """The model that is evaluated: the averaged weights where `ema_decay` is set."""
-        return self._model if self._average is None else self._average.module
+        return self._state.evaluated
 
     @property
     def best(self) -> Evaluation | None:
         """The evaluation with the highest val/mIoU so far, the earliest among equals."""
         return max(self.history, key=lambda item: item.metrics["val/mIoU"], default=None)
 
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are done, or `patience` evaluations brought nothing better."""
+        trainer = self.config.trainer
+        if self.step >= trainer.max_steps:
+            return True
+        if trainer.patience is None or self.best is None:
+            return False
+        return len(self.history) - self.history.index(self.best) > trainer.patience
+
     def evaluations(self) -> Iterator[Evaluation]:
         """Train from evaluation to evaluation, after those that a checkpoint already holds.
 
         Raises:
-            NonFiniteError: Where loss or gradients stop being finite.
+            NonFiniteError: Where loss or gradients stop being finite and policy or budget say so.
+            PreemptedError: Where this process was asked to leave; its checkpoint is written.
             FencedError: Where another attempt took the run over.
+            OSError: Where storage refused a checkpoint.
         """
-        for past in list(self.history):
-            yield dataclasses.replace(past, replayed=True)
-        while self.step < self.config.trainer.max_steps:
-            every = self.config.trainer.evaluate_every
-            target = min((self.step // every + 1) * every, self.config.trainer.max_steps)
-            train_metrics = self._advance(target)
-            yield self._evaluate(train_metrics)
+        trainer = self.config.trainer
+        attempt = self.group.agree(self.run.attempt)
+        try:
+            for past in list(self.history):
+                yield dataclasses.replace(past, replayed=True)
+            with Guard(trainer, self.run.path, attempt=attempt, rank=self.group.rank) as guard:
+                self._meter = Meter(trainer, step=self.step, device=self.device)
+                while not self.finished:
+                    train_metrics = self._advance(self._next(trainer.evaluate_every), guard)
+                    if train_metrics is not None:
+                        yield self._evaluate(train_metrics, guard)
+        finally:
+            if self._writer is not None:
+                self._writer.close()
 
     def load_best(self) -> Evaluation:
         """Put the best checkpoint's evaluated weights into the model; rank 0's choice.
 
         Returns:
-            The evaluation they were chosen by.
+            The evaluation they were chosen by; the next best one, with a warning, where the best
+            checkpoint is damaged.
+
+        Raises:
+            ValueError: Where no evaluation's checkpoint is good.
         """
         # Rank 0 answers once it has written its last checkpoint, which may be the best one.
-        best = self.group.agree(self.best)
-        assert best is not None, "nothing was evaluated yet"
+        best = self.group.agree(self._best_good() if self.group.rank == 0 else None)
         checkpoint = self.run.at(best.step)
-        self.model.load_state_dict(checkpoint.tensors("model" if self._average is None else "ema"))
+        name = "model" if self._state.average is None else "ema"
+        self.model.load_state_dict(checkpoint.tensors(name))
         return best
 
-    def score(self, split: str) -> tuple[dict[str, float], Tensor]:
-        """Metrics and confusion counts of the evaluated model on a split."""
+    def score(
+        self, split: str, on_batch: Callable[[], None] | None = None
+    ) -> tuple[dict[str, float], Tensor]:
+        """Metrics and confusion counts of the evaluated model on a split.
+
+        Args:
+            split: Name of the split.
+            on_batch: Called after every batch.
+        """
         counts = count_split(
             self.model,
             self.dataset,
@@ -162,95 +177,69 @@ class Training:
             data=self.config.data,
             device=self.device,
             group=self.group,
+            on_batch=on_batch,
         )
         return score_metrics(split, segmentation_scores(counts)), counts
 
-    def _advance(self, target: int) -> dict[str, float]:
-        """Train up to a step; returns the last logged training metrics."""
+    def contact_sheet(self, split: str) -> bytes:
+        """PNG of a few rows of a split: image, truth, prediction, error."""
+        return contact_sheet(self.model, self.dataset, split, self.config, self.device)
+
+    def _advance(self, target: int, guard: Guard) -> dict[str, float] | None:
+        """Train up to a step.
+
+        Returns:
+            The last logged training metrics; None where a rollback made the target void.
+        """
         config = self.config
-        trainer = config.trainer
-        mine = share(trainer.micro_batches, self.group)
-        started, first = time.monotonic(), self.step
         metrics: dict[str, float] = {}
-        self._model.train()
-        for micro_batches in self._rows.steps(self.step, target, mine):
-            factor = learning_rate_factor(self.step, config.optimizer, trainer.max_steps)
-            set_learning_rate(self._optimizer, factor)
-            norm, terms = self._one_step(micro_batches, mine)
-            self.step += 1
-            self._images_seen += trainer.micro_batch_size * trainer.micro_batches
-            if self.step % trainer.log_every and self.step != target:
-                continue
-            rate = (
-                (self.step - first)
-                * trainer.micro_batch_size
-                * trainer.micro_batches
-                / (time.monotonic() - started)
-            )
-            metrics = {
-                "train/loss": sum(terms.values()),
-                **{f"train/loss_{name}": value for name, value in terms.items()},
-                "train/lr": config.optimizer.lr * factor,
-                "train/grad_norm": norm,
-                "perf/images_per_s": rate,
-            }
-            if self._recorder is not None:
-                self._recorder.metrics(self.step, metrics)
-            self._tell(
-                f"step {self.step}/{trainer.max_steps}  loss {metrics['train/loss']:.3f}  "
-                f"grad {norm:.3g}  lr {metrics['train/lr']:.2e}  {rate:.1f} images/s  "
-                f"ETA {_clock(self._images_left() / rate)}"
-            )
+        self._state.model.train()
+        self._meter.begin(self.step)
+        while self.step < target:
+            for micro_batches in self._upcoming(target):
+                guard.feed()
+                factor = learning_rate_factor(self.step, config.optimizer, config.trainer.max_steps)
+                set_learning_rate(self._state.optimizer, factor)
+                position = self.step + self._now.row_offset
+                result = self._stepper.take(position, micro_batches)
+                if result.outcome == "memory":
+                    self._use_smaller_micro_batches()
+                    break
+                if result.outcome == "nonfinite" and self._roll_back_or_skip(result):
+                    return None
+                guard.write(self.step, self._stepper.mine, micro_batches)
+                self._now.step += 1
+                self._now.images_seen += (
+                    config.trainer.micro_batch_size * config.trainer.micro_batches
+                )
+                if self.step % config.trainer.log_every == 0 or self.step == target:
+                    metrics = self._log_step(result, config.optimizer.lr * factor)
+                self._save_between(target, result)
         return metrics
 
-    def _one_step(
-        self, micro_batches: list[MicroBatch], mine: range
-    ) -> tuple[float, dict[str, float]]:
-        """Forward, backward, reduce, clip, update; returns gradient norm and mean loss terms."""
+    def _upcoming(self, target: int) -> Iterator[list[MicroBatch]]:
+        offset = self._now.row_offset
+        return self._rows.steps(self.step + offset, target + offset, self._stepper.mine)
+
+    def _log_step(self, result: StepResult, rate: float) -> dict[str, float]:
+        metrics = {
+            "train/loss": sum(result.terms.values()),
+            **{f"train/loss_{name}": value for name, value in result.terms.items()},
+            "train/lr": rate,
+            "train/grad_norm": result.norm,
+            **self._meter.metrics(self.step),
+        }
+        if self._recorder is not None:
+            self._recorder.metrics(self.step, metrics)
         trainer = self.config.trainer
-        total = trainer.micro_batches
-        targets = [batch.targets.to(self.device) for batch in micro_batches]
-        # Counts are whole numbers: their sum is exact whatever the order.
-        count = torch.zeros((), dtype=torch.float64, device=self.device)
-        for target in targets:
-            count += self._criterion.count(target)
-        self.group.sum(count)
-        normalizer = (count / total).float()
-        self._vector.begin()
-        for index, batch, target in zip(mine, micro_batches, targets, strict=True):
-            # Randomness inside a model, if a later one has any, belongs to the micro-batch.
-            torch.manual_seed(hash((self.config.seed, self.step, index)) & (2**63 - 1))
-            images = batch.images.to(self.device, memory_format=torch.channels_last)
-            terms = self._terms(images, target, normalizer)
-            (sum(terms.values()) / total).backward()  # type: ignore[union-attr]
-            self._vector.add(index, [terms[name].detach() for name in self._criterion.terms])
-        self._vector.reduce()
-        gradient = self._vector.gradient
-        norm = float(torch.linalg.vector_norm(gradient))
-        values = (self._vector.terms / total).tolist()
-        named = dict(zip(self._criterion.terms, values, strict=True))
-        if not math.isfinite(norm) or not all(map(math.isfinite, values)):
-            raise NonFiniteError(
-                f"step {self.step}: loss terms {named}, gradient norm {norm}: not finite"
-            )
-        clip = self.config.optimizer.clip_norm
-        if clip is not None and norm > clip:
-            gradient.mul_(clip / (norm + 1e-6))
-        self._optimizer.step()
-        if self._average is not None:
-            self._average.update_parameters(self._model)
-        return norm, named
+        following = self._next(trainer.checkpoint_every or trainer.evaluate_every)
+        following = min(following, self._next(trainer.evaluate_every))
+        self._tell(self._meter.line(self.step, metrics, following))
+        return metrics
 
-    def _terms(self, images: Tensor, target: Tensor, normalizer: Tensor) -> dict[str, Tensor]:
-        with torch.autocast(
-            self.device.type, torch.bfloat16, enabled=self.config.trainer.precision == "bf16"
-        ):
-            prediction = self._model(images)
-        return self._criterion(prediction, target, normalizer)
-
-    def _evaluate(self, train_metrics: dict[str, float]) -> Evaluation:
+    def _evaluate(self, train_metrics: dict[str, float], guard: Guard) -> Evaluation:
         """Score val, measure energy, keep a checkpoint, tell the recorder."""
-        metrics, counts = self.score("val")
+        metrics, counts = self.score("val", guard.feed)
         with FiringMonitor(self.model) as monitor:
             report = measure_energy(
                 self.model,
@@ -267,8 +256,9 @@ class Training:
             metrics["train/loss"] = train_metrics["train/loss"]
         evaluation = self.group.agree(Evaluation(self.step, metrics))
         self.history.append(evaluation)
-        if self.group.rank == 0:
-            self._save()
+        self._save()
+        if self.finished and self._writer is not None:
+            self._writer.flush()
         if self._recorder is not None and self.best is not None:
             record_evaluation(
                 self._recorder,
@@ -282,78 +272,122 @@ class Training:
             f"step {self.step}: val mIoU {metrics['val/mIoU']:.2f}  aAcc {metrics['val/aAcc']:.2f}"
             f"  energy {report.total_mj:.4g} mJ  firing rate {metrics['snn/firing_rate']:.3f}"
         )
+        if self.finished and self.step < self.config.trainer.max_steps:
+            self._tell(f"no better val/mIoU in {self.config.trainer.patience} evaluations: stopped")
         return evaluation
 
-    def contact_sheet(self, split: str) -> bytes:
-        """PNG of a few rows of a split: image, truth, prediction, error."""
-        return contact_sheet(self.model, self.dataset, split, self.config, self.device)
+    def _use_smaller_micro_batches(self) -> None:
+        before = self._now.micro_batch_size
+        self._now.micro_batch_size = smaller(before)
+        self._event(
+            f"step {self.step}: out of memory with micro-batches of {before}, going on with "
+            f"{self._now.micro_batch_size}: BatchNorm sees fewer images from here on"
+        )
+        self._prepare()
+
+    def _roll_back_or_skip(self, result: StepResult) -> bool:
+        """React to a step that is not finite; True where training went back to a checkpoint."""
+        trainer = self.config.trainer
+        what = f"step {self.step}: loss terms {result.terms}, gradient norm {result.norm}"
+        self._now.failures += 1
+        if trainer.nonfinite == "stop":
+            raise NonFiniteError(f"{what}: not finite")
+        if self._now.failures > trainer.nonfinite_budget:
+            raise NonFiniteError(f"{what}: not finite, and {trainer.nonfinite_budget} times before")
+        if trainer.nonfinite == "skip":
+            self._event(f"{what}: not finite, the update is left out")
+            return False
+        kept = self._now
+        if self._writer is not None:
+            self._writer.flush()
+        assert self._restore(), "a rollback has at least the checkpoint of step 0"
+        self._now.row_offset = kept.row_offset + kept.step + 1 - self.step
+        self._now.failures, self._now.events = kept.failures, kept.events
+        self._event(f"{what}: not finite, back to step {self.step}, past the rows up to there")
+        self._prepare()
+        return True
+
+    def _event(self, text: str) -> None:
+        """Keep what changes results: in the checkpoint, in the record, before somebody's eyes."""
+        self._now.events.append(text)
+        if self._recorder is not None:
+            self._recorder.text("events.txt", "\n".join(self._now.events))
+        self._tell(text)
+
+    def _prepare(self) -> None:
+        """Rows and stepper for the micro-batch size as it stands."""
+        self._stepper = Stepper(
+            self.config,
+            state=self._state,
+            criterion=self._criterion,
+            group=self.group,
+            device=self.device,
+            micro_batch_size=self._now.micro_batch_size,
+        )
+        self._rows = TrainingRows(
+            self.dataset,
+            self.config.data.transform,
+            seed=self.config.seed,
+            size=self._now.micro_batch_size,
+            micro_batches=self._stepper.micro_batches,
+            window=self.config.data.shuffle_window,
+            prefetch=self.config.data.prefetch,
+        )
+
+    def _next(self, every: int) -> int:
+        return min((self.step // every + 1) * every, self.config.trainer.max_steps)
+
+    def _save_between(self, target: int, result: StepResult) -> None:
+        """Checkpoints besides those of evaluations: on schedule, and at a notice to leave."""
+        every = self.config.trainer.checkpoint_every
+        if result.preempted and not self._warned:
+            self._warned = True
+            self._save()
+            if self._writer is not None:
+                self._writer.flush()
+            self._tell(f"told to leave: checkpoint of step {self.step} is written")
+            if NOTICE.leave:
+                raise PreemptedError(
+                    f"asked to leave at step {self.step}, whose checkpoint is written; continue "
+                    f"with --resume {self.run.path.name}"
+                )
+        elif every is not None and self.step % every == 0 and self.step != target:
+            self._save()
 
     def _save(self) -> None:
-        tensors: dict[str, Mapping[str, Tensor]] = {
-            "model": self._model.state_dict(),
-            "optimizer": optimizer_tensors(self._optimizer, self._model),
-        }
-        if self._average is not None:
-            tensors["ema"] = self._average.module.state_dict()
-        state = {
-            "history": [{"step": e.step, "metrics": e.metrics} for e in self.history],
-            "images_seen": self._images_seen,
-            "config": dump(self.config),
-            "config_digest": config_digest(self.config),
-            "data_digest": self.dataset.digest,
-            "label_space": self.dataset.label_space.to_json(),
-            "environment": self._environment(),
-        }
-        self.run.save(self.step, tensors, state)
-        best = self.best
-        self.run.retain(self.config.trainer.keep_checkpoints, best.step if best else None)
+        if self._writer is not None:
+            best = self.best.step if self.best else None
+            values = self._state.values(self._now)
+            self._writer.save(self.step, self._state.tensors(), values, best)
 
-    def _restore(self) -> None:
+    def _restore(self) -> bool:
+        """Go on from the newest good checkpoint; False where there is none at all."""
         newest = self.run.newest() if self.group.rank == 0 else None
         step = self.group.agree(newest.step if newest else None)
         if step is None:
-            return
-        checkpoint = newest or self.run.at(step)
-        state = checkpoint.state
-        if state["data_digest"] != self.dataset.digest:
-            raise ConfigError(
-                f"data.path: the digest of {self.config.data.path} differs from the one this run "
-                f"was trained on ({self.dataset.digest[:12]} and {state['data_digest'][:12]})"
-            )
-        for key, now in self._environment().items():
-            before = state["environment"].get(key)
-            if before != now and self.group.rank == 0:
-                _log.warning("resumed with %s %s, before %s: results will differ", key, now, before)
-        self._model.load_state_dict(checkpoint.tensors("model"))
-        load_optimizer_tensors(self._optimizer, self._model, checkpoint.tensors("optimizer"))
-        if self._average is not None:
-            self._average.module.load_state_dict(checkpoint.tensors("ema"))
-            self._average.n_averaged.fill_(step)
-        self.step = step
-        self._images_seen = int(state["images_seen"])
-        self.history = [Evaluation(e["step"], e["metrics"]) for e in state["history"]]
-        self._tell(f"resumed at step {step} from {checkpoint.path}")
+            return False
+        self._now, differences = self._state.put_back(newest or self.run.at(step))
+        for line in [*self.run.damaged, *differences]:
+            if self.group.rank == 0:
+                _log.warning("%s", line)
+                self._tell(line)
+        if self._recorder is not None and self.run.damaged:
+            self._recorder.text(f"damaged/{self.run.attempt:06d}.txt", "\n".join(self.run.damaged))
+        return True
 
-    def _environment(self) -> dict[str, Any]:
-        """What decides the last bit of a result besides configuration and data."""
-        return {
-            "workers": self.group.size,
-            "threads": torch.get_num_threads(),
-            "onednn": torch.backends.mkldnn.enabled,
-            "torch": torch.__version__,
-            "device": self.device.type,
-        }
-
-    def _images_left(self) -> int:
-        trainer = self.config.trainer
-        return (trainer.max_steps - self.step) * trainer.micro_batch_size * trainer.micro_batches
+    def _best_good(self) -> Evaluation:
+        """The best evaluation whose checkpoint is there and good."""
+        ranked = sorted(self.history, key=lambda item: -item.metrics["val/mIoU"])
+        for evaluation in ranked:
+            try:
+                self.run.at(evaluation.step)
+            except ValueError as error:
+                if evaluation is self.best:
+                    self._tell(f"the best checkpoint is damaged, the next best is taken: {error}")
+                continue
+            return evaluation
+        raise ValueError(f"{self.run.path}: no evaluation's checkpoint is good")
 
     def _tell(self, line: str) -> None:
         if self._progress is not None:
             self._progress(line)
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

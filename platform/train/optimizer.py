@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -80,6 +81,28 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
         group["lr"] = group["base_lr"] * factor
 
 
+def parameter_table(model: nn.Module, config: OptimizerConfig) -> list[str]:
+    """Lines for a person: which rule acts on how many parameters, with which rates.
+
+    Args:
+        model: The model.
+        config: Rates and rules.
+    """
+    rows: dict[str, list[Any]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        rule = rule_for(name, config.rules)
+        row = rows.setdefault(rule.match, [rule, 0, 0, name])
+        row[1] += 1
+        row[2] += parameter.numel()
+    lines = [f"{'rule':24} {'tensors':>7} {'values':>11} {'lr':>9} {'decay':>9}  first name"]
+    for match, (rule, tensors, values, name) in rows.items():
+        lr, decay = config.lr * rule.lr, config.weight_decay * rule.weight_decay
+        lines.append(f"{match:24} {tensors:7d} {values:11d} {lr:9.2e} {decay:9.2e}  {name}")
+    return lines
+
+
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
     """AdamW's state as tensors named `parameter/entry`, for a checkpoint."""
     tensors: dict[str, Tensor] = {}
@@ -103,7 +126,7 @@ def load_optimizer_tensors(
         if name not in parameters:
             raise ValueError(f"optimizer state names {name!r}, which is no parameter of the model")
         parameter = parameters[name]
-        # AdamW keeps its step counter on the CPU, everything else beside the parameter.
-        device = value.device if entry == "step" else parameter.device
-        target = value.to(device, copy=True)
-        optimizer.state[parameter][entry] = target
+        # AdamW keeps its step counter on the CPU, everything else beside the parameter, in the
+        # parameter's own memory layout.
+        target = torch.empty_like(value if entry == "step" else parameter)
+        optimizer.state[parameter][entry] = target.copy_(value)

@@ -1,8 +1,72 @@
-"""Lines for a person, from rank 0's file to the process that somebody watches."""
+"""Lines for a person: rates and what is left, and their way to the process that is watched."""
 
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+
+import psutil
+import torch
+
+from ..experiment import TrainerConfig
+
+_MEGABYTE = 2**20
+
+
+class Meter:
+    """Rate since the last evaluation, time left by everything so far, memory of this process.
+
+    Args:
+        trainer: Lengths and sizes.
+        step: Steps done before this process began.
+        device: Where the model is.
+    """
+
+    def __init__(self, trainer: TrainerConfig, *, step: int, device: torch.device) -> None:
+        self._trainer = trainer
+        self._images = trainer.micro_batch_size * trainer.micro_batches
+        self._device = device
+        self._first = self._from = step
+        self._started = self._since = time.monotonic()
+
+    def begin(self, step: int) -> None:
+        """Measure the rate from here on: an evaluation's time is not training's."""
+        self._from, self._since = step, time.monotonic()
+
+    def metrics(self, step: int) -> dict[str, float]:
+        """`perf/images_per_s` over all workers and `perf/memory_mb` of this one."""
+        seconds = max(time.monotonic() - self._since, 1e-9)
+        if self._device.type == "cuda":
+            memory = torch.cuda.max_memory_allocated(self._device)
+        else:
+            memory = psutil.Process().memory_info().rss
+        return {
+            "perf/images_per_s": (step - self._from) * self._images / seconds,
+            "perf/memory_mb": memory / _MEGABYTE,
+        }
+
+    def line(self, step: int, metrics: Mapping[str, float], next_checkpoint: int) -> str:
+        """One line of progress.
+
+        Args:
+            step: Steps done.
+            metrics: `train/…` and `perf/…` of this step.
+            next_checkpoint: Step of the next checkpoint.
+        """
+        trainer = self._trainer
+        each = (time.monotonic() - self._started) / max(1, step - self._first)
+        return (
+            f"step {step}/{trainer.max_steps}  loss {metrics['train/loss']:.3f}  "
+            f"grad {metrics['train/grad_norm']:.3g}  lr {metrics['train/lr']:.2e}  "
+            f"{metrics['perf/images_per_s']:.1f} images/s  {metrics['perf/memory_mb']:.0f} MB  "
+            f"checkpoint at {next_checkpoint}  ETA {_clock(each * (trainer.max_steps - step))}"
+        )
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 class Followed:

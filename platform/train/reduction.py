@@ -88,7 +88,7 @@ class StepVector:
     mean(0.9 s + 0.1 b_j) = 0.9 s + 0.1 mean(b_j).
 
     Args:
-        model: The model; its parameters' `.grad` are set.
+        model: The model; its parameters' `.grad` are set, so the last vector made for it counts.
         num_terms: Numbers reported per micro-batch (loss terms), summed along.
         micro_batches: Micro-batches of a step, over all workers.
         group: The workers.
@@ -126,10 +126,12 @@ class StepVector:
             sum(p.numel() for p in parameters),
             sum(s.numel() for s in self._statistics),
             num_terms,
+            1,
         ]
         device = parameters[0].device
         self._vector = torch.zeros(sum(sizes), device=device)
-        self.gradient, self._mean_statistics, self.terms = self._vector.split(sizes)
+        parts = self._vector.split(sizes)
+        self.gradient, self._mean_statistics, self.terms, self._failures = parts
         self._kept: dict[int, Tensor] = {}
         start = 0
         for parameter in parameters:
@@ -158,8 +160,22 @@ class StepVector:
             self._kept[index] = self._vector.clone()
             self._vector.zero_()
 
-    def reduce(self) -> None:
-        """Sum over all micro-batches of all workers; statistics become their mean."""
+    def fail(self) -> None:
+        """Give this worker's part of the step up; `reduce` tells every worker."""
+        self._vector.zero_()
+        self._failures.fill_(1.0)
+        self._kept.clear()
+        if self._strict:
+            mine = share(self._micro_batches, self._group)
+            self._kept = {index: self._vector.clone() for index in mine}
+            self._vector.zero_()
+
+    def reduce(self) -> bool:
+        """Sum over all micro-batches of all workers; statistics become their mean.
+
+        Returns:
+            Whether every worker did its part; else the step is undone (`undo`).
+        """
         if self._strict:
             for rank in range(self._group.size):
                 for index in share(self._micro_batches, self._group, rank):
@@ -169,10 +185,20 @@ class StepVector:
                     self._vector += part
         else:
             self._group.sum(self._vector)
+        if self._failures.item():
+            self.undo()
+            return False
         self._mean_statistics /= self._micro_batches
         self._restore(self._mean_statistics)
         for counter, start in zip(self._counters, self._counts, strict=True):
             counter.copy_(start + 1)
+        return True
+
+    def undo(self) -> None:
+        """Put the statistics of the start of the step back, as if it had not been done."""
+        self._restore(self._start)
+        for counter, start in zip(self._counters, self._counts, strict=True):
+            counter.copy_(start)
 
     def _restore(self, flat: Tensor) -> None:
         start = 0

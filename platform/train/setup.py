@@ -1,12 +1,14 @@
 """What a training is made of before its first step: data that fits, seeded weights, a device."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
 from ...datasets.reader import PackedDataset
 from ...model.segmentor import build_segmentor
 from ..config import ConfigError
-from ..experiment import ExperimentConfig
+from ..experiment import ExperimentConfig, TrainerConfig
 
 
 def open_data(config: ExperimentConfig) -> PackedDataset:
@@ -36,6 +38,29 @@ def seeded_model(config: ExperimentConfig) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         return build_segmentor(config.model)
+
+
+def set_numerics(trainer: TrainerConfig) -> None:
+    """Set what decides the last bit of a result on the CPU, instead of inheriting it."""
+    torch.set_num_threads(trainer.threads)
+    torch.backends.mkldnn.set_flags(trainer.onednn)
+
+
+def environment(workers: int, device: torch.device) -> dict[str, Any]:
+    """What decides the last bit of a result besides configuration and data.
+
+    Args:
+        workers: Number of workers.
+        device: Where the model is.
+    """
+    return {
+        "workers": workers,
+        "threads": torch.get_num_threads(),
+        "onednn": torch.backends.mkldnn.enabled,
+        "torch": torch.__version__,
+        "processor": torch.backends.cpu.get_cpu_capability(),
+        "device": device.type,
+    }
 
 
 def choose_device(name: str) -> torch.device:

@@ -1,0 +1,187 @@
+"""One optimizer step: forward, backward, reduce, clip, update, or a reason why not."""
+
+import logging
+import math
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ...model.loss.criterion import DenseCriterion, SetCriterion
+from ..experiment import ExperimentConfig
+from ..ingest import MicroBatch
+from .failure import OutOfMemoryForGoodError
+from .notice import NOTICE
+from .reduction import StepVector, WorkerGroup, share
+from .state import TrainingState
+
+_log = logging.getLogger(__name__)
+_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def smaller(micro_batch_size: int) -> int:
+    """The next smaller micro-batch after running out of memory: half, or what divides it.
+
+    Args:
+        micro_batch_size: Images of one forward pass.
+
+    Raises:
+        OutOfMemoryForGoodError: Where it is 1 already.
+    """
+    if micro_batch_size == 1:
+        raise OutOfMemoryForGoodError(
+            "out of memory with a micro-batch of one image: a smaller model, crop or number of "
+            "timesteps is needed"
+        )
+    return max(n for n in range(1, micro_batch_size) if micro_batch_size % n == 0)
+
+
+class StepResult(NamedTuple):
+    """What one step came to, the same on every worker.
+
+    Attributes:
+        outcome: `done`; `rescaled` left the update out because fp16 gradients overflowed, which
+            lowers their scale and is no failure; `nonfinite` left it out because loss or gradients
+            are not finite; `memory` did nothing because a worker ran out of memory.
+        norm: Global gradient norm before clipping.
+        terms: Mean loss terms.
+        preempted: Some worker was told that it will be taken away.
+    """
+
+    outcome: Literal["done", "rescaled", "nonfinite", "memory"]
+    norm: float
+    terms: dict[str, float]
+    preempted: bool
+
+
+class Stepper:
+    """Takes steps of a fixed list of micro-batches.
+
+    Args:
+        config: The experiment.
+        state: Network, optimizer, averages and scaler, which the steps change.
+        criterion: The loss, on the network's device.
+        group: The workers.
+        device: Where the network is.
+        micro_batch_size: Images of one forward pass; divides the configured size.
+    """
+
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        *,
+        state: TrainingState,
+        criterion: SetCriterion | DenseCriterion,
+        group: WorkerGroup,
+        device: torch.device,
+        micro_batch_size: int,
+    ) -> None:
+        trainer = config.trainer
+        self.micro_batch_size = micro_batch_size
+        self.micro_batches = trainer.micro_batch_size * trainer.micro_batches // micro_batch_size
+        self.mine = share(self.micro_batches, group)
+        self._seed = config.seed
+        self._precision = trainer.precision
+        self._clip = config.optimizer.clip_norm
+        self._state = state
+        self._criterion = criterion
+        self._group = group
+        self._device = device
+        self._vector = StepVector(
+            state.model,
+            num_terms=len(criterion.terms),
+            micro_batches=self.micro_batches,
+            group=group,
+            reduction=trainer.reduction,
+        )
+
+    def take(self, step: int, micro_batches: Sequence[MicroBatch]) -> StepResult:
+        """Do one step.
+
+        Args:
+            step: Its number in the stream of rows; with seed and index it seeds randomness.
+            micro_batches: This worker's share, in order.
+
+        Returns:
+            The outcome; where it is not `done`, weights, statistics and averages are as before.
+        """
+        targets = [batch.targets.to(self._device) for batch in micro_batches]
+        # Whole numbers: their sums are exact whatever the order.
+        signals = torch.zeros(2, dtype=torch.float64, device=self._device)
+        for target in targets:
+            signals[0] += self._criterion.count(target)
+        signals[1] = float(NOTICE.given())
+        self._group.sum(signals)
+        normalizer = (signals[0] / self.micro_batches).float()
+        whole = self._gradients(step, micro_batches, targets, normalizer)
+        preempted = bool(signals[1] > 0)
+        if not whole:
+            return StepResult("memory", math.nan, {}, preempted)
+        values = (self._vector.terms / self.micro_batches).tolist()
+        named = dict(zip(self._criterion.terms, values, strict=True))
+        return self._update(named, preempted)
+
+    def _gradients(
+        self,
+        step: int,
+        micro_batches: Sequence[MicroBatch],
+        targets: Sequence[Tensor],
+        normalizer: Tensor,
+    ) -> bool:
+        """Sum gradients, statistics and loss terms; False where a worker ran out of memory."""
+        self._vector.begin()
+        try:
+            for index, batch, target in zip(self.mine, micro_batches, targets, strict=True):
+                # Randomness inside a model, if a later one has any, belongs to the micro-batch.
+                torch.manual_seed(hash((self._seed, step, index)) & (2**63 - 1))
+                terms = self._terms(batch.images, target, normalizer)
+                loss = torch.stack(list(terms.values())).sum() / self.micro_batches
+                if loss.requires_grad:
+                    self._state.scaler.scale(loss).backward()
+                self._vector.add(index, [terms[name].detach() for name in self._criterion.terms])
+        except torch.OutOfMemoryError as error:
+            _log.warning("out of memory with %d images: %s", self.micro_batch_size, error)
+            self._vector.fail()
+        return self._vector.reduce()
+
+    def _terms(self, images: Tensor, target: Tensor, normalizer: Tensor) -> dict[str, Tensor]:
+        with torch.autocast(
+            self._device.type,
+            _TYPES.get(self._precision, torch.bfloat16),
+            enabled=self._precision in _TYPES,
+        ):
+            prediction = self._state.model(
+                images.to(self._device, memory_format=torch.channels_last, non_blocking=True)
+            )
+        try:
+            return self._criterion(prediction, target, normalizer)
+        except ValueError:
+            # Matching refuses costs that are not finite; anything else is its user's mistake.
+            if all(part.isfinite().all() for part in prediction if isinstance(part, Tensor)):
+                raise
+            nan = torch.full((), math.nan, device=self._device)
+            return dict.fromkeys(self._criterion.terms, nan)
+
+    def _update(self, named: dict[str, float], preempted: bool) -> StepResult:
+        gradient = self._vector.gradient
+        if self._state.scaler.is_enabled():
+            self._state.scaler.unscale_(self._state.optimizer)
+        norm = float(torch.linalg.vector_norm(gradient))
+        finite = all(map(math.isfinite, named.values()))
+        if not (finite and math.isfinite(norm)):
+            self._vector.undo()
+            if self._state.scaler.is_enabled():
+                self._state.scaler.update()
+            overflow = finite and self._state.scaler.is_enabled()
+            return StepResult("rescaled" if overflow else "nonfinite", norm, named, preempted)
+        if self._clip is not None and norm > self._clip:
+            gradient.mul_(self._clip / (norm + 1e-6))
+        if self._state.scaler.is_enabled():
+            self._state.scaler.step(self._state.optimizer)
+            self._state.scaler.update()
+        else:
+            self._state.optimizer.step()
+        if self._state.average is not None:
+            self._state.average.update_parameters(self._state.model)
+        return StepResult("done", norm, named, preempted)
