@@ -3,10 +3,15 @@
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from .server import is_loopback
+
+_log = logging.getLogger(__name__)
 
 _SETTINGS = {
     # Clients fail against a local cluster, which has a token by default, unless told to use it.
@@ -18,6 +23,8 @@ _SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
 }
+_PROBE_SECONDS = 120.0
+_WATCH_SECONDS = 2.0
 
 
 def settings() -> dict[str, str]:
@@ -63,15 +70,123 @@ def connected(*, cpus: float) -> Iterator[None]:
         ray.shutdown()
 
 
-def _require_cpus(cpus: float) -> None:
+def _offered_cpus() -> float:
     import ray
 
-    offered = ray.cluster_resources().get("CPU", 0.0)
+    return float(ray.cluster_resources().get("CPU", 0.0))
+
+
+def _require_cpus(cpus: float) -> None:
+    offered = _offered_cpus()
     if cpus > offered:
         raise ValueError(
             f"the work needs {cpus:g} CPUs at once, the cluster has {offered:g}: it would wait "
             "for ever; ask for fewer workers or a smaller concurrency"
         )
+
+
+def worker_nodes() -> list[str]:
+    """Ids of the living nodes that work can run on, if any of them is not this process's own."""
+    import ray
+
+    ids = [n["NodeID"] for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU", 0) > 0]
+    return [] if ids == [ray.get_runtime_context().get_node_id()] else ids
+
+
+def check_nodes(nodes: list[str], storage: Path, tracking: str) -> None:
+    """Refuse what several nodes cannot share: a local folder, a tracking database in a file.
+
+    Args:
+        nodes: `worker_nodes()`.
+        storage: Folder of all runs.
+        tracking: MLflow's tracking URI.
+
+    Raises:
+        ValueError: Names node and folder, or the address, and what to use instead.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    if not tracking.startswith(("http://", "https://")):
+        raise ValueError(
+            f"tracking {tracking}: not an HTTP address, and the cluster has {len(nodes)} nodes "
+            "that may write to it at once; start `mlflow server` and set MLFLOW_TRACKING_URI"
+        )
+    token = uuid.uuid4().hex
+    probe = storage / f".probe-{token}"
+    probe.write_text(token)
+    task = ray.remote(num_cpus=0)(_sees)
+    try:
+        for node in nodes:
+            strategy = NodeAffinitySchedulingStrategy(node, soft=False)
+            # A Path would be read with the driver's own working directory in mind; text is not.
+            seen = task.options(scheduling_strategy=strategy).remote(str(probe), token)
+            reason = ray.get(seen, timeout=_PROBE_SECONDS)
+            if reason:
+                raise ValueError(
+                    f"storage {storage}: node {node[:12]} does not see it ({reason}); training on "
+                    "several nodes needs a folder on a shared file system"
+                )
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _sees(probe: str, token: str) -> str:
+    """Why a node does not see the driver's file, or cannot write beside it; empty where it can."""
+    path = Path(probe)
+    try:
+        if path.read_text() != token:
+            return "another file lies there"
+        beside = path.with_name(f"{path.name}-{uuid.uuid4().hex}")
+        beside.write_text(token)
+        beside.unlink()
+    except OSError as error:
+        return str(error.strerror)
+    return ""
+
+
+@contextlib.contextmanager
+def told_while_waiting(*, cpus: float, progress: Callable[[str], None]) -> Iterator[None]:
+    """While the block runs, say when the cluster has too few CPUs for the work, and when enough.
+
+    Args:
+        cpus: CPUs without which the work stands still.
+        progress: Takes a line for a person.
+    """
+    stop = threading.Event()
+
+    def watch() -> None:
+        waiting = False
+        while not stop.wait(_WATCH_SECONDS):
+            try:
+                offered = _offered_cpus()
+            except Exception as error:
+                _log.debug("the cluster does not answer: %s", error)
+                continue
+            if offered < cpus and not waiting:
+                progress(
+                    f"waiting: the work needs {cpus:g} CPUs, the cluster has {offered:g}; it goes "
+                    "on from its newest checkpoint when a node joins"
+                )
+            elif offered >= cpus and waiting:
+                progress(f"the cluster has {offered:g} CPUs again")
+            waiting = offered < cpus
+
+    thread = threading.Thread(target=watch, daemon=True, name="cluster-watch")
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def leaving() -> bool:
+    """Whether Ray told this Ray Train worker that a node of its group will be taken away."""
+    # The public call is a barrier between all workers; the flag behind it is what we sum anyway.
+    from ray.train.v2._internal.execution.context import get_train_context
+
+    return get_train_context().preemption_context.preemption_info is not None
 
 
 def check_address(address: str) -> None:

@@ -12,7 +12,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,6 +150,7 @@ class RunFolder:
             text = json.dumps({**state, "step": step}, indent=1).encode()
             files["state.json"] = _write(writing / "state.json", text)
             manifest = {"format": _FORMAT, "step": step, "files": files}
+            manifest["digest"] = _digest(manifest)
             _write(writing / "manifest.json", json.dumps(manifest, indent=1).encode())
             _sync_folder(writing)
             self.check_owner()
@@ -183,9 +184,11 @@ class RunFolder:
                 kept = self._quarantine(folder)
                 self.damaged.append(f"checkpoint left out: {error} (moved to {kept})")
                 _log.warning("%s", self.damaged[-1])
-        if folders:
+        # Those that an earlier start moved away count too: it must not be zero the second time.
+        bad = list((self.path / "quarantine").glob("step-*"))
+        if bad:
             raise NoGoodCheckpointError(
-                f"{self.path}: none of its {len(folders)} checkpoints is good; they are kept in "
+                f"{self.path}: none of its {len(bad)} checkpoints is good; they are kept in "
                 f"{self.path / 'quarantine'}. Start a new run, or put a good copy back"
             )
         return None
@@ -197,6 +200,21 @@ class RunFolder:
             ValueError: Where it is missing or damaged.
         """
         return read_checkpoint(self.path / "checkpoints" / f"step-{step:08d}")
+
+    def best(self, history: Sequence[Evaluation]) -> Evaluation:
+        """The evaluation with the highest val/mIoU among those whose checkpoint is good.
+
+        Raises:
+            ValueError: Where there is none.
+        """
+        for evaluation in sorted(history, key=lambda item: -item.metrics["val/mIoU"]):
+            try:
+                self.at(evaluation.step)
+            except ValueError as error:
+                _log.warning("evaluation of step %d is passed over: %s", evaluation.step, error)
+                continue
+            return evaluation
+        raise ValueError(f"{self.path}: no evaluation's checkpoint is good")
 
     def retain(self, newest: int, best_step: int | None, *, every: int | None = None) -> None:
         """Delete all but the newest checkpoints, the best one, and those of every n-th step.
@@ -260,12 +278,17 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
         files = dict(manifest["files"])
+        digest = manifest.pop("digest")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder}: no readable manifest.json ({error})") from error
     if manifest.get("format") != _FORMAT:
         raise ValueError(
             f"{folder}: format {manifest.get('format')!r}, this version reads {_FORMAT}"
         )
+    if digest != _digest(manifest):
+        raise ValueError(f"{folder / 'manifest.json'}: its own digest does not hold")
+    if folder.name != f"step-{manifest['step']:08d}":
+        raise ValueError(f"{folder}: its manifest is of step {manifest['step']}")
     for name, entry in files.items():
         try:
             digest = hashlib.file_digest((folder / name).open("rb"), "sha256").hexdigest()
@@ -274,6 +297,10 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         if digest != entry["sha256"]:
             raise ValueError(f"{folder / name}: its SHA-256 differs from the manifest's")
     return Checkpoint(folder, json.loads((folder / "state.json").read_text()))
+
+
+def _digest(manifest: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _write(path: Path, data: bytes) -> dict[str, Any]:

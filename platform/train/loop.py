@@ -30,6 +30,7 @@ from .reduction import WorkerGroup
 from .setup import choose_device, open_data, set_numerics
 from .state import Progress, TrainingState
 from .step import Stepper, StepResult, smaller
+from .watchdog import hangs
 from .writer import CheckpointWriter
 
 _log = logging.getLogger(__name__)
@@ -44,6 +45,13 @@ class Training:
         group: The workers.
         recorder: Rank 0's journal; None on other ranks.
         progress: Takes a line for a person; None on other ranks.
+
+    Attributes:
+        state: Network, optimizer, averages.
+        criterion: The loss.
+        rows: The micro-batches by (step, index).
+        dataset: The packed data.
+        device: Where the network is.
     """
 
     def __init__(
@@ -64,8 +72,8 @@ class Training:
         self.dataset = open_data(config)
         self._recorder = recorder
         self._progress = progress
-        self._state = TrainingState(config, self.dataset, workers=group.size, device=self.device)
-        self._criterion = build_criterion(
+        self.state = TrainingState(config, self.dataset, workers=group.size, device=self.device)
+        self.criterion = build_criterion(
             config.loss,
             config.model,
             torch.tensor(self.dataset.class_pixels("train"), dtype=torch.float32),
@@ -79,14 +87,17 @@ class Training:
         self._now = Progress(micro_batch_size=trainer.micro_batch_size)
         resumed = self._restore()
         self._prepare()
+        self._meter = Meter(trainer, step=self.step, device=self.device)
         if resumed:
-            self._tell(f"resumed at step {self.step} of {run.path.name}")
+            for stacks in hangs(run.path):
+                self._tell(f"an earlier attempt stood still: see {stacks}")
+            self._tell(f"attempt {run.attempt} of {run.path.name}: resumed at step {self.step}")
             return
-        for line in parameter_table(self._state.model, config.optimizer):
+        for line in parameter_table(self.state.model, config.optimizer):
             self._tell(line)
         if config.model.compat == "corrected":
             # Every rank reads the same micro-batch, so all start from the same weights.
-            calibrate_attention(self._state.model, self._rows.read(0, 0).images.to(self.device))
+            calibrate_attention(self.state.model, self.rows.read(0, 0).images.to(self.device))
         if trainer.nonfinite == "rollback":
             self._save()
 
@@ -103,7 +114,7 @@ class Training:
     @property
     def model(self) -> nn.Module:
         """The model that is evaluated: the averaged weights where `ema_decay` is set."""
-        return self._state.evaluated
+        return self.state.evaluated
 
     @property
     def best(self) -> Evaluation | None:
@@ -135,9 +146,8 @@ class Training:
             for past in list(self.history):
                 yield dataclasses.replace(past, replayed=True)
             with Guard(trainer, self.run.path, attempt=attempt, rank=self.group.rank) as guard:
-                self._meter = Meter(trainer, step=self.step, device=self.device)
                 while not self.finished:
-                    train_metrics = self._advance(self._next(trainer.evaluate_every), guard)
+                    train_metrics = self.advance(self._next(trainer.evaluate_every), guard)
                     if train_metrics is not None:
                         yield self._evaluate(train_metrics, guard)
         finally:
@@ -155,9 +165,11 @@ class Training:
             ValueError: Where no evaluation's checkpoint is good.
         """
         # Rank 0 answers once it has written its last checkpoint, which may be the best one.
-        best = self.group.agree(self._best_good() if self.group.rank == 0 else None)
+        best = self.group.agree(self.run.best(self.history) if self.group.rank == 0 else None)
+        if best != self.best:
+            self._tell(f"the best checkpoint is damaged, that of step {best.step} is taken")
         checkpoint = self.run.at(best.step)
-        name = "model" if self._state.average is None else "ema"
+        name = "model" if self.state.average is None else "ema"
         self.model.load_state_dict(checkpoint.tensors(name))
         return best
 
@@ -185,21 +197,25 @@ class Training:
         """PNG of a few rows of a split: image, truth, prediction, error."""
         return contact_sheet(self.model, self.dataset, split, self.config, self.device)
 
-    def _advance(self, target: int, guard: Guard) -> dict[str, float] | None:
+    def advance(self, target: int, guard: Guard) -> dict[str, float] | None:
         """Train up to a step.
+
+        Args:
+            target: Steps done at the end.
+            guard: Watchdog and ledger.
 
         Returns:
             The last logged training metrics; None where a rollback made the target void.
         """
         config = self.config
         metrics: dict[str, float] = {}
-        self._state.model.train()
+        self.state.model.train()
         self._meter.begin(self.step)
         while self.step < target:
             for micro_batches in self._upcoming(target):
                 guard.feed()
                 factor = learning_rate_factor(self.step, config.optimizer, config.trainer.max_steps)
-                set_learning_rate(self._state.optimizer, factor)
+                set_learning_rate(self.state.optimizer, factor)
                 position = self.step + self._now.row_offset
                 result = self._stepper.take(position, micro_batches)
                 if result.outcome == "memory":
@@ -219,7 +235,7 @@ class Training:
 
     def _upcoming(self, target: int) -> Iterator[list[MicroBatch]]:
         offset = self._now.row_offset
-        return self._rows.steps(self.step + offset, target + offset, self._stepper.mine)
+        return self.rows.steps(self.step + offset, target + offset, self._stepper.mine)
 
     def _log_step(self, result: StepResult, rate: float) -> dict[str, float]:
         metrics = {
@@ -318,13 +334,13 @@ class Training:
         """Rows and stepper for the micro-batch size as it stands."""
         self._stepper = Stepper(
             self.config,
-            state=self._state,
-            criterion=self._criterion,
+            state=self.state,
+            criterion=self.criterion,
             group=self.group,
             device=self.device,
             micro_batch_size=self._now.micro_batch_size,
         )
-        self._rows = TrainingRows(
+        self.rows = TrainingRows(
             self.dataset,
             self.config.data.transform,
             seed=self.config.seed,
@@ -357,8 +373,8 @@ class Training:
     def _save(self) -> None:
         if self._writer is not None:
             best = self.best.step if self.best else None
-            values = self._state.values(self._now)
-            self._writer.save(self.step, self._state.tensors(), values, best)
+            values = self.state.values(self._now)
+            self._writer.save(self.step, self.state.tensors(), values, best)
 
     def _restore(self) -> bool:
         """Go on from the newest good checkpoint; False where there is none at all."""
@@ -366,7 +382,7 @@ class Training:
         step = self.group.agree(newest.step if newest else None)
         if step is None:
             return False
-        self._now, differences = self._state.put_back(newest or self.run.at(step))
+        self._now, differences = self.state.put_back(newest or self.run.at(step))
         for line in [*self.run.damaged, *differences]:
             if self.group.rank == 0:
                 _log.warning("%s", line)
@@ -374,19 +390,6 @@ class Training:
         if self._recorder is not None and self.run.damaged:
             self._recorder.text(f"damaged/{self.run.attempt:06d}.txt", "\n".join(self.run.damaged))
         return True
-
-    def _best_good(self) -> Evaluation:
-        """The best evaluation whose checkpoint is there and good."""
-        ranked = sorted(self.history, key=lambda item: -item.metrics["val/mIoU"])
-        for evaluation in ranked:
-            try:
-                self.run.at(evaluation.step)
-            except ValueError as error:
-                if evaluation is self.best:
-                    self._tell(f"the best checkpoint is damaged, the next best is taken: {error}")
-                continue
-            return evaluation
-        raise ValueError(f"{self.run.path}: no evaluation's checkpoint is good")
 
     def _tell(self, line: str) -> None:
         if self._progress is not None:

@@ -17,6 +17,7 @@ from ..config import ConfigError, Resolved, config_digest, dump, load_resolved
 from ..tracking import tracking_uri
 from .checkpoint import RunFolder
 from .failure import Decision, decide
+from .notice import NOTICE
 from .optimizer import build_optimizer
 from .progress import Followed
 from .reduction import OneWorker, ProcessGroup
@@ -25,7 +26,6 @@ from .worker import run_worker
 
 _log = logging.getLogger(__name__)
 _PROGRESS = "progress.log"
-_FAILURE = "failure.json"
 
 
 class TrainingFailedError(RuntimeError):
@@ -128,7 +128,6 @@ def _run(
         progress(f"{run.path.name} is finished already")
         return _outcome(run)
     started = time.monotonic()
-    (run.path / _FAILURE).unlink(missing_ok=True)
     if resolved.config.trainer.workers == 0:
         _train_here(resolved, run, progress, tags)
     else:
@@ -151,7 +150,12 @@ def preflight(resolved: Resolved, storage: Path) -> None:
     """
     config = resolved.config
     open_data(config)
-    choose_device(config.trainer.device)
+    device = choose_device(config.trainer.device)
+    if config.trainer.precision == "fp16" and device.type != "cuda":
+        raise ConfigError(
+            "trainer.precision: fp16 scales gradients and needs a CUDA device; on the CPU take "
+            "bf16 or fp32"
+        )
     try:
         with torch.device("meta"):
             model = build_segmentor(config.model)
@@ -171,7 +175,8 @@ def _train_here(
     resolved: Resolved, run: RunFolder, progress: Callable[[str], None], tags: dict[str, str]
 ) -> None:
     try:
-        run_worker(resolved, run.path, OneWorker(), progress, tags)
+        with NOTICE.on_signal():
+            run_worker(resolved, run.path, OneWorker(), progress, tags)
     except ConfigError:
         raise
     except (RuntimeError, ValueError, OSError) as error:
@@ -196,27 +201,38 @@ def _train_on_ray(
     resolved: Resolved, run: RunFolder, progress: Callable[[str], None], tags: dict[str, str]
 ) -> None:
     # Ray is imported only where it is used: without it, `trainer.workers: 0` must still work.
-    from ..cluster import connected
+    from ..cluster import check_nodes, connected, settings, told_while_waiting, worker_nodes
 
     trainer = resolved.config.trainer
     use_gpu = choose_device(trainer.device).type == "cuda"
-    with connected(cpus=trainer.workers), Followed(run.path / _PROGRESS, progress):
+    # Of this driver alone: the orphans of an earlier one must not speak for it.
+    failure = run.path / f"failure-{time.time_ns()}.json"
+    fewest = trainer.min_workers or trainer.workers
+    with connected(cpus=fewest), Followed(run.path / _PROGRESS, progress):
         # Not before `connected`: Ray reads its authentication mode when it is first imported.
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig, TorchTrainer
 
+        environment: dict[str, str] = {}
+        nodes = worker_nodes()
+        if nodes:
+            uri = tracking_uri(run.path.parent)
+            check_nodes(nodes, run.path.parent, uri)
+            environment = {**settings(), "MLFLOW_TRACKING_URI": uri}
         progress(f"{run.path.name}: starting {trainer.workers} Ray Train workers")
-        TorchTrainer(
+        elastic = trainer.min_workers is not None
+        ray_trainer = TorchTrainer(
             ray_worker,
             train_loop_config={
                 "config": dump(resolved.config),
                 "origins": resolved.origins,
                 "folder": str(run.path),
                 "tags": tags,
+                "failure": failure.name,
             },
             torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
             scaling_config=ScalingConfig(
-                num_workers=trainer.workers,
+                num_workers=(fewest, trainer.workers) if elastic else trainer.workers,
                 use_gpu=use_gpu,
                 resources_per_worker={"CPU": 1},
             ),
@@ -224,9 +240,18 @@ def _train_on_ray(
                 name=f"ray-{run.path.name}-{time.time_ns()}",
                 storage_path=str(run.path / "ray"),
                 failure_config=FailureConfig(max_failures=trainer.max_failures),
+                worker_runtime_env={"env_vars": environment} if environment else None,
             ),
-        ).fit()
-    failure = run.path / _FAILURE
+        )
+        with told_while_waiting(cpus=fewest, progress=progress):
+            try:
+                ray_trainer.fit()
+            except Exception as error:
+                raise TrainingFailedError(
+                    f"{run.path.name}: given up after {trainer.max_failures} failures of workers "
+                    f"({type(error).__name__}: {str(error).strip().splitlines()[-1]}); continue "
+                    f"with --resume {run.path.name}"
+                ) from error
     if failure.is_file():
         raise TrainingFailedError(f"{run.path.name}: {json.loads(failure.read_text())['error']}")
     if not (run.path / "result.json").is_file():
@@ -235,9 +260,13 @@ def _train_on_ray(
 
 def ray_worker(given: dict[str, Any]) -> None:
     """What each Ray Train worker runs; failures that another attempt would repeat are data."""
+    from ..cluster import leaving
+
     folder = Path(given["folder"])
+    failure = folder / given["failure"]
     group = ProcessGroup()
     resolved = Resolved(load_resolved(given["config"]).config, given["origins"])
+    NOTICE.watch(leaving)
     progress = None
     if group.rank == 0:
         log = (folder / _PROGRESS).open("a", buffering=1)
@@ -245,12 +274,12 @@ def ray_worker(given: dict[str, Any]) -> None:
     try:
         run_worker(resolved, folder, group, progress, given["tags"])
     except Exception as error:
-        if (folder / _FAILURE).is_file():
+        if failure.is_file():
             # Another worker gave up for good and left the group: there is nothing to retry.
             return
         if decide(error) is Decision.RETRY:
             raise
         text = json.dumps({"error": f"{type(error).__name__}: {error}", "rank": group.rank})
-        RunFolder(folder).write(_FAILURE, text)
+        RunFolder(folder).write(failure.name, text)
         # Workers that wait for this one get an error at once instead of waiting for ever.
         torch.distributed.destroy_process_group()
