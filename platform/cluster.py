@@ -23,6 +23,7 @@ _SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
 }
+_STARTS = 3
 _PROBE_SECONDS = 120.0
 _WATCH_SECONDS = 2.0
 
@@ -56,18 +57,35 @@ def connected(*, cpus: float) -> Iterator[None]:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(log_to_driver=False, logging_level=logging.WARNING)
     else:
-        ray.init(
-            address="local",
-            num_cpus=max(int(-(-cpus // 1)), os.cpu_count() or 1),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-        )
+        _start_local(max(int(-(-cpus // 1)), os.cpu_count() or 1))
     try:
         _require_cpus(cpus)
         yield
     finally:
         ray.shutdown()
+
+
+def _start_local(cpus: int) -> None:
+    """A cluster of this machine alone; tried again where a busy machine was too slow for Ray."""
+    import ray
+
+    for attempt in range(1, _STARTS + 1):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+            )
+        except Exception as error:
+            # Ray raises a bare Exception after its fixed 30 s.
+            ray.shutdown()
+            if attempt == _STARTS or "timed out during startup" not in str(error):
+                raise RuntimeError(f"Ray did not start on this machine: {error}") from error
+            _log.warning("Ray did not start in time (%d of %d tries)", attempt, _STARTS)
+            continue
+        return
 
 
 def _offered_cpus() -> float:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -86,7 +87,13 @@ def train(
     run = RunFolder(folder)
     run.write("config.yaml", dump(resolved.config))
     run.write("origins.json", json.dumps(resolved.origins, indent=1))
-    return _run(resolved, run, progress, dict(tags or {}))
+    try:
+        return _run(resolved, run, progress, dict(tags or {}))
+    except ValueError:
+        # Refused before a worker claimed the folder: nothing is left to resume.
+        if not any((folder / "attempts").iterdir()):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def resume_training(

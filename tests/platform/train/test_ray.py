@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 SEED = int(os.environ.get("SPIKESEG_CRASH_SEED", time.time_ns() % 1_000_000))
 STEPS = 40
-SECONDS = 300
+SECONDS = 900
 
 
 class Driver:
