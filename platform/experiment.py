@@ -87,6 +87,8 @@ class TrainerConfig(_Section):
         log_every: Steps between two progress lines and training metrics.
         keep_checkpoints: Newest checkpoints kept besides the best.
         keep_every: Checkpoints at multiples of this many steps are kept too; None for none.
+        mirror: Address below which every checkpoint is copied to `<run's name>/`, of any file
+            system that pyarrow knows (`s3://bucket/runs`, `gs://…`, `file:///…`); None for none.
         patience: Evaluations without a better val/mIoU after which training ends; None for never.
         precision: Type of activations; `bf16` and `fp16` run under autocast, `fp16` with a
             gradient scaler and on CUDA alone.
@@ -117,6 +119,7 @@ class TrainerConfig(_Section):
     log_every: int = Field(default=20, ge=1)
     keep_checkpoints: int = Field(default=2, ge=1)
     keep_every: int | None = Field(default=None, ge=1)
+    mirror: str | None = None
     patience: int | None = Field(default=None, ge=1)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -22,6 +22,7 @@ from .checkpoint import Evaluation, RunFolder
 from .evaluate import class_table, count_split, health_metrics, measure_energy, score_metrics
 from .failure import NonFiniteError, PreemptedError
 from .guard import Guard
+from .mirror import Mirror, newest_anywhere
 from .notice import NOTICE
 from .optimizer import learning_rate_factor, parameter_table, set_learning_rate
 from .progress import Meter
@@ -78,10 +79,16 @@ class Training:
             config.model,
             torch.tensor(self.dataset.class_pixels("train"), dtype=torch.float32),
         ).to(self.device)
-        self._writer = None
+        self._writer = self._mirror = None
         if group.rank == 0:
+            if trainer.mirror is not None:
+                self._mirror = Mirror(trainer.mirror, run.path.name)
+                self._mirror.claim(run)
             self._writer = CheckpointWriter(
-                run, newest=trainer.keep_checkpoints, every=trainer.keep_every
+                run,
+                newest=trainer.keep_checkpoints,
+                every=trainer.keep_every,
+                mirror=self._mirror,
             )
         self._warned = False
         self._now = Progress(micro_batch_size=trainer.micro_batch_size)
@@ -364,8 +371,7 @@ class Training:
             self._tell(f"told to leave: checkpoint of step {self.step} is written")
             if NOTICE.leave:
                 raise PreemptedError(
-                    f"asked to leave at step {self.step}, whose checkpoint is written; continue "
-                    f"with --resume {self.run.path.name}"
+                    f"asked to leave at step {self.step}, its checkpoint is written"
                 )
         elif every is not None and self.step % every == 0 and self.step != target:
             self._save()
@@ -378,7 +384,7 @@ class Training:
 
     def _restore(self) -> bool:
         """Go on from the newest good checkpoint; False where there is none at all."""
-        newest = self.run.newest() if self.group.rank == 0 else None
+        newest = newest_anywhere(self.run, self._mirror) if self.group.rank == 0 else None
         step = self.group.agree(newest.step if newest else None)
         if step is None:
             return False

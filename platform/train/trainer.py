@@ -18,6 +18,7 @@ from ..config import ConfigError, Resolved, config_digest, dump, load_resolved
 from ..tracking import tracking_uri
 from .checkpoint import RunFolder
 from .failure import Decision, decide
+from .mirror import Mirror, check_mirror
 from .notice import NOTICE
 from .optimizer import build_optimizer
 from .progress import Followed
@@ -106,7 +107,8 @@ def resume_training(
     """Continue a run from its newest good checkpoint, under its own configuration.
 
     Args:
-        name: Name of the run.
+        name: Name of the run, or its address in a mirror (`s3://bucket/runs/NAME`), from where
+            configuration and newest checkpoint are brought into the storage first.
         storage: Folder of all runs.
         progress: Takes a line for a person.
         tags: Further tags for the tracker.
@@ -116,6 +118,13 @@ def resume_training(
         TrainingFailedError: Where training could not be finished.
     """
     storage = storage.absolute()
+    if "://" in name:
+        address, _, name = name.rstrip("/").rpartition("/")
+        if not (storage / name / "config.yaml").is_file():
+            try:
+                Mirror(address, name).fetch_run(storage / name)
+            except ValueError as error:
+                raise ConfigError(f"--resume {address}/{name}: {error}") from error
     path = storage / name / "config.yaml"
     if not path.is_file():
         known = sorted(entry.parent.name for entry in storage.glob("*/config.yaml"))
@@ -176,6 +185,11 @@ def preflight(resolved: Resolved, storage: Path) -> None:
             pass
     except OSError as error:
         raise ConfigError(f"storage {storage}: cannot be written ({error.strerror})") from error
+    if config.trainer.mirror is not None:
+        try:
+            check_mirror(config.trainer.mirror)
+        except ValueError as error:
+            raise ConfigError(f"trainer.mirror: {error}") from error
 
 
 def _train_here(
@@ -187,7 +201,10 @@ def _train_here(
     except ConfigError:
         raise
     except (RuntimeError, ValueError, OSError) as error:
-        raise TrainingFailedError(f"{run.path.name}: {error}") from error
+        again = (
+            "" if decide(error) is Decision.RAISE else f"; continue with --resume {run.path.name}"
+        )
+        raise TrainingFailedError(f"{run.path.name}: {error}{again}") from error
 
 
 def _outcome(run: RunFolder) -> TrainOutcome:

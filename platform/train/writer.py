@@ -1,5 +1,6 @@
 """Checkpoints written beside training: a second thread, and memory for one copy of the state."""
 
+import logging
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -8,6 +9,9 @@ import torch
 from torch import Tensor
 
 from .checkpoint import RunFolder
+from .mirror import Mirror
+
+_log = logging.getLogger(__name__)
 
 
 class CheckpointWriter:
@@ -20,10 +24,14 @@ class CheckpointWriter:
         run: The run's folder, claimed by this process.
         newest: Newest checkpoints kept.
         every: Checkpoints whose step is a multiple of this are kept too; None for none.
+        mirror: Where every checkpoint is copied to; None for nowhere.
     """
 
-    def __init__(self, run: RunFolder, *, newest: int, every: int | None) -> None:
+    def __init__(
+        self, run: RunFolder, *, newest: int, every: int | None, mirror: Mirror | None = None
+    ) -> None:
         self._run = run
+        self._mirror = mirror
         self._newest = newest
         self._every = every
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
@@ -65,8 +73,11 @@ class CheckpointWriter:
             pending.result()
 
     def close(self) -> None:
-        """End the thread after what it is writing; errors of that write are left to the reader."""
+        """End the thread after what it is writing; an error of that write is logged."""
         self._pool.shutdown(wait=True)
+        error = None if self._pending is None else self._pending.exception()
+        if error is not None:
+            _log.warning("the last checkpoint was not written: %s", error)
 
     def _copy(self, name: str, content: Mapping[str, Tensor]) -> dict[str, Tensor]:
         old = self._copies.get(name, {})
@@ -89,3 +100,9 @@ class CheckpointWriter:
     ) -> None:
         self._run.save(step, tensors, state)
         self._run.retain(self._newest, best_step, every=self._every)
+        if self._mirror is not None:
+            try:
+                self._mirror.put(self._run, step)
+            except OSError as error:
+                # The run's folder has it; the next checkpoint tries again.
+                _log.warning("checkpoint of step %d has no copy in the mirror: %s", step, error)

@@ -2,6 +2,7 @@
 
 import multiprocessing
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -22,7 +23,9 @@ def images(index: int) -> Tensor:
     return torch.randn(2, 3, 9, 9, generator=torch.Generator().manual_seed(index))
 
 
-def run_step(reduction: str, group: OneWorker | ProcessGroup) -> dict[str, Tensor]:
+def run_step(
+    reduction: Literal["flat", "strict"], group: OneWorker | ProcessGroup
+) -> dict[str, Tensor]:
     model = network()
     vector = StepVector(
         model, num_terms=1, micro_batches=MICRO_BATCHES, group=group, reduction=reduction
@@ -40,12 +43,33 @@ def run_step(reduction: str, group: OneWorker | ProcessGroup) -> dict[str, Tenso
     }
 
 
+def failing_step(reduction: Literal["flat", "strict"], group: OneWorker | ProcessGroup) -> Any:
+    """A step whose last worker gives up after its first micro-batch."""
+    model = network()
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    vector = StepVector(
+        model, num_terms=1, micro_batches=MICRO_BATCHES, group=group, reduction=reduction
+    )
+    vector.begin()
+    for index in share(MICRO_BATCHES, group):
+        (model(images(index)) ** 2).mean().backward()
+        vector.add(index, [torch.zeros(())])
+        if group.rank == group.size - 1:
+            vector.fail()
+            break
+    whole = torch.tensor(vector.reduce())
+    same = all(torch.equal(before[name], buffer) for name, buffer in model.named_buffers())
+    return {"whole": whole, "same": torch.tensor(same)}
+
+
 def _worker(rank: int, size: int, folder: str, reduction: str) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size
     )
-    result = run_step(reduction, ProcessGroup())
+    step, _, kind = reduction.rpartition(" ")
+    assert kind == "flat" or kind == "strict"
+    result = (failing_step if step else run_step)(kind, ProcessGroup())
     torch.save(result, f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
@@ -100,3 +124,10 @@ def test_strict_sums_are_equal_bit_for_bit_for_any_number_of_workers(
     for result in with_workers(size, tmp_path / "w", "strict"):
         for name, value in alone.items():
             assert torch.equal(result[name], value), name
+
+
+@pytest.mark.parametrize("reduction", ["flat", "strict"])
+def test_a_worker_that_gives_up_undoes_the_step_on_all(tmp_path: Path, reduction: str) -> None:
+    for result in with_workers(3, tmp_path / "w", f"failing {reduction}"):
+        assert not result["whole"]
+        assert result["same"]

@@ -1,0 +1,181 @@
+"""A second home of a run's checkpoints on any file system that pyarrow knows: S3, GCS, HDFS, disk.
+
+Training reads and writes its run's folder; the mirror gets a copy of every checkpoint after it is
+whole, manifest last, so that what lies there without a manifest is no checkpoint. Object stores
+have no rename, and need none for this.
+"""
+
+import logging
+import shutil
+import uuid
+from pathlib import Path
+
+import pyarrow as pa
+from pyarrow import fs
+
+from .checkpoint import (
+    Checkpoint,
+    FencedError,
+    NoGoodCheckpointError,
+    RunFolder,
+    read_checkpoint,
+)
+
+_log = logging.getLogger(__name__)
+_MANIFEST = "manifest.json"
+_RUN_FILES = ("config.yaml", "origins.json")
+
+
+class Mirror:
+    """The copies of one run.
+
+    Args:
+        uri: Address below which runs are kept, such as `s3://bucket/runs`.
+        name: The run's name.
+
+    Raises:
+        ValueError: Where pyarrow does not know the address, or nothing can be written there.
+    """
+
+    def __init__(self, uri: str, name: str) -> None:
+        self._token = uuid.uuid4().hex
+        try:
+            self._fs, base = fs.FileSystem.from_uri(uri)
+            self._base = f"{base.rstrip('/')}/{name}"
+            self._fs.create_dir(self._base, recursive=True)
+            self._write("probe", b"")
+            self._fs.delete_file(f"{self._base}/probe")
+        except (OSError, pa.ArrowException) as error:
+            raise ValueError(f"mirror {uri}: {error}") from error
+
+    def claim(self, run: RunFolder) -> None:
+        """Become the only one whose checkpoints count; copy what another machine resumes with."""
+        self._write("owner", self._token.encode())
+        for name in _RUN_FILES:
+            if (run.path / name).is_file():
+                self._write(name, (run.path / name).read_bytes())
+
+    def put(self, run: RunFolder, step: int) -> None:
+        """Copy a checkpoint, and delete those that the run's folder has no more.
+
+        Args:
+            run: The run's folder, which has the checkpoint.
+            step: Its step.
+
+        Raises:
+            FencedError: Where another process claimed the mirror.
+            OSError: Where the file system refuses; what lies there stays good.
+        """
+        folder = run.path / "checkpoints" / f"step-{step:08d}"
+        # A manifest from before would vouch for files that are replaced one by one.
+        self._forget(step)
+        files = sorted(folder.iterdir(), key=lambda path: path.name == _MANIFEST)
+        for path in files:
+            if path.name == _MANIFEST:
+                self._check_owner()
+            self._write(f"checkpoints/{folder.name}/{path.name}", path.read_bytes())
+        kept = {path.name for path in (run.path / "checkpoints").glob("step-*")}
+        for old in self.steps():
+            if f"step-{old:08d}" not in kept:
+                self._forget(old)
+                self._fs.delete_dir(f"{self._base}/checkpoints/step-{old:08d}")
+
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints that have a manifest, newest first."""
+        selector = fs.FileSelector(
+            f"{self._base}/checkpoints", recursive=True, allow_not_found=True
+        )
+        found = [Path(info.path) for info in self._fs.get_file_info(selector)]
+        names = {path.parent.name for path in found if path.name == _MANIFEST}
+        return sorted((int(name.partition("-")[2]) for name in names), reverse=True)
+
+    def fetch(self, run: RunFolder) -> Checkpoint | None:
+        """Bring the newest copy that is good into the run's folder.
+
+        Returns:
+            None where there is none.
+        """
+        for step in self.steps():
+            name = f"step-{step:08d}"
+            target = run.path / "checkpoints" / name
+            writing = run.path / "checkpoints" / f".writing-{name}" / name
+            shutil.rmtree(writing.parent, ignore_errors=True)
+            writing.mkdir(parents=True)
+            selector = fs.FileSelector(f"{self._base}/checkpoints/{name}")
+            for info in self._fs.get_file_info(selector):
+                (writing / info.base_name).write_bytes(self._read(info.path))
+            try:
+                read_checkpoint(writing)
+            except ValueError as error:
+                _log.warning("copy left out: %s", error)
+                shutil.rmtree(writing.parent)
+                continue
+            writing.rename(target)
+            writing.parent.rmdir()
+            return read_checkpoint(target)
+        return None
+
+    def fetch_run(self, folder: Path) -> None:
+        """Bring configuration and origins into a new run's folder.
+
+        Raises:
+            ValueError: Where the mirror has no such run.
+        """
+        for name in _RUN_FILES:
+            info = self._fs.get_file_info(f"{self._base}/{name}")
+            if info.type != fs.FileType.File:
+                raise ValueError(f"{self._base}: no run is kept there ({name} is missing)")
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(self._read(f"{self._base}/{name}"))
+
+    def remove(self) -> None:
+        """Delete all copies of this run."""
+        self._fs.delete_dir(self._base)
+
+    def _forget(self, step: int) -> None:
+        manifest = f"{self._base}/checkpoints/step-{step:08d}/{_MANIFEST}"
+        if self._fs.get_file_info(manifest).type == fs.FileType.File:
+            self._fs.delete_file(manifest)
+
+    def _check_owner(self) -> None:
+        if self._read(f"{self._base}/owner").decode() != self._token:
+            raise FencedError(f"{self._base}: another process continues this run; this one stops")
+
+    def _write(self, name: str, data: bytes) -> None:
+        path = f"{self._base}/{name}"
+        self._fs.create_dir(path.rpartition("/")[0], recursive=True)
+        with self._fs.open_output_stream(path) as stream:
+            stream.write(data)
+
+    def _read(self, path: str) -> bytes:
+        with self._fs.open_input_stream(path) as stream:
+            return stream.read()
+
+
+def newest_anywhere(run: RunFolder, mirror: Mirror | None) -> Checkpoint | None:
+    """The newest good checkpoint of the folder, else of the mirror; None where there is none.
+
+    Args:
+        run: The run's folder.
+        mirror: Its copies, where it has any.
+
+    Raises:
+        NoGoodCheckpointError: Where the folder has some, none is good, and no copy is.
+    """
+    try:
+        newest = run.newest()
+    except NoGoodCheckpointError:
+        copy = None if mirror is None else mirror.fetch(run)
+        if copy is None:
+            raise
+        return copy
+    return mirror.fetch(run) if newest is None and mirror is not None else newest
+
+
+def check_mirror(uri: str) -> None:
+    """Write to an address and take it back.
+
+    Raises:
+        ValueError: Where pyarrow does not know the address, or nothing can be written there.
+    """
+    Mirror(uri, f"probe-{uuid.uuid4().hex}").remove()
