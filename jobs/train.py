@@ -17,7 +17,9 @@ from .options import (
 @click.command("train")
 @click.argument("recipe", required=False)
 @overrides_argument
-@click.option("--resume", metavar="NAME", help="Continue a run of this name.")
+@click.option(
+    "--resume", metavar="NAME", help="Continue a run of this name, or of this address in a mirror."
+)
 @storage_option
 def command(
     recipe: str | None, overrides: tuple[str, ...], resume: str | None, storage: Path

@@ -48,6 +48,11 @@ class Guard:
         if self._watchdog is not None:
             self._watchdog.feed()
 
+    def rest(self) -> None:
+        """Let the watchdog rest while somebody else decides how training goes on."""
+        if self._watchdog is not None:
+            self._watchdog.rest()
+
     def write(self, step: int, share: range, micro_batches: Sequence[MicroBatch]) -> None:
         """Write down the rows of this worker's share of a step that counts."""
         if self._ledger is not None:

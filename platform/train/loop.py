@@ -156,7 +156,9 @@ class Training:
                 while not self.finished:
                     train_metrics = self.advance(self._next(trainer.evaluate_every), guard)
                     if train_metrics is not None:
-                        yield self._evaluate(train_metrics, guard)
+                        evaluation = self._evaluate(train_metrics, guard)
+                        guard.rest()
+                        yield evaluation
         finally:
             if self._writer is not None:
                 self._writer.close()
@@ -172,7 +174,7 @@ class Training:
             ValueError: Where no evaluation's checkpoint is good.
         """
         # Rank 0 answers once it has written its last checkpoint, which may be the best one.
-        best = self.group.agree(self.run.best(self.history) if self.group.rank == 0 else None)
+        best = self.group.agree(self.run.best(self.history) if self._writer else None)
         if best != self.best:
             self._tell(f"the best checkpoint is damaged, that of step {best.step} is taken")
         checkpoint = self.run.at(best.step)

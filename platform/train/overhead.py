@@ -112,7 +112,7 @@ class _BareLoop:
                 (sum(terms.values()) / total).backward()
                 self._vector.add(index, [terms[name].detach() for name in self.terms])
             self._vector.reduce()
-            norm = torch.linalg.vector_norm(self._vector.gradient)
+            norm = float(torch.linalg.vector_norm(self._vector.gradient))
             if clip is not None and norm > clip:
                 self._vector.gradient.mul_(clip / (norm + 1e-6))
             state.optimizer.step()

@@ -33,6 +33,10 @@ class Watchdog:
         """Start the time anew."""
         faulthandler.dump_traceback_later(self._seconds, exit=True, file=self._file)
 
+    def rest(self) -> None:
+        """Stop the timer until the next `feed`: nobody waits for this process now."""
+        faulthandler.cancel_dump_traceback_later()
+
     def close(self) -> None:
         """Stop the timer; the empty file goes."""
         faulthandler.cancel_dump_traceback_later()

@@ -1,5 +1,6 @@
 """Every class of failure is met as the configuration says, and the run tells of it."""
 
+import faulthandler
 import json
 import os
 import signal
@@ -266,6 +267,23 @@ def test_a_worker_that_stands_still_dumps_its_stacks_and_ends(tmp_path: Path) ->
     (stacks,) = hangs(tmp_path)
     assert stacks.name == "000003-1.txt"
     assert "stands_still" in stacks.read_text()
+
+
+def test_the_watchdog_rests_while_nobody_asks_for_the_next_evaluation(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    armed = {"now": False}
+
+    def arm(*given: object, **named: object) -> None:
+        armed["now"] = True
+
+    monkeypatch.setattr(faulthandler, "dump_traceback_later", arm)
+    monkeypatch.setattr(
+        faulthandler, "cancel_dump_traceback_later", lambda: armed.update(now=False)
+    )
+    made, _ = training(small(data, max_steps=2, evaluate_every=1), tmp_path / "run")
+    for _ in made.evaluations():
+        assert not armed["now"]
 
 
 def test_a_watchdog_that_is_fed_leaves_nothing(data: Path, tmp_path: Path) -> None:
