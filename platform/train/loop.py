@@ -372,9 +372,7 @@ class Training:
                 self._writer.flush()
             self._tell(f"told to leave: checkpoint of step {self.step} is written")
             if NOTICE.leave:
-                raise PreemptedError(
-                    f"asked to leave at step {self.step}, its checkpoint is written"
-                )
+                raise PreemptedError(f"asked to leave at step {self.step}: checkpoint is written")
         elif every is not None and self.step % every == 0 and self.step != target:
             self._save()
 

@@ -34,7 +34,11 @@ class Driver:
         command = [sys.executable, "-m", "spikeseg.jobs.train", *arguments]
         with self.log.open("w") as file:
             self._process = subprocess.Popen(
-                [*command, "--storage", str(storage)], stdout=file, stderr=file
+                [*command, "--storage", str(storage)],
+                stdout=file,
+                stderr=file,
+                # No node is lost here, and a busy machine takes its time to start workers.
+                env={**os.environ, "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300"},
             )
 
     def workers(self) -> list[psutil.Process]:
