@@ -11,7 +11,6 @@ _VERBS: dict[str, str] = {
     "neuron": "benchmark.neuron",
     "sweep": "benchmark.sweep",
 }
-}
 
 
 @click.group("benchmark", cls=VerbGroup, verbs=_VERBS)

@@ -53,6 +53,11 @@ class KeeperSearcher(Searcher):
         self._numbers: dict[str, int] = {}
         self.errors: dict[str, str] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles what it is given when it starts, and nobody reads that back: the study is
+        # the truth, and open files and locks have no place in a pickle.
+        return {}
+
     def suggest(self, trial_id: str) -> Given | str | None:
         """The next trial's work order, or that none is left."""
         order = self._orders.next()
@@ -90,6 +95,9 @@ class KeeperScheduler(FIFOScheduler):
         super().__init__()
         self._orders = orders
         self._searcher = searcher
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # as for the searcher
 
     def on_trial_result(
         self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]
