@@ -11,6 +11,7 @@ from ..config import LossConfig
 _FOCAL_ALPHA = 0.25
 _FOCAL_GAMMA = 2
 _LOG_EPS = 1e-12
+_BLOCK = 4096
 
 
 class ImageTargets(NamedTuple):
@@ -53,15 +54,24 @@ def matching_costs(
 
     Source: ARCHITECTURE section 6.
     """
-    masks = masks.to(mask_logits.dtype)
     class_cost = -class_logits.softmax(-1)[..., labels]
-    p = mask_logits.sigmoid()
-    positive = -(p + _LOG_EPS).log() * _FOCAL_ALPHA * (1 - p) ** _FOCAL_GAMMA
-    negative = -(1 - p + _LOG_EPS).log() * (1 - _FOCAL_ALPHA) * p**_FOCAL_GAMMA
-    focal_cost = (positive @ masks.T + negative @ (1 - masks).T) / masks.shape[1]
-    overlap = 2 * (p @ masks.T)
-    total = p.sum(-1, keepdim=True) + masks.sum(-1)
-    dice_cost = 1 - (overlap + 1) / (total + 1)
+    L, Q, P = mask_logits.shape
+    focal_cost = mask_logits.new_zeros(L, Q, len(masks))
+    overlap = torch.zeros_like(focal_cost)
+    covered = mask_logits.new_zeros(L, Q, 1)
+    # Blocks of pixels stay in the cache; all at once are a dozen tensors of the masks' size.
+    for start in range(0, P, _BLOCK):
+        p = mask_logits[..., start : start + _BLOCK].sigmoid()
+        target = masks[:, start : start + _BLOCK].to(p.dtype).T
+        positive = -(p + _LOG_EPS).log() * _FOCAL_ALPHA * (1 - p) ** _FOCAL_GAMMA
+        negative = -(1 - p + _LOG_EPS).log() * (1 - _FOCAL_ALPHA) * p**_FOCAL_GAMMA
+        # positive @ target + negative @ (1 - target), in one product.
+        focal_cost += (positive - negative) @ target + negative.sum(-1, keepdim=True)
+        overlap += p @ target
+        covered += p.sum(-1, keepdim=True)
+    focal_cost /= P
+    area = masks.sum(-1).to(covered.dtype)
+    dice_cost = 1 - (2 * overlap + 1) / (covered + area + 1)
     return class_cost, focal_cost, dice_cost
 
 
