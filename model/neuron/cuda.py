@@ -114,7 +114,7 @@ def compile_without_device(
     Raises:
         RuntimeError: With the compiler's log, where it does not compile.
     """
-    nvrtc: Any = importlib.import_module("cupy.cuda.nvrtc")
+    nvrtc: Any = importlib.import_module("cupy.cuda").nvrtc
 
     program = nvrtc.createProgram(source(file), file, [], [])
     options = (

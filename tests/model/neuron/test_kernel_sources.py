@@ -30,7 +30,7 @@ REGISTERS = {
 
 def compiler() -> Any:
     """NVRTC as cupy has it, or a skip."""
-    nvrtc = pytest.importorskip("cupy.cuda.nvrtc", reason="compiling needs cupy (dev extra)")
+    nvrtc = pytest.importorskip("cupy.cuda", reason="compiling needs cupy (dev extra)").nvrtc
     try:
         nvrtc.getVersion()
     except Exception as error:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from golden import Golden
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from neuron_cases import RULES, only_gradient, settings
 from torch import Tensor
@@ -17,6 +18,9 @@ from spikeseg.model.neuron.reference import (
     lif_forward,
     lif_potentials,
 )
+
+# How long an example takes says nothing about the law.
+untimed = hypothesis_settings(deadline=None)
 
 NAN, INF = float("nan"), float("inf")
 
@@ -82,6 +86,7 @@ def test_an_infinite_gradient_outside_of_the_window_is_zero() -> None:
     assert gradient.tolist() == [[0.0, 0.0, INF]]
 
 
+@untimed
 @given(st.lists(st.floats(-50, 50, width=32), min_size=1, max_size=20), st.sampled_from([*RULES]))
 def test_firing_rate_never_exceeds_levels(values: list[float], rule: str) -> None:
     arguments = settings(rule, dynamics="temporal")
@@ -91,6 +96,7 @@ def test_firing_rate_never_exceeds_levels(values: list[float], rule: str) -> Non
     torch.testing.assert_close(counts, counts.round())
 
 
+@untimed
 @given(st.lists(st.floats(-3, 12, width=32), min_size=1, max_size=20), st.integers(1, 8))
 def test_a_count_is_the_number_of_binary_spikes_of_its_unrolling(
     values: list[float], levels: int
@@ -106,6 +112,7 @@ def test_a_count_is_the_number_of_binary_spikes_of_its_unrolling(
     assert torch.equal(spikes[0][~near], unrolled[~near])
 
 
+@untimed
 @given(st.lists(st.floats(-5, 9, width=32), min_size=1, max_size=12))
 def test_without_decay_no_charge_is_lost(values: list[float]) -> None:
     x = torch.tensor(values, dtype=torch.float64)[:, None]
