@@ -7,7 +7,7 @@ from typing import Protocol
 
 from ..yaml_source import ConfigError
 from .study import Keeper
-from .trial import Given
+from .trial_training import Given
 from .verdict import Proposal, TrialReport, Verdict
 
 Work = Callable[[Given], Generator[TrialReport, None, None]]

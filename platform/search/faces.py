@@ -24,7 +24,7 @@ from ray.tune.search import Searcher
 
 from .engine import Orders, Work
 from .recipe import Resources
-from .trial import Given
+from .trial_training import Given
 from .verdict import TrialReport
 
 _SCRATCH = ".tune-"

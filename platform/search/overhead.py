@@ -15,7 +15,7 @@ from .plan import METRICS, SweepPlan, load_sweep
 from .space import Point
 from .status import SweepStatus
 from .study import build_sampler
-from .trial import Given
+from .trial_training import Given
 from .tuner import sweep
 from .verdict import TrialReport
 

@@ -3,14 +3,9 @@
 import time
 from collections.abc import Generator
 from contextlib import closing
-from pathlib import Path
-from typing import Any
 
+from .trial_training import Evaluations, Given, failure_reason, train_trial
 from .verdict import TrialReport
-
-Given = dict[str, Any]
-# Evaluation, whether it is the last one, and how often the folder was claimed.
-Evaluations = Generator[tuple[Any, bool, int], None, None]
 
 
 def reports(given: Given) -> Generator[TrialReport, None, None]:
@@ -43,20 +38,6 @@ def reports(given: Given) -> Generator[TrialReport, None, None]:
         yield TrialReport(failure=failure_reason(error))
 
 
-def failure_reason(error: Exception) -> str:
-    """A failed trial's reason: its class of failure, then the message."""
-    import torch
-
-    kind = type(error).__name__
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        kind = "out of memory"
-    elif kind == "NonFiniteError":
-        kind = "not finite"
-    elif kind == "WorkersFailedError":
-        return str(error)
-    return f"{kind}: {error}"
-
-
 def _evaluations(given: Given) -> Evaluations:
     if given["workers"] > 1:
         from .trial_workers import follow_workers
@@ -66,38 +47,3 @@ def _evaluations(given: Given) -> Evaluations:
     from ..train.reduction import OneWorker
 
     yield from train_trial(given, OneWorker())
-
-
-def train_trial(given: Given, group: Any) -> Evaluations:
-    """Train one trial as one worker of a group.
-
-    Args:
-        given: The work order, as `reports` takes it.
-        group: The workers (`WorkerGroup`).
-
-    Yields:
-        Evaluation, whether it is the last one, and how often the folder was claimed.
-    """
-    from ..config import Resolved, load_resolved
-    from ..train.checkpoint import RunFolder
-    from ..train.loop import Training
-    from ..train.worker import make_journal
-
-    resolved = Resolved(load_resolved(given["config"]).config, given["origins"])
-    run = RunFolder(Path(given["folder"]))
-    journal = None
-    if group.rank == 0:
-        run.claim()
-    run.attempt = group.agree(run.attempt)
-    if group.rank == 0:
-        journal = make_journal(resolved, run, group.size, given["tags"], parent=given["parent"])
-    try:
-        training = Training(resolved.config, run, group=group, recorder=journal, progress=None)
-        if journal is not None:
-            journal.tags({"data_digest": training.dataset.digest})
-        for evaluation in training.evaluations():
-            final = evaluation.step >= resolved.config.trainer.max_steps
-            yield evaluation, final, run.attempt
-    finally:
-        if journal is not None:
-            journal.close()

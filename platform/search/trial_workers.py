@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..train.checkpoint import Evaluation
-from .trial import Evaluations, Given, failure_reason, train_trial
+from .trial_training import Evaluations, Given, failure_reason, train_trial
 
 _POLL_SECONDS = 0.2
 

@@ -14,6 +14,7 @@ from spikeseg.platform.search.plan import SweepPlan, load_sweep, sweep_names
 BASE: dict[str, Any] = {
     "name": "mine",
     "base": "shapes_tiny",
+    "overrides": ["trainer.max_steps=300", "trainer.evaluate_every=100"],
     "trials": 4,
     "objectives": [{"metric": "val/mIoU", "direction": "maximize"}],
     "sampler": {"name": "random", "seed": 1},
@@ -178,7 +179,11 @@ def test_the_command_line_cannot_fix_what_the_sweep_varies(tmp_path: Path) -> No
 
 
 def test_the_command_line_wins_over_the_recipes_overrides(tmp_path: Path) -> None:
-    plan = load(tmp_path, "trainer.max_steps=200", overrides=["trainer.max_steps=400"])
+    plan = load(
+        tmp_path,
+        "trainer.max_steps=200",
+        overrides=["trainer.max_steps=400", "trainer.evaluate_every=100"],
+    )
     assert plan.base.config.trainer.max_steps == 200
     assert plan.rungs == (100,)
 
