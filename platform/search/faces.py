@@ -58,7 +58,7 @@ class KeeperSearcher(Searcher):
         # the truth, and open files and locks have no place in a pickle.
         return {}
 
-    def suggest(self, trial_id: str) -> Given | str | None:
+    def suggest(self, trial_id: str) -> Any:
         """The next trial's work order, or that none is left."""
         order = self._orders.next()
         if order is None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import optuna
 
@@ -134,7 +135,7 @@ def _timed_sweep(
     def show(status: SweepStatus) -> None:
         ends.extend([time.monotonic()] * (status.done - len(ends)))
 
-    given = {"work": nothing} if empty else {}
+    given: dict[str, Any] = {"work": nothing} if empty else {}
     sweep(
         recipe,
         overrides,

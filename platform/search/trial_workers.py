@@ -38,11 +38,9 @@ def follow_workers(given: Given) -> Evaluations:
     log.parent.mkdir(parents=True, exist_ok=True)
     log.touch()
     # Zero CPUs and no group of the trial's: the workers alone take resources.
-    fit = (
-        ray.remote(_Fit)
-        .options(num_cpus=0, scheduling_strategy="DEFAULT")
-        .remote({**given, "log": str(log)})
-    )
+    actor: Any = ray.remote(_Fit)
+    options = actor.options(num_cpus=0, scheduling_strategy="DEFAULT")
+    fit: Any = options.remote({**given, "log": str(log)})
     running = fit.run.remote()
     try:
         with log.open() as lines:

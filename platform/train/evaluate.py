@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ...datasets.reader import PackedDataset
 from ...model.accounting.energy import EnergyReport, estimate_energy
-from ...model.accounting.firing import FiringRow
+from ...model.accounting.firing import FiringMonitor, FiringRow
 from ...model.metrics.segmentation import (
     SegmentationScores,
     confusion_counts,
@@ -143,6 +143,15 @@ def measure_energy(
         report = estimate_energy(model, batch.images.to(device))
     model.train(was_training)
     return report
+
+
+def measure_energy_and_health(
+    model: nn.Module, dataset: PackedDataset, *, data: DataConfig, images: int, device: torch.device
+) -> tuple[EnergyReport, dict[str, float]]:
+    """What `measure_energy` gives, and `health_metrics` of the same passes."""
+    with FiringMonitor(model) as monitor:
+        report = measure_energy(model, dataset, data=data, images=images, device=device)
+    return report, health_metrics(monitor.rows())
 
 
 def sheet_rows(

@@ -12,14 +12,13 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from ...model.accounting.firing import FiringMonitor
 from ...model.initialize import calibrate_attention
 from ...model.loss.criterion import build_criterion
 from ...model.metrics.segmentation import segmentation_scores
 from ..experiment import ExperimentConfig
 from ..ingest import MicroBatch, TrainingRows
 from .checkpoint import Evaluation, RunFolder
-from .evaluate import class_table, count_split, health_metrics, measure_energy, score_metrics
+from .evaluate import class_table, count_split, measure_energy_and_health, score_metrics
 from .failure import NonFiniteError, PreemptedError
 from .guard import Guard
 from .mirror import Mirror, newest_anywhere
@@ -265,15 +264,14 @@ class Training:
     def _evaluate(self, train_metrics: dict[str, float], guard: Guard) -> Evaluation:
         """Score val, measure energy, keep a checkpoint, tell the recorder."""
         metrics, counts = self.score("val", guard.feed)
-        with FiringMonitor(self.model) as monitor:
-            report = measure_energy(
-                self.model,
-                self.dataset,
-                data=self.config.data,
-                images=self.config.trainer.energy_images,
-                device=self.device,
-            )
-        metrics.update(health_metrics(monitor.rows()))
+        report, health = measure_energy_and_health(
+            self.model,
+            self.dataset,
+            data=self.config.data,
+            images=self.config.trainer.energy_images,
+            device=self.device,
+        )
+        metrics.update(health)
         rates = [row.rate for row in report.rows if row.spiking_input]
         metrics["energy/mJ"] = report.total_mj
         metrics["snn/firing_rate"] = sum(rates) / max(1, len(rates))
