@@ -71,7 +71,9 @@ def count_split(
     share = range(group.rank, dataset.splits[split], group.size)
     for batch in evaluation_batches(dataset, split, data.transform, share, data.evaluation_batch):
         targets = batch.targets.to(device)
-        predicted = predict_labels(model, batch.images.to(device), tuple(targets.shape[1:]))
+        predicted = predict_labels(
+            model, batch.images.to(device), (targets.shape[1], targets.shape[2])
+        )
         counts += confusion_counts(
             predicted, targets, num_classes=num_classes, ignore_label=space.ignore_label
         )

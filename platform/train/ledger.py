@@ -13,12 +13,12 @@ class LedgerEntry(NamedTuple):
 
     Attributes:
         step: Optimizer step, from 0.
-        index: Number of the micro-batch within the step.
+        micro_batch: Its number within the step.
         ids: Row ids in their order.
     """
 
     step: int
-    index: int
+    micro_batch: int
     ids: list[str]
 
 
@@ -65,7 +65,7 @@ def path_to_weights(folder: Path, steps: int) -> list[LedgerEntry]:
         if attempts.get(entry.step) != attempt:
             attempts[entry.step] = attempt
             done[entry.step] = {}
-        done[entry.step][entry.index] = entry
+        done[entry.step][entry.micro_batch] = entry
     missing = [step for step in range(steps) if step not in done]
     if missing:
         raise ValueError(f"{folder / _FOLDER}: no line of step {missing[0]}")

@@ -10,8 +10,8 @@ from typing import Literal
 
 import torch
 import torch.distributed
-import torch.multiprocessing
 from torch import nn
+from torch.multiprocessing.spawn import spawn
 
 from ..config import Resolved, override
 from ..experiment import ExperimentConfig
@@ -109,7 +109,7 @@ class _BareLoop:
             for index, batch in enumerate(batches):
                 images = batch.images.to(memory_format=torch.channels_last)
                 terms = self._criterion(state.model(images), batch.targets, normalizer)
-                (sum(terms.values()) / total).backward()
+                (torch.stack(list(terms.values())).sum() / total).backward()
                 self._vector.add(index, [terms[name].detach() for name in self.terms])
             self._vector.reduce()
             norm = float(torch.linalg.vector_norm(self._vector.gradient))
@@ -138,9 +138,7 @@ def strict_cost(resolved: Resolved, *, workers: int, pairs: int) -> PairedRatio:
             f"got {workers}"
         )
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(
-            _reduce_worker, args=(workers, folder, resolved.config, pairs), nprocs=workers
-        )
+        spawn(_reduce_worker, args=(workers, folder, resolved.config, pairs), nprocs=workers)
         numbers: PairedRatio = torch.load(Path(folder) / "ratio.pt", weights_only=False)
     return numbers
 

@@ -71,7 +71,7 @@ class TrainingState:
         self._environment = environment(workers, device)
         self.model = seeded_model(config).to(device)
         if device.type == "cpu" or trainer.precision != "fp32":
-            self.model = self.model.to(memory_format=torch.channels_last)
+            self.model = self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.optimizer = build_optimizer(self.model, config.optimizer)
         self.average: AveragedModel | None = None
         if trainer.ema_decay is not None:

@@ -53,7 +53,7 @@ def final_files(run: Path) -> dict[str, bytes]:
 def check_ledger(run: Path) -> None:
     """The path to the weights has each row exactly once in every epoch."""
     entries = path_to_weights(run, STEPS)
-    assert [(e.step, e.index) for e in entries] == [
+    assert [(e.step, e.micro_batch) for e in entries] == [
         (step, index) for step in range(STEPS) for index in range(MICRO_BATCHES)
     ]
     rows = [row for entry in entries for row in entry.ids]

@@ -30,7 +30,7 @@ def test_learning_rate_golden_schedule(shared_folder: Path) -> None:
                 assert factor * base == pytest.approx(rate, rel=1e-6, abs=1e-15)
 
 
-def model() -> nn.Module:
+def model() -> nn.ModuleDict:
     return nn.ModuleDict({"backbone": nn.Linear(2, 3), "head": nn.Linear(3, 2)})
 
 
@@ -55,7 +55,7 @@ def test_optimizer_state_survives_the_checkpoint_form() -> None:
     second.load_state_dict(first.state_dict())
     one, two = build_optimizer(first, config()), build_optimizer(second, config())
 
-    def step(net: nn.Module, optimizer: torch.optim.Optimizer, value: float) -> None:
+    def step(net: nn.ModuleDict, optimizer: torch.optim.Optimizer, value: float) -> None:
         net["head"](net["backbone"](torch.full((1, 2), value))).sum().backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -14,7 +14,7 @@ from spikeseg.platform.train.reduction import OneWorker, ProcessGroup, StepVecto
 MICRO_BATCHES = 6
 
 
-def network() -> nn.Module:
+def network() -> nn.Sequential:
     torch.manual_seed(3)
     return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 3))
 
