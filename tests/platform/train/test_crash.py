@@ -95,6 +95,7 @@ def test_a_training_killed_anywhere_ends_with_the_same_bytes(
     assert {"model.safetensors", "optimizer.safetensors", "ema.safetensors", "state.json"} <= set(
         expected
     )
+    print(f"seed {SEED}")
     for place, wanted in enumerate(KINDS):
         kill = draw(events, wanted, generator, place)
         what = f"seed {SEED}, {workers} workers, {kill}"
