@@ -37,12 +37,24 @@ def serve(storage: Path, *, host: str, port: int, announce: Callable[[str], None
         except OSError as error:
             raise ValueError(f"--port {port}: in use on {host} ({error.strerror})") from error
     announce(f"MLflow over {tracking_uri(storage)}: http://{host}:{port}")
-    environment = {
-        **os.environ,
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "DO_NOT_TRACK": "true",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    }
+    try:
+        done = subprocess.run(
+            server_command(storage, host=host, port=port), env=server_environment(), check=False
+        )
+    except KeyboardInterrupt:
+        return
+    if done.returncode:
+        raise RuntimeError(f"MLflow's server ended with code {done.returncode}")
+
+
+def server_command(storage: Path, *, host: str, port: int) -> list[str]:
+    """The command line of MLflow's server over a storage folder.
+
+    Args:
+        storage: Folder of all runs.
+        host: Address to listen on.
+        port: Port to listen on.
+    """
     arguments = [
         *("--host", host, "--port", str(port), "--workers", "1"),
         *("--backend-store-uri", tracking_uri(storage)),
@@ -50,14 +62,17 @@ def serve(storage: Path, *, host: str, port: int, announce: Callable[[str], None
     ]
     if "MLFLOW_AUTH_CONFIG_PATH" in os.environ:
         arguments += ["--app-name", "basic-auth"]
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "mlflow", "server", *arguments], env=environment, check=False
-        )
-    except KeyboardInterrupt:
-        return
-    if done.returncode:
-        raise RuntimeError(f"MLflow's server ended with code {done.returncode}")
+    return [sys.executable, "-m", "mlflow", "server", *arguments]
+
+
+def server_environment() -> dict[str, str]:
+    """This process's environment, with telemetry and MLflow's job runners off."""
+    return {
+        **os.environ,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
 
 
 def is_loopback(host: str) -> bool:

@@ -1,0 +1,67 @@
+"""The UI's compare page shows what a sweep is about, as a person sees it."""
+
+import json
+import urllib.parse
+from pathlib import Path
+
+import pytest
+from browser import Page
+from mlflow import MlflowClient
+from tracked_sweep import TrackedSweep
+from tracking_server import TrackingServer
+
+pytestmark = pytest.mark.browser
+
+CHOSEN_PARAMETERS = ("model.neuron.timesteps",)  # The others differ, so the page shows them anyway.
+CHOSEN_METRICS = ("val/mIoU", "energy/mJ")
+AXES = (
+    "loss.mask_weight",
+    "model.neuron.levels",
+    "model.neuron.normalization",
+    *CHOSEN_PARAMETERS,
+    *CHOSEN_METRICS,
+)
+
+
+def choose(page: Page, box: int, names: tuple[str, ...]) -> None:
+    """Add entries in one of the page's two boxes, parameters and metrics."""
+    page.focus(
+        f"document.querySelectorAll('input[role=combobox]')[{box}].parentElement.parentElement"
+    )
+    for name in names:
+        page.type(name)
+    page.click("Parameters:")
+
+
+def test_the_compare_page_shows_neuron_and_loss_weights_against_scores_of_eight_trials(
+    page: Page, server: TrackingServer, sweep: TrackedSweep, pictures: Path
+) -> None:
+    client = MlflowClient(server.url)
+    experiment = client.get_experiment_by_name(sweep.experiment)
+    assert experiment is not None
+    query = {"runs": json.dumps(sweep.trials), "experiments": f'["{experiment.experiment_id}"]'}
+    page.open(f"{server.url}/#/compare-runs?{urllib.parse.urlencode(query)}")
+    page.wait_text("Comparing 8 Runs from 1 Experiment", "Parallel Coordinates Plot")
+    page.dismiss_assistant()
+
+    choose(page, 0, CHOSEN_PARAMETERS)
+    choose(page, 1, CHOSEN_METRICS)
+
+    page.wait(
+        f"{json.dumps(AXES)}.every(axis => [...document.querySelectorAll('.parcoords text')]"
+        ".some(label => label.textContent === axis))"
+    )
+    page.screenshot(pictures / "compare.png", width=1400, height=640)
+    shown = " ".join(page.text().split())
+    runs = [client.get_run(run_id) for run_id in sweep.trials]
+    for number, run in enumerate(runs):
+        assert f"trial-{number}" in shown
+        assert run.info.run_id in shown
+    for axis in AXES[:4]:
+        assert " ".join([axis, *(run.data.params[axis] for run in runs)]) in shown
+    # The table of metrics holds only the columns in sight.
+    scores = shown[shown.index("Metrics Show diff") : shown.index("Artifacts")].split()
+    for metric in CHOSEN_METRICS:
+        assert metric in scores
+    measured = {f"{run.data.metrics['val/mIoU']:.2f}" for run in runs}
+    assert len(measured & set(scores)) >= 4

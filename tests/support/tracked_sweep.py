@@ -1,0 +1,84 @@
+"""A sweep's runs written through the platform's own journal and sender, without training."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from spikeseg.platform.config import load_experiment, override
+from spikeseg.platform.journal import Journal
+from spikeseg.platform.tracking import sync, tracking_uri
+from spikeseg.platform.train.checkpoint import RunFolder
+from spikeseg.platform.train.worker import make_journal
+
+_POINTS = (
+    (1, 4, "levels", 20.0),
+    (1, 1, "levels", 10.0),
+    (1, 8, "none", 30.0),
+    (2, 2, "levels", 15.0),
+    (2, 4, "none", 8.0),
+    (4, 1, "levels", 25.0),
+    (4, 4, "levels", 12.0),
+    (2, 8, "levels", 38.0),
+)
+
+
+@dataclass(frozen=True)
+class TrackedSweep:
+    """What was written.
+
+    Attributes:
+        storage: Folder of all runs, with the database.
+        experiment: Name of the experiment.
+        parent: Run id of the sweep.
+        trials: Run id of each trial.
+        best: Run id of the trial with the highest val/mIoU.
+    """
+
+    storage: Path
+    experiment: str
+    parent: str
+    trials: list[str]
+    best: str
+
+
+def write_sweep(storage: Path) -> TrackedSweep:
+    """Record a sweep of eight trials whose curves follow T and D, and send it."""
+    uri = tracking_uri(storage)
+    base = load_experiment("shapes_tiny", [f"data.path={storage / 'shapes'}"])
+    experiment = base.config.tracking.experiment
+    folder = storage / "sweep-neuron"
+    parent = Journal(folder / "journal", run_name=folder.name, tags={}, params={})
+    parent.finish("FINISHED")
+    parent_id = sync(parent.folder, uri, experiment)
+    trials, scores = [], []
+    for number, (timesteps, levels, normalization, mask) in enumerate(_POINTS):
+        point = {
+            "model.neuron.timesteps": timesteps,
+            "model.neuron.levels": levels,
+            "model.neuron.normalization": normalization,
+            "loss.mask_weight": mask,
+        }
+        run = RunFolder(folder / "trials" / str(number))
+        run.claim()
+        tags = {"run_name": f"trial-{number}", "sweep": folder.name, "trial": str(number)}
+        resolved = override(base, point, "sweep")
+        journal = make_journal(resolved, run, 1, tags, parent=parent.id)
+        best = 60 - 30 * math.exp(-timesteps * levels / 3) - abs(mask - 18) / 4
+        for step in range(100, 301, 100):
+            miou = best * (1 - math.exp(-step / 120))
+            journal.metrics(
+                step,
+                {
+                    "train/loss": 60 * math.exp(-step / 200),
+                    "val/mIoU": miou,
+                    "energy/mJ": 0.37 * timesteps * levels,
+                    "best/val_mIoU": miou,
+                    "best/step": step,
+                },
+            )
+        journal.finish("FINISHED")
+        trials.append(sync(journal.folder, uri, experiment))
+        scores.append(miou)
+        journal.close()
+    parent.close()
+    return TrackedSweep(storage, experiment, parent_id, trials, trials[scores.index(max(scores))])

@@ -1,0 +1,70 @@
+"""MLflow's server for tests: on loopback, started as `spikeseg ui` starts it."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from spikeseg.platform.server import server_command, server_environment
+
+
+class TrackingServer:
+    """A server over a storage folder; it can be started, killed and started again.
+
+    Args:
+        storage: Folder of all runs; the database is in it.
+    """
+
+    def __init__(self, storage: Path) -> None:
+        self._storage = storage
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = free_port()
+
+    @property
+    def url(self) -> str:
+        """The server's address."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        self._storage.mkdir(parents=True, exist_ok=True)
+        with (self._storage / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                server_command(self._storage, host="127.0.0.1", port=self.port),
+                env=server_environment(),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + 240
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                break
+            try:
+                urllib.request.urlopen(f"{self.url}/health", timeout=5).close()
+                return
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.2)
+        self.kill()
+        raise RuntimeError((self._storage / "server.log").read_text()[-2000:])
+
+    def kill(self) -> None:
+        """Kill it and everything it started, at once."""
+        if self._process is not None:
+            try:
+                os.killpg(self._process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            self._process.wait()
+            self._process = None
+
+
+def free_port() -> int:
+    """A port on loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
