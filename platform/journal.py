@@ -2,11 +2,13 @@
 
 A record is one JSON line, frozen with value and time when it is written; pictures and texts are
 files beside it. Replaying the whole journal any number of times gives the same run, because a
-step that is redone keeps its first record's time and everything else overwrites.
+step that is redone keeps its first record and everything else overwrites.
 """
 
 import json
+import logging
 import os
+import shutil
 import threading
 import time
 import uuid
@@ -14,15 +16,22 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-_RECORDS = "records.jsonl"
-_FILES = "files"
+_log = logging.getLogger(__name__)
+
+RECORDS = "records.jsonl"
+FILES = "files"
 _SYNC_SECONDS = 1.0
+_KEPT_FOR_NUMBERS = 0.9
+_GIBIBYTE = 1 << 30
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 
 class Journal:
-    """One run's record; it implements the training loop's `Recorder`.
+    """One run's record; it implements the training loop's `Recorder`. Safe to use from threads.
+
+    Nothing that goes wrong on disk is raised once it is open: a full disk costs records, which
+    are counted in `dropped` and said in the log, never the training.
 
     Args:
         folder: Where it lies; an existing journal is continued.
@@ -30,9 +39,13 @@ class Journal:
         tags: Tags of the run.
         params: Parameters of the run.
         parent: Journal id of the run that this one is a child of.
+        mirror: Folder on storage that outlives this machine, brought up to date by every `sync`;
+            where it holds more than `folder` (a new machine) the journal starts from it.
+        limit: Bytes that it may take; pictures and files stop at nine tenths of it.
 
     Raises:
         OSError: Where the folder cannot be written.
+        ValueError: Where a line inside of an existing journal is not a record.
     """
 
     def __init__(
@@ -43,25 +56,23 @@ class Journal:
         tags: Mapping[str, str],
         params: Mapping[str, str],
         parent: str | None = None,
+        mirror: Path | None = None,
+        limit: int = 4 * _GIBIBYTE,
     ) -> None:
         self.folder = folder
-        (folder / _FILES).mkdir(parents=True, exist_ok=True)
-        self._path = folder / _RECORDS
-        self._lock = threading.Lock()
-        self._times: dict[tuple[str, int], int] = {}
-        self._values: dict[tuple[str, int], float] = {}
-        identity = None
-        if self._path.exists():
-            cut_torn_line(self._path)
-            for record in read_records(folder):
-                if record["kind"] == "run":
-                    identity = record["id"]
-                elif record["kind"] == "metrics":
-                    for key, value in record["values"].items():
-                        place = (key, record["step"])
-                        self._times.setdefault(place, record["time"])
-                        self._values.setdefault(place, value)
-        self._file = self._path.open("a", encoding="utf-8")
+        self.dropped = 0
+        self._mirror = mirror
+        self._limit = limit
+        self._path = folder / RECORDS
+        self._lock = threading.RLock()
+        self._known: set[tuple[str, str, int]] = set()
+        self._unshipped: set[str] = set()
+        if mirror is not None and _size(mirror / RECORDS) > _size(self._path):
+            shutil.copytree(mirror, folder, dirs_exist_ok=True)
+        (folder / FILES).mkdir(parents=True, exist_ok=True)
+        identity, self.started = self._scan()
+        self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        self._used = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
         self._synced = time.monotonic()
         self.id: str = identity or uuid.uuid4().hex
         self._append(
@@ -77,14 +88,11 @@ class Journal:
             step: Optimizer step.
             values: Metric name -> value.
         """
-        now = _now()
-        fresh = {k: float(v) for k, v in values.items() if (k, step) not in self._times}
-        if not fresh:
-            return
-        for key, value in fresh.items():
-            self._times[key, step] = now
-            self._values[key, step] = value
-        self._append({"kind": "metrics", "step": step, "time": now, "values": fresh})
+        with self._lock:
+            fresh = {k: float(v) for k, v in values.items() if ("m", k, step) not in self._known}
+            if fresh:
+                self._known.update(("m", key, step) for key in fresh)
+                self._append({"kind": "metrics", "step": step, "time": _now(), "values": fresh})
 
     def params(self, values: Mapping[str, str]) -> None:
         """Record parameters of the run."""
@@ -95,16 +103,27 @@ class Journal:
         self._append({"kind": "tags", "values": dict(values)})
 
     def image(self, name: str, step: int, png: bytes) -> None:
-        """Record a picture of one step as artifact `images/<name>/<step>.png`."""
-        self._store(f"images/{name}/{step:08d}.png", png)
+        """Record a picture of one step; a step that was recorded before is left as it was."""
+        with self._lock:
+            if ("i", name, step) in self._known:
+                return
+            path = f"pictures/{name}/{step:08d}.png"
+            record = {"kind": "image", "name": name, "step": step, "time": _now(), "path": path}
+            if self._store(record, png):
+                self._known.add(("i", name, step))
 
     def text(self, path: str, content: str) -> None:
         """Record a text artifact; the last content of a path counts."""
-        self._store(path, content.encode())
+        self._store({"kind": "file", "path": path}, content.encode())
 
     def artifact(self, path: str, source: Path) -> None:
-        """Record a copy of a file as artifact."""
-        self._store(path, source.read_bytes())
+        """Record a copy of a small file as artifact."""
+        self._store({"kind": "file", "path": path}, source.read_bytes())
+
+    def link(self, path: str, source: Path) -> None:
+        """Record a large file as artifact; it is sent from where it lies, without a copy here."""
+        confined(self.folder / FILES, path)
+        self._append({"kind": "link", "path": path, "source": str(source.absolute())})
 
     def dataset(self, name: str, digest: str, context: str, source: str) -> None:
         """Record a data set that the run read.
@@ -115,49 +134,115 @@ class Journal:
             context: What it was used for (`train`, `val`, `test`).
             source: Where it lay.
         """
-        self._append(
-            {
-                "kind": "dataset",
-                "name": name,
-                "digest": digest[:36],
-                "context": context,
-                "source": source,
-            }
-        )
+        entry = {"name": name, "digest": digest[:36], "context": context, "source": source}
+        self._append({"kind": "dataset", **entry})
 
     def finish(self, status: Status) -> None:
         """Record that the run ended."""
+        if self.dropped:
+            self.tags({"records_dropped": str(self.dropped)})
         self._append({"kind": "status", "status": status, "time": _now()})
         self.sync()
 
     def sync(self) -> None:
-        """Make everything recorded so far survive a power loss."""
+        """Make everything recorded so far survive a power loss, and this machine's if mirrored."""
         with self._lock:
-            os.fsync(self._file.fileno())
-            self._synced = time.monotonic()
+            try:
+                self._flush()
+                if self._mirror is not None:
+                    self._ship(self._mirror)
+            except OSError as error:
+                _log.warning("%s: could not be made durable: %s", self.folder, error)
 
     def close(self) -> None:
         """Make everything survive a power loss and let the file go."""
-        if not self._file.closed:
-            self.sync()
-            self._file.close()
-
-    def _store(self, path: str, data: bytes) -> None:
-        target = confined(self.folder / _FILES, path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        writing = target.with_name(f".{target.name}.writing")
-        writing.write_bytes(data)
-        writing.replace(target)
-        self._append({"kind": "file", "path": path})
-
-    def _append(self, record: dict[str, Any]) -> None:
-        line = json.dumps(record, separators=(",", ":")) + "\n"
         with self._lock:
-            self._file.write(line)
-            self._file.flush()
-            if time.monotonic() - self._synced > _SYNC_SECONDS:
-                os.fsync(self._file.fileno())
-                self._synced = time.monotonic()
+            if self._file >= 0:
+                self.sync()
+                os.close(self._file)
+                self._file = -1
+
+    def _scan(self) -> tuple[str | None, int]:
+        """What an existing journal holds; its run's id and the time of its first record."""
+        identity, started = None, _now()
+        if self._path.exists():
+            cut_torn_line(self._path)
+            for record in read_records(self.folder):
+                kind = record["kind"]
+                if kind == "run" and identity is None:
+                    identity, started = record["id"], record["time"]
+                elif kind == "metrics":
+                    self._known.update(("m", key, record["step"]) for key in record["values"])
+                elif kind == "image":
+                    self._known.add(("i", record["name"], record["step"]))
+        return identity, started
+
+    def _store(self, record: dict[str, Any], data: bytes) -> bool:
+        target = confined(self.folder / FILES, record["path"])
+        with self._lock:
+            if self._used + len(data) > self._limit * _KEPT_FOR_NUMBERS:
+                return self._drop(f"{record['path']}: the journal's limit is reached")
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                writing = target.with_name(f".{target.name}.writing")
+                writing.write_bytes(data)
+                writing.replace(target)
+            except OSError as error:
+                return self._drop(f"{record['path']}: {error.strerror}")
+            self._used += len(data)
+            self._unshipped.add(record["path"])
+            return self._append(record)
+
+    def _append(self, record: dict[str, Any]) -> bool:
+        line = (json.dumps(record, separators=(",", ":")) + "\n").encode()
+        with self._lock:
+            if self._used + len(line) > self._limit:
+                return self._drop(f"{record['kind']}: the journal's limit is reached")
+            try:
+                # One call per record, without a buffer: whatever a kill leaves is cut at the start.
+                written = os.write(self._file, line)
+                if written != len(line):
+                    os.ftruncate(self._file, os.fstat(self._file).st_size - written)
+                    return self._drop(f"{record['kind']}: the disk is full")
+                self._used += len(line)
+                if time.monotonic() - self._synced > _SYNC_SECONDS:
+                    self._flush()
+            except OSError as error:
+                return self._drop(f"{record['kind']}: {error.strerror}")
+            return True
+
+    def _drop(self, reason: str) -> bool:
+        if not self.dropped:
+            _log.warning(
+                "%s: not recorded, and more may follow (limit %.0f MB): %s",
+                self.folder,
+                self._limit / 1e6,
+                reason,
+            )
+        self.dropped += 1
+        return False
+
+    def _flush(self) -> None:
+        os.fsync(self._file)
+        self._synced = time.monotonic()
+
+    def _ship(self, mirror: Path) -> None:
+        """Bring the mirror up to date: files first, since records name them."""
+        for path in sorted(self._unshipped):
+            target = confined(mirror / FILES, path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            writing = target.with_name(f".{target.name}.writing")
+            shutil.copyfile(confined(self.folder / FILES, path), writing)
+            writing.replace(target)
+        mirror.mkdir(parents=True, exist_ok=True)
+        (mirror / RECORDS).touch()
+        cut_torn_line(mirror / RECORDS)
+        with self._path.open("rb") as source, (mirror / RECORDS).open("ab") as target:
+            source.seek(target.tell())
+            shutil.copyfileobj(source, target)
+            target.flush()
+            os.fsync(target.fileno())
+        self._unshipped.clear()
 
 
 def append_end(folder: Path, tags: Mapping[str, str], status: Status) -> None:
@@ -168,7 +253,7 @@ def append_end(folder: Path, tags: Mapping[str, str], status: Status) -> None:
         tags: Tags to set.
         status: How the run ended.
     """
-    path = folder / _RECORDS
+    path = folder / RECORDS
     cut_torn_line(path)
     records = [
         {"kind": "tags", "values": dict(tags)},
@@ -190,7 +275,7 @@ def read_records(folder: Path, offset: int = 0) -> Iterator[dict[str, Any]]:
     Raises:
         ValueError: Where a line inside is not JSON; names file and byte.
     """
-    path = folder / _RECORDS
+    path = folder / RECORDS
     with path.open("rb") as file:
         file.seek(offset)
         for line in file:
@@ -199,13 +284,13 @@ def read_records(folder: Path, offset: int = 0) -> Iterator[dict[str, Any]]:
             start, offset = offset, offset + len(line)
             try:
                 yield {**json.loads(line), "end": offset}
-            except ValueError as error:
+            except (ValueError, TypeError) as error:
                 raise ValueError(f"{path}: byte {start}: not a record") from error
 
 
 def file_of(folder: Path, path: str) -> Path:
     """Where a recorded file's content lies."""
-    return confined(folder / _FILES, path)
+    return confined(folder / FILES, path)
 
 
 def confined(root: Path, path: str) -> Path:
@@ -223,10 +308,21 @@ def confined(root: Path, path: str) -> Path:
 def cut_torn_line(path: Path) -> None:
     """Cut a file back to its last newline: a killed writer may have left half a record."""
     with path.open("rb+") as file:
-        data = file.read()
-        whole = data.rfind(b"\n") + 1
-        if whole != len(data):
-            file.truncate(whole)
+        position = end = file.seek(0, os.SEEK_END)
+        while position > 0:
+            start = max(0, position - 65536)
+            file.seek(start)
+            found = file.read(position - start).rfind(b"\n")
+            if found >= 0:
+                position = start + found + 1
+                break
+            position = start
+        if position != end:
+            file.truncate(position)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _now() -> int:

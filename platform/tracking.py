@@ -1,14 +1,17 @@
 """The only file that talks to MLflow: replays a journal into a run, as often as it takes."""
 
+import contextlib
 import fcntl
+import io
 import json
 import logging
 import os
-import threading
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from .journal import file_of, read_records
+from .journal import RECORDS, file_of, read_records
 
 _log = logging.getLogger(__name__)
 
@@ -18,73 +21,28 @@ _SENT = "sent.json"
 _LOCK = "sender.lock"
 _DEAD_LETTERS = "dead_letters.jsonl"
 _BATCH = 500
-_POLL_SECONDS = 1.0
+_TAIL = 80
+_THUMBNAIL = 512
+_REFUSED = ("INVALID_PARAMETER_VALUE", "RESOURCE_ALREADY_EXISTS", "BAD_REQUEST")
+TIMEOUT = "MLFLOW_HTTP_REQUESTTIMEOUT"
 _QUIET = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    TIMEOUT: "5",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
 }
 
+Record = dict[str, Any]
+
+
+class RunDeletedError(RuntimeError):
+    """Somebody deleted the journal's run in MLflow; it is not made again behind their back."""
+
 
 def tracking_uri(storage: Path) -> str:
     """Where runs are tracked: MLFLOW_TRACKING_URI, else sqlite in the storage folder."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{storage.absolute() / 'mlflow.db'}"
-
-
-class Sender:
-    """A thread that brings a journal to MLflow and outlives any outage.
-
-    Args:
-        journal: The journal's folder.
-        uri: MLflow's tracking URI.
-        experiment: Name of the experiment.
-
-    Raises:
-        ImportError: Where MLflow is not installed.
-    """
-
-    def __init__(self, journal: Path, uri: str, experiment: str) -> None:
-        # Only whether it is there: the store itself may be out of reach now, and is tried later.
-        import mlflow  # noqa: F401
-
-        self._journal = journal
-        self._uri = uri
-        self._experiment = experiment
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True, name="mlflow-sender")
-
-    def start(self) -> None:
-        """Begin sending."""
-        self._thread.start()
-
-    def stop(self, timeout: float) -> None:
-        """Send what is left, for so many seconds at most; the rest stays in the journal."""
-        self._stop.set()
-        self._thread.join(timeout)
-        if self._thread.is_alive():
-            _log.warning(
-                "%s: not everything reached %s; send the rest with: spikeseg track sync %s",
-                self._journal,
-                self._uri,
-                self._journal.parent,
-            )
-
-    def _run(self) -> None:
-        told = False
-        while True:
-            last = self._stop.is_set()
-            try:
-                sync(self._journal, self._uri, self._experiment)
-                told = False
-            except Exception as error:  # A tracker must never end a training.
-                if not told:
-                    _log.warning("%s: MLflow is out of reach, will retry: %s", self._uri, error)
-                    told = True
-            if last:
-                return
-            self._stop.wait(_POLL_SECONDS)
 
 
 def sync(journal: Path, uri: str, experiment: str) -> str:
@@ -99,14 +57,32 @@ def sync(journal: Path, uri: str, experiment: str) -> str:
         The run's id.
 
     Raises:
+        RunDeletedError: Where the run was deleted in MLflow.
         Exception: MLflow's own, where it is out of reach; nothing is lost then.
     """
+    with alone(journal):
+        return Replay(journal, uri, experiment).send()
+
+
+def unsent(journal: Path) -> int:
+    """Bytes of a journal's records that were not sent yet."""
+    try:
+        sent = json.loads((journal / _SENT).read_text())["offset"]
+    except (OSError, ValueError, KeyError):
+        sent = 0
+    return (journal / RECORDS).stat().st_size - sent
+
+
+@contextlib.contextmanager
+def alone(journal: Path) -> Iterator[None]:
+    """One sender at a time; two would only do the same work twice."""
     with (journal / _LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        return _Replay(journal, uri, experiment).send()
+        yield
 
 
-def _client(uri: str) -> Any:
+def connect(uri: str) -> Any:
+    """MLflow's client, told to give up quickly and to report nothing to its makers."""
     for key, value in _QUIET.items():
         os.environ.setdefault(key, value)
     from mlflow import MlflowClient
@@ -114,128 +90,177 @@ def _client(uri: str) -> Any:
     return MlflowClient(tracking_uri=uri)
 
 
-class _Replay:
-    """One pass over the part of a journal that was not sent yet."""
+class Replay:
+    """Sends a journal from where it was left; after an error it is thrown away and made anew.
+
+    Args:
+        journal: The journal's folder.
+        uri: MLflow's tracking URI.
+        experiment: Name of the experiment.
+    """
 
     def __init__(self, journal: Path, uri: str, experiment: str) -> None:
         self._journal = journal
-        self._client = _client(uri)
+        self._client = connect(uri)
         self._uri = uri
         self._experiment_name = experiment
         self._state = self._read_state()
+        self._read_to = 0
+        self._seen: set[tuple[str, str, int]] = set()
+        self._run_id: str = self._state.get("run_id", "")
 
     def send(self) -> str:
         """Send, batch by batch; the offset is written after each."""
-        run_id: str | None = self._state.get("run_id")
-        batch: list[dict[str, Any]] = []
-        for record in read_records(self._journal, self._state["offset"]):
-            if record["kind"] == "run" and run_id is None:
-                run_id = self._find_or_create(record)
-                self._state["run_id"] = run_id
-            batch.append(record)
+        batch: list[Record] = []
+        for record in read_records(self._journal, self._read_to):
+            self._read_to = record["end"]
+            fresh = self._first_only(record)
+            if record["end"] <= self._state["offset"]:
+                continue
+            if record["kind"] == "run" and not self._run_id:
+                self._run_id = self._find_or_create(record)
+            batch.append(fresh)
             if len(batch) >= _BATCH:
-                self._deliver(run_id, batch)
+                self._deliver(batch)
                 batch = []
         if batch:
-            self._deliver(run_id, batch)
-        if run_id is None:
+            self._deliver(batch)
+        if not self._run_id:
             raise RuntimeError(f"{self._journal}: holds no run record")
-        return run_id
+        return self._run_id
 
-    def _deliver(self, run_id: str | None, batch: list[dict[str, Any]]) -> None:
-        assert run_id is not None, "the first record of a journal names its run"
+    def _first_only(self, record: Record) -> Record:
+        """The record without what an earlier one holds (an orphaned writer may have doubled it)."""
+        step = record.get("step", 0)
+        if record["kind"] == "metrics":
+            values = {k: v for k, v in record["values"].items() if ("m", k, step) not in self._seen}
+            self._seen.update(("m", key, step) for key in values)
+            return {**record, "values": values}
+        if record["kind"] == "image":
+            place = ("i", record["name"], step)
+            if place in self._seen:
+                return {"kind": "doubled", "end": record["end"]}
+            self._seen.add(place)
+        return record
+
+    def _deliver(self, batch: Sequence[Record]) -> None:
         from mlflow.entities import Metric, Param, RunTag
 
-        metrics, params, tags = [], {}, {}
+        client, run_id = self._client, self._run_id
+        metrics: list[Metric] = []
+        params: dict[str, str] = {}
+        tags: dict[str, str] = {}
         for record in batch:
-            kind = record["kind"]
-            if kind == "metrics":
-                metrics += [
-                    Metric(key, value, record["time"], record["step"])
-                    for key, value in record["values"].items()
-                ]
-            elif kind == "params":
+            if record["kind"] == "metrics":
+                time, step = record["time"], record["step"]
+                metrics += [Metric(k, v, time, step) for k, v in record["values"].items()]
+            elif record["kind"] == "params":
                 params.update(record["values"])
-            elif kind == "tags":
+            elif record["kind"] == "tags":
                 tags.update(record["values"])
-        for start in range(0, len(metrics), _BATCH):
-            self._client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
+            elif record["kind"] == "image":
+                tags["mlflow.loggedImages"] = "true"
+        self._in_parts(metrics, _BATCH, lambda part: client.log_batch(run_id, metrics=part))
         entries = [RunTag(key, str(value)[:5000]) for key, value in tags.items()]
-        for start in range(0, len(entries), 90):
-            self._client.log_batch(run_id, tags=entries[start : start + 90])
-        for start in range(0, len(params), 90):
-            part = list(params.items())[start : start + 90]
-            self._permanent(
-                {"kind": "params", "values": dict(part)},
-                lambda part=part: self._client.log_batch(
-                    run_id, params=[Param(key, str(value)[:6000]) for key, value in part]
-                ),
-            )
-        for path in dict.fromkeys(r["path"] for r in batch if r["kind"] == "file"):
-            local = file_of(self._journal, path)
-            folder = str(Path(path).parent)
-            self._client.log_artifact(run_id, str(local), None if folder == "." else folder)
-        self._send_datasets(run_id, [r for r in batch if r["kind"] == "dataset"])
-        for record in batch:
-            if record["kind"] == "status":
-                self._client.set_terminated(run_id, record["status"], record["time"])
-            elif record["kind"] == "run" and record["end"] > self._state["offset"]:
-                self._client.update_run(run_id, status="RUNNING")
-        if batch[-1]["kind"] == "status":
-            last = batch[-1]
-            self._client.set_terminated(run_id, last["status"], last["time"])
-        self._state["offset"] = batch[-1]["end"]
-        self._write_state()
+        self._in_parts(entries, 90, lambda part: client.log_batch(run_id, tags=part))
+        given = [Param(key, str(value)[:6000]) for key, value in params.items()]
+        self._in_parts(given, 90, lambda part: client.log_batch(run_id, params=part))
+        self._in_parts(
+            [r for r in batch if r["kind"] == "dataset"],
+            50,
+            lambda part: client.log_inputs(run_id, [_dataset_input(r) for r in part]),
+        )
+        latest = {r["path"]: r for r in batch if r["kind"] in ("file", "link", "image")}
+        self._in_parts(list(latest.values()), 1, lambda part: self._send_file(part[0]))
+        self._send_status([r for r in batch if r["kind"] in ("run", "status")])
+        self._write_state(batch[-1]["end"])
 
-    def _send_datasets(self, run_id: str, records: list[dict[str, Any]]) -> None:
-        if not records:
-            return
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-
-        inputs = [
-            DatasetInput(
-                Dataset(
-                    name=record["name"],
-                    digest=record["digest"],
-                    source_type="local",
-                    source=json.dumps({"uri": record["source"]}),
-                ),
-                [InputTag("mlflow.data.context", record["context"])],
-            )
-            for record in records
-        ]
-        self._client.log_inputs(run_id, inputs)
-
-    def _permanent(self, record: dict[str, Any], call: Any) -> None:
-        """Make a call; what MLflow refuses for good goes to a file instead of being retried."""
+    def _in_parts(
+        self, items: Sequence[Any], size: int, call: Callable[[Sequence[Any]], object]
+    ) -> None:
+        """Make calls of limited size; what MLflow refuses for good is set aside, one by one."""
         from mlflow.exceptions import MlflowException
 
-        try:
-            call()
-        except MlflowException as error:
-            if error.error_code not in ("INVALID_PARAMETER_VALUE", "RESOURCE_ALREADY_EXISTS"):
-                raise
-            with (self._journal / _DEAD_LETTERS).open("a") as file:
-                file.write(json.dumps({"record": record, "error": str(error)}) + "\n")
-            _log.warning("%s: MLflow refused a record: %s", self._journal, error)
+        for start in range(0, len(items), size):
+            part = items[start : start + size]
+            try:
+                call(part)
+            except MlflowException as error:
+                if error.error_code not in _REFUSED:
+                    raise
+                self._check_alive()
+                if len(part) > 1:
+                    self._in_parts(part, (len(part) + 1) // 2, call)
+                else:
+                    self._set_aside(part[0], error)
+            except FileNotFoundError as error:
+                self._set_aside(part[0], error)
 
-    def _find_or_create(self, record: dict[str, Any]) -> str:
+    def _set_aside(self, item: Any, error: Exception) -> None:
+        text = item if isinstance(item, dict) else dict(item)
+        with (self._journal / _DEAD_LETTERS).open("a") as file:
+            file.write(json.dumps({"record": text, "error": str(error)}) + "\n")
+        _log.warning("%s: MLflow refused a record: %s: %s", self._journal, text, error)
+
+    def _check_alive(self) -> None:
+        if self._client.get_run(self._run_id).info.lifecycle_stage == "deleted":
+            raise RunDeletedError(f"{self._journal}: run {self._run_id} was deleted in MLflow")
+
+    def _send_file(self, record: Record) -> None:
+        path, client = record["path"], self._client
+        if record["kind"] == "image":
+            with tempfile.TemporaryDirectory() as folder:
+                for file in grid_files(record, file_of(self._journal, path), Path(folder)):
+                    client.log_artifact(self._run_id, str(file), "images")
+            return
+        parent = str(Path(path).parent)
+        place = None if parent == "." else parent
+        if record["kind"] == "file":
+            client.log_artifact(self._run_id, str(file_of(self._journal, path)), place)
+            return
+        source = Path(record["source"])
+        if source.name != Path(path).name or not source.is_file():
+            raise FileNotFoundError(f"{source}: gone, or not named as artifact {path}")
+        client.log_artifact(self._run_id, str(source), place)
+
+    def _send_status(self, records: Sequence[Record]) -> None:
+        if not records:
+            return
+        if records[-1]["kind"] == "status":
+            self._client.set_terminated(self._run_id, records[-1]["status"], records[-1]["time"])
+        else:
+            self._client.update_run(self._run_id, status="RUNNING")
+
+    def _find_or_create(self, record: Record) -> str:
         """The run of this journal: searched by tag first, since creating it twice would double."""
         experiment = self._client.get_experiment_by_name(self._experiment_name)
         identity = self._create_experiment() if experiment is None else experiment.experiment_id
-        found = self._client.search_runs([identity], f"tags.`{JOURNAL_TAG}` = '{record['id']}'")
-        if found:
-            return found[0].info.run_id
+        found = self._search(identity, record["id"])
+        if found is not None:
+            self._see_what_is_there(found)
+            return found
         tags = {JOURNAL_TAG: record["id"], "mlflow.runName": record["name"]}
         if record["parent"]:
             tags[PARENT_TAG] = record["parent"]
-            parents = self._client.search_runs(
-                [identity], f"tags.`{JOURNAL_TAG}` = '{record['parent']}'"
-            )
-            if parents:
-                tags["mlflow.parentRunId"] = parents[0].info.run_id
+            parent = self._search(identity, record["parent"])
+            if parent is not None:
+                tags["mlflow.parentRunId"] = parent
         run = self._client.create_run(identity, start_time=record["time"], tags=tags)
         return run.info.run_id
+
+    def _search(self, experiment: str, journal: str) -> str | None:
+        found = self._client.search_runs([experiment], f"tags.`{JOURNAL_TAG}` = '{journal}'")
+        return found[0].info.run_id if found else None
+
+    def _see_what_is_there(self, run_id: str) -> None:
+        """MLflow may hold records that a lost machine sent and could not keep: those stay."""
+        for key in self._client.get_run(run_id).data.metrics:
+            history = self._client.get_metric_history(run_id, key)
+            self._seen.update(("m", key, point.step) for point in history)
+        for file in self._client.list_artifacts(run_id, "images"):
+            name, _, rest = Path(file.path).name.partition("+step+")
+            if "+compressed" in rest:
+                self._seen.add(("i", name.replace("~", "/"), int(rest.partition("+")[0])))
 
     def _create_experiment(self) -> str:
         location = None
@@ -254,14 +279,63 @@ class _Replay:
             return experiment.experiment_id
 
     def _read_state(self) -> dict[str, Any]:
+        """How far it was sent; from the start where that is unknown or belongs to other bytes."""
         try:
             state = json.loads((self._journal / _SENT).read_text())
-        except (OSError, ValueError):
-            return {"offset": 0, "uri": self._uri}
-        # The offset only saves work: for another server the journal is replayed whole.
-        return state if state.get("uri") == self._uri else {"offset": 0, "uri": self._uri}
+            known = state["uri"] == self._uri and state["tail"] == self._tail(state["offset"])
+        except (OSError, ValueError, KeyError, TypeError):
+            known = False
+        return state if known else {"offset": 0}
 
-    def _write_state(self) -> None:
+    def _write_state(self, offset: int) -> None:
+        self._state = {
+            "offset": offset,
+            "tail": self._tail(offset),
+            "uri": self._uri,
+            "run_id": self._run_id,
+        }
         writing = self._journal / f".{_SENT}.writing"
         writing.write_text(json.dumps(self._state))
         writing.replace(self._journal / _SENT)
+
+    def _tail(self, offset: int) -> str:
+        """The bytes before an offset: after a power loss the journal may hold others there."""
+        with (self._journal / RECORDS).open("rb") as file:
+            start = max(0, offset - _TAIL)
+            file.seek(start)
+            return file.read(offset - start).decode(errors="replace")
+
+
+def grid_files(record: Record, picture: Path, folder: Path) -> Iterable[Path]:
+    """A picture under the names that the run page's image grid shows.
+
+    The grid reads key, step and time out of the artifact's name and wants a small copy beside it
+    (seen in MLflow 3.17's `log_image`, whose names hold a random part, so that a replay doubles).
+
+    Args:
+        record: The picture's record, with name, step and time.
+        picture: The PNG.
+        folder: Where the named files are made.
+    """
+    from PIL import Image
+
+    key = record["name"].replace("/", "~")
+    name = f"{key}+step+{record['step']}+timestamp+{record['time']}+0"
+    whole, small = folder / f"{name}.png", folder / f"{name}+compressed.webp"
+    data = picture.read_bytes()
+    whole.write_bytes(data)
+    image = Image.open(io.BytesIO(data)).convert("RGB")
+    image.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    image.save(small, "WEBP", quality=80)
+    # The small one last: where it is, the whole one is too.
+    return whole, small
+
+
+def _dataset_input(record: Record) -> Any:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    source = json.dumps({"uri": record["source"]})
+    dataset = Dataset(
+        name=record["name"], digest=record["digest"], source_type="local", source=source
+    )
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", record["context"])])

@@ -16,7 +16,7 @@ from .loop import Training
 from .reduction import WorkerGroup
 
 if TYPE_CHECKING:
-    from ..tracking import Sender
+    from ..sender import Sender
 
 _log = logging.getLogger(__name__)
 
@@ -108,7 +108,8 @@ def make_journal(
 def start_sender(journal: Journal, storage: Path, experiment: str) -> "Sender | None":
     """The thread that sends a journal to MLflow; None, with a warning, where MLflow is absent."""
     try:
-        from ..tracking import Sender, tracking_uri
+        from ..sender import Sender
+        from ..tracking import tracking_uri
 
         sender = Sender(journal.folder, tracking_uri(storage), experiment)
     except ImportError as error:

@@ -1,5 +1,6 @@
 """MLflow's server for tests: on loopback, started as `spikeseg ui` starts it."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -55,10 +56,8 @@ class TrackingServer:
     def kill(self) -> None:
         """Kill it and everything it started, at once."""
         if self._process is not None:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
             self._process.wait()
             self._process = None
 

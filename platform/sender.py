@@ -1,0 +1,81 @@
+"""The thread between a journal and MLflow: waits, retries, and never disturbs a training."""
+
+import logging
+import os
+import threading
+from pathlib import Path
+
+from .tracking import TIMEOUT, Replay, RunDeletedError, alone, connect, unsent
+
+_log = logging.getLogger(__name__)
+_POLL_SECONDS = 1.0
+_LONGEST_WAIT = 30.0
+_LONGEST_REQUEST = 120
+
+
+class Sender:
+    """A thread that brings a journal to MLflow and outlives any outage.
+
+    Args:
+        journal: The journal's folder.
+        uri: MLflow's tracking URI.
+        experiment: Name of the experiment.
+
+    Raises:
+        ImportError: Where MLflow is not installed.
+    """
+
+    def __init__(self, journal: Path, uri: str, experiment: str) -> None:
+        connect(uri)
+        self._journal = journal
+        self._uri = uri
+        self._experiment = experiment
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True, name="mlflow-sender")
+
+    def start(self) -> None:
+        """Begin sending."""
+        self._thread.start()
+
+    def stop(self, timeout: float) -> None:
+        """Send what is left, for so many seconds at most; the rest stays in the journal."""
+        self._stop.set()
+        self._thread.join(timeout)
+        if self._thread.is_alive() or unsent(self._journal):
+            _log.warning(
+                "%s: not everything reached %s; send the rest with: spikeseg track sync %s",
+                self._journal,
+                self._uri,
+                self._journal.parent,
+            )
+
+    def _run(self) -> None:
+        wait = _POLL_SECONDS
+        told = False
+        replay: Replay | None = None
+        while True:
+            last = self._stop.is_set()
+            try:
+                with alone(self._journal):
+                    replay = replay or Replay(self._journal, self._uri, self._experiment)
+                    replay.send()
+                wait, told = _POLL_SECONDS, False
+            except RunDeletedError as error:
+                _log.warning("%s; nothing more is sent", error)
+                return
+            except Exception as error:  # A tracker must never end a training.
+                replay = None
+                _allow_slower_answers()
+                wait = min(2 * wait, _LONGEST_WAIT)
+                if not told:
+                    _log.warning("%s: MLflow is out of reach, will retry: %s", self._uri, error)
+                    told = True
+            if last:
+                return
+            self._stop.wait(wait)
+
+
+def _allow_slower_answers() -> None:
+    """A server that is alive but slow would otherwise never get a batch through."""
+    seconds = int(os.environ.get(TIMEOUT, "5"))
+    os.environ[TIMEOUT] = str(min(2 * seconds, max(seconds, _LONGEST_REQUEST)))

@@ -1,0 +1,57 @@
+"""Journals for tests, and what a tracking database really holds."""
+
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+
+from spikeseg.platform.figures import png
+from spikeseg.platform.journal import Journal
+
+
+def open_journal(
+    folder: Path, *, name: str = "a", mirror: Path | None = None, limit: int = 1 << 30
+) -> Journal:
+    """A journal with one tag and one parameter."""
+    return Journal(
+        folder,
+        run_name=name,
+        tags={"T": "2"},
+        params={"model.neuron.timesteps": "2"},
+        mirror=mirror,
+        limit=limit,
+    )
+
+
+def write_steps(journal: Journal, steps: range) -> None:
+    """Two metrics a step, a picture every fifth; a step always has the same values."""
+    for step in steps:
+        journal.metrics(step, {"train/loss": 1 / (step + 1), "train/lr": 0.1 * step})
+        if step % 5 == 0:
+            journal.image("val", step, picture(step))
+
+
+def picture(step: int) -> bytes:
+    """A small picture that differs from step to step."""
+    return png(np.full((4, 6, 3), step % 256, np.uint8))
+
+
+def metric_rows(storage: Path, run_id: str) -> list[tuple[str, int, float]]:
+    """Every metric row that MLflow's database holds of a run, doubled ones too."""
+    with sqlite3.connect(storage / "mlflow.db") as database:
+        rows = database.execute(
+            "select key, step, value from metrics where run_uuid = ? order by key, step", (run_id,)
+        )
+        return rows.fetchall()
+
+
+def expected_rows(steps: range) -> list[tuple[str, int, float]]:
+    """What `write_steps` leaves when nothing is lost and nothing doubled."""
+    losses = [("train/loss", step, 1 / (step + 1)) for step in steps]
+    return losses + [("train/lr", step, 0.1 * step) for step in steps]
+
+
+def run_count(storage: Path) -> int:
+    """Runs in MLflow's database."""
+    with sqlite3.connect(storage / "mlflow.db") as database:
+        return database.execute("select count(*) from runs").fetchone()[0]
