@@ -204,7 +204,10 @@ class Replay:
 
     def _check_alive(self) -> None:
         if self._client.get_run(self._run_id).info.lifecycle_stage == "deleted":
-            raise RunDeletedError(f"{self._journal}: run {self._run_id} was deleted in MLflow")
+            raise RunDeletedError(
+                f"{self._journal}: run {self._run_id} was deleted in MLflow; "
+                "restore it there to send more"
+            )
 
     def _send_file(self, record: Record) -> None:
         path, client = record["path"], self._client
@@ -237,6 +240,8 @@ class Replay:
         identity = self._create_experiment() if experiment is None else experiment.experiment_id
         found = self._search(identity, record["id"])
         if found is not None:
+            self._run_id = found
+            self._check_alive()
             self._see_what_is_there(found)
             return found
         tags = {JOURNAL_TAG: record["id"], "mlflow.runName": record["name"]}
@@ -249,7 +254,11 @@ class Replay:
         return run.info.run_id
 
     def _search(self, experiment: str, journal: str) -> str | None:
-        found = self._client.search_runs([experiment], f"tags.`{JOURNAL_TAG}` = '{journal}'")
+        from mlflow.entities import ViewType
+
+        found = self._client.search_runs(
+            [experiment], f"tags.`{JOURNAL_TAG}` = '{journal}'", ViewType.ALL
+        )
         return found[0].info.run_id if found else None
 
     def _see_what_is_there(self, run_id: str) -> None:

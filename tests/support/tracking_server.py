@@ -21,7 +21,7 @@ class TrackingServer:
     """
 
     def __init__(self, storage: Path) -> None:
-        self._storage = storage
+        self.storage = storage
         self._process: subprocess.Popen[bytes] | None = None
         self.port = free_port()
 
@@ -30,12 +30,17 @@ class TrackingServer:
         """The server's address."""
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def running(self) -> bool:
+        """Whether it was started and is alive."""
+        return self._process is not None and self._process.poll() is None
+
     def start(self) -> None:
         """Start it and wait until it answers."""
-        self._storage.mkdir(parents=True, exist_ok=True)
-        with (self._storage / "server.log").open("ab") as log:
+        self.storage.mkdir(parents=True, exist_ok=True)
+        with (self.storage / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
-                server_command(self._storage, host="127.0.0.1", port=self.port),
+                server_command(self.storage, host="127.0.0.1", port=self.port),
                 env=server_environment(),
                 stdout=log,
                 stderr=log,
@@ -51,7 +56,7 @@ class TrackingServer:
             except (urllib.error.URLError, OSError):
                 time.sleep(0.2)
         self.kill()
-        raise RuntimeError((self._storage / "server.log").read_text()[-2000:])
+        raise RuntimeError((self.storage / "server.log").read_text()[-2000:])
 
     def kill(self) -> None:
         """Kill it and everything it started, at once."""

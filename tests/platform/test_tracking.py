@@ -1,0 +1,267 @@
+"""What a journal holds arrives in MLflow once, whatever breaks between; sqlite directly."""
+
+import json
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from journals import expected_rows, metric_rows, open_journal, picture, run_count, write_steps
+from mlflow import MlflowClient
+
+from spikeseg.platform import tracking
+from spikeseg.platform.sender import Sender
+from spikeseg.platform.tracking import RunDeletedError, sync, tracking_uri, unsent
+
+EXPERIMENT = "outages"
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database without runs; making its tables takes seconds."""
+    storage = tmp_path_factory.mktemp("empty")
+    MlflowClient(tracking_uri(storage)).search_experiments()
+    return storage / "mlflow.db"
+
+
+@pytest.fixture
+def storage(tmp_path: Path, empty_database: Path) -> Path:
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    return tmp_path
+
+
+def send(journal: Path, storage: Path) -> str:
+    return sync(journal, tracking_uri(storage), EXPERIMENT)
+
+
+def image_names(storage: Path, run_id: str) -> list[str]:
+    found = MlflowClient(tracking_uri(storage)).list_artifacts(run_id, "images")
+    return sorted(Path(entry.path).name for entry in found)
+
+
+def test_a_journal_sent_three_times_leaves_every_record_once(storage: Path) -> None:
+    journal = open_journal(storage / "run" / "journal")
+    write_steps(journal, range(11))
+    journal.text("tables/layers.json", "[]")
+    journal.dataset("shapes", "0123456789abcdef" * 4, "val", "data/shapes")
+    journal.finish("FINISHED")
+    for _ in range(3):
+        run_id = send(journal.folder, storage)
+        (journal.folder / "sent.json").unlink()
+    assert run_count(storage) == 1
+    assert metric_rows(storage, run_id) == expected_rows(range(11))
+    assert len(image_names(storage, run_id)) == 2 * 3
+    run = MlflowClient(tracking_uri(storage)).get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["T"] == "2"
+    assert run.data.tags["mlflow.loggedImages"] == "true"
+    assert [item.dataset.digest for item in run.inputs.dataset_inputs] == [
+        ("0123456789abcdef" * 4)[:36]
+    ]
+
+
+def test_pictures_carry_the_names_that_log_image_gives(storage: Path) -> None:
+    import numpy as np
+
+    journal = open_journal(storage / "run" / "journal")
+    journal.image("val/sheet", 7, picture(7))
+    run_id = send(journal.folder, storage)
+    client = MlflowClient(tracking_uri(storage))
+    client.log_image(run_id, np.zeros((2, 2, 3), np.uint8), key="val/other", step=7)
+    shapes: dict[str, set[tuple[str, ...]]] = {"val~sheet": set(), "val~other": set()}
+    for name in image_names(storage, run_id):
+        key, *fields = Path(name).stem.split("+")
+        assert int(fields[1]) == 7
+        assert int(fields[3]) > 1_600_000_000_000
+        shapes[key].add((fields[0], fields[2], *fields[5:], Path(name).suffix))
+    assert shapes["val~sheet"] == shapes["val~other"]
+    assert len(shapes["val~sheet"]) == 2
+
+
+class Crash(Exception):
+    """Stands for a sender that was killed."""
+
+
+class CrashingClient:
+    """MLflow's client, which dies at its n-th writing call, before or after the work is done."""
+
+    def __init__(self, client: Any, at: int, after: bool) -> None:
+        self._client = client
+        self._left = at
+        self._after = after
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        call = getattr(self._client, name)
+        if not name.startswith(("log_", "create_", "set_", "update_")):
+            return call
+
+        def crash(*given: Any, **named: Any) -> Any:
+            self._left -= 1
+            if self._left == 0 and not self._after:
+                raise Crash
+            done = call(*given, **named)
+            if self._left == 0:
+                raise Crash
+            return done
+
+        return crash
+
+
+def test_a_sender_killed_at_any_call_loses_and_doubles_nothing(
+    storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "_BATCH", 8)
+    connect = tracking.connect
+    calls = 0
+    for at in range(1, 100):
+        after = at % 2 == 0
+        folder = storage / f"run-{at}"
+        journal = open_journal(folder / "journal", name=f"run-{at}")
+        write_steps(journal, range(6))
+        journal.finish("FINISHED")
+        monkeypatch.setattr(
+            tracking, "connect", lambda uri, a=at, b=after: CrashingClient(connect(uri), a, b)
+        )
+        try:
+            send(journal.folder, storage)
+            calls = at - 1
+            break
+        except Crash:
+            pass
+        monkeypatch.setattr(tracking, "connect", connect)
+        run_id = send(journal.folder, storage)
+        assert metric_rows(storage, run_id) == expected_rows(range(6)), (at, after)
+        assert len(image_names(storage, run_id)) == 2 * 2
+        assert run_count(storage) == at
+    print(f"{calls} calls, each killed once")
+    assert calls > 10
+
+
+def test_a_lost_machine_doubles_nothing_that_it_had_sent_already(storage: Path) -> None:
+    mirror = storage / "run" / "journal"
+    journal = open_journal(storage / "local", mirror=mirror)
+    write_steps(journal, range(6))
+    journal.sync()
+    write_steps(journal, range(6, 12))
+    send(journal.folder, storage)
+    shutil.rmtree(journal.folder)
+
+    again = open_journal(storage / "other", mirror=mirror)
+    # The times of what is redone differ, and MLflow's key of a metric holds the time.
+    write_steps(again, range(6, 16))
+    again.close()
+    run_id = send(again.folder, storage)
+
+    assert run_count(storage) == 1
+    assert metric_rows(storage, run_id) == expected_rows(range(16))
+    assert len(image_names(storage, run_id)) == 2 * 4
+
+
+def test_records_after_a_power_loss_are_sent_though_the_offset_points_behind_them(
+    storage: Path,
+) -> None:
+    journal = open_journal(storage / "run" / "journal")
+    write_steps(journal, range(4))
+    size = (journal.folder / "records.jsonl").stat().st_size
+    write_steps(journal, range(4, 9))
+    journal.close()
+    send(journal.folder, storage)
+    with (journal.folder / "records.jsonl").open("rb+") as file:
+        file.truncate(size)
+    again = open_journal(journal.folder)
+    write_steps(again, range(4, 30))
+    run_id = send(again.folder, storage)
+    assert metric_rows(storage, run_id) == expected_rows(range(30))
+
+
+def test_an_orphaned_writer_beside_the_new_one_doubles_nothing(storage: Path) -> None:
+    orphan = open_journal(storage / "run" / "journal")
+    write_steps(orphan, range(3))
+    owner = open_journal(storage / "run" / "journal")
+    write_steps(owner, range(6))
+    write_steps(orphan, range(8))
+    write_steps(owner, range(12))
+    run_id = send(owner.folder, storage)
+    assert metric_rows(storage, run_id) == expected_rows(range(12))
+    assert len(image_names(storage, run_id)) == 2 * 3
+
+
+def test_what_mlflow_refuses_is_set_aside_and_the_rest_arrives(
+    storage: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = open_journal(storage / "run" / "journal")
+    send(journal.folder, storage)
+    journal.params({"model.neuron.timesteps": "4", "seed": "1"})
+    journal.metrics(1, {"val/mIoU": 40.0, "no|such*name": 1.0})
+    journal.link("checkpoints/best/model.safetensors", storage / "gone" / "model.safetensors")
+    journal.metrics(2, {"val/mIoU": 41.0})
+    run_id = send(journal.folder, storage)
+    run = MlflowClient(tracking_uri(storage)).get_run(run_id)
+    assert run.data.params == {"model.neuron.timesteps": "2", "seed": "1"}
+    assert metric_rows(storage, run_id) == [("val/mIoU", 1, 40.0), ("val/mIoU", 2, 41.0)]
+    lines = (journal.folder / "dead_letters.jsonl").read_text().splitlines()
+    refused = [json.loads(line)["record"] for line in lines]
+    assert {item.get("key", item.get("path")) for item in refused} == {
+        "model.neuron.timesteps",
+        "no|such*name",
+        "checkpoints/best/model.safetensors",
+    }
+    assert "refused a record" in caplog.text
+    assert unsent(journal.folder) == 0
+
+
+def test_a_run_that_was_deleted_in_mlflow_is_not_made_again(storage: Path) -> None:
+    journal = open_journal(storage / "run" / "journal")
+    run_id = send(journal.folder, storage)
+    MlflowClient(tracking_uri(storage)).delete_run(run_id)
+    write_steps(journal, range(1))
+    with pytest.raises(RunDeletedError, match=run_id):
+        send(journal.folder, storage)
+    (journal.folder / "sent.json").unlink()
+    with pytest.raises(RunDeletedError, match=run_id):
+        send(journal.folder, storage)
+    assert run_count(storage) == 1
+
+
+def test_a_restart_goes_on_in_the_same_run(storage: Path) -> None:
+    first = open_journal(storage / "run" / "journal")
+    write_steps(first, range(3))
+    first.finish("FAILED")
+    run_id = send(first.folder, storage)
+    second = open_journal(storage / "run" / "journal")
+    assert send(second.folder, storage) == run_id
+    client = MlflowClient(tracking_uri(storage))
+    assert client.get_run(run_id).info.status == "RUNNING"
+    write_steps(second, range(5))
+    second.finish("FINISHED")
+    assert send(second.folder, storage) == run_id
+    assert client.get_run(run_id).info.status == "FINISHED"
+    assert metric_rows(storage, run_id) == expected_rows(range(5))
+
+
+def test_four_runs_at_once_reach_one_database(storage: Path) -> None:
+    def run(number: int) -> None:
+        journal = open_journal(storage / f"run-{number}" / "journal", name=f"run-{number}")
+        sender = Sender(journal.folder, tracking_uri(storage), EXPERIMENT)
+        sender.start()
+        for step in range(20):
+            write_steps(journal, range(step, step + 1))
+        journal.finish("FINISHED")
+        sender.stop(timeout=120)
+        journal.close()
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    client = MlflowClient(tracking_uri(storage))
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    assert sorted(run.info.run_name or "" for run in runs) == [f"run-{n}" for n in range(4)]
+    for found in runs:
+        assert metric_rows(storage, found.info.run_id) == expected_rows(range(20))
+        assert found.info.status == "FINISHED"
