@@ -18,6 +18,8 @@ _VERBS = {
     "energy": "energy",
     "evaluate": "evaluate",
     "predict": "predict",
+    "replay": "replay",
+    "report": "report",
     "submit": "submit",
     "sweep": "sweep",
     "track": "track",

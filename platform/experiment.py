@@ -155,10 +155,19 @@ class TrackingConfig(_Section):
     Attributes:
         experiment: MLflow experiment of the run.
         images: Validation rows on the contact sheet, the same at every evaluation.
+        checkpoints: Whether the best and the final checkpoint become artifacts of the run.
+        journal: Local folder for journals, brought to the run's folder at every evaluation; None
+            keeps them in the run's folder, which is right unless that is slow to append to.
+        journal_limit_mb: Megabytes of one run's journal; what comes after is dropped, and said.
+        system_interval: Seconds between two samples of system metrics.
     """
 
     experiment: str = Field(default="spikeseg", min_length=1)
     images: int = Field(default=4, ge=0)
+    checkpoints: bool = True
+    journal: str | None = None
+    journal_limit_mb: int = Field(default=4000, ge=1)
+    system_interval: float = Field(default=10.0, ge=1)
 
 
 class ExperimentConfig(_Section):

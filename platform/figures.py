@@ -14,6 +14,8 @@ from ..datasets.spec import LabelSpace
 _MARGIN = 6
 _CAPTION = 18
 _SHORT_SIDE = 160
+_NAMED_CLASSES = 60
+_WRITTEN_CLASSES = 20
 _RIGHT = (224, 224, 224)
 _WRONG = (200, 30, 45)
 
@@ -39,31 +41,100 @@ def overlay(image: np.ndarray, label: np.ndarray, space: LabelSpace) -> np.ndarr
 
 
 def contact_sheet(
-    rows: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray]], space: LabelSpace
+    rows: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray]],
+    space: LabelSpace,
+    spikes: Sequence[np.ndarray] = (),
 ) -> bytes:
     """Image, truth, prediction and error of a few rows, with a legend.
 
     Args:
         rows: Id, (H, W, 3) uint8 image, (H, W) uint8 truth, (H, W) uint8 prediction.
         space: Names and colours.
+        spikes: Per row a (h, w) map of mean spike counts, where one was taken.
 
     Returns:
         PNG.
     """
-    strips = [_strip(*row, space) for row in rows]
+    highest = max((float(item.max()) for item in spikes), default=0.0)
+    strips = [
+        _strip(*row, space, [spike_colours(item, highest) for item in spikes[index : index + 1]])
+        for index, row in enumerate(rows)
+    ]
     width = max(strip.width for strip in strips)
     legend = _legend(space, width)
     height = sum(strip.height for strip in strips) + legend.height + _CAPTION
     sheet = Image.new("RGB", (width, height), "white")
     pen = ImageDraw.Draw(sheet)
-    cell = width // 4
-    for column, title in enumerate(("image", "truth", "prediction", "error (red)")):
+    titles = ["image", "truth", "prediction", "error (red)"]
+    if spikes:
+        titles.append(f"mean spike count, 0 to {highest:.2g}")
+    cell = width // len(titles)
+    for column, title in enumerate(titles):
         pen.text((column * cell + _MARGIN, 3), title, fill="black", font=_font(13))
     top = _CAPTION
     for strip in (*strips, legend):
         sheet.paste(strip, (0, top))
         top += strip.height
     return png(np.asarray(sheet))
+
+
+def spike_colours(spikes: np.ndarray, highest: float) -> np.ndarray:
+    """(h, w) mean spike counts as (h, w, 3) uint8 colours, dark at 0 and bright at `highest`."""
+    from matplotlib import colormaps
+
+    scaled = spikes / (highest or 1.0)
+    return (colormaps["inferno"](scaled)[..., :3] * 255).astype(np.uint8)
+
+
+def confusion(counts: np.ndarray, classes: Sequence[str]) -> bytes:
+    """Confusion matrix in percent of each true class's pixels.
+
+    Args:
+        counts: (K, K or K + 1) pixels by label and prediction; a last column K is left out.
+        classes: K names.
+
+    Returns:
+        PNG.
+    """
+    number = len(classes)
+    shares = 100 * counts[:, :number] / np.maximum(1, counts.sum(1, keepdims=True))
+    side = 2.5 + 0.34 * min(number, 60)
+    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
+    axes = figure.add_subplot()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    figure.colorbar(image, label="% of the true class's pixels", shrink=0.8)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("truth")
+    if number <= _NAMED_CLASSES:
+        axes.set_xticks(range(number), classes, rotation=90, fontsize=8)
+        axes.set_yticks(range(number), classes, fontsize=8)
+    if number <= _WRITTEN_CLASSES:
+        for (row, column), share in np.ndenumerate(shares):
+            colour = "white" if share > 50 else "black"
+            axes.text(column, row, f"{share:.0f}", ha="center", va="center", size=7, color=colour)
+    return rendered(figure)
+
+
+def firing(rates: np.ndarray, layers: Sequence[str], steps: Sequence[int]) -> bytes:
+    """Mean spike count of every layer's input over training.
+
+    Args:
+        rates: (layers, steps) mean spike counts.
+        layers: Names.
+        steps: Optimizer steps.
+
+    Returns:
+        PNG.
+    """
+    figure = Figure(figsize=(6.5, 1.5 + 0.14 * len(layers)), layout="constrained")
+    axes = figure.add_subplot()
+    image = axes.imshow(rates, aspect="auto", cmap="inferno", vmin=0, interpolation="nearest")
+    figure.colorbar(image, label="mean spike count at the layer's input")
+    axes.set_yticks(range(len(layers)), layers, fontsize=5)
+    every = max(1, len(steps) // 8)
+    axes.set_xticks(range(0, len(steps), every), [str(step) for step in steps[::every]])
+    axes.set_xlabel("step")
+    return rendered(figure)
 
 
 def curves(series: Mapping[str, Sequence[tuple[int, float]]]) -> bytes:
@@ -75,18 +146,33 @@ def curves(series: Mapping[str, Sequence[tuple[int, float]]]) -> bytes:
     Returns:
         PNG.
     """
-    names = [name for name, points in series.items() if points]
+    return compared_curves({name: {"": points} for name, points in series.items()})
+
+
+def compared_curves(series: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]) -> bytes:
+    """One small plot per metric over steps, one line per run.
+
+    Args:
+        series: Metric name -> name of the run -> (step, value) pairs.
+
+    Returns:
+        PNG.
+    """
+    names = [name for name, runs in series.items() if any(runs.values())]
     columns = min(3, max(1, len(names)))
-    lines = -(-len(names) // columns)
+    lines = max(1, -(-len(names) // columns))
     figure = Figure(figsize=(4 * columns, 2.6 * lines), layout="constrained")
     for index, name in enumerate(names):
         axes = figure.add_subplot(lines, columns, index + 1)
-        steps, values = zip(*series[name], strict=True)
-        axes.plot(steps, values, marker="o", markersize=3, linewidth=1.5)
+        for run, points in series[name].items():
+            steps, values = zip(*points, strict=True) if points else ((), ())
+            axes.plot(steps, values, marker="o", markersize=3, linewidth=1.5, label=run)
         axes.set_title(name, fontsize=10)
         axes.set_xlabel("step", fontsize=8)
         axes.tick_params(labelsize=8)
         axes.grid(alpha=0.3)
+        if index == 0 and len(series[name]) > 1:
+            axes.legend(fontsize=7)
     return rendered(figure)
 
 
@@ -184,16 +270,21 @@ def rendered(figure: Figure) -> bytes:
 
 
 def _strip(
-    row_id: str, image: np.ndarray, truth: np.ndarray, predicted: np.ndarray, space: LabelSpace
+    row_id: str,
+    image: np.ndarray,
+    truth: np.ndarray,
+    predicted: np.ndarray,
+    space: LabelSpace,
+    further: Sequence[np.ndarray],
 ) -> Image.Image:
     wrong = (predicted != truth) & (truth != space.ignore_label)
     error = np.where(wrong[..., None], np.uint8(_WRONG), np.uint8(_RIGHT))
     error[truth == space.ignore_label] = 0
-    cells = [image, colour_labels(truth, space), colour_labels(predicted, space), error]
+    cells = [image, colour_labels(truth, space), colour_labels(predicted, space), error, *further]
     factor = max(1.0, _SHORT_SIDE / min(image.shape[:2]))
     size = (round(image.shape[1] * factor), round(image.shape[0] * factor))
     strip = Image.new(
-        "RGB", (4 * (size[0] + _MARGIN) + _MARGIN, size[1] + _CAPTION + _MARGIN), "white"
+        "RGB", (len(cells) * (size[0] + _MARGIN) + _MARGIN, size[1] + _CAPTION + _MARGIN), "white"
     )
     for column, cell in enumerate(cells):
         enlarged = cv2.resize(cell, size, interpolation=cv2.INTER_NEAREST)

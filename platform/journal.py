@@ -116,6 +116,10 @@ class Journal:
         """Record a text artifact; the last content of a path counts."""
         self._store({"kind": "file", "path": path}, content.encode())
 
+    def picture(self, path: str, png: bytes) -> None:
+        """Record a picture without step as artifact; the last one of a path counts."""
+        self._store({"kind": "file", "path": path}, png)
+
     def artifact(self, path: str, source: Path) -> None:
         """Record a copy of a small file as artifact."""
         self._store({"kind": "file", "path": path}, source.read_bytes())

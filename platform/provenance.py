@@ -1,7 +1,11 @@
 """What a run was made of: code, configuration, machine, and the line that repeats it."""
 
+import functools
+import hashlib
+import json
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -10,11 +14,27 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from .config import Resolved, config_digest
+from .config import RECIPES, Resolved, config_digest
 from .experiment import ExperimentConfig
 
 _ROOT = Path(__file__).resolve().parents[1]
+_CODE = ("__init__.py", "pyproject.toml", "model", "datasets", "platform", "jobs")
+_SUFFIXES = (".py", ".yaml", ".json", ".cu", ".cuh", ".h")
 _PACKAGES = ("torch", "ray", "mlflow", "optuna", "pyarrow", "numpy", "cupy-cuda13x")
+_LONGEST_DIFF = 1_000_000
+# Variables that can change a result or where it goes; whatever else is set is never recorded.
+_VARIABLES = re.compile(
+    r"^(OMP|MKL|OPENBLAS|KMP|CUDA|CUBLAS|CUDNN|CUPY|NCCL|GLOO|TORCH|PYTORCH|RAY|MLFLOW|SPIKESEG)_"
+    r"|^(PYTHONHASHSEED|SLURM_JOB_ID)$"
+)
+_SECRET = re.compile(
+    r"TOKEN|SECRET|PASSW|CREDENTIAL|APIKEY|_KEY|PRIVATE|AUTH(?!_MODE$)", re.IGNORECASE
+)
+_USER_IN_ADDRESS = re.compile(r"(?<=://)[^/@\s]+@")
+_SECRET_VALUE = re.compile(
+    r"(?i)((?:[\w-]*(?:token|secret|passw|credential|api[_-]?key)[\w-]*)[=\s:]+)(\S+)"
+)
+_HIDDEN = "[hidden]"
 
 
 def run_tags(config: ExperimentConfig, *, world_size: int, attempt: int) -> dict[str, str]:
@@ -28,6 +48,7 @@ def run_tags(config: ExperimentConfig, *, world_size: int, attempt: int) -> dict
     neuron = config.model.neuron
     tags = {
         **git_state(),
+        "code_digest": code_digest(),
         "config_digest": config_digest(config),
         "recipe": config.name,
         "seed": str(config.seed),
@@ -36,30 +57,134 @@ def run_tags(config: ExperimentConfig, *, world_size: int, attempt: int) -> dict
         "normalization": neuron.normalization,
         "world_size": str(world_size),
         "attempt": str(attempt),
-        "host": platform.node(),
         **{f"version.{name}": version for name, version in versions().items()},
     }
     job = os.environ.get("SPIKESEG_JOB_ID") or os.environ.get("RAY_JOB_ID")
     return {**tags, "ray_job_id": job} if job else tags
 
 
+@functools.cache
 def git_state() -> dict[str, str]:
-    """Commit and whether the checkout differs from it; empty outside of a checkout."""
-    if not (_ROOT / ".git").exists():
-        return {}
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(_ROOT), *arguments], capture_output=True, text=True, check=True
-        ).stdout.strip()
-
+    """Commit and whether the code differs from it; empty outside of a checkout."""
     try:
         return {
-            "git_sha": git("rev-parse", "HEAD"),
-            "dirty": str(bool(git("status", "--porcelain"))).lower(),
+            "git_sha": _git("rev-parse", "HEAD").strip(),
+            "dirty": str(bool(_git("status", "--porcelain", "--", *_CODE))).lower(),
         }
     except (OSError, subprocess.CalledProcessError):
         return {}
+
+
+@functools.cache
+def code_diff() -> str:
+    """How the package's code differs from the commit, new files included; empty where it does not.
+
+    Only the package's own folders are looked at, so that a stray file of settings stays out.
+    """
+    try:
+        text = _git("diff", "HEAD", "--", *_CODE)
+        for name in _git("ls-files", "--others", "--exclude-standard", "--", *_CODE).splitlines():
+            if Path(name).suffix in _SUFFIXES:
+                lines = (_ROOT / name).read_text(errors="replace").splitlines()
+                body = "\n".join(f"+{line}" for line in lines)
+                text += f"--- /dev/null\n+++ b/{name}\n@@ -0,0 +1,{len(lines)} @@\n{body}\n"
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    if len(text) > _LONGEST_DIFF:
+        return text[:_LONGEST_DIFF] + "\n[cut here: the difference is too long]\n"
+    return text
+
+
+@functools.cache
+def code_digest() -> str:
+    """SHA-256 over the package's files, which names the code where no git is (as in a job)."""
+    digest = hashlib.sha256()
+    for top in ("model", "datasets", "platform", "jobs"):
+        for path in sorted((_ROOT / top).rglob("*")):
+            if path.suffix in _SUFFIXES:
+                digest.update(f"{path.relative_to(_ROOT)}\0".encode())
+                digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(
+        ["git", "-C", str(_ROOT), *arguments], capture_output=True, text=True, check=True
+    ).stdout
+
+
+def provenance(resolved: Resolved, *, world_size: int) -> dict[str, Any]:
+    """Everything that is known about how a run comes about, as JSON.
+
+    Args:
+        resolved: The experiment.
+        world_size: Number of workers.
+    """
+    config = resolved.config
+    return {
+        "code": {**git_state(), "digest": code_digest()},
+        "command": scrubbed(command_line()),
+        "config_digest": config_digest(config),
+        "origins": resolved.origins,
+        "seed": config.seed,
+        "world_size": world_size,
+        "threads": config.trainer.threads,
+        "python": platform.python_version(),
+        "packages": packages(),
+        "hardware": hardware(),
+        "environment": environment(os.environ),
+    }
+
+
+def packages() -> dict[str, str]:
+    """Every installed package and its version."""
+    found = ((item.metadata["Name"], item.version) for item in metadata.distributions())
+    return dict(sorted((name.lower(), version) for name, version in found if name))
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, memory and GPUs of this machine."""
+    import torch
+
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        names = re.findall(r"model name\s*:\s*(.+)", info.read_text())
+        model = names[0] if names else model
+    try:
+        import psutil
+
+        memory = round(psutil.virtual_memory().total / 2**30, 1)
+    except ImportError:
+        memory = None
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "processor": model,
+        "cores": os.cpu_count(),
+        "memory_gib": memory,
+        "gpus": gpus,
+        "cuda": torch.version.cuda,
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "system": platform.platform(),
+    }
+
+
+def environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """The variables that matter, without secrets.
+
+    Args:
+        variables: Such as `os.environ`.
+    """
+    return {
+        name: scrubbed(value)
+        for name, value in sorted(variables.items())
+        if _VARIABLES.search(name) and not _SECRET.search(name)
+    }
+
+
+def scrubbed(text: str) -> str:
+    """A text without users in addresses and without values that are named like secrets."""
+    return _SECRET_VALUE.sub(rf"\1{_HIDDEN}", _USER_IN_ADDRESS.sub(f"{_HIDDEN}@", text))
 
 
 def versions() -> dict[str, str]:
@@ -75,22 +200,34 @@ def versions() -> dict[str, str]:
 
 def rerun_line(resolved: Resolved) -> str:
     """The command that repeats a run: recipe and what was given beside it."""
+    tree = resolved.config.model_dump(mode="json")
     given = [
-        f"{key}={_at(resolved.config.model_dump(mode='json'), key)}"
+        f"{key}={_yaml_word(_at(tree, key))}"
         for key, origin in resolved.origins.items()
         if origin in ("command line", "sweep")
     ]
-    return shlex.join(["spikeseg", "train", resolved.config.name, *given])
+    recipe = resolved.config.name
+    source = Path(resolved.origins.get("name", "").rpartition(":")[0])
+    if source.suffix and source.parent != RECIPES:
+        recipe = str(source)
+    return shlex.join(["spikeseg", "train", recipe, *given])
 
 
 def run_description(resolved: Resolved) -> str:
     """Markdown for the top of the run's page."""
-    return f"Repeat this run:\n\n```\n{rerun_line(resolved)}\n```\n"
+    return (
+        f"Repeat this run:\n\n```\n{rerun_line(resolved)}\n```\n\n"
+        "Repeat and compare step by step, from its id: `spikeseg replay RUN_ID --execute`\n"
+    )
 
 
 def command_line() -> str:
     """What this process was started with."""
     return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def _yaml_word(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _at(tree: Mapping[str, Any], key: str) -> Any:

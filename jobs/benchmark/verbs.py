@@ -10,6 +10,7 @@ _VERBS: dict[str, str] = {
     "model": "benchmark.model",
     "neuron": "benchmark.neuron",
     "sweep": "benchmark.sweep",
+    "tracking": "benchmark.tracking",
 }
 
 

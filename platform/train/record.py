@@ -1,15 +1,18 @@
 """What an evaluation leaves in the run's record: numbers, tables and the contact sheet."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import nn
 
 from ...datasets.reader import PackedDataset
+from ...model.accounting.spike_map import SpikeMaps
 from .. import figures
 from ..experiment import ExperimentConfig
+from ..journal import Journal, file_of
 from .checkpoint import Evaluation
 from .evaluate import sheet_rows
 
@@ -53,17 +56,21 @@ def record_evaluation(
         layers: Per-layer table of firing rate, MACs and energy.
         sheet: PNG of the contact sheet, where one was drawn.
     """
-    measured = {k: v for k, v in evaluation.metrics.items() if not k.startswith("train/")}
     recorder.metrics(
         evaluation.step,
-        {**measured, "best/val_mIoU": best.metrics["val/mIoU"], "best/step": best.step},
+        {**measured(evaluation), "best/val_mIoU": best.metrics["val/mIoU"], "best/step": best.step},
     )
     name = f"{evaluation.step:08d}.json"
     recorder.text(f"tables/val_classes/{name}", json.dumps(classes, indent=1))
     recorder.text(f"tables/layers/{name}", json.dumps(layers, indent=1))
     if sheet is not None:
-        recorder.image("val", evaluation.step, sheet)
+        recorder.image("val/rows", evaluation.step, sheet)
     recorder.sync()
+
+
+def measured(evaluation: Evaluation) -> dict[str, float]:
+    """What an evaluation itself measured; training metrics have steps of their own."""
+    return {k: v for k, v in evaluation.metrics.items() if not k.startswith("train/")}
 
 
 def contact_sheet(
@@ -73,9 +80,61 @@ def contact_sheet(
     config: ExperimentConfig,
     device: torch.device,
 ) -> bytes:
-    """PNG of the same few rows each time: image, truth, prediction, error."""
+    """PNG of the same few rows each time: image, truth, prediction, error, mean spike count."""
     count = dataset.splits[split]
     wanted = max(1, config.tracking.images)
     indices = [count * i // wanted for i in range(min(wanted, count))]
-    rows = sheet_rows(model, dataset, split=split, indices=indices, data=config.data, device=device)
-    return figures.contact_sheet(rows, dataset.label_space)
+    with SpikeMaps(model) as spikes:
+        rows = sheet_rows(
+            model, dataset, split=split, indices=indices, data=config.data, device=device
+        )
+    maps = [item[0].numpy() for item in spikes.maps]
+    return figures.contact_sheet(rows, dataset.label_space, maps)
+
+
+def record_result(
+    journal: Journal,
+    *,
+    split: str,
+    step: int,
+    scores: Mapping[str, float],
+    table: list[dict[str, Any]],
+    confusion: np.ndarray,
+    classes: Sequence[str],
+    sheet: bytes,
+    series: Mapping[str, Sequence[tuple[int, float]]],
+) -> dict[str, bytes]:
+    """Record what the chosen checkpoint scored, and the run's figures.
+
+    Args:
+        journal: The run's journal.
+        split: The split that was scored.
+        step: The run's last step.
+        scores: Metrics of the split.
+        table: Its per-class table.
+        confusion: (K, K + 1) pixels by label and prediction.
+        classes: K names.
+        sheet: PNG of the split's contact sheet.
+        series: Metric name -> (step, value) of every evaluation.
+
+    Returns:
+        File name -> PNG of each figure.
+    """
+    drawn = {
+        "curves.png": figures.curves(series),
+        "confusion.png": figures.confusion(confusion, classes),
+    }
+    tables = sorted(file_of(journal.folder, "tables/layers").glob("*.json"))
+    layers = {int(path.stem): json.loads(path.read_text()) for path in tables}
+    if layers:
+        names = [row["name"] for row in next(iter(layers.values())) if row["spiking_input"]]
+        rates = [[row["rate"] for row in rows if row["spiking_input"]] for rows in layers.values()]
+        drawn["firing.png"] = figures.firing(np.array(rates).T, names, list(layers))
+    if split == "test":
+        journal.metrics(step, scores)
+    journal.image(f"{split}/rows_of_best", step, sheet)
+    journal.text(f"tables/{split}_classes.json", json.dumps(table, indent=1))
+    journal.text(f"tables/{split}_confusion.json", json.dumps(confusion.tolist()))
+    for name, data in drawn.items():
+        journal.picture(f"figures/{name}", data)
+    return drawn

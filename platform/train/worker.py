@@ -1,18 +1,20 @@
 """One worker's whole work, the same in this process and on Ray Train."""
 
+import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import figures
 from ..config import Resolved, dump, flat
 from ..journal import Journal
-from ..provenance import run_description, run_tags
+from ..monitor import SystemMonitor
+from ..provenance import code_diff, provenance, run_description, run_tags
 from .checkpoint import Evaluation, RunFolder
 from .evaluate import class_table
 from .loop import Training
+from .record import measured, record_result
 from .reduction import WorkerGroup
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ def run_worker(
         tags: Further tags for the tracker.
     """
     run = RunFolder(folder)
-    journal = sender = None
+    journal = sender = monitor = None
     if group.rank == 0:
         run.claim()
     group.agree(run.attempt)
@@ -46,8 +48,13 @@ def run_worker(
         if group.rank == 0:
             journal = make_journal(resolved, run, group.size, tags)
             sender = start_sender(journal, folder.parent, resolved.config.tracking.experiment)
+            monitor = SystemMonitor(journal, resolved.config.tracking.system_interval)
+            monitor.start()
         training = Training(resolved.config, run, group=group, recorder=journal, progress=progress)
         if journal is not None:
+            # A kill between a checkpoint and its record would leave a hole otherwise.
+            for past in training.history:
+                journal.metrics(past.step, measured(past))
             journal.tags({"data_digest": training.dataset.digest})
             for split in training.dataset.splits:
                 journal.dataset(
@@ -59,6 +66,8 @@ def run_worker(
         for _ in training.evaluations():
             pass
         _finish(training, resolved, run, journal)
+        if monitor is not None:
+            monitor.stop()
         if journal is not None:
             journal.finish("FINISHED")
     except BaseException:
@@ -66,6 +75,8 @@ def run_worker(
             journal.finish("FAILED")
         raise
     finally:
+        if monitor is not None:
+            monitor.stop()
         if sender is not None:
             sender.stop(timeout=30)
         if journal is not None:
@@ -89,8 +100,12 @@ def make_journal(
         parent: Journal id of the run that this one is a child of.
     """
     config = resolved.config
+    kept = run.path / "journal"
+    local = config.tracking.journal
     journal = Journal(
-        run.path / "journal",
+        kept if local is None else Path(local) / _flat_name(run.path),
+        mirror=None if local is None else kept,
+        limit=config.tracking.journal_limit_mb * 1_000_000,
         run_name=tags.get("run_name", run.path.name),
         tags={
             **run_tags(config, world_size=world_size, attempt=run.attempt),
@@ -101,8 +116,16 @@ def make_journal(
         parent=parent,
     )
     journal.text("config.yaml", dump(config))
-    journal.text("origins.json", json.dumps(resolved.origins, indent=1))
+    made_of = provenance(resolved, world_size=world_size)
+    journal.text("provenance.json", json.dumps(made_of, indent=1))
+    journal.text("code.diff", code_diff())
     return journal
+
+
+def _flat_name(path: Path) -> str:
+    """One name per run folder, for journals of many storages in one local folder."""
+    digest = hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:8]
+    return f"{path.name}-{digest}"
 
 
 def start_sender(journal: Journal, storage: Path, experiment: str) -> "Sender | None":
@@ -136,13 +159,23 @@ def _finish(
         return
     (run.path / "figures").mkdir(exist_ok=True)
     sheet = training.contact_sheet(split)
-    (run.path / "figures" / "contact_sheet.png").write_bytes(sheet)
-    curves = figures.curves(_curves(training.history))
-    (run.path / "figures" / "curves.png").write_bytes(curves)
-    journal.metrics(last, {key: value for key, value in scores.items() if split == "test"})
-    journal.image(f"{split}_best", last, sheet)
-    journal.artifact("figures/curves.png", run.path / "figures" / "curves.png")
-    journal.text(f"tables/{split}_classes.json", json.dumps(table, indent=1))
+    drawn = record_result(
+        journal,
+        split=split,
+        step=last,
+        scores=scores,
+        table=table,
+        confusion=counts.numpy(),
+        classes=training.dataset.label_space.classes,
+        sheet=sheet,
+        series=_curves(training.history),
+    )
+    for name, data in {"contact_sheet.png": sheet, **drawn}.items():
+        (run.path / "figures" / name).write_bytes(data)
+    if resolved.config.tracking.checkpoints:
+        for name, step in (("best", best.step), ("final", last)):
+            for file in sorted(run.at(step).path.iterdir()):
+                journal.link(f"checkpoints/{name}/{file.name}", file)
     result = {
         "best_step": best.step,
         "metrics": metrics,

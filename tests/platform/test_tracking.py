@@ -80,7 +80,7 @@ def test_pictures_carry_the_names_that_log_image_gives(storage: Path) -> None:
     assert len(shapes["val~sheet"]) == 2
 
 
-class Crash(Exception):
+class CrashError(Exception):
     """Stands for a sender that was killed."""
 
 
@@ -100,10 +100,10 @@ class CrashingClient:
         def crash(*given: Any, **named: Any) -> Any:
             self._left -= 1
             if self._left == 0 and not self._after:
-                raise Crash
+                raise CrashError
             done = call(*given, **named)
             if self._left == 0:
-                raise Crash
+                raise CrashError
             return done
 
         return crash
@@ -128,7 +128,7 @@ def test_a_sender_killed_at_any_call_loses_and_doubles_nothing(
             send(journal.folder, storage)
             calls = at - 1
             break
-        except Crash:
+        except CrashError:
             pass
         monkeypatch.setattr(tracking, "connect", connect)
         run_id = send(journal.folder, storage)

@@ -1,10 +1,15 @@
 """A sweep's runs written through the platform's own journal and sender, without training."""
 
+import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from spikeseg.datasets.spec import load_label_space
 from spikeseg.platform.config import load_experiment, override
+from spikeseg.platform.figures import contact_sheet
 from spikeseg.platform.journal import Journal
 from spikeseg.platform.tracking import sync, tracking_uri
 from spikeseg.platform.train.checkpoint import RunFolder
@@ -20,6 +25,9 @@ _POINTS = (
     (4, 4, "levels", 12.0),
     (2, 8, "levels", 38.0),
 )
+
+
+_DATA_DIGEST = hashlib.sha256(b"shapes").hexdigest()
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,11 @@ def write_sweep(storage: Path) -> TrackedSweep:
         resolved = override(base, point, "sweep")
         journal = make_journal(resolved, run, 1, tags, parent=parent.id)
         best = 60 - 30 * math.exp(-timesteps * levels / 3) - abs(mask - 18) / 4
+        journal.tags({"data_digest": _DATA_DIGEST})
+        for split in ("train", "val", "test"):
+            journal.dataset("shapes", _DATA_DIGEST, split, str(storage / "shapes"))
         for step in range(100, 301, 100):
+            journal.image("val/rows", step, _sheet(step))
             miou = best * (1 - math.exp(-step / 120))
             journal.metrics(
                 step,
@@ -82,3 +94,14 @@ def write_sweep(storage: Path) -> TrackedSweep:
         journal.close()
     parent.close()
     return TrackedSweep(storage, experiment, parent_id, trials, trials[scores.index(max(scores))])
+
+
+def _sheet(step: int) -> bytes:
+    """A contact sheet of one generated row, whose prediction gets better with the steps."""
+    draw = np.random.default_rng(step)
+    image = draw.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    truth = np.zeros((64, 64), np.uint8)
+    truth[16:48, 16:48] = 3
+    predicted = np.where(draw.random(truth.shape) < step / 400, truth, 1).astype(np.uint8)
+    row = ("val-000000", image, truth, predicted)
+    return contact_sheet([row], load_label_space("shapes"), [draw.random((16, 16))])

@@ -1,0 +1,45 @@
+"""`spikeseg replay`: repeat a run from its id and compare every step."""
+
+from pathlib import Path
+
+import click
+
+from .cli import run
+from .options import plain_logging, progress_printer, storage_option
+
+
+@click.command("replay")
+@click.argument("run_id")
+@click.option("--execute", is_flag=True, help="Train again and compare; without it, only look.")
+@click.option("--data", metavar="DIR", help="Where the run's packed data lies now.")
+@storage_option
+def command(run_id: str, execute: bool, data: str | None, storage: Path) -> int:
+    """Rebuild the run RUN_ID: say what is missing or different, and repeat it with --execute.
+
+    Ends with exit code 0 where every metric at every step is equal, 1 where one differs, 2 where
+    the run cannot be repeated here.
+    """
+    from ..platform.replay import plan_replay, replay
+
+    plain_logging()
+    plan = plan_replay(run_id, storage.absolute(), data)
+    print(f"run {run_id} ({plan.run.name}): configuration, data and code are here")
+    for item in plan.differences:
+        print(f"  differs: {item.kind}: {item.text}")
+    if not plan.differences:
+        print("  nothing differs: packages, code, environment and hardware are as they were")
+    if not execute:
+        print("repeat it: add --execute")
+        return 0
+    verdict = replay(plan, storage=storage.absolute(), progress=progress_printer())
+    if verdict.first is None:
+        print(f"equal: {verdict.compared} values, every metric at every step ({verdict.folder})")
+        return 0
+    step, key, before, now = verdict.first
+    print(f"differs first at step {step}: {key} was {before!r}, is {now!r} ({verdict.folder})")
+    print(f"likely cause: {verdict.cause}")
+    return 1
+
+
+if __name__ == "__main__":
+    run(command)

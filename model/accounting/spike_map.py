@@ -1,0 +1,66 @@
+"""Where in the image a model spikes: mean count per pixel over the layers that see pixels."""
+
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..neuron.integer_lif import IntegerLIF
+from ..neuron.lif import LIF
+
+_SPATIAL_DIMENSIONS = 5
+
+
+class SpikeMaps:
+    """Collects one map per forward pass of a model between enter and exit.
+
+    A neuron layer with output (T, B, C, H, W) is averaged over T and C, so that each of its values
+    is a mean spike count in [0, D]; layers are resized to the finest of them and averaged. Layers
+    over queries or flattened positions have no place in the image and are left out.
+
+    Args:
+        model: The model to watch.
+
+    Attributes:
+        maps: (B, h, w) per pass, on the CPU.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.maps: list[Tensor] = []
+        self._model = model
+        self._layers: list[Tensor] = []
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> Self:
+        for module in self._model.modules():
+            if isinstance(module, IntegerLIF | LIF):
+                self._handles.append(module.register_forward_hook(self._collect))
+        self._handles.append(self._model.register_forward_hook(self._finish))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    @torch.no_grad()
+    def _collect(self, neuron: IntegerLIF | LIF, given: Any, output: Tensor) -> None:
+        if output.dim() == _SPATIAL_DIMENSIONS and min(output.shape[-2:]) > 1:
+            self._layers.append((output.detach().float() * neuron.divisor).mean((0, 2)))
+
+    @torch.no_grad()
+    def _finish(self, model: nn.Module, given: Any, output: Any) -> None:
+        if self._layers:
+            finest = max((layer.shape[-2:] for layer in self._layers), key=lambda s: s[0] * s[1])
+            resized = [
+                F.interpolate(layer[:, None], size=tuple(finest), mode="nearest")[:, 0]
+                for layer in self._layers
+            ]
+            self.maps.append(torch.stack(resized).mean(0).cpu())
+        self._layers = []

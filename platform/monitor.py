@@ -1,0 +1,61 @@
+"""System metrics of the machine that rank 0 runs on, into its journal, from a thread beside it."""
+
+import threading
+import time
+
+from .journal import Journal
+
+
+class SystemMonitor:
+    """Samples processor and memory every few seconds under the names MLflow's page looks for.
+
+    The step is the number of intervals since the run's first record, so that a restart goes on.
+
+    Args:
+        journal: The run's journal.
+        interval: Seconds between two samples.
+    """
+
+    def __init__(self, journal: Journal, interval: float) -> None:
+        self._journal = journal
+        self._interval = interval
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True, name="system-metrics")
+
+    def start(self) -> None:
+        """Begin sampling."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End it; the journal may be closed then."""
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            ended = self._stop.wait(self._interval)
+            elapsed = time.time() - self._journal.started / 1000
+            values = sample()
+            if values:
+                self._journal.metrics(int(elapsed / self._interval), values)
+            if ended:
+                return
+
+
+def sample() -> dict[str, float]:
+    """One reading; empty where psutil is not installed."""
+    try:
+        import psutil
+    except ImportError:
+        return {}
+    import torch
+
+    values = {
+        "system/cpu_utilization_percentage": psutil.cpu_percent(),
+        "system/system_memory_usage_percentage": psutil.virtual_memory().percent,
+        "system/process_memory_megabytes": psutil.Process().memory_info().rss / 1e6,
+    }
+    if torch.cuda.is_initialized():
+        free, total = torch.cuda.mem_get_info()
+        values["system/gpu_memory_usage_megabytes"] = (total - free) / 1e6
+    return values

@@ -1,0 +1,203 @@
+"""Repeat a run from its id, and say where the repetition leaves it and why that may be."""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..datasets.reader import PackedDataset
+from .config import ConfigError, Resolved, load_resolved
+from .journal import read_records
+from .provenance import code_digest, environment, git_state, hardware, packages
+from .tracked_run import TrackedRun, read_run
+from .tracking import tracking_uri
+from .train.trainer import train
+
+# What depends on the clock and on the machine's load is not part of a result.
+_NOT_COMPARED = ("perf/", "system/")
+_DECIDING_PACKAGES = ("torch", "numpy", "scipy", "opencv-python-headless", "pillow", "pyarrow")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Something that is not as it was.
+
+    Attributes:
+        kind: `data`, `packages`, `code`, `threads`, `environment` or `hardware`.
+        text: What was, and what is.
+    """
+
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that can be repeated.
+
+    Attributes:
+        run: The run.
+        resolved: Its configuration.
+        differences: What is not as it was, the likeliest cause of another result first.
+    """
+
+    run: TrackedRun
+    resolved: Resolved
+    differences: list[Difference]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a repetition ended.
+
+    Attributes:
+        folder: The new run's folder.
+        compared: Pairs of key and step that were compared.
+        first: (step, key, before, now) of the first pair that differs; None where all are equal.
+        cause: The likely cause of the difference; empty where there is none.
+    """
+
+    folder: Path
+    compared: int
+    first: tuple[int, str, float, float | None] | None
+    cause: str
+
+
+def plan_replay(run_id: str, storage: Path, data: str | None = None) -> Plan:
+    """Find out whether a run can be repeated here, and what is not as it was.
+
+    Args:
+        run_id: The run's id in MLflow.
+        storage: Folder of all runs, which has the database where no tracking URI is set.
+        data: Where its packed data lies now, if not where it lay.
+
+    Raises:
+        ConfigError: Names everything that is missing.
+    """
+    run = read_run(tracking_uri(storage), run_id)
+    config, recorded = run.read("config.yaml"), run.read("provenance.json")
+    missing = [
+        f"artifact {name} of run {run_id} (a training writes it at its start)"
+        for name, content in (("config.yaml", config), ("provenance.json", recorded))
+        if content is None
+    ]
+    if config is None or recorded is None:
+        raise ConfigError(f"run {run_id} cannot be repeated; missing: {'; '.join(missing)}")
+    made_of = json.loads(recorded)
+    resolved = Resolved(load_resolved(config.decode()).config, made_of.get("origins", {}))
+    if data is not None:
+        section = resolved.config.data.model_copy(update={"path": str(Path(data).absolute())})
+        resolved = Resolved(resolved.config.model_copy(update={"data": section}), resolved.origins)
+    differences = _data(run, resolved.config.data.path) + compare_provenance(made_of)
+    return Plan(run, resolved, differences)
+
+
+def _data(run: TrackedRun, path: str) -> list[Difference]:
+    wanted = run.tags.get("data_digest", "")
+    try:
+        found = PackedDataset.open(path).digest
+    except ValueError as error:
+        raise ConfigError(
+            f"run {run.run_id} cannot be repeated; missing: its data, digest {wanted[:12]}, in "
+            f"{path} ({error}); say where it lies now with --data DIR"
+        ) from error
+    if found == wanted:
+        return []
+    return [Difference("data", f"digest of {path} was {wanted[:12]}, is {found[:12]}")]
+
+
+def compare_provenance(recorded: Mapping[str, Any]) -> list[Difference]:
+    """What differs between a recorded run and this process, likeliest cause first.
+
+    Args:
+        recorded: Content of `provenance.json`.
+    """
+    found = []
+    now = packages()
+    then = recorded.get("packages", {})
+    for name in sorted({*then, *now}, key=lambda n: (n not in _DECIDING_PACKAGES, n)):
+        if then.get(name) != now.get(name):
+            text = f"{name} was {then.get(name, 'absent')}, is {now.get(name, 'absent')}"
+            found.append(Difference("packages", text))
+    code = recorded.get("code", {})
+    if code.get("digest") != code_digest():
+        at, here = code.get("git_sha", "unknown"), git_state().get("git_sha", "unknown")
+        changed = " with changes (artifact code.diff)" if code.get("dirty") == "true" else ""
+        found.append(Difference("code", f"was commit {at[:12]}{changed}, is {here[:12]}"))
+    import os
+
+    before, after = recorded.get("environment", {}), environment(os.environ)
+    for name in sorted({*before, *after}):
+        if before.get(name) != after.get(name):
+            kind = "threads" if name.endswith("_NUM_THREADS") else "environment"
+            text = f"{name} was {before.get(name, 'unset')}, is {after.get(name, 'unset')}"
+            found.append(Difference(kind, text))
+    machine, here_too = recorded.get("hardware", {}), hardware()
+    for name in ("processor", "capability", "gpus", "cuda", "cores"):
+        if machine.get(name) != here_too[name]:
+            text = f"{name} was {machine.get(name)}, is {here_too[name]}"
+            found.append(Difference("hardware", text))
+    order = ("data", "packages", "code", "threads", "hardware", "environment")
+    return sorted(found, key=lambda item: order.index(item.kind))
+
+
+def replay(plan: Plan, *, storage: Path, progress: Callable[[str], None]) -> Verdict:
+    """Train again and compare every metric at every step with the first run's.
+
+    Args:
+        plan: The run.
+        storage: Folder of all runs.
+        progress: Takes a line for a person.
+
+    Raises:
+        ConfigError: Where it cannot start.
+        TrainingFailedError: Where it cannot be finished.
+    """
+    name = f"replay-{plan.run.run_id[:8]}-{time.strftime('%Y%m%d-%H%M%S')}"
+    outcome = train(
+        plan.resolved,
+        storage=storage,
+        name=name,
+        progress=progress,
+        tags={"replay_of": plan.run.run_id},
+    )
+    now: dict[tuple[int, str], float] = {}
+    for record in read_records(outcome.folder / "journal"):
+        if record["kind"] == "metrics":
+            for key, value in record["values"].items():
+                now.setdefault((record["step"], key), value)
+    before = {
+        (step, key): value
+        for key, points in plan.run.series.items()
+        if not key.startswith(_NOT_COMPARED)
+        for step, value in points
+    }
+    first = first_difference(before, now)
+    return Verdict(outcome.folder, len(before), first, likely_cause(plan) if first else "")
+
+
+def first_difference(
+    before: Mapping[tuple[int, str], float], now: Mapping[tuple[int, str], float]
+) -> tuple[int, str, float, float | None] | None:
+    """Step, metric and both values of the earliest pair that is not equal; None where all are.
+
+    Args:
+        before: (step, metric) -> value of the first run.
+        now: The same of the repetition.
+    """
+    for step, key in sorted(before):
+        old, new = before[step, key], now.get((step, key))
+        both_nan = new is not None and old != old and new != new
+        if old != new and not both_nan:
+            return step, key, old, new
+    return None
+
+
+def likely_cause(plan: Plan) -> str:
+    """The first recorded difference that can change a result, in words."""
+    if plan.differences:
+        first = plan.differences[0]
+        return f"{first.kind}: {first.text}"
+    return "nothing that is recorded differs: this training does not repeat itself on this machine"

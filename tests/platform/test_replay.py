@@ -1,0 +1,91 @@
+"""A run can be repeated from its id; what is missing or different is said."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from trained_run import TrainedRun
+
+from spikeseg.platform import replay as module
+from spikeseg.platform.config import ConfigError
+from spikeseg.platform.provenance import packages
+from spikeseg.platform.replay import first_difference, likely_cause, plan_replay, replay
+
+
+def test_a_run_repeated_from_its_id_ends_with_equal_numbers(trained: TrainedRun) -> None:
+    plan = plan_replay(trained.run_id, trained.storage)
+    assert [item for item in plan.differences if item.kind != "environment"] == []
+    verdict = replay(plan, storage=trained.storage, progress=lambda line: None)
+    assert verdict.first is None
+    assert verdict.compared > 20
+    assert verdict.folder != trained.folder
+
+
+def test_a_repetition_that_leaves_the_run_names_the_first_step_and_the_cause(
+    trained: TrainedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = {**packages(), "torch": "9.9"}
+    monkeypatch.setattr(module, "packages", lambda: changed)
+    plan = plan_replay(trained.run_id, trained.storage)
+    plan.run.series["train/loss"][2] = (3, plan.run.series["train/loss"][2][1] + 1e-9)
+    verdict = replay(plan, storage=trained.storage, progress=lambda line: None)
+    assert verdict.first is not None
+    assert verdict.first[:2] == (3, "train/loss")
+    assert verdict.cause.startswith("packages: torch was 2.")
+    assert verdict.cause.endswith("is 9.9")
+
+
+def test_the_first_difference_is_the_earliest_step() -> None:
+    before = {(1, "a"): 1.0, (2, "b"): 2.0, (2, "a"): float("nan"), (3, "a"): 4.0}
+    assert first_difference(before, dict(before)) is None
+    assert first_difference(before, {**before, (3, "a"): 5.0}) == (3, "a", 4.0, 5.0)
+    assert first_difference(before, {(1, "a"): 1.0}) is not None
+    assert first_difference(before, {**before, (2, "b"): 2.5, (3, "a"): 5.0}) == (2, "b", 2.0, 2.5)
+    missing = {key: value for key, value in before.items() if key != (2, "b")}
+    assert first_difference(before, missing) == (2, "b", 2.0, None)
+
+
+def test_missing_data_is_said_with_its_digest_and_may_lie_elsewhere(
+    trained: TrainedRun, tmp_path: Path
+) -> None:
+    data = trained.storage / "shapes"
+    moved = tmp_path / "moved"
+    shutil.move(data, moved)
+    try:
+        with pytest.raises(ConfigError, match=r"missing: its data, digest [0-9a-f]{12}.*--data"):
+            plan_replay(trained.run_id, trained.storage)
+        plan = plan_replay(trained.run_id, trained.storage, data=str(moved))
+    finally:
+        shutil.move(moved, data)
+    assert not [item for item in plan.differences if item.kind == "data"]
+    assert plan.resolved.config.data.path == str(moved)
+
+
+def test_threads_code_and_hardware_that_differ_are_named(
+    trained: TrainedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.setattr(module, "code_digest", lambda: "0" * 64)
+    monkeypatch.setattr(
+        module,
+        "hardware",
+        lambda: dict.fromkeys(("processor", "capability", "gpus", "cuda", "cores"), "another"),
+    )
+    plan = plan_replay(trained.run_id, trained.storage)
+    kinds = [item.kind for item in plan.differences]
+    assert kinds == sorted(kinds, key=["code", "threads", "hardware", "environment"].index)
+    assert {"code", "threads", "hardware"} <= set(kinds)
+    assert likely_cause(plan).startswith("code: was commit")
+
+
+def test_a_run_without_its_configuration_cannot_be_repeated_and_that_is_said(
+    trained: TrainedRun, tmp_path: Path
+) -> None:
+    from journals import open_journal
+
+    from spikeseg.platform.tracking import sync, tracking_uri
+
+    journal = open_journal(tmp_path / "journal")
+    run_id = sync(journal.folder, tracking_uri(trained.storage), "bare")
+    with pytest.raises(ConfigError, match=r"missing: artifact config.yaml .* provenance.json"):
+        plan_replay(run_id, trained.storage)

@@ -1,0 +1,108 @@
+"""The offline page over runs: its numbers are MLflow's, and it needs nothing from elsewhere."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from trained_run import TrainedRun
+
+from spikeseg.platform.report import write_report
+
+
+class Tables(HTMLParser):
+    """Cells of every table, and every address that the page would load."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self.loaded: list[str] = []
+        self.tags: list[str] = []
+        self._cell = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.loaded += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+            self._cell = True
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("td", "th"):
+            self._cell = False
+
+    def handle_data(self, data: str) -> None:
+        if self._cell:
+            self.rows[-1][-1] += data
+
+
+@pytest.fixture(scope="module")
+def page(trained: TrainedRun, tmp_path_factory: pytest.TempPathFactory) -> str:
+    output = tmp_path_factory.mktemp("report") / "report.html"
+    return write_report([trained.run_id], storage=trained.storage, output=output).read_text()
+
+
+def parsed(page: str) -> Tables:
+    parser = Tables()
+    parser.feed(page)
+    return parser
+
+
+def test_every_number_is_the_one_that_mlflow_holds(page: str, trained: TrainedRun) -> None:
+    shown = {row[0]: row[1] for row in parsed(page).rows if len(row) == 2}
+    metrics = trained.client.get_run(trained.run_id).data.metrics
+    wanted = {name: value for name, value in metrics.items() if not name.startswith("system/")}
+    assert wanted
+    assert {name: float(shown[name]) for name in wanted} == wanted
+
+
+def test_the_page_loads_nothing_from_elsewhere(page: str) -> None:
+    found = parsed(page)
+    assert found.loaded
+    assert all(address.startswith("data:image/png;base64,") for address in found.loaded)
+    assert "script" not in found.tags
+    assert "url(" not in page
+    assert "default-src 'none'" in page
+
+
+def test_the_page_shows_curves_pictures_tables_and_provenance(
+    page: str, trained: TrainedRun
+) -> None:
+    found = parsed(page)
+    # Curves, contact sheet, confusion matrix, firing heat map.
+    assert found.tags.count("img") == 4
+    assert "spikeseg train shapes_tiny" in page
+    tags = trained.client.get_run(trained.run_id).data.tags
+    for name in ("config_digest", "data_digest", "code_digest", "seed"):
+        assert [name, tags[name]] in found.rows
+    assert ["class", "IoU", "Acc"] in found.rows
+    assert re.search(r"&quot;torch&quot;: &quot;2\.", page)
+
+
+def test_names_from_outside_cannot_become_markup(trained: TrainedRun, tmp_path: Path) -> None:
+    evil = '<script>alert(1)</script>"><img src=http://127.0.0.1/x>'
+    before = trained.client.get_run(trained.run_id).info.run_name
+    trained.client.set_tag(trained.run_id, "mlflow.runName", evil)
+    try:
+        output = tmp_path / "report.html"
+        text = write_report([trained.run_id], storage=trained.storage, output=output).read_text()
+    finally:
+        trained.client.set_tag(trained.run_id, "mlflow.runName", before or "")
+    assert "script" not in parsed(text).tags
+    assert all(address.startswith("data:") for address in parsed(text).loaded)
+
+
+@pytest.mark.parametrize("run_id", ["../../etc/passwd", "0" * 31, "x' or 1=1"])
+def test_an_id_that_is_none_is_refused_before_anything_is_written(
+    trained: TrainedRun, tmp_path: Path, run_id: str
+) -> None:
+    with pytest.raises(ValueError, match="32 hexadecimal digits"):
+        write_report([run_id], storage=trained.storage, output=tmp_path / "report.html")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_is_not_there_is_named(trained: TrainedRun, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"run {'0' * 32}: not known at sqlite"):
+        write_report(["0" * 32], storage=trained.storage, output=tmp_path / "report.html")
