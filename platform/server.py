@@ -1,5 +1,6 @@
 """MLflow's server over a storage folder."""
 
+import importlib.util
 import ipaddress
 import os
 import socket
@@ -25,11 +26,14 @@ def serve(storage: Path, *, host: str, port: int, announce: Callable[[str], None
             or the port is in use.
         RuntimeError: Where the server fails.
     """
-    if not is_loopback(host) and "MLFLOW_AUTH_CONFIG_PATH" not in os.environ:
+    guarded = "MLFLOW_AUTH_CONFIG_PATH" in os.environ
+    if not is_loopback(host) and not guarded:
         raise ValueError(
             f"--host {host}: not a loopback address, and MLflow's authentication is not configured "
             "(MLFLOW_AUTH_CONFIG_PATH); anyone who reaches it could read and delete runs"
         )
+    if guarded:
+        _check_authentication(Path(os.environ["MLFLOW_AUTH_CONFIG_PATH"]))
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -73,6 +77,18 @@ def server_environment() -> dict[str, str]:
         "DO_NOT_TRACK": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
+
+
+def _check_authentication(config: Path) -> None:
+    """MLflow itself would start and fail, or fail with a traceback."""
+    if not config.is_file():
+        raise ValueError(f"MLFLOW_AUTH_CONFIG_PATH: {config}: no such file")
+    if not os.environ.get("MLFLOW_FLASK_SERVER_SECRET_KEY"):
+        raise ValueError(
+            "MLFLOW_FLASK_SERVER_SECRET_KEY: MLflow's authentication needs it, not set"
+        )
+    if importlib.util.find_spec("flask_wtf") is None:
+        raise ValueError("MLflow's authentication needs: pip install 'mlflow[auth]'")
 
 
 def is_loopback(host: str) -> bool:

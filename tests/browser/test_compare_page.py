@@ -1,36 +1,25 @@
 """The UI's compare page shows what a sweep is about, as a person sees it."""
 
 import json
-import urllib.parse
 from pathlib import Path
 
 import pytest
 from browser import Page
 from mlflow import MlflowClient
+from take_pictures import open_compare_page
 from tracked_sweep import TrackedSweep
 from tracking_server import TrackingServer
 
 pytestmark = pytest.mark.browser
 
-CHOSEN_PARAMETERS = ("model.neuron.timesteps",)  # The others differ, so the page shows them anyway.
 CHOSEN_METRICS = ("val/mIoU", "energy/mJ")
 AXES = (
     "loss.mask_weight",
     "model.neuron.levels",
     "model.neuron.normalization",
-    *CHOSEN_PARAMETERS,
+    "model.neuron.timesteps",
     *CHOSEN_METRICS,
 )
-
-
-def choose(page: Page, box: int, names: tuple[str, ...]) -> None:
-    """Add entries in one of the page's two boxes, parameters and metrics."""
-    page.focus(
-        f"document.querySelectorAll('input[role=combobox]')[{box}].parentElement.parentElement"
-    )
-    for name in names:
-        page.type(name)
-    page.click("Parameters:")
 
 
 def test_the_compare_page_shows_neuron_and_loss_weights_against_scores_of_eight_trials(
@@ -39,13 +28,7 @@ def test_the_compare_page_shows_neuron_and_loss_weights_against_scores_of_eight_
     client = MlflowClient(server.url)
     experiment = client.get_experiment_by_name(sweep.experiment)
     assert experiment is not None
-    query = {"runs": json.dumps(sweep.trials), "experiments": f'["{experiment.experiment_id}"]'}
-    page.open(f"{server.url}/#/compare-runs?{urllib.parse.urlencode(query)}")
-    page.wait_text("Comparing 8 Runs from 1 Experiment", "Parallel Coordinates Plot")
-    page.dismiss_assistant()
-
-    choose(page, 0, CHOSEN_PARAMETERS)
-    choose(page, 1, CHOSEN_METRICS)
+    open_compare_page(page, server.url, experiment.experiment_id, sweep.trials)
 
     page.wait(
         f"{json.dumps(AXES)}.every(axis => [...document.querySelectorAll('.parcoords text')]"

@@ -1,0 +1,93 @@
+"""The server listens where only this machine reaches it, unless MLflow guards it."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from spikeseg.platform import server
+from spikeseg.platform.server import is_loopback, serve, server_command, server_environment
+
+
+@pytest.fixture(autouse=True)
+def never_start(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Commands that would have been started."""
+    started: list[list[str]] = []
+
+    def run(command: list[str], **_: object) -> object:
+        started.append(command)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(server.subprocess, "run", run)
+    for name in ("MLFLOW_AUTH_CONFIG_PATH", "MLFLOW_FLASK_SERVER_SECRET_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    return started
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "example.org"])
+def test_an_address_that_others_reach_is_refused_without_authentication(
+    tmp_path: Path, never_start: list[list[str]], host: str
+) -> None:
+    with pytest.raises(ValueError, match=f"--host {host}: not a loopback address"):
+        serve(tmp_path, host=host, port=free_port(), announce=print)
+    assert not never_start
+
+
+def test_authentication_that_is_named_but_not_there_does_not_count(
+    tmp_path: Path, never_start: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_AUTH_CONFIG_PATH", str(tmp_path / "missing.ini"))
+    with pytest.raises(ValueError, match=r"MLFLOW_AUTH_CONFIG_PATH: .*missing.ini: no such file"):
+        serve(tmp_path, host="0.0.0.0", port=free_port(), announce=print)
+    (tmp_path / "missing.ini").write_text("[mlflow]\n")
+    with pytest.raises(ValueError, match="MLFLOW_FLASK_SERVER_SECRET_KEY"):
+        serve(tmp_path, host="0.0.0.0", port=free_port(), announce=print)
+    assert not never_start
+
+
+def test_loopback_is_served_with_this_storage(
+    tmp_path: Path, never_start: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    port = free_port()
+    said: list[str] = []
+    serve(tmp_path, host="127.0.0.1", port=port, announce=said.append)
+    assert never_start == [server_command(tmp_path, host="127.0.0.1", port=port)]
+    assert f"sqlite:///{tmp_path / 'mlflow.db'}" in never_start[0]
+    assert f"http://127.0.0.1:{port}" in said[0]
+
+
+def test_a_port_in_use_is_said(tmp_path: Path, never_start: list[list[str]]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ValueError, match=f"--port {port}: in use on 127.0.0.1"):
+            serve(tmp_path, host="127.0.0.1", port=port, announce=print)
+
+
+def test_the_server_reports_nothing_to_its_makers() -> None:
+    kept = server_environment()
+    assert kept["MLFLOW_DISABLE_TELEMETRY"] == "true"
+    assert kept.items() >= {k: v for k, v in os.environ.items() if k == "PATH"}.items()
+
+
+@pytest.mark.parametrize(
+    ("host", "safe"),
+    [
+        ("localhost", True),
+        ("127.0.0.1", True),
+        ("::1", True),
+        ("127.8.8.8", True),
+        ("0.0.0.0", False),
+        ("localhost.example.org", False),
+        ("10.0.0.1", False),
+    ],
+)
+def test_only_loopback_addresses_count_as_loopback(host: str, safe: bool) -> None:
+    assert is_loopback(host) is safe
