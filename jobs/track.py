@@ -1,5 +1,6 @@
 """`spikeseg track`: bring a run's journal to MLflow by hand."""
 
+import os
 from pathlib import Path
 
 import click
@@ -17,6 +18,8 @@ def command() -> None:
 @click.option("--experiment", help="MLflow experiment; the run's own if not given.")
 def sync(run_folder: Path, experiment: str | None) -> None:
     """Send what RUN_FOLDER's journal holds and MLflow lacks; sending twice changes nothing."""
+    # By hand there is time: a training's own sender gives up on an answer after seconds.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")
     from ..platform.config import load_resolved
     from ..platform.tracking import sync as send
     from ..platform.tracking import tracking_uri

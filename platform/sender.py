@@ -3,6 +3,7 @@
 import logging
 import os
 import threading
+import time
 from pathlib import Path
 
 from .tracking import TIMEOUT, Replay, RunDeletedError, alone, connect, unsent
@@ -30,6 +31,7 @@ class Sender:
         self._journal = journal
         self._uri = uri
         self._experiment = experiment
+        self._deadline = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True, name="mlflow-sender")
 
@@ -39,8 +41,9 @@ class Sender:
 
     def stop(self, timeout: float) -> None:
         """Send what is left, for so many seconds at most; the rest stays in the journal."""
+        self._deadline = time.monotonic() + timeout
         self._stop.set()
-        self._thread.join(timeout)
+        self._thread.join(timeout + 1)
         if self._thread.is_alive() or unsent(self._journal):
             _log.warning(
                 "%s: not everything reached %s; send the rest with: spikeseg track sync %s",
@@ -54,12 +57,14 @@ class Sender:
         told = False
         replay: Replay | None = None
         while True:
-            last = self._stop.is_set()
+            stopping = self._stop.is_set()
             try:
                 with alone(self._journal):
                     replay = replay or Replay(self._journal, self._uri, self._experiment)
                     replay.send()
                 wait, told = _POLL_SECONDS, False
+                if stopping:
+                    return
             except RunDeletedError as error:
                 _log.warning("%s; nothing more is sent", error)
                 return
@@ -70,9 +75,13 @@ class Sender:
                 if not told:
                     _log.warning("%s: MLflow is out of reach, will retry: %s", self._uri, error)
                     told = True
-            if last:
-                return
-            self._stop.wait(wait)
+            if self._stop.is_set():
+                left = self._deadline - time.monotonic()
+                if left <= 0:
+                    return
+                time.sleep(min(_POLL_SECONDS, left))
+            else:
+                self._stop.wait(wait)
 
 
 def _allow_slower_answers() -> None:

@@ -62,7 +62,8 @@ def server_command(storage: Path, *, host: str, port: int) -> list[str]:
     arguments = [
         *("--host", host, "--port", str(port), "--workers", "1"),
         *("--backend-store-uri", tracking_uri(storage)),
-        *("--default-artifact-root", (storage.absolute() / "artifacts").as_uri()),
+        # Through the server: what another machine sends must not end on that machine's disk.
+        *("--artifacts-destination", (storage.absolute() / "artifacts").as_uri()),
     ]
     if "MLFLOW_AUTH_CONFIG_PATH" in os.environ:
         arguments += ["--app-name", "basic-auth"]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..decoder.mask_embedding import MaskEmbedding
 from ..neuron.integer_lif import IntegerLIF
 from ..neuron.lif import LIF
 
@@ -34,8 +35,12 @@ class SpikeMaps:
         self._handles: list[Any] = []
 
     def __enter__(self) -> Self:
-        for module in self._model.modules():
-            if isinstance(module, IntegerLIF | LIF):
+        # The mask embedding's neurons are over prediction layers and queries.
+        queries = [
+            name for name, part in self._model.named_modules() if isinstance(part, MaskEmbedding)
+        ]
+        for name, module in self._model.named_modules():
+            if isinstance(module, IntegerLIF | LIF) and not name.startswith(tuple(queries)):
                 self._handles.append(module.register_forward_hook(self._collect))
         self._handles.append(self._model.register_forward_hook(self._finish))
         return self

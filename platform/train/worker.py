@@ -57,8 +57,9 @@ def run_worker(
                 journal.metrics(past.step, measured(past))
             journal.tags({"data_digest": training.dataset.digest})
             for split in training.dataset.splits:
+                # MLflow keeps one input per name and digest, with its first context only.
                 journal.dataset(
-                    training.dataset.label_space.name,
+                    f"{training.dataset.label_space.name}-{split}",
                     training.dataset.digest,
                     split,
                     resolved.config.data.path,

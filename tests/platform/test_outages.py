@@ -13,7 +13,7 @@ from tracking_server import TrackingServer
 from spikeseg.platform.sender import Sender
 from spikeseg.platform.tracking import sync, unsent
 
-STEPS = range(30)
+STEPS = range(12)
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +26,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrackingServer]
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One second for an answer, so that slowness costs a test little."""
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    """Two seconds for an answer, so that slowness costs a test little."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 
 
@@ -36,7 +36,7 @@ def check(storage: Path, run_id: str, steps: range = STEPS) -> None:
 
 
 def test_a_server_that_starts_late_or_dies_in_the_replay_gets_everything_once(
-    tmp_path: Path, server: TrackingServer
+    tmp_path: Path, server: TrackingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal = open_journal(tmp_path / "run" / "journal", name="late")
     sender = Sender(journal.folder, server.url, "late")
@@ -56,12 +56,13 @@ def test_a_server_that_starts_late_or_dies_in_the_replay_gets_everything_once(
     replay = Sender(journal.folder, server.url, "late")
     replay.start()
     deadline = time.monotonic() + 200
-    while run_count(server.storage) == 0 and time.monotonic() < deadline:
+    while not run_count(server.storage) and time.monotonic() < deadline:
         time.sleep(0.02)
     server.kill()
     replay.stop(timeout=1)
 
     server.start()
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
     run_id = sync(journal.folder, server.url, "late")
     assert run_count(server.storage) == 1
     check(server.storage, run_id)
@@ -71,12 +72,12 @@ def test_a_server_that_starts_late_or_dies_in_the_replay_gets_everything_once(
 
 @pytest.mark.parametrize("mode", ["refuse", "error", "slow", "cut"])
 def test_a_broken_connection_loses_and_doubles_nothing(
-    tmp_path: Path, server: TrackingServer, mode: Mode
+    tmp_path: Path, server: TrackingServer, mode: Mode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not server.running:
         server.start()
     before = run_count(server.storage)
-    proxy = FaultyProxy(server.port, delay=1.5)
+    proxy = FaultyProxy(server.port, delay=2.5)
     journal = open_journal(tmp_path / "run" / "journal", name=mode)
     sender = Sender(journal.folder, proxy.url, mode)
     proxy.mode = mode
@@ -95,6 +96,7 @@ def test_a_broken_connection_loses_and_doubles_nothing(
     proxy.close()
     assert proxy.broken
     assert unsent(journal.folder) == 0
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
     client = MlflowClient(server.url)
     experiment = client.get_experiment_by_name(mode)
     assert experiment is not None

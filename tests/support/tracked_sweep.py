@@ -74,7 +74,7 @@ def write_sweep(storage: Path) -> TrackedSweep:
         best = 60 - 30 * math.exp(-timesteps * levels / 3) - abs(mask - 18) / 4
         journal.tags({"data_digest": _DATA_DIGEST})
         for split in ("train", "val", "test"):
-            journal.dataset("shapes", _DATA_DIGEST, split, str(storage / "shapes"))
+            journal.dataset(f"shapes-{split}", _DATA_DIGEST, split, str(storage / "shapes"))
         for step in range(100, 301, 100):
             journal.image("val/rows", step, _sheet(step))
             miou = best * (1 - math.exp(-step / 120))
