@@ -43,6 +43,8 @@ TAGS = {
     "sweep": "of a trial: the sweep's name",
     "trial": "of a trial: its number",
     "run_name": "name of the run's folder or trial",
+    "figures_failed": "why a figure could not be drawn, where one could not",
+    "records_dropped": "records that a full disk or the journal's limit cost, where there are any",
     "replay_of": "of a replay: the run that it repeats",
 }
 

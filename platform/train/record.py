@@ -127,9 +127,8 @@ def record_result(
     tables = sorted(file_of(journal.folder, "tables/layers").glob("*.json"))
     layers = {int(path.stem): json.loads(path.read_text()) for path in tables}
     if layers:
-        names = [row["name"] for row in next(iter(layers.values())) if row["spiking_input"]]
-        rates = [[row["rate"] for row in rows if row["spiking_input"]] for rows in layers.values()]
-        drawn["firing.png"] = figures.firing(np.array(rates).T, names, list(layers))
+        rates, names = _rates(list(layers.values()))
+        drawn["firing.png"] = figures.firing(rates, names, list(layers))
     if split == "test":
         journal.metrics(step, scores)
     journal.image(f"{split}/rows_of_best", step, sheet)
@@ -138,3 +137,12 @@ def record_result(
     for name, data in drawn.items():
         journal.picture(f"figures/{name}", data)
     return drawn
+
+
+def _rates(tables: list[list[dict[str, Any]]]) -> tuple[np.ndarray, list[str]]:
+    """(layers, evaluations) firing rates; a layer that was not seen to spike counts 0."""
+    names = list(
+        dict.fromkeys(row["name"] for rows in tables for row in rows if row["spiking_input"])
+    )
+    columns = [{row["name"]: row["rate"] for row in rows} for rows in tables]
+    return np.array([[column.get(name, 0.0) for column in columns] for name in names]), names

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torch import Tensor
+
 from ..config import Resolved, dump, flat
 from ..journal import Journal
 from ..monitor import SystemMonitor
@@ -147,7 +149,6 @@ def _finish(
     training: Training, resolved: Resolved, run: RunFolder, journal: Journal | None
 ) -> None:
     """Score the chosen checkpoint on test, draw, write the result."""
-    last = training.history[-1].step
     best = training.load_best()
     metrics = dict(best.metrics)
     split = "val"
@@ -158,25 +159,14 @@ def _finish(
     table = class_table(training.dataset.label_space.classes, counts)
     if journal is None:
         return
-    (run.path / "figures").mkdir(exist_ok=True)
-    sheet = training.contact_sheet(split)
-    drawn = record_result(
-        journal,
-        split=split,
-        step=last,
-        scores=scores,
-        table=table,
-        confusion=counts.numpy(),
-        classes=training.dataset.label_space.classes,
-        sheet=sheet,
-        series=_curves(training.history),
-    )
-    for name, data in {"contact_sheet.png": sheet, **drawn}.items():
-        (run.path / "figures" / name).write_bytes(data)
-    if resolved.config.tracking.checkpoints:
-        for name, step in (("best", best.step), ("final", last)):
-            for file in sorted(run.at(step).path.iterdir()):
-                journal.link(f"checkpoints/{name}/{file.name}", file)
+    try:
+        _draw(
+            training, resolved, run, journal, best.step, split=split, scores=scores, counts=counts
+        )
+    except (ValueError, TypeError, IndexError, KeyError, OSError) as error:
+        # A picture must never cost a finished training.
+        _log.warning("%s: not every figure could be drawn: %s", run.path.name, error)
+        journal.tags({"figures_failed": str(error)})
     result = {
         "best_step": best.step,
         "metrics": metrics,
@@ -186,6 +176,40 @@ def _finish(
     }
     run.check_owner()
     run.write("result.json", json.dumps(result, indent=1))
+
+
+def _draw(
+    training: Training,
+    resolved: Resolved,
+    run: RunFolder,
+    journal: Journal,
+    best_step: int,
+    *,
+    split: str,
+    scores: Mapping[str, float],
+    counts: Tensor,
+) -> None:
+    """Leave scores, pictures, tables and checkpoints in the run."""
+    last = training.history[-1].step
+    (run.path / "figures").mkdir(exist_ok=True)
+    sheet = training.contact_sheet(split)
+    drawn = record_result(
+        journal,
+        split=split,
+        step=last,
+        scores=scores,
+        table=class_table(training.dataset.label_space.classes, counts),
+        confusion=counts.numpy(),
+        classes=training.dataset.label_space.classes,
+        sheet=sheet,
+        series=_curves(training.history),
+    )
+    for name, data in {"contact_sheet.png": sheet, **drawn}.items():
+        (run.path / "figures" / name).write_bytes(data)
+    if resolved.config.tracking.checkpoints:
+        for name, step in (("best", best_step), ("final", last)):
+            for file in sorted(run.at(step).path.iterdir()):
+                journal.link(f"checkpoints/{name}/{file.name}", file)
 
 
 def _curves(history: list[Evaluation]) -> dict[str, list[tuple[int, float]]]:

@@ -42,8 +42,19 @@ def test_every_tag_has_a_name_of_the_list(trained: TrainedRun) -> None:
     tags = trained.client.get_run(trained.run_id).data.tags
     ours = {k for k in tags if not k.startswith(("mlflow.", "version.", "spikeseg."))}
     assert ours <= set(TAGS)
-    optional = {"sweep", "trial", "run_name", "ray_job_id", "replay_of", "git_sha", "dirty"}
+    optional = {
+        "sweep",
+        "trial",
+        "run_name",
+        "ray_job_id",
+        "replay_of",
+        "figures_failed",
+        "records_dropped",
+        "git_sha",
+        "dirty",
+    }
     assert set(TAGS) - ours <= optional
+    assert "figures_failed" not in tags
     assert (tags["T"], tags["D"], tags["normalization"]) == ("1", "4", "levels")
 
 

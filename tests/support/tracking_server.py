@@ -46,7 +46,7 @@ class TrackingServer:
                 stderr=log,
                 start_new_session=True,
             )
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 500
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
                 break

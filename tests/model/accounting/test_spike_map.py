@@ -14,9 +14,9 @@ class Two(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         config = NeuronConfig(timesteps=2, levels=4, normalization="levels")
-        self.fine = IntegerLIF(config)
-        self.coarse = IntegerLIF(config)
-        self.flat = IntegerLIF(config)
+        self.fine = IntegerLIF.from_config(config)
+        self.coarse = IntegerLIF.from_config(config)
+        self.flat = IntegerLIF.from_config(config)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.fine(x)
