@@ -9,8 +9,8 @@ import pytest
 from spikeseg.datasets.catalog import CATALOG
 from spikeseg.datasets.spec import load_label_space
 from spikeseg.platform.config import load_experiment, recipe_names
-from spikeseg.platform.train.setup import seeded_model
 from spikeseg.platform.train.optimizer import build_optimizer, learning_rate_factor
+from spikeseg.platform.train.setup import seeded_model
 
 PARTS = {
     "cityscapes_edges",
