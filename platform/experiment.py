@@ -21,6 +21,8 @@ class DataConfig(_Section):
         shuffle_window: Rows among which the order is shuffled; at least 1.
         prefetch: Micro-batches decoded ahead by a thread beside training; 0 decodes in place.
         evaluation_batch: Images in one forward pass of an evaluation.
+        on_bad_row: What a training does about a row that cannot be read any more: `refuse` stops;
+            `quarantine` reads the next row in its place and warns, ten times at most.
     """
 
     path: str
@@ -28,6 +30,7 @@ class DataConfig(_Section):
     shuffle_window: int = Field(default=4096, ge=1)
     prefetch: int = Field(default=2, ge=0)
     evaluation_batch: int = Field(default=8, ge=1)
+    on_bad_row: Literal["refuse", "quarantine"] = "refuse"
 
 
 class ParameterRule(_Section):

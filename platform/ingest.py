@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import groupby
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from ..datasets.pack import BadRowPolicy
 from ..datasets.reader import PackedDataset
 from ..datasets.spec import DataError, Row
 from ..datasets.transforms import TransformConfig, row_generator, test_transform, train_transform
+from .experiment import ExperimentConfig
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +83,37 @@ class TrainingRows:
         self._on_bad_row = on_bad_row
         self._pin = pin_memory
         self._bad: dict[int, str] = {}
+
+    @classmethod
+    def from_config(
+        cls,
+        dataset: PackedDataset,
+        config: ExperimentConfig,
+        *,
+        size: int,
+        micro_batches: int,
+        pin_memory: bool,
+    ) -> Self:
+        """The training rows of an experiment.
+
+        Args:
+            dataset: The packed data.
+            config: The experiment.
+            size: Rows of one micro-batch now; running out of memory may have halved it.
+            micro_batches: Micro-batches of one step now.
+            pin_memory: As in the constructor.
+        """
+        return cls(
+            dataset,
+            config.data.transform,
+            seed=config.seed,
+            size=size,
+            micro_batches=micro_batches,
+            window=config.data.shuffle_window,
+            prefetch=config.data.prefetch,
+            on_bad_row=config.data.on_bad_row,
+            pin_memory=pin_memory,
+        )
 
     @property
     def bad_rows(self) -> dict[int, str]:

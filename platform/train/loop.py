@@ -347,14 +347,12 @@ class Training:
             device=self.device,
             micro_batch_size=self._now.micro_batch_size,
         )
-        self.rows = TrainingRows(
+        self.rows = TrainingRows.from_config(
             self.dataset,
-            self.config.data.transform,
-            seed=self.config.seed,
+            self.config,
             size=self._now.micro_batch_size,
             micro_batches=self._stepper.micro_batches,
-            window=self.config.data.shuffle_window,
-            prefetch=self.config.data.prefetch,
+            pin_memory=self.device.type == "cuda",
         )
 
     def _next(self, every: int) -> int:
