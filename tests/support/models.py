@@ -47,7 +47,7 @@ def small_config() -> ModelConfig:
 def shapes_batch(count: int, size: int = 48) -> tuple[Tensor, Tensor]:
     """Images (B, 3, H, W), roughly normalized, and label maps (B, H, W)."""
     reader = Shapes(ShapesOptions(size=(size, size), train=count))
-    rows = [reader.read(raw).row for raw in reader.rows(Path())[:count]]
+    rows = [reader.read(raw).row for raw in reader.rows(Path(), partial=False)[:count]]
     images = torch.from_numpy(np.stack([row.image for row in rows])).permute(0, 3, 1, 2)
     labels = torch.from_numpy(np.stack([row.label for row in rows]).astype(np.int64))
     return (images.float() - 118) / 58, labels
