@@ -2,8 +2,10 @@
 
 import json
 import logging
+import os
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,6 +29,9 @@ from .setup import choose_device, open_data
 from .worker import run_worker
 
 _log = logging.getLogger(__name__)
+
+_GIVEN_UP_POLL_SECONDS = 1.0
+_GIVEN_UP_SECONDS = 10.0
 _PROGRESS = "progress.log"
 
 
@@ -271,15 +276,21 @@ def _train_on_ray(
             try:
                 ray_trainer.fit()
             except Exception as error:
+                if failure.is_file():
+                    raise _given_up(run, failure) from error
                 raise TrainingFailedError(
                     f"{run.path.name}: given up after {trainer.max_failures} failures of workers "
                     f"({type(error).__name__}: {str(error).strip().splitlines()[-1]}); continue "
                     f"with --resume {run.path.name}"
                 ) from error
     if failure.is_file():
-        raise TrainingFailedError(f"{run.path.name}: {json.loads(failure.read_text())['error']}")
+        raise _given_up(run, failure)
     if not (run.path / "result.json").is_file():
         raise TrainingFailedError(f"{run.path.name}: the workers ended without a result")
+
+
+def _given_up(run: RunFolder, failure: Path) -> TrainingFailedError:
+    return TrainingFailedError(f"{run.path.name}: {json.loads(failure.read_text())['error']}")
 
 
 def ray_worker(given: dict[str, Any]) -> None:
@@ -288,6 +299,11 @@ def ray_worker(given: dict[str, Any]) -> None:
 
     folder = Path(given["folder"])
     failure = folder / given["failure"]
+    if failure.is_file():
+        # Restarted only because a worker that waited for one that gave up had to be ended.
+        return
+    done = threading.Event()
+    threading.Thread(target=_end_if_given_up, args=(failure, done), daemon=True).start()
     group = ProcessGroup()
     resolved = Resolved(load_resolved(given["config"]).config, given["origins"])
     NOTICE.watch(leaving)
@@ -299,11 +315,26 @@ def ray_worker(given: dict[str, Any]) -> None:
         run_worker(resolved, folder, group, progress, given["tags"])
     except Exception as error:
         if failure.is_file():
-            # Another worker gave up for good and left the group: there is nothing to retry.
+            # Another worker gave up for good: there is nothing to retry.
             return
         if decide(error) is Decision.RETRY:
             raise
         text = json.dumps({"error": f"{type(error).__name__}: {error}", "rank": group.rank})
         RunFolder(folder).write(failure.name, text)
-        # Workers that wait for this one get an error at once instead of waiting for ever.
+        # Workers that wait for this one usually get an error at once.
         torch.distributed.destroy_process_group()
+    finally:
+        done.set()
+
+
+def _end_if_given_up(failure: Path, done: threading.Event) -> None:
+    """End this process where another worker gave up and this one waits for it all the same.
+
+    Leaving a gloo group closes its connections only once nothing refers to it any more, so a
+    worker inside of a collective may wait for the rest of its life.
+    """
+    while not done.wait(_GIVEN_UP_POLL_SECONDS):
+        if failure.is_file():
+            if not done.wait(_GIVEN_UP_SECONDS):
+                os._exit(1)
+            return
