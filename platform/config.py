@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,8 +35,9 @@ class Resolved:
 
 
 def recipe_names() -> list[str]:
-    """Names of the shipped recipes."""
-    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+    """Names of the shipped recipes; files that only others extend have no `name` and are none."""
+    named = re.compile(r"^name:", re.MULTILINE)
+    return sorted(p.stem for p in RECIPES.glob("*.yaml") if named.search(p.read_text()))
 
 
 def load_experiment(recipe: str, overrides: Sequence[str] = ()) -> Resolved:
@@ -116,9 +118,7 @@ def flat(config: ExperimentConfig) -> dict[str, Any]:
 
 
 def _find_recipe(recipe: str, beside: Path) -> Path:
-    if recipe in recipe_names():
-        return RECIPES / f"{recipe}.yaml"
-    for path in (Path(recipe), beside / recipe):
+    for path in (RECIPES / f"{recipe}.yaml", Path(recipe), beside / recipe):
         if path.is_file():
             return path.resolve()
     near = _nearest(recipe, recipe_names())

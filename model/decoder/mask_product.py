@@ -48,7 +48,8 @@ def mask_product(embeddings: Tensor, features: Tensor) -> Tensor:
     # Time and channel are summed over alike: one contraction of T * E.
     left = embeddings.permute(2, 1, 3, 0, 4).reshape(B, L * Q, T * E)
     right = features.transpose(0, 1).reshape(B, T * E, H * W)
-    if torch.is_autocast_enabled(left.device.type):
+    # Tensors without memory, as when operations are only counted, know no autocast.
+    if left.device.type != "meta" and torch.is_autocast_enabled(left.device.type):
         dtype = torch.get_autocast_dtype(left.device.type)
         left, right = left.to(dtype), right.to(dtype)
     product = _MaskProduct.apply(left, right) if torch.is_grad_enabled() else left @ right

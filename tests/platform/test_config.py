@@ -17,12 +17,14 @@ from spikeseg.platform.config import (
 
 
 @pytest.mark.parametrize("recipe", recipe_names())
-def test_every_shipped_recipe_is_valid_or_a_part(recipe: str) -> None:
-    if recipe == "tiny":
-        with pytest.raises(ConfigError, match="required"):
-            load_experiment(recipe)
-    else:
-        assert load_experiment(recipe).config.name == recipe
+def test_every_shipped_recipe_is_valid_and_named_as_its_file(recipe: str) -> None:
+    assert load_experiment(recipe).config.name == recipe
+
+
+def test_a_part_of_recipes_is_not_offered_and_says_what_it_lacks() -> None:
+    assert "tiny" not in recipe_names()
+    with pytest.raises(ConfigError, match="name: required, and not given"):
+        load_experiment("tiny")
 
 
 def test_a_misspelt_key_on_the_command_line_gets_the_nearest_name() -> None:
