@@ -101,13 +101,14 @@ class Page:
         """Write into the field that has the focus, then press Enter."""
         self.command("Input.insertText", text=text)
         time.sleep(0.5)
-        for kind in ("keyDown", "keyUp"):
-            self.command(
-                "Input.dispatchKeyEvent",
-                **{"type": kind, "key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13},
-                **({"text": "\r"} if kind == "keyDown" else {}),
-            )
+        self.key("Enter", 13, text="\r")
         time.sleep(0.5)
+
+    def key(self, name: str, code: int, **further: str) -> None:
+        """Press a key, given its name and its Windows code."""
+        pressed = {"key": name, "code": name, "windowsVirtualKeyCode": code}
+        self.command("Input.dispatchKeyEvent", **{"type": "keyDown"}, **pressed, **further)
+        self.command("Input.dispatchKeyEvent", **{"type": "keyUp"}, **pressed)
 
     def focus(self, element: str) -> None:
         """Click into the element that a JavaScript expression gives."""

@@ -61,14 +61,39 @@ def main(storage: Path, output: Path) -> None:
             save(page, output / "compare.png", height=640)
             experiment, run_id = training.info.experiment_id, training.info.run_id
             page.open(f"{server.url}/#/experiments/{experiment}/runs/{run_id}/model-metrics")
-            page.wait_text("Image grid")
-            page.wait("[...document.images].some(i => i.naturalWidth > 200)")
-            save(page, output / "run.png", height=1000)
+            page.wait_text("val/mIoU")
+            page.dismiss_assistant()
+            open_picture(page, "val/rows")
+            save(page, output / "run.png", height=900)
             page.open(report.absolute().as_uri())
             page.wait_text("Scores")
             save(page, output / "report.png", height=1000)
     finally:
         server.kill()
+
+
+def open_picture(page: Page, name: str) -> None:
+    """On a run's metrics page, open a picture's card in full and go to its last step."""
+    # Charts are drawn when they come into sight, so the window is tall.
+    page.resize(1400, 3200)
+    page.wait_text(name)
+    cards = "[...document.querySelectorAll('[data-testid=experiment-view-compare-runs-card]')]"
+    card = f"{cards}.find(c => c.innerText.startsWith({json.dumps(name)}))"
+    page.focus(f"{card}.querySelector('[data-component-id=fullscreen_button_chartcard]')")
+    page.resize(1400, 900)
+    page.wait("document.querySelector('[role=dialog]')")
+    # The last mark of the slider lies beside the field that shows the step.
+    field = "[...document.querySelectorAll('[role=dialog] input[type=number]')].at(-1)"
+    slider = "document.querySelector('[role=dialog] [role=slider]')"
+    page.wait(f"{field} && {slider}")
+    left = page.evaluate(f"{field}.getBoundingClientRect().x")
+    top, height = page.evaluate(
+        f"(() => {{ const r = {slider}.getBoundingClientRect(); return [r.y, r.height]; }})()"
+    )
+    page.press(left - 30, top + height / 2)
+    picture = "document.querySelector('[role=dialog] img')"
+    page.wait(f"{picture} && {picture}.naturalWidth > 100")
+    page.evaluate(f"{picture}.scrollIntoView({{block: 'center'}})")
 
 
 def save(page: Page, path: Path, *, height: int) -> None:
