@@ -109,7 +109,8 @@ def _one_run(run: TrackedRun) -> Iterable[str]:
     yield f"<p>Run <code>{_text(run.run_id)}</code>, {_text(run.status)}</p>"
     note = run.tags.get("mlflow.note.content", "")
     if note:
-        yield f"<pre>{_text(note)}</pre>"
+        plain = "\n".join(line for line in note.splitlines() if line.strip("`\n "))
+        yield f"<pre>{_text(plain)}</pre>"
     tags = [[name, run.tags[name]] for name in _SHOWN_TAGS if name in run.tags]
     yield _table(["tag", "value"], tags)
     newest = _newest_picture(run)

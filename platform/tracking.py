@@ -30,6 +30,7 @@ _QUIET = {
     TIMEOUT: "5",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "DO_NOT_TRACK": "true",
 }
 
@@ -293,7 +294,7 @@ class Replay:
             state = json.loads((self._journal / _SENT).read_text())
             known = state["uri"] == self._uri and state["tail"] == self._tail(state["offset"])
         except (OSError, ValueError, KeyError, TypeError):
-            known = False
+            return {"offset": 0}
         return state if known else {"offset": 0}
 
     def _write_state(self, offset: int) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import Page, browser, chromium
+from chromium import Page, browser, chromium
 from tracked_sweep import TrackedSweep, write_sweep
 from tracking_server import TrackingServer
 

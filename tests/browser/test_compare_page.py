@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from browser import Page
+from chromium import Page
 from mlflow import MlflowClient
 from take_pictures import open_compare_page
 from tracked_sweep import TrackedSweep

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 import pytest
-from browser import Page
+from chromium import Page
 from mlflow import MlflowClient
 from take_pictures import open_picture
 from tracked_sweep import TrackedSweep
@@ -35,6 +35,7 @@ def test_from_the_list_of_runs_a_person_reaches_the_best_run_and_what_it_was_mad
     timesteps = best.data.params["model.neuron.timesteps"]
     assert f"model.neuron.timesteps={timesteps}" in text
     assert best.data.tags["git_sha"][:12] in text
+    assert best.inputs is not None
     assert best.inputs.dataset_inputs[0].dataset.digest[:8] in text
     assert f"{best.data.metrics['val/mIoU']:.2f}"[:4] in text
 
@@ -45,6 +46,7 @@ def test_from_the_list_of_runs_a_person_reaches_the_best_run_and_what_it_was_mad
     page.screenshot(pictures / "run.png", width=1400, height=900)
 
 
+@pytest.mark.slow
 def test_five_hundred_runs_open_in_a_time_that_is_printed(
     page: Page, server: TrackingServer
 ) -> None:

@@ -70,7 +70,9 @@ def test_a_server_that_starts_late_or_dies_in_the_replay_gets_everything_once(
     assert len(images) == 2 * len([step for step in STEPS if step % 5 == 0])
 
 
-@pytest.mark.parametrize("mode", ["refuse", "error", "slow", "cut"])
+@pytest.mark.parametrize(
+    "mode", ["refuse", "error", "cut", pytest.param("slow", marks=pytest.mark.slow)]
+)
 def test_a_broken_connection_loses_and_doubles_nothing(
     tmp_path: Path, server: TrackingServer, mode: Mode, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,6 +22,7 @@ def test_with_mlflow_alone_the_best_run_its_data_code_curves_and_pictures_are_fo
     )[0]
     assert best.info.run_id == sweep.best
 
+    assert best.inputs is not None
     data = {item.tags[0].value: item.dataset.digest for item in best.inputs.dataset_inputs}
     assert set(data) == {"train", "val", "test"}
     assert len(set(data.values())) == 1

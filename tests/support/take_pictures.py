@@ -8,7 +8,7 @@ import sys
 import urllib.parse
 from pathlib import Path
 
-from browser import Page, browser, chromium
+from chromium import Page, browser, chromium
 from mlflow import MlflowClient
 from PIL import Image
 from tracking_server import TrackingServer

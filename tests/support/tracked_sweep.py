@@ -90,7 +90,7 @@ def write_sweep(storage: Path) -> TrackedSweep:
             )
         journal.finish("FINISHED")
         trials.append(sync(journal.folder, uri, experiment))
-        scores.append(miou)
+        scores.append(best)
         journal.close()
     parent.close()
     return TrackedSweep(storage, experiment, parent_id, trials, trials[scores.index(max(scores))])
