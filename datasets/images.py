@@ -9,7 +9,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .spec import DataError, LabelSpace
 
@@ -52,6 +52,28 @@ def read_image(path: Path) -> tuple[bytes, np.ndarray, bool]:
     if mode == "L":
         return encode_png(image), image, False
     return data, image, True
+
+
+def read_photo(path: Path) -> np.ndarray:
+    """Read an image that has no label: turned upright by its EXIF, any mode made RGB.
+
+    Args:
+        path: A file that Pillow reads.
+
+    Returns:
+        (H, W, 3) uint8; transparency is dropped.
+
+    Raises:
+        DataError: Where the file is missing or damaged.
+    """
+    data = _bytes(path)
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+    except UnidentifiedImageError as error:
+        raise DataError(f"{path}: not an image") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{path}: the image cannot be decoded ({error})") from error
 
 
 def read_label(path: Path, space: LabelSpace) -> np.ndarray:

@@ -65,6 +65,7 @@ def pack(
 ) -> None:
     """Pack data set NAME: decode every file once, check it, write shards and a manifest."""
     from ..datasets.catalog import make_dataset
+    from ..datasets.reader import PackedDataset
     from ..platform.packing import pack_dataset
 
     given: dict[str, object] = {"class_order": class_order, "size": size, "seed": seed}
@@ -74,6 +75,8 @@ def pack(
     dataset = make_dataset(name, options)
     if dataset.needs_source and source is None:
         raise click.UsageError(f"{name} needs --source, the folder of its raw files")
+    if not dataset.needs_source and source is not None:
+        raise click.UsageError(f"{name} is generated and takes no --source")
     digest = pack_dataset(
         name,
         dataset,
@@ -87,7 +90,11 @@ def pack(
         workers=workers,
         progress=_Progress(),
     )
-    print(f"{output}: {name}, digest {digest}")
+    packed = PackedDataset.open(output)
+    counts = ", ".join(f"{split} {count}" for split, count in packed.splits.items())
+    print(f"{output}: {name}, rows: {counts}, digest {digest}")
+    if packed.quarantined:
+        print(f"{packed.quarantined} bad rows were left out: see quarantine.csv there")
 
 
 @command.command("inspect")

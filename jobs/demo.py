@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from .cli import run
-from .options import class_lines, plain_logging, progress_printer, storage_option
+from .options import class_lines, command_line, plain_logging, progress_printer, storage_option
 
 
 @click.command("demo")
@@ -25,8 +25,9 @@ def command(storage: Path) -> None:
     print(f"  test/mIoU: {outcome.report['metrics']['test/mIoU']:.5g}, per class:")
     print(class_lines(outcome.report["classes"]))
     print(f"\ncontact sheet: {outcome.contact_sheet}")
-    print(f"compare:       spikeseg ui --storage {storage}    (or: make ui)")
-    print(f"repeat longer: spikeseg train {outcome.recipe} trainer.max_steps=600")
+    print(f"compare:       {command_line('ui', '--storage', storage.absolute())}    (or: make ui)")
+    longer = command_line("train", outcome.recipe, "trainer.max_steps=600")
+    print(f"longer:        {longer}")
 
 
 if __name__ == "__main__":

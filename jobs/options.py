@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -40,6 +41,11 @@ def progress_printer() -> Callable[[str], None]:
         print(f"[{time.monotonic() - started:6.1f} s] {line}", flush=True, file=sys.stdout)
 
     return tell
+
+
+def command_line(*words: object) -> str:
+    """A `spikeseg` command that can be pasted into a shell, from any folder."""
+    return shlex.join(["spikeseg", *map(str, words)])
 
 
 def class_lines(rows: list[dict[str, Any]]) -> str:

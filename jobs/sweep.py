@@ -9,7 +9,13 @@ from typing import Any
 import click
 
 from .cli import run
-from .options import overrides_argument, plain_logging, progress_printer, storage_option
+from .options import (
+    command_line,
+    overrides_argument,
+    plain_logging,
+    progress_printer,
+    storage_option,
+)
 
 
 @click.command("sweep")
@@ -49,6 +55,7 @@ def command(
             progress=progress_printer(),
             show=show,
         )
+    home = ("--storage", storage.absolute())
     states = ", ".join(f"{count} {state}" for state, count in outcome.counts.items())
     print(f"\n{outcome.name}: {states}")
     if outcome.best is not None:
@@ -57,10 +64,10 @@ def command(
             print(f"  {key} = {value}")
         for key, value in outcome.best.values.items():
             print(f"  {key}: {value:.5g}")
-        print(f"train it: spikeseg train {outcome.folder / 'best.yaml'} --storage {storage}")
+        print(f"train it: {command_line('train', outcome.folder / 'best.yaml', *home)}")
     print(f"results:  {outcome.folder}")
-    print(f"continue: spikeseg sweep {recipe} --resume {outcome.name} --storage {storage}")
-    print(f"compare:  spikeseg ui --storage {storage}")
+    print(f"continue: {command_line('sweep', recipe, '--resume', outcome.name, *home)}")
+    print(f"compare:  {command_line('ui', *home)}")
 
 
 @contextlib.contextmanager

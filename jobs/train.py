@@ -7,6 +7,7 @@ import click
 from .cli import run
 from .options import (
     class_lines,
+    command_line,
     overrides_argument,
     plain_logging,
     progress_printer,
@@ -44,8 +45,9 @@ def command(
     print(f"\nrun:           {outcome.folder}")
     print(f"contact sheet: {outcome.contact_sheet}")
     print(f"curves:        {outcome.folder / 'figures' / 'curves.png'}")
-    print(f"continue:      spikeseg train --resume {outcome.name} --storage {storage}")
-    print(f"compare:       spikeseg ui --storage {storage}")
+    home = ("--storage", storage.absolute())
+    print(f"continue:      {command_line('train', '--resume', outcome.name, *home)}")
+    print(f"compare:       {command_line('ui', *home)}")
 
 
 if __name__ == "__main__":

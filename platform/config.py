@@ -141,10 +141,12 @@ def _read_recipe(path: Path, chain: tuple[Path, ...]) -> tuple[dict[str, Any], d
         raise ConfigError(f"{where}: extends must be a list of recipe names, got {parents!r}")
     tree: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    for parent in parents:
-        parent_tree, parent_origins = _read_recipe(
-            _find_recipe(parent, path.parent), (*chain, path)
-        )
+    for index, parent in enumerate(parents):
+        try:
+            found = _find_recipe(parent, path.parent)
+        except ConfigError as error:
+            raise ConfigError(f"{lines.get(f'extends.{index}', path)}: extends: {error}") from error
+        parent_tree, parent_origins = _read_recipe(found, (*chain, path))
         _merge(tree, parent_tree)
         origins.update(parent_origins)
     _merge(tree, content)

@@ -67,7 +67,7 @@ def contact_sheet(
     pen = ImageDraw.Draw(sheet)
     titles = ["image", "truth", "prediction", "error (red)"]
     if spikes:
-        titles.append(f"mean spike count, 0 to {highest:.2g}")
+        titles.append(f"spikes, 0 to {highest:.2g}")
     cell = width // len(titles)
     for column, title in enumerate(titles):
         pen.text((column * cell + _MARGIN, 3), title, fill="black", font=_font(13))

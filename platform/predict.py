@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ..datasets.images import read_image
+from ..datasets.images import read_photo
 from ..datasets.spec import LabelSpace, Row
 from ..datasets.transforms import test_transform
 from ..model.metrics.segmentation import segmentation_scores
@@ -140,7 +140,7 @@ def predict(checkpoint: Path, images: Sequence[Path], output: Path) -> list[Path
     for path in images:
         if stems.count(path.stem) > 1:
             raise ConfigError(f"{path}: another image has the same name; their files would collide")
-    pixels = [read_image(path)[1] for path in images]
+    pixels = [read_photo(path) for path in images]
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -61,6 +61,8 @@ def read_yaml(path: Path) -> tuple[Any, dict[str, str]]:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not a text in UTF-8 ({error.reason})") from error
     try:
         node = yaml.compose(text, Loader=SourceLoader)
         content = yaml.load(text, Loader=SourceLoader)

@@ -127,6 +127,21 @@ def test_predict_writes_a_palette_png_of_labels_and_an_overlay(
     assert (overlay.mode, overlay.size) == ("RGB", (71, 53))
 
 
+def test_predict_turns_a_photo_upright_and_takes_any_mode(
+    home: Path, run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = PackedDataset.open(home / "data").row("test", 0).image
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.fromarray(image[:20]).save(tmp_path / "turned.jpg", exif=turned)
+    Image.fromarray(image).convert("RGBA").save(tmp_path / "clear.png")
+    files = [str(tmp_path / name) for name in ("turned.jpg", "clear.png")]
+    ran = spikeseg(capsys, "predict", str(run_folder), *files, "--output", str(tmp_path / "out"))
+    assert ran.code == 0, ran.err
+    assert Image.open(tmp_path / "out" / "turned_label.png").size == (20, 32)
+    assert Image.open(tmp_path / "out" / "clear_label.png").size == (32, 32)
+
+
 def test_energy_sums_to_its_rows_and_prints_its_rule(
     run_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

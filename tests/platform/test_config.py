@@ -112,3 +112,17 @@ def test_override_leaves_the_first_configuration_as_it_was() -> None:
     assert first.config.model.neuron.timesteps == 1
     assert second.origins["model.neuron.timesteps"] == "sweep"
     assert flat(second.config)["model.neuron.timesteps"] == 2
+
+
+def test_a_missing_parent_is_named_where_it_is_extended(tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("name: mine\nextends: [camvid_tinyy]\n")
+    with pytest.raises(ConfigError, match=r"mine\.yaml:2: extends: .*did you mean 'camvid_tiny'"):
+        load_experiment(str(recipe))
+
+
+def test_a_recipe_that_is_no_text_is_named(tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match=r"mine\.yaml: not a text in UTF-8"):
+        load_experiment(str(recipe))
