@@ -36,10 +36,10 @@ class Classifier(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.spiking_head = spiking_head
-        channels = backbone.out_channels[-1]
+        channels = backbone.out_channels[-1]  # pyright: ignore[reportIndexIssue]
         self.lif = neuron
-        self.head = nn.Linear(channels, num_classes)
-        self.head_kd = nn.Linear(channels, num_classes) if distilled else None
+        self.head = nn.Linear(channels, num_classes)  # pyright: ignore[reportArgumentType]
+        self.head_kd = nn.Linear(channels, num_classes) if distilled else None  # pyright: ignore[reportArgumentType]
 
     def forward(self, x: Tensor) -> Tensor:
         """(T, B, 3, H, W) to logits (B, K); in train mode those of `head` alone."""

@@ -4,6 +4,9 @@ Neurons then emit plain counts in [0, D], and every convolution behind one sees 
 unrolling into binary spikes needs. The modules stay, so that a folded model runs the same code.
 """
 
+# torch types what a module holds as Tensor | Module; what it is here is asserted or known.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportIndexIssue=false
+
 import copy
 from collections.abc import Callable, Sequence
 from typing import Any, Literal

@@ -83,12 +83,12 @@ def _measure(
     for name, module in attentions.items():
 
         def product(neuron: nn.Module, args: tuple[Tensor], name: str = name) -> None:
-            products[name] = float(args[0].mean()) / neuron.threshold
+            products[name] = float(args[0].mean()) / neuron.threshold  # pyright: ignore[reportArgumentType, reportOperatorIssue]
 
         def count(neuron: nn.Module, _: object, output: Tensor, name: str = name) -> None:
-            counts[name].append(float(output.mean()) * neuron.divisor)
+            counts[name].append(float(output.mean()) * neuron.divisor)  # pyright: ignore[reportArgumentType, reportOperatorIssue]
 
-        handles.append(module.attn_spike.register_forward_pre_hook(product))
+        handles.append(module.attn_spike.register_forward_pre_hook(product))  # pyright: ignore[reportAttributeAccessIssue]
         handles += [
             getattr(module, part).register_forward_hook(count)
             for part in ("q_spike", "k_spike", "v_spike")

@@ -278,7 +278,7 @@ def _strip(
     further: Sequence[np.ndarray],
 ) -> Image.Image:
     wrong = (predicted != truth) & (truth != space.ignore_label)
-    error = np.where(wrong[..., None], np.uint8(_WRONG), np.uint8(_RIGHT))
+    error = np.where(wrong[..., None], np.uint8(_WRONG), np.uint8(_RIGHT))  # pyright: ignore[reportArgumentType]
     error[truth == space.ignore_label] = 0
     cells = [image, colour_labels(truth, space), colour_labels(predicted, space), error, *further]
     factor = max(1.0, _SHORT_SIDE / min(image.shape[:2]))

@@ -1,5 +1,8 @@
 """`spikeseg benchmark model`: published order, fast path and folded form side by side."""
 
+# torch types what a module holds as Tensor | Module; what it is here is asserted or known.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
+
 import json
 import platform
 import resource

@@ -1,5 +1,8 @@
 """The field's theoretical energy of one image, with the rule that was applied."""
 
+# torch types what a module holds as Tensor | Module; what it is here is asserted or known.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportOperatorIssue=false
+
 from dataclasses import dataclass
 
 from torch import Tensor, nn

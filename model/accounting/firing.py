@@ -47,7 +47,7 @@ class FiringMonitor:
             if isinstance(module, IntegerLIF | LIF):
                 self._handles.append(
                     module.register_forward_hook(
-                        lambda m, _, out, name=name: self._count(name, m, out)
+                        lambda m, _, out, name=name: self._count(name, m, out)  # pyright: ignore[reportArgumentType]
                     )
                 )
         return self

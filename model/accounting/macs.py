@@ -1,5 +1,8 @@
 """Multiply-accumulates of every convolution and linear layer, and whether its input is spikes."""
 
+# torch types what a module holds as Tensor | Module; what it is here is asserted or known.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportOperatorIssue=false
+
 from collections import OrderedDict
 from dataclasses import dataclass
 from types import TracebackType

@@ -60,7 +60,7 @@ class _ConvUnit(nn.Sequential):
             neuron(), nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
         )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """(T, B, C, H, W) to the same shape."""
         return over_time(self[2], over_time(self[1], self[0](x)))
 

@@ -20,7 +20,7 @@ class _MaskProduct(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
         embeddings, features = ctx.saved_tensors
         gradient = gradients[0]
         used = (gradient != 0).any(-1)

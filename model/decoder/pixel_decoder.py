@@ -171,8 +171,8 @@ class PixelDecoder(nn.Module):
     def _initialize(self) -> None:
         """As the released code: Kaiming uniform, zero bias, but not in the last pyramid level."""
         convs = [
-            *(self.lateral_convs[i][0] for i in (0, 1)),
-            *(self.output_convs[i][0] for i in (0, 1)),
+            *(self.lateral_convs[i][0] for i in (0, 1)),  # pyright: ignore[reportIndexIssue]
+            *(self.output_convs[i][0] for i in (0, 1)),  # pyright: ignore[reportIndexIssue]
             self.mask_feature,
             self.encoder_in_proj[0],
             self.encoder_out_proj[0],

@@ -92,7 +92,7 @@ def test_mlflow_holds_the_run_with_its_params_tags_metrics_and_data(home: Path) 
     wanted = {"train/loss", "train/lr", "val/mIoU", "test/mIoU", "energy/mJ", "best/val_mIoU"}
     assert wanted <= set(run.data.metrics)
     digest = PackedDataset.open(home / "data").digest
-    assert digest.startswith(run.inputs.dataset_inputs[0].dataset.digest)
+    assert digest.startswith(run.inputs.dataset_inputs[0].dataset.digest)  # pyright: ignore[reportOptionalMemberAccess]
     assert "config.yaml" in [item.path for item in client.list_artifacts(run.info.run_id)]
 
 
@@ -203,7 +203,7 @@ def test_training_and_use_need_neither_ray_nor_mlflow_nor_optuna(
             [sys.executable, "-c", _BLOCKED, *line], capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
-    assert "not sent to MLflow" in done.stderr
+    assert "not sent to MLflow" in done.stderr  # pyright: ignore[reportPossiblyUnboundVariable]
     folder = next(storage.glob("shapes_tiny-*"))
     row = PackedDataset.open(home / "data").row("test", 0)
     Image.fromarray(row.image).save(tmp_path / "one.png")

@@ -118,7 +118,7 @@ def test_every_layer_of_a_folded_model_but_the_first_sees_whole_numbers(name: st
     spikes: dict[str, Tensor] = {}
     for key, module in folded.named_modules():
         if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear):
-            module.register_forward_pre_hook(lambda m, a, key=key: inputs.update({key: a[0]}))
+            module.register_forward_pre_hook(lambda m, a, key=key: inputs.update({key: a[0]}))  # pyright: ignore[reportArgumentType, reportCallIssue, reportUnhashable]
         elif isinstance(module, IntegerLIF):
             assert module.divisor == 1.0, key
             module.register_forward_hook(lambda m, a, o, key=key: spikes.update({key: o}))

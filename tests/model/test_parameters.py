@@ -223,9 +223,9 @@ def test_corrected_encoder_parts_do_not_depend_on_the_maps_size(kind: str) -> No
             module = EncoderMLP(8, hidden=16, neuron=make_neuron, compat=compat)
         else:
             module = SpikeDeformableConv(8, groups=2, neuron=make_neuron, compat=compat)
-            nn.init.normal_(module.offset[0].weight, std=0.1)
-            nn.init.normal_(module.mask[0].weight)
-            nn.init.constant_(module.mask[0].bias, 1.0)
+            nn.init.normal_(module.offset[0].weight, std=0.1)  # pyright: ignore[reportAttributeAccessIssue, reportIndexIssue]
+            nn.init.normal_(module.mask[0].weight)  # pyright: ignore[reportAttributeAccessIssue, reportIndexIssue]
+            nn.init.constant_(module.mask[0].bias, 1.0)  # pyright: ignore[reportAttributeAccessIssue, reportIndexIssue]
         module, x = module.double(), 2 * torch.randn(1, 1, 8, 40, 40, dtype=torch.float64)
         for part in module.modules():
             if isinstance(part, nn.modules.batchnorm._BatchNorm):

@@ -70,9 +70,9 @@ def test_dead_and_saturated_layers_are_named() -> None:
     for name in ("dead", "alive", "saturated"):
         model.add_module(name, IntegerLIF(levels=2, divisor=2))
     with FiringMonitor(model) as monitor:
-        model.dead(torch.full((1, 4), -1.0))
-        model.alive(torch.tensor([[0.0, 1.0, 2.0, 0.0]]))
-        model.saturated(torch.full((1, 4), 5.0))
+        model.dead(torch.full((1, 4), -1.0))  # pyright: ignore[reportCallIssue]
+        model.alive(torch.tensor([[0.0, 1.0, 2.0, 0.0]]))  # pyright: ignore[reportCallIssue]
+        model.saturated(torch.full((1, 4), 5.0))  # pyright: ignore[reportCallIssue]
     health = judge_firing(monitor.rows())
     assert (health.dead, health.saturated) == (["dead"], ["saturated"])
     assert str(health) == "1 dead: dead; 1 saturated: saturated"

@@ -87,12 +87,12 @@ class DyingStorage:
     def killed_storage(self) -> BaseStorage:
         """The storage with every writing method counted."""
         twin = object.__new__(type(self.storage))
-        twin.__dict__ = self.storage.__dict__
+        twin.__dict__ = self.storage.__dict__  # pyright: ignore[reportAttributeAccessIssue]
         for name in self.WRITES:
             setattr(twin, name, None)
         shadow = type("Dying", (type(self.storage),), {n: self._counted(n) for n in self.WRITES})
         for name in self.WRITES:
-            del twin.__dict__[name]
+            del twin.__dict__[name]  # pyright: ignore[reportIndexIssue]
         twin.__class__ = shadow
         return twin
 
