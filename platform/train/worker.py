@@ -208,8 +208,9 @@ def _draw(
         (run.path / "figures" / name).write_bytes(data)
     if resolved.config.tracking.checkpoints:
         for name, step in (("best", best_step), ("final", last)):
-            for file in sorted(run.at(step).path.iterdir()):
-                journal.link(f"checkpoints/{name}/{file.name}", file)
+            folder = run.at(step).path
+            for file in sorted(folder.iterdir()):
+                journal.link(f"checkpoints/{name}/{folder.name}/{file.name}", file)
 
 
 def _curves(history: list[Evaluation]) -> dict[str, list[tuple[int, float]]]:

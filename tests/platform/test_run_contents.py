@@ -114,9 +114,10 @@ def test_the_best_checkpoint_among_the_artifacts_is_whole(
 ) -> None:
     from spikeseg.platform.train.checkpoint import read_checkpoint
 
-    checkpoint = read_checkpoint(read(trained, "checkpoints/best", tmp_path))
     metrics = trained.client.get_run(trained.run_id).data.metrics
-    assert checkpoint.step == metrics["best/step"]
+    step = int(metrics["best/step"])
+    folder = read(trained, "checkpoints/best", tmp_path) / f"step-{step:08d}"
+    assert read_checkpoint(folder).step == step
 
 
 def test_the_description_holds_the_line_that_repeats_the_run(trained: TrainedRun) -> None:
