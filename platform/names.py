@@ -21,7 +21,7 @@ METRICS = {
     "snn/firing_rate": "mean spike count per neuron and time step over layers, in [0, D]",
     "snn/dead_layers": "share of layers that never fired on the measured images",
     "snn/dead_fraction": "share of neuron values that were 0, in the layer where it is largest",
-    "snn/saturated_fraction": "share of neuron values that were D, in the layer where it is largest",
+    "snn/saturated_fraction": "share of neuron values that were D, likewise",
     "best/val_mIoU": "highest val/mIoU so far, in percent",
     "best/step": "its step",
     "system/cpu_utilization_percentage": "of the whole machine",
