@@ -153,18 +153,31 @@ class RunFolder:
             manifest["digest"] = _digest(manifest)
             _write(writing / "manifest.json", json.dumps(manifest, indent=1).encode())
             _sync_folder(writing)
-            self.check_owner()
-            if final.exists():
-                # Training took these steps anew (a rollback, or another number of workers).
-                leaving = final.with_name(f".{_LEAVING}-{final.name}-{self.attempt}")
-                final.rename(leaving)
-                shutil.rmtree(leaving)
-            writing.rename(final)
+            self._place(writing, final)
             _sync_folder(final.parent)
-        except BaseException:
+        except BaseException as error:
             shutil.rmtree(writing, ignore_errors=True)
+            if isinstance(error, OSError):
+                # A later attempt clears away what it finds half-written: then that is the reason.
+                self.check_owner()
             raise
         return final
+
+    def _place(self, writing: Path, final: Path, *, tries: int = 5) -> None:
+        """Rename a whole checkpoint to its place, also where a fenced writer is at it just now."""
+        for left in reversed(range(tries)):
+            self.check_owner()
+            try:
+                if final.exists():
+                    # Training took these steps anew (a rollback, or another number of workers).
+                    leaving = final.with_name(f".{_LEAVING}-{final.name}-{self.attempt}")
+                    final.rename(leaving)
+                    shutil.rmtree(leaving, ignore_errors=True)
+                writing.rename(final)
+                return
+            except OSError:
+                if not left or not writing.exists():
+                    raise
 
     def newest(self) -> Checkpoint | None:
         """The newest checkpoint whose hashes hold; others go to `quarantine/`, with a warning.
