@@ -3,9 +3,11 @@
 import importlib.util
 import ipaddress
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,13 +44,35 @@ def serve(storage: Path, *, host: str, port: int, announce: Callable[[str], None
             raise ValueError(f"--port {port}: in use on {host} ({error.strerror})") from error
     announce(f"MLflow over {tracking_uri(storage)}: http://{host}:{port}")
     try:
-        done = subprocess.run(
-            server_command(storage, host=host, port=port), env=server_environment(), check=False
-        )
+        code = run_until_told(server_command(storage, host=host, port=port))
     except KeyboardInterrupt:
         return
-    if done.returncode:
-        raise RuntimeError(f"MLflow's server ended with code {done.returncode}")
+    if code:
+        raise RuntimeError(f"MLflow's server ended with code {code}")
+
+
+def run_until_told(command: list[str]) -> int:
+    """Run a server; a SIGTERM to this process ends it too, so that none is left behind.
+
+    Args:
+        command: The command line.
+
+    Returns:
+        Its exit code; 0 where it was told to end.
+    """
+    told = threading.Event()
+    with subprocess.Popen(command, env=server_environment()) as process:
+
+        def end(*_: object) -> None:
+            told.set()
+            process.terminate()
+
+        before = signal.signal(signal.SIGTERM, end)
+        try:
+            code = process.wait()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    return 0 if told.is_set() else code
 
 
 def server_command(storage: Path, *, host: str, port: int) -> list[str]:

@@ -1,7 +1,12 @@
 """The server listens where only this machine reaches it, unless MLflow guards it."""
 
+import contextlib
 import os
+import signal
 import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,11 +20,11 @@ def never_start(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Commands that would have been started."""
     started: list[list[str]] = []
 
-    def run(command: list[str], **_: object) -> object:
+    def run(command: list[str]) -> int:
         started.append(command)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(server.subprocess, "run", run)
+    monkeypatch.setattr(server, "run_until_told", run)
     for name in ("MLFLOW_AUTH_CONFIG_PATH", "MLFLOW_FLASK_SERVER_SECRET_KEY"):
         monkeypatch.delenv(name, raising=False)
     return started
@@ -91,3 +96,28 @@ def test_the_server_reports_nothing_to_its_makers() -> None:
 )
 def test_only_loopback_addresses_count_as_loopback(host: str, safe: bool) -> None:
     assert is_loopback(host) is safe
+
+
+def test_ending_the_command_ends_the_server(tmp_path: Path) -> None:
+    port = free_port()
+    command = [sys.executable, "-m", "spikeseg.jobs.ui", "--storage", str(tmp_path)]
+    process = subprocess.Popen([*command, "--port", str(port)], start_new_session=True)
+
+    def open_now() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    def wait_for(state: bool) -> None:
+        deadline = time.monotonic() + 120
+        while open_now() is not state:
+            assert time.monotonic() < deadline, f"port {port} is open: {not state}"
+            time.sleep(0.2)
+
+    try:
+        wait_for(True)
+        process.terminate()
+        assert process.wait(60) == 0
+        wait_for(False)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
