@@ -101,6 +101,9 @@ class TrainerConfig(_Section):
         ema_decay: Decay of the averaged weights that are evaluated; None for none.
         reduction: `flat` sums gradients over workers in one all-reduce; `strict` sums them in the
             order of their micro-batches and is byte-equal for any number of workers.
+        batch_norm: `micro` normalizes each micro-batch by itself, so that results do not depend on
+            the number of workers; `synchronized` all images of a step together (published: SyncBN),
+            with one micro-batch a worker.
         max_failures: Worker deaths survived before a run is given up.
         nonfinite: A loss or gradient that is not finite: `stop` the run, `skip` the step's update,
             or `rollback` to the newest checkpoint and jump over the rows up to that step.
@@ -130,6 +133,7 @@ class TrainerConfig(_Section):
     onednn: bool = True
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
     reduction: Literal["flat", "strict"] = "flat"
+    batch_norm: Literal["micro", "synchronized"] = "micro"
     max_failures: int = Field(default=3, ge=0)
     nonfinite: Literal["stop", "skip", "rollback"] = "stop"
     nonfinite_budget: int = Field(default=10, ge=1)
@@ -149,6 +153,21 @@ class TrainerConfig(_Section):
             raise ValueError(
                 f"min_workers must not exceed workers ({self.workers}), got {self.min_workers}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _synchronized_workers_keep_step(self) -> "TrainerConfig":
+        if self.batch_norm == "synchronized":
+            if self.micro_batches != max(1, self.workers):
+                raise ValueError(
+                    "batch_norm synchronized needs one micro-batch a worker, got "
+                    f"{self.micro_batches} micro_batches and {self.workers} workers"
+                )
+            if self.min_workers not in (None, self.workers):
+                raise ValueError(
+                    "batch_norm synchronized cannot go on with fewer workers: min_workers must be "
+                    f"null, got {self.min_workers}"
+                )
         return self
 
 

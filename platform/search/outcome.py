@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -74,14 +75,17 @@ def importances(plan: SweepPlan, keeper: Keeper) -> dict[str, dict[str, float]]:
     """
     if len(results_of(keeper.records)) < 4:
         return {}
-    return {
-        objective.metric: optuna.importance.get_param_importances(
-            keeper.study,
-            # The evaluator takes small for good where it is given a target.
-            target=lambda trial, axis=axis, sign=objective.sign: sign * trial.values[axis],
-        )
-        for axis, objective in enumerate(plan.recipe.objectives)
-    }
+    with warnings.catch_warnings():
+        # That small is good where there is a target, which the sign below is for; and that few
+        # results make all shares equal, which the table shows.
+        warnings.simplefilter("ignore", UserWarning)
+        return {
+            objective.metric: optuna.importance.get_param_importances(
+                keeper.study,
+                target=lambda trial, axis=axis, sign=objective.sign: sign * trial.values[axis],
+            )
+            for axis, objective in enumerate(plan.recipe.objectives)
+        }
 
 
 def description(

@@ -122,6 +122,12 @@ def check_plan(
     workers = recipe.workers_per_trial
     at = lines.get("workers_per_trial", source)
     base = override(base, {"trainer.workers": 0 if workers == 1 else workers}, at)
+    if base.config.trainer.patience is not None or "trainer.patience" in recipe.space.dimensions:
+        raise ConfigError(
+            f"{base.origins.get('trainer.patience', source)}: trainer.patience: must be null in a "
+            "sweep, where a trial that ends before its full budget has no result; pruner stops "
+            "trials early"
+        )
     _check_metrics(recipe, lines, source)
     _check_corners(recipe, base, lines, source)
     points = _points(recipe, base, lines, source)
@@ -153,7 +159,7 @@ def _parse(content: Any, lines: dict[str, str], path: Path, own: Sequence[str]) 
         for name in parents:
             node = node.setdefault(name, {})
             if not isinstance(node, dict):
-                raise ConfigError(f"command line: {key}: {name} is a value, not a mapping")
+                raise ConfigError(f"command line: sweep.{key}: {name} is a value, not a mapping")
         try:
             node[last] = parse_value(text)
         except ValueError as error:

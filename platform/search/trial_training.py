@@ -48,8 +48,10 @@ def failure_reason(error: Exception) -> str:
     """A failed trial's reason: its class of failure, then the message."""
     import torch
 
+    from ..train.failure import OutOfMemoryForGoodError
+
     kind = type(error).__name__
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+    if isinstance(error, torch.OutOfMemoryError | MemoryError | OutOfMemoryForGoodError):
         kind = "out of memory"
     elif kind == "NonFiniteError":
         kind = "not finite"

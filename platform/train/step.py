@@ -15,6 +15,7 @@ from .failure import OutOfMemoryForGoodError
 from .notice import NOTICE
 from .reduction import StepVector, WorkerGroup, share
 from .state import TrainingState
+from .synchronized_norm import synchronize
 
 _log = logging.getLogger(__name__)
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -84,6 +85,9 @@ class Stepper:
         self._seed = config.seed
         self._precision = trainer.precision
         self._clip = config.optimizer.clip_norm
+        self._synchronized = trainer.batch_norm == "synchronized" and group.size > 1
+        if self._synchronized:
+            synchronize(state.model, group)
         self._state = state
         self._criterion = criterion
         self._group = group
@@ -141,6 +145,13 @@ class Stepper:
                     self._state.scaler.scale(loss).backward()
                 self._vector.add(index, [terms[name].detach() for name in self._criterion.terms])
         except torch.OutOfMemoryError as error:
+            if self._synchronized:
+                # The others wait for this one in a layer: there is no common way back.
+                raise OutOfMemoryForGoodError(
+                    f"out of memory with {self.micro_batch_size} images, and micro-batches of "
+                    "batch_norm: synchronized are not halved: give a smaller micro_batch_size and "
+                    "more workers"
+                ) from error
             _log.warning("out of memory with %d images: %s", self.micro_batch_size, error)
             self._vector.fail()
         return self._vector.reduce()

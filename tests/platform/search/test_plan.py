@@ -4,12 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from spikeseg.model.config import ModelConfig
 from spikeseg.platform.config import ConfigError
 from spikeseg.platform.search import tuner
 from spikeseg.platform.search.plan import SweepPlan, load_sweep, sweep_names
+from spikeseg.platform.search.trial_training import failure_reason
+from spikeseg.platform.train.failure import NonFiniteError, OutOfMemoryForGoodError
 
 BASE: dict[str, Any] = {
     "name": "mine",
@@ -221,3 +224,27 @@ def test_a_base_with_more_workers_than_the_sweep_has_micro_batches_is_no_obstacl
     tmp_path: Path,
 ) -> None:
     assert load(tmp_path, "trainer.micro_batches=1").base.config.trainer.workers == 0
+
+
+def test_a_sweep_refuses_patience_since_its_pruner_stops_trials(tmp_path: Path) -> None:
+    text = refusal(tmp_path, "trainer.patience=2")
+    assert text.startswith("command line: trainer.patience: must be null in a sweep")
+    assert "pruner" in text
+
+
+def test_the_command_line_of_the_recipe_itself_is_named_with_its_prefix(tmp_path: Path) -> None:
+    text = refusal(tmp_path, "sweep.trials.number=2")
+    assert text == "command line: sweep.trials.number: trials is a value, not a mapping"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (torch.OutOfMemoryError("40 GB"), "out of memory: 40 GB"),
+        (OutOfMemoryForGoodError("one image"), "out of memory: one image"),
+        (NonFiniteError("step 3"), "not finite: step 3"),
+        (RuntimeError("sizes"), "RuntimeError: sizes"),
+    ],
+)
+def test_a_failed_trial_says_which_kind_of_failure_it_was(error: Exception, reason: str) -> None:
+    assert failure_reason(error) == reason
