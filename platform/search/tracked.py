@@ -18,7 +18,7 @@ from .study import Keeper
 from .verdict import TrialRecord
 
 _log = logging.getLogger(__name__)
-_POLL_SECONDS = 2.0
+_POLL_SECONDS = 5.0
 _STATUS: dict[str, Status] = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 
 
