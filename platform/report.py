@@ -3,6 +3,7 @@
 import base64
 import html
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -128,19 +129,15 @@ def _one_run(run: TrackedRun) -> Iterable[str]:
 
 def _newest_picture(run: TrackedRun) -> tuple[str, bytes] | None:
     """The contact sheet of the best checkpoint, else the newest one."""
-    sheets = [p for p in run.artifacts if p.startswith("images/") and p.endswith(".png")]
+    # Others may have put pictures there under names of their own.
+    named = (re.fullmatch(r"images/(.+?)\+step\+(\d+)\+.*\.png", path) for path in run.artifacts)
+    sheets = [match for match in named if match is not None]
     if not sheets:
         return None
-
-    def rank(path: str) -> tuple[bool, int]:
-        key, _, rest = Path(path).name.partition("+step+")
-        return "best" in key, int(rest.partition("+")[0])
-
-    path = max(sheets, key=rank)
-    data = run.read(path)
-    name, _, rest = Path(path).name.partition("+step+")
-    step = rest.partition("+")[0]
-    return None if data is None else (f"{name.replace('~', '/')}, step {step}", data)
+    newest = max(sheets, key=lambda match: ("best" in match[1], int(match[2])))
+    data = run.read(newest[0])
+    title = f"{newest[1].replace('~', '/')}, step {newest[2]}"
+    return None if data is None else (title, data)
 
 
 def _tables(run: TrackedRun) -> Iterable[str]:

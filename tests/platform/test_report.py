@@ -94,6 +94,17 @@ def test_names_from_outside_cannot_become_markup(trained: TrainedRun, tmp_path: 
     assert all(address.startswith("data:") for address in parsed(text).loaded)
 
 
+def test_pictures_that_somebody_else_put_there_are_no_obstacle(
+    trained: TrainedRun, tmp_path: Path, page: str
+) -> None:
+    for name in ("00000120.png", "mine+step+.png", "zz+step+999.png"):
+        (tmp_path / name).write_bytes(b"no picture of ours")
+        trained.client.log_artifact(trained.run_id, str(tmp_path / name), "images")
+    output = tmp_path / "report.html"
+    text = write_report([trained.run_id], storage=trained.storage, output=output).read_text()
+    assert parsed(text).loaded == parsed(page).loaded
+
+
 @pytest.mark.parametrize("run_id", ["../../etc/passwd", "0" * 31, "x' or 1=1"])
 def test_an_id_that_is_none_is_refused_before_anything_is_written(
     trained: TrainedRun, tmp_path: Path, run_id: str
