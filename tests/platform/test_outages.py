@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 from faulty_proxy import FaultyProxy, Mode
-from journals import expected_rows, metric_rows, open_journal, run_count, write_steps
+from journals import (
+    expected_rows,
+    four_runs_at_once,
+    metric_rows,
+    open_journal,
+    run_count,
+    write_steps,
+)
 from mlflow import MlflowClient
 from tracking_server import TrackingServer
 
@@ -109,3 +116,12 @@ def test_a_broken_connection_loses_and_doubles_nothing(
     check(server.storage, run.info.run_id, steps)
     images = client.list_artifacts(run.info.run_id, "images")
     assert len(images) == 2 * len([step for step in steps if step % 5 == 0])
+
+
+def test_four_runs_at_once_reach_one_server(
+    tmp_path: Path, server: TrackingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not server.running:
+        server.start()
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
+    four_runs_at_once(tmp_path, server.url, "four", server.storage)

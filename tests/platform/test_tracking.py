@@ -2,17 +2,23 @@
 
 import json
 import shutil
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from journals import expected_rows, metric_rows, open_journal, picture, run_count, write_steps
+from journals import (
+    expected_rows,
+    four_runs_at_once,
+    metric_rows,
+    open_journal,
+    picture,
+    run_count,
+    write_steps,
+)
 from mlflow import MlflowClient
 
 from spikeseg.platform import tracking
-from spikeseg.platform.sender import Sender
 from spikeseg.platform.tracking import RunDeletedError, sync, tracking_uri, unsent
 
 EXPERIMENT = "outages"
@@ -244,26 +250,4 @@ def test_a_restart_goes_on_in_the_same_run(storage: Path) -> None:
 
 
 def test_four_runs_at_once_reach_one_database(storage: Path) -> None:
-    def run(number: int) -> None:
-        journal = open_journal(storage / f"run-{number}" / "journal", name=f"run-{number}")
-        sender = Sender(journal.folder, tracking_uri(storage), EXPERIMENT)
-        sender.start()
-        for step in range(20):
-            write_steps(journal, range(step, step + 1))
-        journal.finish("FINISHED")
-        sender.stop(timeout=120)
-        journal.close()
-
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    client = MlflowClient(tracking_uri(storage))
-    experiment = client.get_experiment_by_name(EXPERIMENT)
-    assert experiment is not None
-    runs = client.search_runs([experiment.experiment_id])
-    assert sorted(run.info.run_name or "" for run in runs) == [f"run-{n}" for n in range(4)]
-    for found in runs:
-        assert metric_rows(storage, found.info.run_id) == expected_rows(range(20))
-        assert found.info.status == "FINISHED"
+    four_runs_at_once(storage, tracking_uri(storage), EXPERIMENT, storage)

@@ -1,12 +1,15 @@
 """Journals for tests, and what a tracking database really holds."""
 
 import sqlite3
+import threading
 from pathlib import Path
 
 import numpy as np
+from mlflow import MlflowClient
 
 from spikeseg.platform.figures import png
 from spikeseg.platform.journal import Journal
+from spikeseg.platform.sender import Sender
 
 
 def open_journal(
@@ -55,3 +58,38 @@ def run_count(storage: Path) -> int:
     """Runs in MLflow's database."""
     with sqlite3.connect(storage / "mlflow.db") as database:
         return database.execute("select count(*) from runs").fetchone()[0]
+
+
+def four_runs_at_once(folder: Path, uri: str, experiment: str, database: Path) -> None:
+    """Four runs of twenty steps, each with a sender of its own; all must arrive whole, once.
+
+    Args:
+        folder: Takes the journals.
+        uri: Where they are sent.
+        experiment: Name of the experiment.
+        database: Folder of the database behind the address.
+    """
+
+    def run(number: int) -> None:
+        journal = open_journal(folder / f"run-{number}" / "journal", name=f"run-{number}")
+        sender = Sender(journal.folder, uri, experiment)
+        sender.start()
+        for step in range(20):
+            write_steps(journal, range(step, step + 1))
+        journal.finish("FINISHED")
+        sender.stop(timeout=120)
+        journal.close()
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    client = MlflowClient(uri)
+    found = client.get_experiment_by_name(experiment)
+    assert found is not None
+    runs = client.search_runs([found.experiment_id])
+    assert sorted(run.info.run_name or "" for run in runs) == [f"run-{n}" for n in range(4)]
+    for run_found in runs:
+        assert metric_rows(database, run_found.info.run_id) == expected_rows(range(20))
+        assert run_found.info.status == "FINISHED"
