@@ -37,7 +37,7 @@ def command(source: Path, output: Path, heads: int) -> None:
         raise ValueError(f"{output}: a published checkpoint's name ends in .pth")
     if output.exists():
         raise ValueError(f"{output}: exists already")
-    if (source / "model.json").is_file():
+    if weights.is_converted(source):
         model, recognized = weights.read_converted(source)
         bare = recognized.is_classifier
     else:

@@ -39,7 +39,9 @@ def start_alive(model: nn.Module) -> None:
 
 
 @torch.no_grad()
-def calibrate_attention(model: nn.Module, images: Tensor, *, rounds: int = 8) -> dict[str, float]:
+def calibrate_attention(
+    model: nn.Module, images: Tensor, *, rounds: int = 8, within: str = ""
+) -> dict[str, float]:
     """Shift the BatchNorms before queries, keys and values until every attention neuron fires.
 
     The product of three spike tensors grows with the cube of their rate and with the number of
@@ -49,6 +51,7 @@ def calibrate_attention(model: nn.Module, images: Tensor, *, rounds: int = 8) ->
         model: A new segmentor; its running statistics and mode are left as they were.
         images: One micro-batch, (B, 3, H, W), normalized.
         rounds: Forward passes; later layers follow the earlier ones.
+        within: Start of the names of the attentions that are shifted.
 
     Returns:
         Attention's name -> mean of its product at the end, in units of the threshold.
@@ -56,8 +59,11 @@ def calibrate_attention(model: nn.Module, images: Tensor, *, rounds: int = 8) ->
     found = {
         name: module
         for name, module in model.named_modules()
-        if all(hasattr(module, part) for part in ("q_conv", "k_conv", "v_conv", "attn_spike"))
+        if name.startswith(within)
+        and all(hasattr(module, part) for part in ("q_conv", "k_conv", "v_conv", "attn_spike"))
     }
+    if not found:
+        return {}
     statistics = {name: buffer.clone() for name, buffer in model.named_buffers()}
     was_training = model.training
     model.train()

@@ -104,6 +104,10 @@ class QueryHead(nn.Module):
         """Whether only the last layer's prediction is made (L = 1), as inference needs."""
         self.mask_projection: nn.Linear | None = None
         """In the folded form, the mask features' convolution moved to the queries' side."""
+        self.mask_product = mask_product
+        """Masks of every layer and query; `plain.py` puts the published order here."""
+        self.gives_factors = True
+        """Whether predictions in training carry what their masks are the product of."""
 
     def forward(self, features: list[Tensor]) -> MaskPrediction:
         """Features (T, B, C, h, w) at stride 2, 4, 8, 16 to predictions of every layer."""
@@ -123,14 +127,15 @@ class QueryHead(nn.Module):
         queries = torch.stack(collected, 1).transpose(-1, -2)
         class_logits, embeddings = self.embedding(queries)
         if self.mask_projection is None:
-            mask_logits = mask_product(embeddings, mask_features)
+            mask_logits = self.mask_product(embeddings, mask_features)
         else:
             projected = self.mask_projection(embeddings)
             offset = projected[..., -1].mean(0)[..., None, None]
-            mask_logits = mask_product(projected[..., :-1], mask_features) + offset
+            mask_logits = self.mask_product(projected[..., :-1], mask_features) + offset
         if pixel_logits is not None:
             pixel_logits = pixel_logits.mean(0)
-        return MaskPrediction(class_logits, mask_logits, pixel_logits)
+        factors = (embeddings, mask_features) if self.training and self.gives_factors else None
+        return MaskPrediction(class_logits, mask_logits, pixel_logits, factors)
 
 
 class Spike2Former(nn.Module):

@@ -5,7 +5,7 @@ import pickle
 import shutil
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import safetensors.torch
@@ -61,6 +61,14 @@ class KeyReport:
         """Whether every key of both sides met its partner."""
         return not (self.missing or self.unexpected or self.mismatched)
 
+    @property
+    def numbers(self) -> str:
+        """How many keys there are of each kind, in a line."""
+        return (
+            f"{len(self.matched)} matched, {len(self.missing)} missing, "
+            f"{len(self.unexpected)} unexpected, {len(self.mismatched)} of another shape"
+        )
+
     def require_complete(self, name: str) -> None:
         """Refuse weights that do not fit.
 
@@ -79,14 +87,22 @@ class KeyReport:
                     f"{theirs[0] - extra[head]} in the weights ({key})"
                 )
         if not self.complete:
-            raise ValueError(f"{name}: weights and model do not fit: {self}")
+            raise ValueError(f"{name}: weights and model do not fit: {self.sentence}")
+
+    @property
+    def sentence(self) -> str:
+        """The numbers and the first key of each kind that did not match."""
+        first = [f"missing {key}" for key in self.missing[:1]]
+        first += [f"unexpected {key}" for key in self.unexpected[:1]]
+        first += [
+            f"{key} is {ours} in the model and {theirs} in the file"
+            for key, ours, theirs in self.mismatched[:1]
+        ]
+        return "; first: ".join([self.numbers, ", ".join(first)]) if first else self.numbers
 
     def __str__(self) -> str:
-        """A line per kind, then a line per key that did not match."""
-        lines = [
-            f"{len(self.matched)} matched, {len(self.missing)} missing, "
-            f"{len(self.unexpected)} unexpected, {len(self.mismatched)} of another shape"
-        ]
+        """The numbers, then a line per key that did not match."""
+        lines = [self.numbers]
         lines += [f"missing     {key}" for key in self.missing]
         lines += [f"unexpected  {key}" for key in self.unexpected]
         lines += [
@@ -102,7 +118,7 @@ def load_published(
     """Load a published state dict into a model; what does not fit is reported, not loaded.
 
     Args:
-        model: A segmentor, one of its parts, or a classifier.
+        model: A segmentor, one of its parts, or a classifier; on the meta device nothing is loaded.
         state: Published keys -> tensors. A bare ImageNet backbone's keys are found below
             `backbone.`; a segmentor leaves out its classifier (`head.*`, `head_kd.*`) and reports
             it as unexpected.
@@ -123,7 +139,8 @@ def load_published(
             fits[wanted[name]] = value
         else:
             mismatched.append((name, shapes[name], tuple(value.shape)))
-    model.load_state_dict(fits, strict=False)
+    if not any(value.is_meta for value in ours.values()):
+        model.load_state_dict(fits, strict=False)
     return KeyReport(
         matched=[name for name in given if wanted.get(name) in fits],
         missing=[name for name in wanted if name not in given],
@@ -151,7 +168,8 @@ def load_backbone(model: nn.Module, path: Path) -> KeyReport:
     lacking = [key for key in report.missing if key.startswith(_BACKBONE)]
     unknown = [key for key in report.unexpected if not key.startswith(_CLASSIFIER)]
     if lacking or unknown or report.mismatched:
-        raise ValueError(f"{path}: does not hold this model's backbone: {report}")
+        found = replace(report, missing=lacking, unexpected=unknown)
+        raise ValueError(f"{path}: does not hold this model's backbone: {found.sentence}")
     return report
 
 
@@ -166,8 +184,30 @@ def load_weights(model: nn.Module, path: Path) -> KeyReport:
         ValueError: Where any key is missing, unexpected or of another shape.
     """
     state, placeholders = read_weights(path)
-    report = load_published(model, state, placeholders=placeholders)
-    report.require_complete(str(path))
+    return load_all(model, state, name=str(path), placeholders=placeholders)
+
+
+def load_all(
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    *,
+    name: str,
+    placeholders: list[str] | None = None,
+) -> KeyReport:
+    """Load all weights of a model.
+
+    Args:
+        model: A segmentor or classifier.
+        state: Keys -> tensors, published keys or ours.
+        name: What they came from.
+        placeholders: Reported along.
+
+    Raises:
+        ValueError: Where any key is missing, unexpected or of another shape.
+    """
+    published = {published_name(key): value for key, value in state.items()}
+    report = load_published(model, published, placeholders=placeholders)
+    report.require_complete(name)
     return report
 
 
@@ -191,6 +231,11 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], list[str]]:
         return read_published(path)
     model, recognized = read_converted(path)
     return to_published(model, bare=recognized.is_classifier), []
+
+
+def is_converted(path: Path) -> bool:
+    """Whether a folder is one that `convert_published` wrote."""
+    return (path / _RECORD).is_file()
 
 
 def read_published(path: Path) -> tuple[dict[str, Tensor], list[str]]:

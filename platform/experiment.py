@@ -1,8 +1,9 @@
 """The fields of an experiment, with types, ranges and defaults."""
 
+from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ..datasets.transforms import TransformConfig
 from ..model.config import LossConfig, ModelConfig
@@ -31,6 +32,32 @@ class DataConfig(_Section):
     prefetch: int = Field(default=2, ge=0)
     evaluation_batch: int = Field(default=8, ge=1)
     on_bad_row: Literal["refuse", "quarantine"] = "refuse"
+
+
+class InitConfig(_Section):
+    """Weights that a new training starts from; what no file gives is drawn by the seed.
+
+    Attributes:
+        backbone: File of an ImageNet checkpoint, or folder that `spikeseg convert` made of one: the
+            backbone alone is loaded.
+        segmentor: File of a published segmentor, folder that `spikeseg convert` made of one, or
+            folder of a run or of a checkpoint of ours: every weight is loaded.
+    """
+
+    backbone: str | None = None
+    segmentor: str | None = None
+
+    @field_validator("backbone", "segmentor")
+    @classmethod
+    def _absolute(cls, path: str | None) -> str | None:
+        # Workers on other nodes have working folders of their own.
+        return None if path is None else str(Path(path).expanduser().absolute())
+
+    @model_validator(mode="after")
+    def _not_both(self) -> "InitConfig":
+        if self.backbone is not None and self.segmentor is not None:
+            raise ValueError("backbone must not be given beside segmentor, which holds one")
+        return self
 
 
 class ParameterRule(_Section):
@@ -182,6 +209,8 @@ class TrackingConfig(_Section):
             keeps them in the run's folder, which is right unless that is slow to append to.
         journal_limit_mb: Megabytes of one run's journal; what comes after is dropped, and said.
         system_interval: Seconds between two samples of system metrics.
+        first_step: Whether firing rate and gradient norm of every layer at the first step are
+            drawn, which costs about one step; None where `trainer.max_steps` is at least 100.
     """
 
     experiment: str = Field(default="spikeseg", min_length=1)
@@ -190,6 +219,7 @@ class TrackingConfig(_Section):
     journal: str | None = None
     journal_limit_mb: int = Field(default=4000, ge=1)
     system_interval: float = Field(default=10.0, ge=1)
+    first_step: bool | None = None
 
 
 class ExperimentConfig(_Section):
@@ -204,6 +234,7 @@ class ExperimentConfig(_Section):
     seed: int = Field(ge=0, lt=2**63)
     data: DataConfig
     model: ModelConfig
+    init: InitConfig = InitConfig()
     loss: LossConfig
     optimizer: OptimizerConfig
     trainer: TrainerConfig

@@ -16,7 +16,7 @@ from ..model.metrics.segmentation import segmentation_scores
 from ..model.segmentor import build_segmentor
 from . import figures
 from .config import ConfigError, Resolved, load_resolved, override
-from .train.checkpoint import Checkpoint, RunFolder, read_checkpoint
+from .train.checkpoint import find_checkpoint
 from .train.evaluate import (
     class_table,
     count_split,
@@ -59,7 +59,7 @@ def load_model(checkpoint: Path, overrides: Sequence[str] = ()) -> LoadedModel:
         ConfigError: Where there is no good checkpoint, or an override is wrong.
     """
     try:
-        found = _find(checkpoint)
+        found = find_checkpoint(checkpoint)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     values = {}
@@ -70,9 +70,8 @@ def load_model(checkpoint: Path, overrides: Sequence[str] = ()) -> LoadedModel:
         values[key] = parse_value(text)
     resolved = override(load_resolved(found.state["config"]), values, "command line")
     model = build_segmentor(resolved.config.model)
-    weights = found.tensors("ema") or found.tensors("model")
     try:
-        model.load_state_dict(weights)
+        model.load_state_dict(found.evaluated())
     except RuntimeError as error:
         raise ConfigError(f"{found.path}: the weights do not fit the model: {error}") from error
     device = choose_device(resolved.config.trainer.device)
@@ -187,17 +186,3 @@ def energy_of_checkpoint(checkpoint: Path, overrides: Sequence[str]) -> dict[str
         device=loaded.device,
     )
     return asdict(report)
-
-
-def _find(path: Path) -> Checkpoint:
-    """The checkpoint that a folder is, or the best one of the run that it is."""
-    if (path / "manifest.json").is_file():
-        return read_checkpoint(path)
-    if not (path / "checkpoints").is_dir():
-        raise ValueError(f"{path}: neither a checkpoint nor the folder of a run")
-    run = RunFolder(path)
-    newest = run.newest()
-    if newest is None:
-        raise ValueError(f"{path}: the run has no checkpoint yet")
-    best = max(newest.state["history"], key=lambda item: item["metrics"]["val/mIoU"])
-    return run.at(best["step"])

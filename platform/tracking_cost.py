@@ -71,6 +71,12 @@ class _Clock:
             self.journal.image(name, step, png)
         self.evaluation_cpu += time.thread_time() - started
 
+    def picture(self, path: str, png: bytes) -> None:
+        started = time.thread_time()
+        if self.journal is not None:
+            self.journal.picture(path, png)
+        self.evaluation_cpu += time.thread_time() - started
+
     def text(self, path: str, content: str) -> None:
         started = time.thread_time()
         if self.journal is not None:

@@ -11,7 +11,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -22,6 +23,26 @@ if TYPE_CHECKING:
 
 _FORMS = {"forward": ("plain", "fast", "folded", "folded_dense"), "step": ("plain", "fast")}
 _PRESENT = 12  # Classes in a label map, as in the published measurement.
+
+
+class _Case(NamedTuple):
+    """What is compared: all forms in this kind, precision and batch."""
+
+    kind: str
+    precision: str
+    batch: int
+    size: int
+
+    def __str__(self) -> str:
+        return f"{self.kind}, {self.precision}, batch {self.batch}, {self.size} x {self.size}"
+
+
+@dataclass
+class _Task:
+    """One form, ready to run; `parts` are the CPU seconds of its last run."""
+
+    run: Callable[[], None]
+    parts: dict[str, float]
 
 
 @click.command("model")
@@ -44,16 +65,20 @@ _PRESENT = 12  # Classes in a label map, as in the published measurement.
     show_default=True,
     help="Inference, or forward, losses and backward.",
 )
+@click.option(
+    "--form", "forms", multiple=True, help="Only these forms besides plain; all if not given."
+)
 @click.option("--rounds", default=3, show_default=True, help="Rounds after one that warms up.")
 @click.option("--threads", default=1, show_default=True, help="torch threads.")
 @click.option("--memory/--no-memory", default=True, help="Measure peak memory in subprocesses.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")
-@click.option("--probe", hidden=True, help="Run one form once and print its peak memory.")
+@click.option("--probe", hidden=True, help="Run one form alone and print its memory.")
 def command(
     size: int,
     batches: tuple[int, ...],
     precisions: tuple[str, ...],
     kinds: tuple[str, ...],
+    forms: tuple[str, ...],
     rounds: int,
     threads: int,
     memory: bool,
@@ -64,27 +89,39 @@ def command(
 
     plain is the published order of operations, fast what trainings run, folded the inference form
     with RepConv as a chain, folded_dense with RepConv as one 3x3 convolution. Times are CPU
-    seconds of this process, the median over the rounds.
+    seconds of this process, the median over the rounds; memory is the highest resident size of a
+    process that runs one form alone, and what of it was there before the first run. Every single
+    measurement goes to the error stream as it ends.
     """
     import torch
 
     torch.set_num_threads(threads)
     if probe is not None:
-        print(_probe(probe, kinds[0], precisions[0], batches[0], size))
+        print(json.dumps(_probe(probe, _Case(kinds[0], precisions[0], batches[0], size))))
         return
+    known = {form for kind in kinds for form in _FORMS[kind]}
+    if not known.issuperset(forms):
+        raise ValueError(f"--form: {', '.join(forms)}; there are {', '.join(sorted(known))}")
     if not as_json:
         print(
-            f"torch {torch.__version__}, {threads} thread(s), {platform.machine()}, "
-            f"{size} x {size}, {rounds} rounds"
+            f"torch {torch.__version__}, {threads} thread(s), {platform.machine()} "
+            f"({torch.backends.cpu.get_cpu_capability()}), median of {rounds} rounds",
+            flush=True,
         )
     for kind in kinds:
         for precision in precisions:
             for batch in batches:
-                rows = _compare(kind, precision, batch, size, rounds)
-                for row in rows:
-                    if memory:
-                        row["peak_gb"] = _peak(row["form"], kind, precision, batch, size, threads)
-                _show(rows, as_json)
+                case = _Case(kind, precision, batch, size)
+                chosen = [f for f in _FORMS[kind] if not forms or f in ("plain", *forms)]
+                rows = _compare(case, chosen, rounds)
+                for row in rows if memory else ():
+                    row |= _memory(row["form"], case, threads)
+                _show(case, rows, as_json)
+
+
+def _say(text: str) -> None:
+    """A line for who waits; the error stream, so that tables stay clean."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
 def _model(form: str) -> "nn.Module":
@@ -111,135 +148,169 @@ def _model(form: str) -> "nn.Module":
     return model
 
 
-def _task(form: str, kind: str, precision: str, batch: int, size: int) -> Callable[[], None]:
+def _task(form: str, case: _Case) -> _Task:
     """One forward pass, or one training step without its optimizer."""
     import torch
 
     from ...model.config import LossConfig
     from ...model.loss.criterion import build_criterion
+    from ...model.plain import PlainCriterion
 
     model = _model(form)
-    image = torch.randn(batch, 3, size, size)
-    cast = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
-    if kind == "forward":
+    image = torch.randn(case.batch, 3, case.size, case.size)
+    cast = torch.autocast("cpu", torch.bfloat16, enabled=case.precision == "bf16")
+    parts = _timed_parts(model)
 
-        def forward() -> None:
-            with torch.no_grad(), cast:
-                model(image)
+    def forward() -> Any:
+        started = time.process_time()
+        with cast:
+            prediction = model(image)
+        parts["rest of forward"] = time.process_time() - started - sum(parts.values())
+        return prediction
 
-        return forward
+    def infer() -> None:
+        parts.clear()
+        with torch.no_grad():
+            forward()
+
+    if case.kind == "forward":
+        return _Task(infer, parts)
     # Vertical stripes: every class that is present has a mask of the same size.
-    stripes = torch.arange(size) * _PRESENT // size
-    target = stripes.expand(batch, size, size).contiguous()
+    stripes = torch.arange(case.size) * _PRESENT // case.size
+    target = stripes.expand(case.batch, case.size, case.size).contiguous()
     criterion = build_criterion(LossConfig(), model.config)
+    if form == "plain":
+        classes = model.config.num_classes
+        criterion = PlainCriterion(LossConfig(), classes, torch.ones(classes))
     model.train()
 
     def step() -> None:
-        with cast:
-            prediction = model(image)
+        parts.clear()
+        prediction = forward()
+        started = time.process_time()
         prediction = prediction._replace(
             class_logits=prediction.class_logits.float(),
             mask_logits=prediction.mask_logits.float(),
         )
         terms = criterion(prediction, target, criterion.count(target))
-        torch.stack(list(terms.values())).sum().backward()
+        loss = torch.stack(list(terms.values())).sum()
+        parts["losses"] = time.process_time() - started
+        del prediction, terms
+        started = time.process_time()
+        loss.backward()
+        parts["backward"] = time.process_time() - started
         model.zero_grad()
 
-    return step
+    return _Task(step, parts)
 
 
-def _compare(kind: str, precision: str, batch: int, size: int, rounds: int) -> list[dict[str, Any]]:
-    tasks = {form: _task(form, kind, precision, batch, size) for form in _FORMS[kind]}
-    seconds: dict[str, list[float]] = {form: [] for form in tasks}
-    for task in tasks.values():
-        task()
-    for _ in range(rounds):
-        for form, task in tasks.items():
-            started = time.process_time()
-            task()
-            seconds[form].append(time.process_time() - started)
-    base = statistics.median(seconds["plain"])
-    rows = []
-    for form, values in seconds.items():
-        row = {"kind": kind, "precision": precision, "batch": batch, "form": form}
-        row |= {"cpu_s": statistics.median(values), "lowest_s": min(values)}
-        row["speedup"] = base / row["cpu_s"]
-        row["parts"] = _parts(form, precision, batch, size) if kind == "forward" else {}
-        rows.append(row)
-    return rows
-
-
-def _parts(form: str, precision: str, batch: int, size: int) -> dict[str, float]:
-    """CPU seconds of each part in one forward pass; what is left is the mask product."""
-    import torch
-
-    model = _model(form)
+def _timed_parts(model: "nn.Module") -> dict[str, float]:
+    """CPU seconds of each part in the last forward pass, filled by hooks."""
     head = model.decode_head
-    parts = {
+    watched = {
         "backbone": model.backbone,
         "encoder": head.pixel_decoder.encoder,
         "pixel decoder": head.pixel_decoder,
         "query decoder": head.transformer_decoder,
-        "mask embedding": head.embedding,
+        "embedding": head.embedding,
     }
     started: dict[str, float] = {}
     spent: dict[str, float] = {}
-    for name, module in parts.items():
-        module.register_forward_pre_hook(
-            lambda m, a, name=name: started.update({name: time.process_time()})
-        )
-        module.register_forward_hook(
-            lambda m, a, o, name=name: spent.update({name: time.process_time() - started[name]})
-        )
-    cast = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
-    image = torch.randn(batch, 3, size, size)
-    with torch.no_grad(), cast:
-        begin = time.process_time()
-        model(image)
-        total = time.process_time() - begin
-    spent["pixel decoder"] -= spent["encoder"]
-    spent["mask product"] = total - sum(spent.values())
+
+    def begin(name: str) -> None:
+        started[name] = time.process_time()
+
+    def end(name: str) -> None:
+        spent[name] = time.process_time() - started[name]
+        if name == "pixel decoder":
+            spent[name] -= spent["encoder"]
+
+    for name, module in watched.items():
+        module.register_forward_pre_hook(lambda m, a, name=name: begin(name))
+        module.register_forward_hook(lambda m, a, o, name=name: end(name))
     return spent
 
 
-def _peak(form: str, kind: str, precision: str, batch: int, size: int, threads: int) -> float:
-    """Peak memory of a process of its own that runs one form once, in GB."""
-    arguments = ["--probe", form, "--kind", kind, "--precision", precision]
-    arguments += ["--batch", str(batch), "--size", str(size), "--threads", str(threads)]
+def _compare(case: _Case, forms: list[str], rounds: int) -> list[dict[str, Any]]:
+    tasks = {form: _task(form, case) for form in forms}
+    seconds: dict[str, list[float]] = {form: [] for form in tasks}
+    parts: dict[str, list[dict[str, float]]] = {form: [] for form in tasks}
+    for number in range(rounds + 1):
+        for form, task in tasks.items():
+            started = time.process_time()
+            task.run()
+            spent = time.process_time() - started
+            _say(f"{case}, {form}: {spent:.2f} CPU s, round {number} of {rounds}")
+            if number:
+                seconds[form].append(spent)
+                parts[form].append(dict(task.parts))
+    base = statistics.median(seconds["plain"])
+    rows = []
+    for form, values in seconds.items():
+        middle = statistics.median(values)
+        names = parts[form][0]
+        rows.append(
+            {
+                **case._asdict(),
+                "form": form,
+                "cpu_s": middle,
+                "lowest_s": min(values),
+                "speedup": base / middle,
+                "parts": {n: statistics.median(run[n] for run in parts[form]) for n in names},
+            }
+        )
+    return rows
+
+
+def _memory(form: str, case: _Case, threads: int) -> dict[str, float]:
+    """Resident memory of a process of its own that runs one form, in GB."""
+    arguments = ["--probe", form, "--kind", case.kind, "--precision", case.precision]
+    arguments += ["--batch", str(case.batch), "--size", str(case.size), "--threads", str(threads)]
     done = subprocess.run(
         [sys.executable, "-m", f"{__package__}.model", *arguments],
-        check=True,
         capture_output=True,
         text=True,
     )
-    return float(done.stdout.split()[-1])
+    if done.returncode:
+        _say(f"{case}, {form}: its memory could not be measured: {done.stderr.strip()[-300:]}")
+        return {}
+    found = json.loads(done.stdout.splitlines()[-1])
+    _say(f"{case}, {form}: peak {found['peak_gb']:.2f} GB, before {found['before_gb']:.2f} GB")
+    return found
 
 
-def _probe(form: str, kind: str, precision: str, batch: int, size: int) -> float:
-    _task(form, kind, precision, batch, size)()
+def _probe(form: str, case: _Case) -> dict[str, float]:
+    """Highest resident size before and after two runs: a second step finds what a first leaves."""
+    task = _task(form, case)
+    before = _resident_gb()
+    for _ in range(2):
+        task.run()
+    return {"before_gb": before, "peak_gb": _resident_gb()}
+
+
+def _resident_gb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
-def _show(rows: list[dict[str, Any]], as_json: bool) -> None:
+def _show(case: _Case, rows: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         for row in rows:
             print(json.dumps(row), flush=True)
         return
-    first = rows[0]
-    print(f"\n{first['kind']}, {first['precision']}, batch {first['batch']}")
-    print(f"{'form':14} {'CPU s':>8} {'lowest':>8} {'speedup':>8} {'peak GB':>8}")
-    for row in rows:
-        peak = f"{row['peak_gb']:8.2f}" if "peak_gb" in row else "       -"
-        print(
-            f"{row['form']:14} {row['cpu_s']:8.2f} {row['lowest_s']:8.2f} {row['speedup']:7.2f}x "
-            f"{peak}"
-        )
     names = list(rows[0]["parts"])
-    if names:
-        print(f"{'part, CPU s':14} " + " ".join(f"{name:>14}" for name in names))
+    head = ("CPU s", "lowest", "speedup", "peak GB", "of plain", *names)
+    print(f"\n{case}")
+    print(f"{'form':14}" + "".join(f"{name:>{max(8, len(name)) + 2}}" for name in head))
     for row in rows:
-        if row["parts"]:
-            print(f"{row['form']:14} " + " ".join(f"{row['parts'][name]:14.2f}" for name in names))
+        cells = [f"{row['cpu_s']:.2f}", f"{row['lowest_s']:.2f}", f"{row['speedup']:.2f}x"]
+        peak, base = row.get("peak_gb"), rows[0].get("peak_gb")
+        cells += ["-", "-"] if not (peak and base) else [f"{peak:.2f}", f"{peak / base:.2f}"]
+        cells += [f"{row['parts'][name]:.2f}" for name in names]
+        columns = zip(head, cells, strict=True)
+        print(
+            f"{row['form']:14}"
+            + "".join(f"{cell:>{max(8, len(name)) + 2}}" for name, cell in columns)
+        )
     sys.stdout.flush()
 
 

@@ -8,6 +8,9 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from ..neuron.batch_norm_lif import normalize_and_fire
+from ..neuron.integer_lif import IntegerLIF
+
 NeuronFactory = Callable[[], nn.Module]
 
 
@@ -22,6 +25,39 @@ def over_time(layer: nn.Module, x: Tensor) -> Tensor:
         (T, B, C', H', W').
     """
     return layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+def fire_after(layers: nn.Module, neuron: nn.Module, x: Tensor) -> Tensor:
+    """`neuron(over_time(layers, x))`, where nothing else reads what the layers give.
+
+    A BatchNorm at their end and the neuron run as one operation where that is faster, unless a
+    hook on one of them wants to see its result.
+
+    Args:
+        layers: A BatchNorm, or a chain that may end with one; takes (B, C, ...).
+        neuron: Takes (T, B, C, ...).
+        x: (T, B, C, ...).
+
+    Returns:
+        (T, B, C', ...).
+    """
+    before = list(layers) if isinstance(layers, nn.Sequential) else [layers]
+    norm = before.pop()
+    fusable = isinstance(norm, nn.BatchNorm2d | nn.BatchNorm1d) and type(neuron) is IntegerLIF
+    if not fusable or any(map(_is_watched, (layers, norm, neuron))):
+        return neuron(over_time(layers, x))
+    for layer in before:
+        x = over_time(layer, x)
+    return normalize_and_fire(norm, neuron, x)  # pyright: ignore[reportArgumentType]
+
+
+def _is_watched(module: nn.Module) -> bool:
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )
 
 
 def conv_bn(
@@ -102,9 +138,8 @@ class SeparableConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(T, B, C, H, W) to the same shape."""
-        x = over_time(self.bn1, over_time(self.pwconv1, self.spike1(x)))
-        x = over_time(self.pwconv2, over_time(self.dwconv, self.spike2(x)))
-        return over_time(self.bn2, x)
+        x = fire_after(self.bn1, self.spike2, over_time(self.pwconv1, self.spike1(x)))
+        return over_time(self.bn2, over_time(self.pwconv2, over_time(self.dwconv, x)))
 
 
 class SpikeSeparableConv(nn.Module):
@@ -131,9 +166,9 @@ class SpikeSeparableConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(T, B, C, H, W) to the same shape."""
-        x = over_time(self.pwconv1, self.spike1(x))
-        x = over_time(self.dwconv, self.spike2(x))
-        return over_time(self.pwconv2, self.spike3(x))
+        x = fire_after(self.pwconv1, self.spike2, self.spike1(x))
+        x = fire_after(self.dwconv, self.spike3, x)
+        return over_time(self.pwconv2, x)
 
 
 class ConvBlock(nn.Module):
@@ -162,8 +197,8 @@ class ConvBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(T, B, C, H, W) to the same shape."""
         x = x + self.Conv(x)
-        y = over_time(self.bn1, over_time(self.conv1, self.spike1(x)))
-        return x + over_time(self.bn2, over_time(self.conv2, self.spike2(y)))
+        y = fire_after(self.bn1, self.spike2, over_time(self.conv1, self.spike1(x)))
+        return x + over_time(self.bn2, over_time(self.conv2, y))
 
 
 class ChannelMLP(nn.Module):
@@ -190,8 +225,9 @@ class ChannelMLP(nn.Module):
 
     def tokens(self, x: Tensor) -> Tensor:
         """(T, B, C, N) to the same shape."""
-        y = over_time(self.fc1_bn, over_time(self.fc1_conv, self.fc1_spike(x)))
-        return over_time(self.fc2_bn, over_time(self.fc2_conv, self.fc2_spike(y)))
+        y = over_time(self.fc1_conv, self.fc1_spike(x))
+        y = fire_after(self.fc1_bn, self.fc2_spike, y)
+        return over_time(self.fc2_bn, over_time(self.fc2_conv, y))
 
 
 AttentionOrder = Literal["cheaper", "scores_first", "values_first"]

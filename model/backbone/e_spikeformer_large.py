@@ -12,6 +12,7 @@ from .blocks import (
     ChannelMLP,
     Downsampling,
     NeuronFactory,
+    fire_after,
     linear_attention,
     over_time,
 )
@@ -38,8 +39,8 @@ class DenseConvBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(T, B, C, H, W) to the same shape."""
-        y = over_time(self.conv1, self.lif1(x))
-        return x + over_time(self.conv2, self.lif2(y))
+        y = fire_after(self.conv1[0], self.lif2, self.lif1(x))
+        return x + over_time(self.conv2, y)
 
 
 class PointwisePair(nn.Module):
@@ -90,9 +91,9 @@ class PairAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(T, B, C, N) to the same shape."""
         x = self.head_lif(x)
-        q = self.q_lif(over_time(self.q_conv, x))
-        k = self.k_lif(over_time(self.k_conv, x))
-        v = self.v_lif(over_time(self.v_conv, x))
+        q = fire_after(self.q_conv, self.q_lif, x)
+        k = fire_after(self.k_conv, self.k_lif, x)
+        v = fire_after(self.v_conv, self.v_lif, x)
         y = linear_attention(q, k, v, num_heads=self.num_heads, scale=self.scale, order=self.order)
         return over_time(self.proj_conv, self.attn_lif(y))
 

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..backbone.blocks import NeuronFactory, SpikeSeparableConv, conv_bn, over_time
+from ..backbone.blocks import NeuronFactory, SpikeSeparableConv, conv_bn, fire_after, over_time
 from ..config import Compat
 
 _POINTS = 9
@@ -90,9 +90,9 @@ class SpikeDeformableConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(T, B, C, H, W) to the same shape."""
         value = self.input_proj(x)
-        features = self.offset_spike(over_time(self.dw_conv, self.dw_spike(x)))
+        features = fire_after(self.dw_conv, self.offset_spike, self.dw_spike(x))
         offset = over_time(self.offset, features)
-        mask = self.mask_spike(over_time(self.mask, features))
+        mask = fire_after(self.mask, self.mask_spike, features)
         y = deformable_sample(value.flatten(0, 1), self._by_pixel(offset), self._by_pixel(mask))
         return self.output_proj(y.unflatten(0, x.shape[:2]))
 

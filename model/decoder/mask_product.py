@@ -1,16 +1,19 @@
 """Mask logits: every query's embedding times the mask features, mean over time."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..prediction import MaskPrediction
+
 
 class _MaskProduct(torch.autograd.Function):
     """A product whose backward pass leaves out the masks that no loss looked at.
 
-    Only matched masks have a gradient, a few of a hundred: rows of exact zeros add exact zeros, so
-    leaving them out changes nothing but the time.
+    Only some masks have a gradient: rows of exact zeros add exact zeros, so leaving them out
+    changes nothing but the time.
     """
 
     @staticmethod
@@ -47,12 +50,41 @@ def mask_product(embeddings: Tensor, features: Tensor) -> Tensor:
     H, W = features.shape[-2:]
     # Time and channel are summed over alike: one contraction of T * E.
     left = embeddings.permute(2, 1, 3, 0, 4).reshape(B, L * Q, T * E)
-    right = features.transpose(0, 1).reshape(B, T * E, H * W)
-    # Tensors without memory, as when operations are only counted, know no autocast.
-    if left.device.type != "meta" and torch.is_autocast_enabled(left.device.type):
-        dtype = torch.get_autocast_dtype(left.device.type)
-        left, right = left.to(dtype), right.to(dtype)
+    left, right = _cast(left, features.transpose(0, 1).reshape(B, T * E, H * W))
     product = _MaskProduct.apply(left, right) if torch.is_grad_enabled() else left @ right
     if T > 1:
         product = product / T
     return product.view(B, L, Q, H, W).transpose(0, 1)
+
+
+def chosen_logits(prediction: MaskPrediction, index: Sequence[Tensor]) -> Tensor:
+    """Mask logits of a few queries, with a gradient of their own size.
+
+    Args:
+        prediction: Of the query decoder.
+        index: Layer, image and query of each mask, (N,) int64 each; images ascending.
+
+    Returns:
+        (N, H', W').
+    """
+    if prediction.factors is None:
+        return prediction.mask_logits[tuple(index)]
+    embeddings, features = prediction.factors
+    T, B, E, H, W = features.shape
+    layers, images, queries = index
+    left = embeddings[:, layers, images, queries].transpose(0, 1).reshape(-1, T * E)
+    right = features.transpose(0, 1).reshape(B, T * E, H * W).to(prediction.mask_logits.dtype)
+    left = left.to(right.dtype)
+    numbers = torch.bincount(images, minlength=B).tolist()
+    parts = [own @ right[b] for b, own in enumerate(left.split(numbers)) if len(own)]
+    product = parts[0] if len(parts) == 1 else torch.cat(parts)
+    return (product / T if T > 1 else product).view(-1, H, W)
+
+
+def _cast(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in the type that autocast has for products, which our own function knows not of."""
+    # Tensors without memory, as when operations are only counted, know no autocast.
+    if left.device.type != "meta" and torch.is_autocast_enabled(left.device.type):
+        dtype = torch.get_autocast_dtype(left.device.type)
+        return left.to(dtype), right.to(dtype)
+    return left, right

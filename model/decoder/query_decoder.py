@@ -6,7 +6,13 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from ..backbone.blocks import AttentionOrder, NeuronFactory, linear_attention, over_time
+from ..backbone.blocks import (
+    AttentionOrder,
+    NeuronFactory,
+    fire_after,
+    linear_attention,
+    over_time,
+)
 from ..config import Compat, NeuronConfig, QueryDecoderConfig
 from ..neuron.integer_lif import IntegerLIF
 
@@ -46,9 +52,9 @@ class SpikeAttention(nn.Module):
         Returns:
             (T, B, E, Q).
         """
-        q = self.q_spike(over_time(self.q_conv, self.q_conv_spike(query)))
-        k = self.k_spike(over_time(self.k_conv, self.k_conv_spike(key)))
-        v = self.v_spike(over_time(self.v_conv, self.v_conv_spike(value)))
+        q = fire_after(self.q_conv, self.q_spike, self.q_conv_spike(query))
+        k = fire_after(self.k_conv, self.k_spike, self.k_conv_spike(key))
+        v = fire_after(self.v_conv, self.v_spike, self.v_conv_spike(value))
         y = linear_attention(q, k, v, num_heads=self.num_heads, scale=self.scale, order=self.order)
         return over_time(self.out_conv, self.attn_spike(y))
 
@@ -103,8 +109,8 @@ class QueryMLP(nn.Module):
         x = self.fc1_spike(x)
         if self.compat == "published":
             x = x.transpose(-1, -2).contiguous().view(x.shape)
-        y = over_time(self.bn1, over_time(self.fc1, x))
-        y = over_time(self.bn2, over_time(self.fc2, self.fc2_spike(y)))
+        y = fire_after(self.bn1, self.fc2_spike, over_time(self.fc1, x))
+        y = over_time(self.bn2, over_time(self.fc2, y))
         if self.compat == "published":
             T, B, E, Q = y.shape
             y = y.contiguous().view(T, B, Q, E).transpose(-1, -2)

@@ -5,8 +5,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import LossConfig, ModelConfig
+from ..decoder.mask_product import chosen_logits
 from ..prediction import DensePrediction, MaskPrediction
-from .mask_loss import at_points, dice_loss, focal_loss, shift_of
+from .mask_loss import at_points, dice_loss, focal_loss, full_losses, shift_of
 from .matcher import ImageTargets, image_targets, match
 
 _EPS = torch.finfo(torch.float32).eps
@@ -147,7 +148,7 @@ class SetCriterion(nn.Module):
             for b in range(len(target))
         ]
         shift = None if self.config.mask_points is None else shift_of(target)
-        focal, dice = self._masks(mask_logits, images, pairs, normalizer, shift)
+        focal, dice = self._masks(prediction, images, pairs, normalizer, shift)
         return {"class": self._classes(class_logits, images, pairs), "mask": focal, "dice": dice}
 
     def _classes(
@@ -169,13 +170,14 @@ class SetCriterion(nn.Module):
 
     def _masks(
         self,
-        logits: Tensor,
+        prediction: MaskPrediction,
         images: list[ImageTargets],
         pairs: list[list[tuple[Tensor, Tensor]]],
         normalizer: Tensor | float,
         shift: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """Focal and dice loss of the matched masks only, (L,) each."""
+        logits = prediction.mask_logits
         L = logits.shape[0]
         places, chosen_masks = [], []
         for b, layers in enumerate(pairs):
@@ -186,22 +188,20 @@ class SetCriterion(nn.Module):
             zero = logits.sum() * 0
             return zero.expand(L), zero.expand(L)
         index = torch.tensor(places, device=logits.device).unbind(1)
-        # One gather for all layers and images: its backward pass fills one tensor, not one each.
-        matched, masks = logits[index], torch.cat(chosen_masks)
+        matched, masks = chosen_logits(prediction, index), torch.cat(chosen_masks)
+        # Sums over all pixels of a mask want more digits than 16-bit types have.
+        if matched.dtype in (torch.float16, torch.bfloat16):
+            matched = matched.float()
         if shift is not None and self.config.mask_points is not None:
-            matched, masks = at_points(matched, masks, self.config.mask_points, shift)
+            matched, points = at_points(matched, masks, self.config.mask_points, shift)
+            focal, dice = focal_loss(matched, points).sum(1), dice_loss(matched, points)
+            number = self.config.mask_points
         else:
-            masks = masks.to(matched.dtype)
-            if matched.shape[-2:] != masks.shape[-2:]:
-                matched = F.interpolate(
-                    matched[:, None], size=masks.shape[-2:], mode="bilinear", align_corners=False
-                )[:, 0]
-            matched, masks = matched.flatten(1), masks.flatten(1)
-        focal = focal_loss(matched, masks).sum(1)
-        dice = dice_loss(matched, masks)
-        empty = logits.new_zeros(L)
+            focal, dice = full_losses(matched, masks)
+            number = masks[0].numel()
+        empty = matched.new_zeros(L)
         return (
-            empty.index_add(0, index[0], focal) / (normalizer * masks.shape[1] + _EPS),
+            empty.index_add(0, index[0], focal) / (normalizer * number + _EPS),
             empty.index_add(0, index[0], dice) / (normalizer + _EPS),
         )
 

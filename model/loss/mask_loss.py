@@ -1,12 +1,17 @@
 """Focal and dice loss of masks, on every pixel or on a few points where a mask is uncertain."""
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 _FOCAL_ALPHA = 0.25
+# Elements worked on at once, by type of device: on a CPU what its cache holds, since whole batches
+# of masks at label resolution take most of their time for getting memory.
+_BLOCK = {"cpu": 1 << 17}
+_LARGE_BLOCK = 1 << 26
 # Mask2Former, section 3.3: three times as many candidates, three quarters chosen by uncertainty.
 _OVERSAMPLING = 3
 _UNCERTAIN_SHARE = 0.75
@@ -41,6 +46,89 @@ def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
     p = logits.sigmoid()
     overlap = 2 * (p * target).sum(-1)
     return 1 - (overlap + 1) / (p.sum(-1) + target.sum(-1) + 1)
+
+
+def full_losses(logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Focal and dice loss at the masks' resolution, to which logits are upsampled.
+
+    Nothing of the size of the masks is kept: the forward pass computes gradients, at the logits'
+    resolution, along with the losses.
+
+    Args:
+        logits: (N, h, w).
+        masks: (N, H, W) bool.
+
+    Returns:
+        Focal loss summed over the pixels, and dice loss, both (N,).
+    """
+    return _FullLosses.apply(logits, masks)
+
+
+class _FullLosses(torch.autograd.Function):
+    """Both losses and their gradients, a few masks at a time."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        focal, dice = logits.new_empty(len(logits)), logits.new_empty(len(logits))
+        wanted = ctx.needs_input_grad[0]
+        gradients = logits.new_empty((2, *logits.shape) if wanted else 0)
+        pixels = masks[0].numel()
+        step = max(1, _BLOCK.get(logits.device.type, _LARGE_BLOCK) // pixels)
+        for start in range(0, len(logits), step):
+            part = slice(start, start + step)
+            focal[part], dice[part], slopes = _losses_of(logits[part], masks[part], wanted)
+            if wanted:
+                gradients[:, part] = slopes
+        ctx.save_for_backward(gradients)
+        return focal, dice
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *given: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (gradients,) = ctx.saved_tensors
+        focal, dice = (part.view(-1, 1, 1) for part in given)
+        return focal * gradients[0] + dice * gradients[1], None
+
+
+def _losses_of(logits: Tensor, masks: Tensor, wanted: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Focal and dice loss, (n,) each, and their gradients, (2, n, h, w) (None if not wanted).
+
+    With s = 1 - 2 t and z = s x: the miss m = sigmoid(z), cross entropy c = softplus(z), focal
+    loss w m^2 c with slope s w m^2 (2 (1 - m) c + m); the probability p is m where t = 0 and
+    1 - m where t = 1, with slope m (1 - m).
+    """
+    size, small = masks.shape[-2:], logits.shape[-2:]
+    x = logits if size == small else _resize(logits[:, None], size)[:, 0]
+    target = masks.to(x.dtype).flatten(1)
+    sign = 1 - 2 * target
+    z = x.flatten(1) * sign
+    miss = z.sigmoid()
+    entropy = F.logsigmoid(z.neg_()).neg_()
+    weighted = (miss * miss).mul_((1 - _FOCAL_ALPHA) + (2 * _FOCAL_ALPHA - 1) * target)
+    focal = (weighted * entropy).sum(1)
+    area = target.sum(1)
+    missed = (miss * target).sum(1)
+    overlap = area - missed
+    covered = miss.sum(1) - missed + overlap
+    above, below = 2 * overlap + 1, covered + area + 1
+    dice = 1 - above / below
+    if not wanted:
+        return focal, dice, None
+    rest = 1 - miss
+    slope = entropy.mul_(rest).mul_(2).add_(miss).mul_(weighted).mul_(sign)
+    # d dice / d p = (above - 2 t below) / below^2.
+    level = (above / below.square())[:, None] - target.mul_((2 / below)[:, None])
+    slopes = torch.stack((slope, level.mul_(miss).mul_(rest))).view(2, len(x), *size)
+    if size == small:
+        return focal, dice, slopes
+    back = torch.ops.aten.upsample_bilinear2d_backward(
+        slopes, list(size), [2, len(x), *small], False, None, None
+    )
+    return focal, dice, back
+
+
+def _resize(x: Tensor, size: torch.Size) -> Tensor:
+    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
 
 
 def at_points(logits: Tensor, masks: Tensor, points: int, shift: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,15 +3,17 @@
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from ..config import LossConfig
 
 _FOCAL_ALPHA = 0.25
-_FOCAL_GAMMA = 2
 _LOG_EPS = 1e-12
-_BLOCK = 4096
+# Elements worked on at once, by type of device: on a CPU what its cache holds.
+_BLOCK = {"cpu": 1 << 17}
+_LARGE_BLOCK = 1 << 26
 
 
 class ImageTargets(NamedTuple):
@@ -56,23 +58,30 @@ def matching_costs(
     """
     class_cost = -class_logits.softmax(-1)[..., labels]
     L, Q, P = mask_logits.shape
-    focal_cost = mask_logits.new_zeros(L, Q, len(masks))
-    overlap = torch.zeros_like(focal_cost)
-    covered = mask_logits.new_zeros(L, Q, 1)
-    # Blocks of pixels stay in the cache; all at once are a dozen tensors of the masks' size.
-    for start in range(0, P, _BLOCK):
-        p = mask_logits[..., start : start + _BLOCK].sigmoid()
-        target = masks[:, start : start + _BLOCK].to(p.dtype).T
-        positive = -(p + _LOG_EPS).log() * _FOCAL_ALPHA * (1 - p) ** _FOCAL_GAMMA
-        negative = -(1 - p + _LOG_EPS).log() * (1 - _FOCAL_ALPHA) * p**_FOCAL_GAMMA
-        # positive @ target + negative @ (1 - target), in one product.
-        focal_cost += (positive - negative) @ target + negative.sum(-1, keepdim=True)
-        overlap += p @ target
-        covered += p.sum(-1, keepdim=True)
-    focal_cost /= P
-    area = masks.sum(-1).to(covered.dtype)
-    dice_cost = 1 - (2 * overlap + 1) / (covered + area + 1)
-    return class_cost, focal_cost, dice_cost
+    rows = mask_logits.reshape(L * Q, P)
+    target = masks.to(rows.dtype)
+    step = max(1, _BLOCK.get(rows.device.type, _LARGE_BLOCK) // P)
+    found = [_pixel_costs(rows[start : start + step], target) for start in range(0, L * Q, step)]
+    focal_cost, overlap, covered = (torch.cat(parts) for parts in zip(*found, strict=True))
+    dice_cost = 1 - (2 * overlap + 1) / (covered[:, None] + target.sum(-1) + 1)
+    shape = (L, Q, len(masks))
+    return class_cost, (focal_cost / P).view(shape), dice_cost.view(shape)
+
+
+def _pixel_costs(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Sums over pixels of focal cost and of overlap, (R, M), and of probability, (R,).
+
+    Args:
+        logits: (R, P).
+        target: (M, P), 0 or 1.
+    """
+    p = logits.sigmoid()
+    q = 1 - p
+    positive = (p + _LOG_EPS).log_().mul_(q).mul_(q).mul_(-_FOCAL_ALPHA)
+    negative = q.add_(_LOG_EPS).log_().mul_(p).mul_(p).mul_(_FOCAL_ALPHA - 1)
+    # positive @ target + negative @ (1 - target), in one product.
+    focal = F.linear(positive.sub_(negative), target) + negative.sum(-1, keepdim=True)
+    return focal, F.linear(p, target), p.sum(-1)
 
 
 @torch.no_grad()

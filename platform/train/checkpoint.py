@@ -70,6 +70,10 @@ class Checkpoint:
         path = self.path / f"{name}.safetensors"
         return safetensors.torch.load_file(path) if path.is_file() else {}
 
+    def evaluated(self) -> dict[str, Tensor]:
+        """The weights that were evaluated: the averaged ones where there are any."""
+        return self.tensors("ema") or self.tensors("model")
+
 
 class RunFolder:
     """One run's folder on storage that every worker sees.
@@ -310,6 +314,27 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         if digest != entry["sha256"]:
             raise ValueError(f"{folder / name}: its SHA-256 differs from the manifest's")
     return Checkpoint(folder, json.loads((folder / "state.json").read_text()))
+
+
+def find_checkpoint(folder: Path) -> Checkpoint:
+    """The checkpoint that a folder is, or the best one of the run that it is.
+
+    Args:
+        folder: A checkpoint's folder, or a run's.
+
+    Raises:
+        ValueError: Where it is neither, or there is no good checkpoint.
+    """
+    if (folder / "manifest.json").is_file():
+        return read_checkpoint(folder)
+    if not (folder / "checkpoints").is_dir():
+        raise ValueError(f"{folder}: neither a checkpoint nor the folder of a run")
+    run = RunFolder(folder)
+    newest = run.newest()
+    if newest is None:
+        raise ValueError(f"{folder}: the run has no checkpoint yet")
+    best = max(newest.state["history"], key=lambda item: item["metrics"]["val/mIoU"])
+    return run.at(best["step"])
 
 
 def _digest(manifest: Mapping[str, Any]) -> str:

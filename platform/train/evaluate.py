@@ -16,7 +16,7 @@ from ...model.metrics.segmentation import (
     segmentation_scores,
 )
 from ...model.postprocess import label_map, semantic_logits
-from ..experiment import DataConfig
+from ..experiment import DataConfig, ExperimentConfig
 from ..ingest import evaluation_batches
 from .reduction import WorkerGroup
 
@@ -148,12 +148,19 @@ def measure_energy(
 
 
 def measure_energy_and_health(
-    model: nn.Module, dataset: PackedDataset, *, data: DataConfig, images: int, device: torch.device
-) -> tuple[EnergyReport, dict[str, float]]:
-    """What `measure_energy` gives, and `health_metrics` of the same passes."""
+    model: nn.Module, dataset: PackedDataset, *, config: ExperimentConfig, device: torch.device
+) -> tuple[EnergyReport, list[FiringRow], dict[str, float]]:
+    """What `measure_energy` gives, firing of every neuron layer, and both as metrics."""
     with FiringMonitor(model) as monitor:
-        report = measure_energy(model, dataset, data=data, images=images, device=device)
-    return report, health_metrics(monitor.rows())
+        images = config.trainer.energy_images
+        report = measure_energy(model, dataset, data=config.data, images=images, device=device)
+    firing = monitor.rows()
+    rates = [row.rate for row in report.rows if row.spiking_input]
+    energy = {
+        "energy/mJ": report.total_mj,
+        "snn/firing_rate": sum(rates) / max(1, len(rates)),
+    }
+    return report, firing, {**health_metrics(firing), **energy}
 
 
 def sheet_rows(

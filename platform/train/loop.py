@@ -12,18 +12,19 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from ...model.initialize import calibrate_attention
 from ...model.loss.criterion import build_criterion
 from ...model.metrics.segmentation import segmentation_scores
 from ..experiment import ExperimentConfig
 from ..ingest import MicroBatch, TrainingRows
+from .beginning import begin
 from .checkpoint import Evaluation, RunFolder
 from .evaluate import class_table, count_split, measure_energy_and_health, score_metrics
 from .failure import NonFiniteError, PreemptedError
 from .guard import Guard
+from .health import HealthWatch
 from .mirror import Mirror, newest_anywhere
 from .notice import NOTICE
-from .optimizer import learning_rate_factor, parameter_table, set_learning_rate
+from .optimizer import learning_rate_factor, set_learning_rate
 from .progress import Meter
 from .record import Recorder, contact_sheet, record_evaluation
 from .reduction import WorkerGroup
@@ -90,6 +91,7 @@ class Training:
                 mirror=self._mirror,
             )
         self._warned = False
+        self._watch = HealthWatch(self._tell)
         self._now = Progress(micro_batch_size=trainer.micro_batch_size)
         resumed = self._restore()
         self._prepare()
@@ -99,11 +101,15 @@ class Training:
                 self._tell(f"an earlier attempt stood still: see {stacks}")
             self._tell(f"attempt {run.attempt} of {run.path.name}: resumed at step {self.step}")
             return
-        for line in parameter_table(self.state.model, config.optimizer):
-            self._tell(line)
-        if config.model.compat == "corrected":
-            # Every rank reads the same micro-batch, so all start from the same weights.
-            calibrate_attention(self.state.model, self.rows.read(0, 0).images.to(self.device))
+        begin(
+            self.state.model,
+            config,
+            self.criterion,
+            self.rows.read(0, 0),
+            recorder=recorder,
+            folder=run.path,
+            tell=self._tell,
+        )
         if trainer.nonfinite == "rollback":
             self._save()
 
@@ -264,17 +270,10 @@ class Training:
     def _evaluate(self, train_metrics: dict[str, float], guard: Guard) -> Evaluation:
         """Score val, measure energy, keep a checkpoint, tell the recorder."""
         metrics, counts = self.score("val", guard.feed)
-        report, health = measure_energy_and_health(
-            self.model,
-            self.dataset,
-            data=self.config.data,
-            images=self.config.trainer.energy_images,
-            device=self.device,
+        report, firing, health = measure_energy_and_health(
+            self.model, self.dataset, config=self.config, device=self.device
         )
         metrics.update(health)
-        rates = [row.rate for row in report.rows if row.spiking_input]
-        metrics["energy/mJ"] = report.total_mj
-        metrics["snn/firing_rate"] = sum(rates) / max(1, len(rates))
         if "train/loss" in train_metrics:
             metrics["train/loss"] = train_metrics["train/loss"]
         evaluation = self.group.agree(Evaluation(self.step, metrics))
@@ -289,12 +288,14 @@ class Training:
                 self.best,
                 classes=class_table(self.dataset.label_space.classes, counts),
                 layers=[dataclasses.asdict(row) for row in report.rows],
+                neurons=[dataclasses.asdict(row) for row in firing],
                 sheet=self.contact_sheet("val") if self.config.tracking.images else None,
             )
         self._tell(
             f"step {self.step}: val mIoU {metrics['val/mIoU']:.2f}  aAcc {metrics['val/aAcc']:.2f}"
             f"  energy {report.total_mj:.4g} mJ  firing rate {metrics['snn/firing_rate']:.3f}"
         )
+        self._watch.look(firing, self.step)
         if self.finished and self.step < self.config.trainer.max_steps:
             self._tell(f"no better val/mIoU in {self.config.trainer.patience} evaluations: stopped")
         return evaluation

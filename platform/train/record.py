@@ -28,6 +28,10 @@ class Recorder(Protocol):
         """Record a picture of one step."""
         ...
 
+    def picture(self, path: str, png: bytes) -> None:
+        """Record a picture of no step."""
+        ...
+
     def text(self, path: str, content: str) -> None:
         """Record a small file."""
         ...
@@ -44,6 +48,7 @@ def record_evaluation(
     *,
     classes: list[dict[str, Any]],
     layers: list[dict[str, Any]],
+    neurons: list[dict[str, Any]],
     sheet: bytes | None,
 ) -> None:
     """Record one evaluation on the validation split.
@@ -54,6 +59,7 @@ def record_evaluation(
         best: The best evaluation so far.
         classes: Per-class table.
         layers: Per-layer table of firing rate, MACs and energy.
+        neurons: Per neuron layer its firing rate, share of zeros and share of D.
         sheet: PNG of the contact sheet, where one was drawn.
     """
     recorder.metrics(
@@ -63,6 +69,7 @@ def record_evaluation(
     name = f"{evaluation.step:08d}.json"
     recorder.text(f"tables/val_classes/{name}", json.dumps(classes, indent=1))
     recorder.text(f"tables/layers/{name}", json.dumps(layers, indent=1))
+    recorder.text(f"tables/neurons/{name}", json.dumps(neurons, indent=1))
     if sheet is not None:
         recorder.image("val/rows", evaluation.step, sheet)
     recorder.sync()

@@ -1,5 +1,6 @@
 """What a training is made of before its first step: data that fits, seeded weights, a device."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -7,8 +8,10 @@ from torch import nn
 
 from ...datasets.reader import PackedDataset
 from ...model.segmentor import build_segmentor
+from ...model.weights import KeyReport, is_converted, load_all, load_backbone, load_weights
 from ..config import ConfigError
 from ..experiment import ExperimentConfig, TrainerConfig
+from .checkpoint import find_checkpoint
 
 
 def open_data(config: ExperimentConfig) -> PackedDataset:
@@ -38,6 +41,34 @@ def seeded_model(config: ExperimentConfig) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         return build_segmentor(config.model)
+
+
+def load_initial_weights(model: nn.Module, config: ExperimentConfig) -> KeyReport | None:
+    """Load what `init` names into a new model.
+
+    Args:
+        model: The model; on the meta device its keys and shapes are compared only.
+        config: The experiment.
+
+    Returns:
+        How the keys of file and model met; None where `init` names nothing.
+
+    Raises:
+        ConfigError: Names the key, the file and what does not fit.
+    """
+    for key, given in (("backbone", config.init.backbone), ("segmentor", config.init.segmentor)):
+        if given is None:
+            continue
+        path = Path(given)
+        try:
+            if key == "backbone":
+                return load_backbone(model, path)
+            if not path.is_dir() or is_converted(path):
+                return load_weights(model, path)
+            return load_all(model, find_checkpoint(path).evaluated(), name=given)
+        except ValueError as error:
+            raise ConfigError(f"init.{key}: {error}") from error
+    return None
 
 
 def set_numerics(trainer: TrainerConfig) -> None:

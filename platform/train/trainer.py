@@ -25,7 +25,7 @@ from .notice import NOTICE
 from .optimizer import build_optimizer
 from .progress import Followed
 from .reduction import OneWorker, ProcessGroup
-from .setup import choose_device, open_data
+from .setup import choose_device, load_initial_weights, open_data
 from .worker import run_worker
 
 _log = logging.getLogger(__name__)
@@ -87,6 +87,9 @@ def train(
     """
     storage = storage.absolute()
     preflight(resolved, storage)
+    with torch.device("meta"):
+        model = build_segmentor(resolved.config.model)
+    load_initial_weights(model, resolved.config)
     folder = storage / (name or run_name(resolved))
     if (folder / "config.yaml").exists():
         raise ConfigError(f"{folder}: there is a run of this name; continue it with --resume")

@@ -52,6 +52,9 @@ class Record:
     def image(self, name: str, step: int, png: bytes) -> None:
         del name, step, png
 
+    def picture(self, path: str, png: bytes) -> None:
+        del path, png
+
     def text(self, path: str, content: str) -> None:
         self.texts[path] = content
 

@@ -1,0 +1,128 @@
+"""Whether a training is alive: its first step as a picture, and layers that fall silent later."""
+
+import copy
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ...model.accounting.firing import FiringRow
+from ...model.accounting.health import StepHealth, judge_firing, step_health
+from ...model.loss.criterion import DenseCriterion, SetCriterion
+from ..experiment import ExperimentConfig
+from ..health_figure import health_figure
+from ..ingest import MicroBatch
+from .record import Recorder
+
+_WORTH_A_STEP = 100
+_NAMED = 4
+FIGURE = "first_step.png"
+
+
+def wants_first_step(config: ExperimentConfig) -> bool:
+    """Whether the first step is to be looked at (`tracking.first_step`)."""
+    wanted = config.tracking.first_step
+    return config.trainer.max_steps >= _WORTH_A_STEP if wanted is None else wanted
+
+
+def first_step_health(
+    model: nn.Module,
+    criterion: SetCriterion | DenseCriterion,
+    batch: MicroBatch,
+    *,
+    precision: str,
+) -> StepHealth:
+    """Firing and gradients of one micro-batch in train mode, on a copy: nothing changes.
+
+    Args:
+        model: The model that training starts from.
+        criterion: The loss.
+        batch: The first micro-batch.
+        precision: Type of activations; 16-bit ones are bfloat16 here, whose gradients need no
+            scaler.
+    """
+    device = next(model.parameters()).device
+    looked_at = copy.deepcopy(model).train()
+    target = batch.targets.to(device)
+    images = batch.images.to(device, memory_format=torch.channels_last)
+
+    def loss() -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision != "fp32"):
+            prediction = looked_at(images)
+        terms = criterion(prediction, target, criterion.count(target))
+        return torch.stack(list(terms.values())).sum()
+
+    return step_health(looked_at, loss)
+
+
+def record_first_step(health: StepHealth, recorder: Recorder, folder: Path) -> str:
+    """Leave picture and numbers of the first step in the run.
+
+    Args:
+        health: What `first_step_health` measured.
+        recorder: The run's journal.
+        folder: The run's folder; the picture is in its `figures` too.
+
+    Returns:
+        A line for a person.
+    """
+    neurons, norm = health.neurons, health.gradient_norm
+    silent = describe(neurons.dead, neurons.saturated) or "every one fires"
+    line = f"step 0: gradient norm {norm:.3g}; {len(health.firing)} neuron layers: {silent}"
+    picture = health_figure(health, line)
+    rows = {
+        "gradient_norm": norm,
+        "neurons": [dataclasses.asdict(row) for row in health.firing],
+        "gradients": [dataclasses.asdict(row) for row in health.gradients],
+    }
+    recorder.text("tables/first_step.json", json.dumps(rows, indent=1))
+    recorder.picture(f"figures/{FIGURE}", picture)
+    (folder / "figures").mkdir(exist_ok=True)
+    (folder / "figures" / FIGURE).write_bytes(picture)
+    return line
+
+
+class HealthWatch:
+    """Says at every evaluation which neuron layers are newly dead or saturated.
+
+    An attempt's first evaluation names all that are.
+
+    Args:
+        tell: Takes a line for a person.
+    """
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        self._dead: set[str] = set()
+        self._saturated: set[str] = set()
+
+    def look(self, firing: Sequence[FiringRow], step: int) -> None:
+        """Compare with the evaluation before; says nothing where no layer came to be silent.
+
+        Args:
+            firing: Every neuron layer.
+            step: Optimizer steps done.
+        """
+        health = judge_firing(firing)
+        dead = [name for name in health.dead if name not in self._dead]
+        saturated = [name for name in health.saturated if name not in self._saturated]
+        self._dead, self._saturated = set(health.dead), set(health.saturated)
+        if dead or saturated:
+            self._tell(
+                f"step {step}: neuron layers newly {describe(dead, saturated)}; of "
+                f"{len(firing)} in all {len(health.dead)} dead, {len(health.saturated)} saturated"
+            )
+
+
+def describe(dead: Sequence[str], saturated: Sequence[str]) -> str:
+    """Names the first few layers of each kind; empty where there are none."""
+    parts = []
+    for names, kind in ((dead, "dead (never fired)"), (saturated, "saturated (always at D)")):
+        if names:
+            rest = len(names) - _NAMED
+            listed = ", ".join(names[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+            parts.append(f"{len(names)} {kind}: {listed}")
+    return "; ".join(parts)

@@ -1,0 +1,139 @@
+"""The first step is looked at without a trace, and layers that fall silent are named once."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import experiment, pack_shapes
+
+from spikeseg.model.accounting.firing import FiringRow
+from spikeseg.platform.experiment import ExperimentConfig
+from spikeseg.platform.train.checkpoint import RunFolder
+from spikeseg.platform.train.health import HealthWatch, wants_first_step
+from spikeseg.platform.train.loop import Training
+from spikeseg.platform.train.reduction import OneWorker
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return pack_shapes(tmp_path_factory.mktemp("shapes") / "data")
+
+
+class Record:
+    """A recorder that keeps files."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, Any] = {}
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        del step, values
+
+    def image(self, name: str, step: int, png: bytes) -> None:
+        del name, step, png
+
+    def picture(self, path: str, png: bytes) -> None:
+        self.files[path] = png
+
+    def text(self, path: str, content: str) -> None:
+        self.files[path] = content
+
+    def sync(self) -> None:
+        pass
+
+
+def small(data: Path, first_step: bool | None, **trainer: Any) -> ExperimentConfig:
+    given = {"max_steps": 2, "micro_batches": 1, "micro_batch_size": 2, "evaluate_every": 1}
+    tree = json.loads(experiment(data, **{**given, **trainer}).model_dump_json())
+    tree["tracking"]["first_step"] = first_step
+    return ExperimentConfig.model_validate_json(json.dumps(tree))
+
+
+def trained(
+    config: ExperimentConfig, folder: Path, steps: int = 2
+) -> tuple[Training, Record, list[str]]:
+    run = RunFolder(folder)
+    run.claim()
+    lines: list[str] = []
+    record = Record()
+    training = Training(config, run, group=OneWorker(), recorder=record, progress=lines.append)
+    for evaluation in training.evaluations():
+        if evaluation.step >= steps:
+            break
+    assert training._writer is not None
+    training._writer.close()
+    return training, record, lines
+
+
+def test_looking_at_the_first_step_leaves_no_trace_in_the_training(
+    data: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(3)
+    random = torch.get_rng_state()
+    made = {}
+    for looked in (False, True):
+        torch.set_rng_state(random)
+        training, record, lines = trained(small(data, looked), tmp_path / str(looked))
+        made[looked] = training.state.tensors()
+        assert ("figures/first_step.png" in record.files) is looked
+        assert any(line.startswith("step 0: gradient norm") for line in lines) is looked
+    for file, tensors in made[False].items():
+        for key, value in tensors.items():
+            assert torch.equal(value, made[True][file][key]), (file, key)
+    rows = json.loads(record.files["tables/first_step.json"])
+    assert {"rate", "dead", "saturated", "levels"} <= rows["neurons"][0].keys()
+    assert len(rows["neurons"]) > 30 and all(row["norm"] >= 0 for row in rows["gradients"])
+    assert (tmp_path / "True" / "figures" / "first_step.png").read_bytes()[1:4] == b"PNG"
+
+
+def test_a_resumed_training_does_not_look_at_it_again(data: Path, tmp_path: Path) -> None:
+    config = small(data, True)
+    trained(config, tmp_path / "run", steps=1)
+    _, record, lines = trained(config, tmp_path / "run")
+    assert "figures/first_step.png" not in record.files
+    assert not any(line.startswith("step 0") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("given", "steps", "expected"),
+    [(None, 99, False), (None, 100, True), (True, 1, True), (False, 1000, False)],
+)
+def test_short_trainings_are_looked_at_only_where_that_is_asked(
+    data: Path, given: bool | None, steps: int, expected: bool
+) -> None:
+    assert wants_first_step(small(data, given, max_steps=steps)) is expected
+
+
+def row(name: str, dead: float = 0.0, saturated: float = 0.0) -> FiringRow:
+    return FiringRow(name, rate=4 * saturated, dead=dead, saturated=saturated, levels=4)
+
+
+def test_layers_that_fall_silent_are_named_once_and_counted() -> None:
+    lines: list[str] = []
+    watch = HealthWatch(lines.append)
+    watch.look([row("a"), row("b")], 1)
+    assert lines == []
+    watch.look([row("a", dead=1.0), row("b")], 2)
+    assert lines == [
+        "step 2: neuron layers newly 1 dead (never fired): a; of 2 in all 1 dead, 0 saturated"
+    ]
+    watch.look([row("a", dead=1.0), row("b")], 3)
+    assert len(lines) == 1
+    watch.look([row("a"), row("b", saturated=1.0)], 4)
+    assert "saturated (always at D): b" in lines[-1] and "dead (never" not in lines[-1]
+    watch.look([row("a", dead=1.0), row("b")], 5)
+    assert "dead (never fired): a" in lines[-1]
+    watch.look([row(f"layer{i}", dead=1.0) for i in range(7)], 6)
+    assert "7 dead" in lines[-1] and "layer3 and 3 more" in lines[-1]
+
+
+def test_an_evaluation_records_every_neuron_layer(data: Path, tmp_path: Path) -> None:
+    _, record, lines = trained(small(data, False), tmp_path / "run", steps=1)
+    rows = json.loads(record.files["tables/neurons/00000001.json"])
+    dead = [entry["name"] for entry in rows if entry["dead"] == 1.0]
+    named = [line for line in lines if "newly" in line]
+    assert bool(dead) == bool(named)
+    if dead:
+        assert dead[0] in named[0]
