@@ -314,6 +314,7 @@ def _project_embeddings(module: QueryHead) -> None:
     weight = mask_feature.weight[:, :, 0, 0].T
     projection.weight = nn.Parameter(torch.cat((weight, mask_feature.bias[None])))
     module.mask_projection = projection
+    module.reorders = False
     module.pixel_decoder.mask_feature = nn.Identity()
 
 

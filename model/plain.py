@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
+from .backbone.depthwise_conv import DepthwiseConv2d
 from .backbone.e_spikeformer import WideValueAttention
 from .backbone.meta_spikeformer import RepConvAttention
 from .config import LossConfig
@@ -88,7 +89,9 @@ def plain_path(model: nn.Module) -> nn.Module:
             module.order = "scores_first"
         elif isinstance(module, QueryHead):
             module.mask_product = plain_mask_product
-            module.gives_factors = False
+            module.reorders = False
+        elif isinstance(module, DepthwiseConv2d):
+            module.by_product = False
     return model
 
 

@@ -12,14 +12,15 @@ class MaskPrediction(NamedTuple):
         class_logits: (L, B, Q, K+1), "no object" last; the last layer is the prediction.
         mask_logits: (L, B, Q, H', W').
         pixel_logits: (B, K, H', W') of the auxiliary pixel head in training, else None.
-        factors: In training what mask_logits is the product of, mask embeddings (T, L, B, Q, E)
-            and mask features (T, B, E, H', W'): a loss of a few masks need not go back through all.
+        factors: In training what mask_logits is made of (`mask_product`): embeddings (T, L, B, Q,
+            E), features (T, B, E, H', W') and offsets (T, L, B, Q). A loss of a few masks need not
+            go back through all.
     """
 
     class_logits: Tensor
     mask_logits: Tensor
     pixel_logits: Tensor | None
-    factors: tuple[Tensor, Tensor] | None = None
+    factors: tuple[Tensor, Tensor, Tensor] | None = None
 
 
 class DensePrediction(NamedTuple):

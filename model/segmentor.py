@@ -1,6 +1,7 @@
 """The whole network: wires backbone, pixel decoder, query decoder and mask embedding."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .backbone.e_spikeformer import ESpikeformer
@@ -106,12 +107,15 @@ class QueryHead(nn.Module):
         """In the folded form, the mask features' convolution moved to the queries' side."""
         self.mask_product = mask_product
         """Masks of every layer and query; `plain.py` puts the published order here."""
-        self.gives_factors = True
-        """Whether predictions in training carry what their masks are the product of."""
+        self.reorders = True
+        """Whether training may take products in another order than the published code does."""
 
     def forward(self, features: list[Tensor]) -> MaskPrediction:
         """Features (T, B, C, h, w) at stride 2, 4, 8, 16 to predictions of every layer."""
-        mask_features, levels, pixel_logits = self.pixel_decoder(features)
+        # In training the mask features' convolution is applied to the queries instead, as in the
+        # folded form: M (W s + b) = (M W) s + M b takes E^2 less a pixel and keeps one map less.
+        moved = self.training and self.reorders
+        mask_features, levels, pixel_logits = self.pixel_decoder(features, project=not moved)
         T, B, E = mask_features.shape[:3]
         memories, positions = [], []
         for index, level in enumerate(levels):
@@ -126,15 +130,19 @@ class QueryHead(nn.Module):
             collected = collected[-1:]
         queries = torch.stack(collected, 1).transpose(-1, -2)
         class_logits, embeddings = self.embedding(queries)
-        if self.mask_projection is None:
-            mask_logits = self.mask_product(embeddings, mask_features)
-        else:
+        factors = None
+        if moved:
+            layer = self.pixel_decoder.mask_feature
+            projected = F.linear(embeddings, layer.weight[:, :, 0, 0].T)
+            factors = (projected, mask_features, F.linear(embeddings, layer.bias[None])[..., 0])
+            mask_logits = mask_product(*factors)
+        elif self.mask_projection is not None:
             projected = self.mask_projection(embeddings)
-            offset = projected[..., -1].mean(0)[..., None, None]
-            mask_logits = self.mask_product(projected[..., :-1], mask_features) + offset
+            mask_logits = mask_product(projected[..., :-1], mask_features, projected[..., -1])
+        else:
+            mask_logits = self.mask_product(embeddings, mask_features)
         if pixel_logits is not None:
             pixel_logits = pixel_logits.mean(0)
-        factors = (embeddings, mask_features) if self.training and self.gives_factors else None
         return MaskPrediction(class_logits, mask_logits, pixel_logits, factors)
 
 

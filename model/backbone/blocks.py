@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..neuron.batch_norm_lif import normalize_and_fire
 from ..neuron.integer_lif import IntegerLIF
+from .depthwise_conv import DepthwiseConv2d
 
 NeuronFactory = Callable[[], nn.Module]
 
@@ -60,21 +61,16 @@ def _is_watched(module: nn.Module) -> bool:
     )
 
 
-def conv_bn(
-    in_channels: int, out_channels: int, kernel_size: int = 1, *, groups: int = 1
-) -> nn.Sequential:
-    """Convolution without bias that keeps the size, then BatchNorm; keys `0` and `1`."""
+def conv_bn(in_channels: int, out_channels: int) -> nn.Sequential:
+    """1x1 convolution without bias, then BatchNorm; keys `0` and `1`."""
     return nn.Sequential(
-        nn.Conv2d(
-            in_channels,
-            out_channels,
-            kernel_size,
-            padding=kernel_size // 2,
-            groups=groups,
-            bias=False,
-        ),
-        nn.BatchNorm2d(out_channels),
+        nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels)
     )
+
+
+def depthwise_bn(channels: int, kernel_size: int) -> nn.Sequential:
+    """Depthwise convolution without bias that keeps the size, then BatchNorm; keys `0` and `1`."""
+    return nn.Sequential(DepthwiseConv2d(channels, kernel_size), nn.BatchNorm2d(channels))
 
 
 class Downsampling(nn.Module):
@@ -130,9 +126,7 @@ class SeparableConv(nn.Module):
         self.pwconv1 = nn.Conv2d(channels, hidden, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(hidden)
         self.spike2 = neuron()
-        self.dwconv = nn.Conv2d(
-            hidden, hidden, kernel_size, padding=kernel_size // 2, groups=hidden, bias=False
-        )
+        self.dwconv = DepthwiseConv2d(hidden, kernel_size)
         self.pwconv2 = nn.Conv2d(hidden, channels, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
 
@@ -160,7 +154,7 @@ class SpikeSeparableConv(nn.Module):
         self.spike1 = neuron()
         self.pwconv1 = conv_bn(channels, hidden)
         self.spike2 = neuron()
-        self.dwconv = conv_bn(hidden, hidden, kernel_size, groups=hidden)
+        self.dwconv = depthwise_bn(hidden, kernel_size)
         self.spike3 = neuron()
         self.pwconv2 = conv_bn(hidden, channels)
 

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..backbone.blocks import NeuronFactory, SpikeSeparableConv, conv_bn, fire_after, over_time
+from ..backbone.blocks import NeuronFactory, SpikeSeparableConv, depthwise_bn, fire_after, over_time
 from ..config import Compat
 
 _POINTS = 9
@@ -80,7 +80,7 @@ class SpikeDeformableConv(nn.Module):
         self.compat = compat
         self.input_proj = SpikeSeparableConv(channels, neuron=neuron, kernel_size=5)
         self.dw_spike = neuron()
-        self.dw_conv = conv_bn(channels, channels, 5, groups=channels)
+        self.dw_conv = depthwise_bn(channels, 5)
         self.offset_spike = neuron()
         self.offset = _pointwise(channels, groups * _POINTS * 2)
         self.mask = _pointwise(channels, groups * _POINTS)

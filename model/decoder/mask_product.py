@@ -17,13 +17,13 @@ class _MaskProduct(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, embeddings: Tensor, features: Tensor) -> Tensor:
+    def forward(ctx: Any, embeddings: Tensor, features: Tensor, offsets: Tensor) -> Tensor:
         ctx.save_for_backward(embeddings, features)
-        return embeddings @ features
+        return torch.baddbmm(offsets[..., None], embeddings, features)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
         embeddings, features = ctx.saved_tensors
         gradient = gradients[0]
         used = (gradient != 0).any(-1)
@@ -33,15 +33,16 @@ class _MaskProduct(torch.autograd.Function):
             kept = gradient[b, rows]
             to_embeddings[b, rows] = kept @ features[b].T
             torch.mm(embeddings[b, rows].T, kept, out=to_features[b])
-        return to_embeddings, to_features
+        return to_embeddings, to_features, gradient.sum(-1)
 
 
-def mask_product(embeddings: Tensor, features: Tensor) -> Tensor:
+def mask_product(embeddings: Tensor, features: Tensor, offsets: Tensor | None = None) -> Tensor:
     """Masks of every layer and query.
 
     Args:
         embeddings: (T, L, B, Q, E).
         features: (T, B, E, H, W).
+        offsets: (T, L, B, Q), added to every pixel.
 
     Returns:
         (L, B, Q, H, W), the mean over T of the products.
@@ -50,8 +51,16 @@ def mask_product(embeddings: Tensor, features: Tensor) -> Tensor:
     H, W = features.shape[-2:]
     # Time and channel are summed over alike: one contraction of T * E.
     left = embeddings.permute(2, 1, 3, 0, 4).reshape(B, L * Q, T * E)
-    left, right = _cast(left, features.transpose(0, 1).reshape(B, T * E, H * W))
-    product = _MaskProduct.apply(left, right) if torch.is_grad_enabled() else left @ right
+    right = features.transpose(0, 1).reshape(B, T * E, H * W)
+    if offsets is None:
+        added = left.new_zeros(B, L * Q)
+    else:
+        added = offsets.sum(0).transpose(0, 1).reshape(B, L * Q)
+    left, right, added = _cast(left, right, added)
+    if torch.is_grad_enabled():
+        product = _MaskProduct.apply(left, right, added)
+    else:
+        product = torch.baddbmm(added[..., None], left, right)
     if T > 1:
         product = product / T
     return product.view(B, L, Q, H, W).transpose(0, 1)
@@ -69,22 +78,30 @@ def chosen_logits(prediction: MaskPrediction, index: Sequence[Tensor]) -> Tensor
     """
     if prediction.factors is None:
         return prediction.mask_logits[tuple(index)]
-    embeddings, features = prediction.factors
+    embeddings, features, offsets = prediction.factors
     T, B, E, H, W = features.shape
     layers, images, queries = index
     left = embeddings[:, layers, images, queries].transpose(0, 1).reshape(-1, T * E)
+    added = offsets[:, layers, images, queries].sum(0)
     right = features.transpose(0, 1).reshape(B, T * E, H * W).to(prediction.mask_logits.dtype)
-    left = left.to(right.dtype)
+    left, added = left.to(right.dtype), added.to(right.dtype)
     numbers = torch.bincount(images, minlength=B).tolist()
-    parts = [own @ right[b] for b, own in enumerate(left.split(numbers)) if len(own)]
+    parts = [
+        torch.addmm(offset[:, None], own, right[b])
+        for b, (own, offset) in enumerate(
+            zip(left.split(numbers), added.split(numbers), strict=True)
+        )
+        if len(own)
+    ]
     product = parts[0] if len(parts) == 1 else torch.cat(parts)
     return (product / T if T > 1 else product).view(-1, H, W)
 
 
-def _cast(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-    """Both in the type that autocast has for products, which our own function knows not of."""
+def _cast(*tensors: Tensor) -> Sequence[Tensor]:
+    """All in the type that autocast has for products, which our own function knows not of."""
+    kind = tensors[0].device.type
     # Tensors without memory, as when operations are only counted, know no autocast.
-    if left.device.type != "meta" and torch.is_autocast_enabled(left.device.type):
-        dtype = torch.get_autocast_dtype(left.device.type)
-        return left.to(dtype), right.to(dtype)
-    return left, right
+    if kind != "meta" and torch.is_autocast_enabled(kind):
+        dtype = torch.get_autocast_dtype(kind)
+        return [tensor.to(dtype) for tensor in tensors]
+    return tensors

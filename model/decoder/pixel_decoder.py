@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..backbone.blocks import ChannelMLP, NeuronFactory, SpikeSeparableConv, conv_bn, over_time
+from ..backbone.blocks import ChannelMLP, NeuronFactory, SpikeSeparableConv, depthwise_bn, over_time
 from ..config import Compat, NeuronConfig, QueryDecoderConfig
 from ..neuron.integer_lif import IntegerLIF
 from .deformable_conv import SpikeDeformableConv
@@ -136,17 +136,21 @@ class PixelDecoder(nn.Module):
             for channels in in_channels[:3]
         )
         self.output_convs_spike = nn.ModuleList(make() for _ in range(3))
-        self.output_convs = nn.ModuleList(conv_bn(width, width, 3, groups=width) for _ in range(3))
+        self.output_convs = nn.ModuleList(depthwise_bn(width, 3) for _ in range(3))
         self.mask_feature_spike = make()
         self.mask_feature = nn.Conv2d(width, width, 1)
         self.pixel_head = nn.Conv2d(width, num_classes, 1) if config.pixel_head else None
         self._initialize()
 
-    def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, list[Tensor], Tensor | None]:
+    def forward(
+        self, features: Sequence[Tensor], *, project: bool = True
+    ) -> tuple[Tensor, list[Tensor], Tensor | None]:
         """Decode a feature pyramid.
 
         Args:
             features: (T, B, C, h, w) at stride 2, 4, 8, 16.
+            project: Whether mask features go through their last convolution; else they are the
+                spikes before it.
 
         Returns:
             Mask features (T, B, E, H/2, W/2); levels (T, B, E, h, w) at stride 16, 8, 4; in
@@ -163,7 +167,7 @@ class PixelDecoder(nn.Module):
             y = over_time(self.output_convs[index], self.output_convs_spike[index](y))
             levels.append(y)
         spikes = self.mask_feature_spike(y)
-        mask_features = over_time(self.mask_feature, spikes)
+        mask_features = over_time(self.mask_feature, spikes) if project else spikes
         if self.pixel_head is None or not self.training:
             return mask_features, levels[:3], None
         return mask_features, levels[:3], over_time(self.pixel_head, spikes)
