@@ -33,6 +33,7 @@ class _Inert:
         pass
 
 
+_PICKLE = b"\x80"  # First byte of every pickle since protocol 2.
 _SAFE = {
     ("collections", "OrderedDict"): OrderedDict,
     ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,  # pyright: ignore[reportAttributeAccessIssue]
@@ -71,6 +72,9 @@ def load_inert(path: Path, placeholders: list[str]) -> Any:
         ValueError: Where the file is not torch's zip form, or its pickle is damaged.
     """
     if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            if file.read(1) != _PICKLE:
+                raise ValueError(f"{path}: not a checkpoint: neither torch's zip form nor a pickle")
         raise ValueError(
             f"{path}: pickles classes in torch's old form, which is not read; save it again with "
             "a torch of version 1.6 or later"

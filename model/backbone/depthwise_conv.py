@@ -73,11 +73,12 @@ def _weight_gradient(x: Tensor, gradient: Tensor, kernel_size: int) -> Tensor:
     B, C, H, W = x.shape
     reach, runs = kernel_size // 2, -(-W // _RUN)
     fill, wide = runs * _RUN - W, _RUN + kernel_size - 1
-    padded = F.pad(x.contiguous(), (reach, reach + fill, reach, reach))
+    padded = F.pad(x, (reach, reach + fill, reach, reach)).contiguous().flatten()
     # Runs overlap by k - 1: the same memory read at steps of a run, then laid out for products.
-    steps = (padded.stride(0), padded.stride(1), padded.stride(2), _RUN, 1)
-    around = padded.as_strided((B, C, H + 2 * reach, runs, wide), steps).reshape(B * C, -1, wide)
-    own = F.pad(gradient.contiguous(), (0, fill)).view(B * C, H * runs, _RUN)
+    height, width = H + 2 * reach, W + fill + 2 * reach
+    steps = (height * width, width, _RUN, 1)
+    around = padded.as_strided((B * C, height, runs, wide), steps).reshape(B * C, -1, wide)
+    own = F.pad(gradient, (0, fill)).reshape(B * C, H * runs, _RUN)
     sums = torch.stack(
         [
             torch.bmm(around[:, i * runs : (i + H) * runs].transpose(1, 2), own)

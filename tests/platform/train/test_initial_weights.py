@@ -65,13 +65,13 @@ def test_a_training_steps_from_an_imagenet_backbone(data: Path, tmp_path: Path) 
     given = torch.load(file, weights_only=True)["model"]
     training, lines = started(small(data, {"backbone": str(file)}), tmp_path / "run")
     drawn, _ = started(small(data, {}), tmp_path / "drawn")
-    before = weights(training.model)
+    before = weights(training.state.model)
     for key, value in before.items():
         if key.startswith("backbone."):
             assert torch.equal(value, given[key.removeprefix("backbone.")]), key
     # What the file does not hold is what the seed draws, brought to life on another backbone.
     key = "decode_head.query_feat.weight"
-    assert torch.equal(before[key], weights(drawn.model)[key])
+    assert torch.equal(before[key], weights(drawn.state.model)[key])
     assert any("initial weights" in line and f"{len(given) - 4} matched" in line for line in lines)
     for _ in training.evaluations():
         pass
