@@ -263,14 +263,19 @@ def test_train_step_golden(name: str, dtype: torch.dtype) -> None:
     sure: dict[str, Tensor] = {}
     for key in golden.names("grad_clipped:"):
         expected = golden.tensor(f"grad_clipped:{key}")
-        atol = 1e-4 * float(expected.abs().max())
+        # Before a BatchNorm a bias has no gradient but the rounding noise of sums.
+        noise = 1e-8 * golden.meta["clip"]
+        atol = 1e-4 * float(expected.abs().max()) + noise
         torch.testing.assert_close(parameters[key].grad, expected, rtol=1e-3, atol=atol)
         # AdamW's first step is lr times the gradient's sign: where that is noise, so is the step.
-        sure[key] = expected.abs() > (0 if dtype == torch.float64 else atol)
+        least = noise if dtype == torch.float64 else atol
+        silent = (parameters[key].grad == 0) & (expected == 0)
+        sure[key] = silent | (expected.abs() > least)
     optimizer.step()
+    compared = 0
     for key in golden.names("after:"):
         keep = sure.get(key, torch.ones(parameters[key].shape, dtype=torch.bool))
-        assert keep.any()
+        compared += int(keep.sum())
         torch.testing.assert_close(
             parameters[key].detach()[keep],
             golden.tensor(f"after:{key}")[keep],
@@ -278,4 +283,5 @@ def test_train_step_golden(name: str, dtype: torch.dtype) -> None:
             atol=1e-6,
             msg=lambda m, key=key: f"{key}: {m}",
         )
+    assert compared
     golden.check_buffers(model)
