@@ -157,6 +157,9 @@ class QueryDecoderConfig:
         decoder_hidden: Hidden channels of the query decoder's MLP.
         alpha: Factor on the spikes of the mask embedding (4 in the published code, whatever D);
             None ties it to D, so that the embedding sees integers.
+        shortcut: What the mask embedding adds to its MLP (paper, Table 3): `conv` spikes mixed over
+            the queries (published), `identity` the spikes themselves, `membrane` the real-valued
+            queries, `none` nothing.
         layer_scale: Initial value of the encoder's per-channel residual factors.
         pixel_head: Adds a 1x1 classifier on the mask features for an auxiliary loss
             in training; it takes no part in inference.
@@ -173,6 +176,7 @@ class QueryDecoderConfig:
     num_decoder_layers: int = 6
     decoder_hidden: int = 2048
     alpha: float | None = 4.0
+    shortcut: Literal["conv", "identity", "membrane", "none"] = "conv"
     layer_scale: float = 1e-6
     pixel_head: bool = False
 

@@ -291,10 +291,14 @@ def _fold_head(module: QueryHead) -> None:
     factor = alpha * _emit_counts(embedding.query_spike)
     for layer in (embedding.cls_embed, embedding.mask_embed.fc1):
         _scale_input(layer, factor)
-    shortcut = embedding.shortcut_conv[0]
-    _scale_input(shortcut, alpha * _emit_counts(embedding.shortcut_spike))
-    _scale_output(shortcut, embedding.w.expand(shortcut.out_channels))
-    embedding.w = nn.Parameter(torch.ones_like(embedding.w))
+    if embedding.shortcut == "conv":
+        shortcut = embedding.shortcut_conv[0]
+        _scale_input(shortcut, alpha * _emit_counts(embedding.shortcut_spike))
+        _scale_output(shortcut, embedding.w.expand(shortcut.out_channels))
+        embedding.w = nn.Parameter(torch.ones_like(embedding.w))
+    elif embedding.shortcut == "identity":
+        counts = alpha * _emit_counts(embedding.shortcut_spike)
+        embedding.w = nn.Parameter(embedding.w.detach() * counts)
     mlp = embedding.mask_embed
     _scale_input(mlp.fc2, mlp.alpha * _emit_counts(mlp.fc1_spike))
     _scale_input(mlp.fc_out, mlp.alpha * _emit_counts(mlp.fc2_spike))

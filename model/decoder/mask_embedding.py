@@ -53,17 +53,22 @@ class MaskEmbedding(nn.Module):
     ) -> None:
         super().__init__()
         make = partial(IntegerLIF.from_config, neuron)
-        self.query_spike, self.shortcut_spike, self.mask_spike = make(), make(), make()
+        self.shortcut = config.shortcut
+        self.query_spike, self.mask_spike = make(), make()
         self.alpha = self.query_spike.divisor if config.alpha is None else config.alpha
         self.cls_embed = nn.Linear(config.width, num_classes + 1)
         nn.init.trunc_normal_(self.cls_embed.weight, std=0.02)
         nn.init.zeros_(self.cls_embed.bias)
         self.mask_embed = SpikeMLP(config.width, alpha=self.alpha, neuron=make)
-        self.shortcut_conv = nn.Sequential(
-            nn.Conv1d(config.num_queries, config.num_queries, 1, bias=False),
-            nn.BatchNorm1d(config.num_queries),
-        )
-        self.w = nn.Parameter(torch.ones(1))
+        if self.shortcut in ("conv", "identity"):
+            self.shortcut_spike = make()
+        if self.shortcut == "conv":
+            self.shortcut_conv = nn.Sequential(
+                nn.Conv1d(config.num_queries, config.num_queries, 1, bias=False),
+                nn.BatchNorm1d(config.num_queries),
+            )
+        if self.shortcut != "none":
+            self.w = nn.Parameter(torch.ones(1))
 
     def forward(self, queries: Tensor) -> tuple[Tensor, Tensor]:
         """Embed.
@@ -78,6 +83,16 @@ class MaskEmbedding(nn.Module):
         z = torch.sigmoid(queries)
         spikes = self.alpha * self.query_spike(z)
         class_logits = self.cls_embed(spikes).mean(0)
-        shortcut = self.shortcut_conv((self.alpha * self.shortcut_spike(z)).flatten(0, 2))
-        embedding = self.mask_embed(spikes) + self.w * shortcut.unflatten(0, queries.shape[:3])
+        embedding = self.mask_embed(spikes)
+        if self.shortcut != "none":
+            embedding = embedding + self.w * self._past_the_mlp(queries, z)
         return class_logits, self.alpha * self.mask_spike(embedding)
+
+    def _past_the_mlp(self, queries: Tensor, z: Tensor) -> Tensor:
+        """What the shortcut carries, (T, L, B, Q, E)."""
+        if self.shortcut == "membrane":
+            return queries
+        spikes = self.alpha * self.shortcut_spike(z)
+        if self.shortcut == "identity":
+            return spikes
+        return self.shortcut_conv(spikes.flatten(0, 2)).unflatten(0, queries.shape[:3])
