@@ -160,6 +160,11 @@ class QueryDecoderConfig:
         shortcut: What the mask embedding adds to its MLP (paper, Table 3): `conv` spikes mixed over
             the queries (published), `identity` the spikes themselves, `membrane` the real-valued
             queries, `none` nothing.
+        deformable_projection: What stands around the deformable convolution: `separable`, an ESC on
+            each side (published), or `pointwise`, a neuron and a 1x1 convolution.
+        deformable_depthwise: Whether offsets and modulation come from a depthwise convolution
+            (published), else from the spikes of the pixel alone.
+        pyramid: Convolutions of the pyramid: `depthwise` 3x3 (published) or `dense` 3x3.
         layer_scale: Initial value of the encoder's per-channel residual factors.
         pixel_head: Adds a 1x1 classifier on the mask features for an auxiliary loss
             in training; it takes no part in inference.
@@ -177,6 +182,9 @@ class QueryDecoderConfig:
     decoder_hidden: int = 2048
     alpha: float | None = 4.0
     shortcut: Literal["conv", "identity", "membrane", "none"] = "conv"
+    deformable_projection: Literal["separable", "pointwise"] = "separable"
+    deformable_depthwise: bool = True
+    pyramid: Literal["depthwise", "dense"] = "depthwise"
     layer_scale: float = 1e-6
     pixel_head: bool = False
 

@@ -57,11 +57,16 @@ def fold(model: nn.Module, *, rep_conv: RepConvForm = "chain") -> nn.Module:
     for module in list(folded.modules()):
         if isinstance(module, QueryHead):
             _project_embeddings(module)
-        for cls, neurons in _OWNERS.items():
-            if isinstance(module, cls):
-                for name in neurons:
-                    _reuse_input(module, name)
+        for name in _owned(module):
+            _reuse_input(module, name)
     return folded.requires_grad_(False)
+
+
+def _owned(module: nn.Module) -> tuple[str, ...]:
+    """Neurons whose input nobody else reads."""
+    if isinstance(module, deformable_conv.SpikeDeformableConv) and module.dw_conv is None:
+        return ("mask_spike",)
+    return next((names for cls, names in _OWNERS.items() if isinstance(module, cls)), ())
 
 
 class _ReusingLIF(IntegerLIF):
@@ -225,18 +230,24 @@ def _attention(suffix: str, *readers: tuple[str, Sequence[str]]) -> Callable[[An
 
 
 def _fold_deformable(module: deformable_conv.SpikeDeformableConv) -> None:
-    _readers(("dw_spike", ("dw_conv",)), ("offset_spike", ("offset", "mask")))(module)
-    factor = torch.full(
-        (module.input_proj.pwconv2[0].out_channels,), _emit_counts(module.mask_spike)
-    )
-    _scale_output(module.input_proj.pwconv2[0], factor.to(module.offset[0].weight))
+    if module.dw_conv is not None:
+        _readers(("dw_spike", ("dw_conv",)))(module)
+    _readers(("offset_spike", ("offset", "mask")))(module)
+    last = _last_conv(module.input_proj)
+    factor = torch.full((last.out_channels,), _emit_counts(module.mask_spike))
+    _scale_output(last, factor.to(last.weight))
+
+
+def _last_conv(projection: nn.Module) -> nn.Conv2d:
+    separable = isinstance(projection, blocks.SpikeSeparableConv)
+    return (projection.pwconv2 if separable else projection.pwconv)[0]  # pyright: ignore
 
 
 def _fold_encoder_layer(module: pixel_decoder.EncoderLayer) -> None:
     """Residual factors move into the layers before them, where those give channels in order."""
     layers = [
         ("gamma1", module.Conv.pwconv2[0]),
-        ("gamma2", module.dcn.output_proj.pwconv2[0]),
+        ("gamma2", _last_conv(module.dcn.output_proj)),
     ]
     if module.ffn.compat == "corrected":
         layers.append(("gamma3", module.ffn.fc2_conv))
@@ -375,6 +386,7 @@ _COUNTS: dict[type[nn.Module], Callable[[Any], None]] = {
         ("attn_spike", ("out_conv",)),
     ),
     query_decoder.QueryMLP: _readers(("fc1_spike", ("fc1",)), ("fc2_spike", ("fc2",))),
+    deformable_conv.SpikePointwiseConv: _readers(("spike", ("pwconv",))),
     deformable_conv.SpikeDeformableConv: _fold_deformable,
     pixel_decoder.EncoderLayer: _fold_encoder_layer,
     pixel_decoder.PixelDecoder: _fold_pixel_decoder,

@@ -73,6 +73,12 @@ def depthwise_bn(channels: int, kernel_size: int) -> nn.Sequential:
     return nn.Sequential(DepthwiseConv2d(channels, kernel_size), nn.BatchNorm2d(channels))
 
 
+def dense_bn(channels: int, kernel_size: int) -> nn.Sequential:
+    """Convolution of all channels that keeps the size, then BatchNorm; keys `0` and `1`."""
+    conv = nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(channels))
+
+
 class Downsampling(nn.Module):
     """Neuron (not before the image), convolution, BatchNorm.
 

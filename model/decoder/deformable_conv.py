@@ -1,11 +1,20 @@
 """Spike-driven deformable convolution: DCNv3 whose modulation is NI-LIF levels, without softmax."""
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..backbone.blocks import NeuronFactory, SpikeSeparableConv, depthwise_bn, fire_after, over_time
-from ..config import Compat
+from ..backbone.blocks import (
+    NeuronFactory,
+    SpikeSeparableConv,
+    conv_bn,
+    depthwise_bn,
+    fire_after,
+    over_time,
+)
+from ..config import Compat, QueryDecoderConfig
 
 _POINTS = 9
 
@@ -63,34 +72,61 @@ def deformable_sample(value: Tensor, offset: Tensor, mask: Tensor) -> Tensor:
     return (sampled * weight).sum(-1).reshape(B, C, H, W)
 
 
+class SpikePointwiseConv(nn.Module):
+    """A neuron, then a 1x1 convolution: the projection of the ablation without ESC.
+
+    Args:
+        channels: C in and out.
+        neuron: Makes a neuron.
+    """
+
+    def __init__(self, channels: int, *, neuron: NeuronFactory) -> None:
+        super().__init__()
+        self.spike = neuron()
+        self.pwconv = conv_bn(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(T, B, C, H, W) to the same shape."""
+        return over_time(self.pwconv, self.spike(x))
+
+
 class SpikeDeformableConv(nn.Module):
     """DCNv3 between two ESC projections; offsets real-valued, modulation spikes (SDTE).
 
     Args:
-        channels: C in and out.
-        groups: Groups with points of their own; divides C.
+        config: Width (C in and out), groups with points of their own, and what of it is left out.
         neuron: Makes a neuron.
         compat: `published` turns channels into pixels by a raw reshape, `corrected` permutes.
     """
 
     def __init__(
-        self, channels: int, *, groups: int, neuron: NeuronFactory, compat: Compat
+        self, config: QueryDecoderConfig, *, neuron: NeuronFactory, compat: Compat
     ) -> None:
         super().__init__()
+        channels, groups = config.width, config.num_groups
+        if config.deformable_projection == "separable":
+            make = partial(SpikeSeparableConv, channels, neuron=neuron, kernel_size=5)
+        else:
+            make = partial(SpikePointwiseConv, channels, neuron=neuron)
         self.compat = compat
-        self.input_proj = SpikeSeparableConv(channels, neuron=neuron, kernel_size=5)
-        self.dw_spike = neuron()
-        self.dw_conv = depthwise_bn(channels, 5)
+        self.input_proj = make()
+        self.dw_conv: nn.Module | None = None
+        if config.deformable_depthwise:
+            self.dw_spike = neuron()
+            self.dw_conv = depthwise_bn(channels, 5)
         self.offset_spike = neuron()
         self.offset = _pointwise(channels, groups * _POINTS * 2)
         self.mask = _pointwise(channels, groups * _POINTS)
         self.mask_spike = neuron()
-        self.output_proj = SpikeSeparableConv(channels, neuron=neuron, kernel_size=5)
+        self.output_proj = make()
 
     def forward(self, x: Tensor) -> Tensor:
         """(T, B, C, H, W) to the same shape."""
         value = self.input_proj(x)
-        features = fire_after(self.dw_conv, self.offset_spike, self.dw_spike(x))
+        if self.dw_conv is None:
+            features = self.offset_spike(x)
+        else:
+            features = fire_after(self.dw_conv, self.offset_spike, self.dw_spike(x))
         offset = over_time(self.offset, features)
         mask = fire_after(self.mask, self.mask_spike, features)
         y = deformable_sample(value.flatten(0, 1), self._by_pixel(offset), self._by_pixel(mask))

@@ -7,7 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..backbone.blocks import ChannelMLP, NeuronFactory, SpikeSeparableConv, depthwise_bn, over_time
+from ..backbone.blocks import (
+    ChannelMLP,
+    NeuronFactory,
+    SpikeSeparableConv,
+    dense_bn,
+    depthwise_bn,
+    over_time,
+)
 from ..config import Compat, NeuronConfig, QueryDecoderConfig
 from ..neuron.integer_lif import IntegerLIF
 from .deformable_conv import SpikeDeformableConv
@@ -58,9 +65,7 @@ class EncoderLayer(nn.Module):
     ) -> None:
         super().__init__()
         self.Conv = SpikeSeparableConv(config.width, neuron=neuron, kernel_size=3)
-        self.dcn = SpikeDeformableConv(
-            config.width, groups=config.num_groups, neuron=neuron, compat=compat
-        )
+        self.dcn = SpikeDeformableConv(config, neuron=neuron, compat=compat)
         self.ffn = EncoderMLP(
             config.width, hidden=config.encoder_hidden, neuron=neuron, compat=compat
         )
@@ -136,7 +141,8 @@ class PixelDecoder(nn.Module):
             for channels in in_channels[:3]
         )
         self.output_convs_spike = nn.ModuleList(make() for _ in range(3))
-        self.output_convs = nn.ModuleList(depthwise_bn(width, 3) for _ in range(3))
+        make_conv = depthwise_bn if config.pyramid == "depthwise" else dense_bn
+        self.output_convs = nn.ModuleList(make_conv(width, 3) for _ in range(3))
         self.mask_feature_spike = make()
         self.mask_feature = nn.Conv2d(width, width, 1)
         self.pixel_head = nn.Conv2d(width, num_classes, 1) if config.pixel_head else None

@@ -51,17 +51,27 @@ CHANGES: dict[str, dict[str, Any]] = {
     "constant": {"normalization": "constant", "normalization_constant": 3.0},
     "temporal": {"timesteps": 2, "dynamics": "temporal"},
     "half_threshold": {"threshold": 0.5},
+    "shortcut_identity": {"shortcut": "identity"},
+    "shortcut_membrane": {"shortcut": "membrane"},
+    "shortcut_none": {"shortcut": "none"},
+    "without_separable": {"deformable_projection": "pointwise"},
+    "without_depthwise": {"deformable_depthwise": False},
+    "dense_pyramid": {"pyramid": "dense"},
 }
 
 
 def changed(name: str) -> ModelConfig:
     config, changes = small_config(), CHANGES[name]
-    own = {field.name for field in dataclasses.fields(config.neuron)}
+
+    def of(section: Any) -> Any:
+        own = {field.name for field in dataclasses.fields(section)}
+        given = {key: value for key, value in changes.items() if key in own}
+        return dataclasses.replace(section, **given)
+
     return dataclasses.replace(
         config,
-        neuron=dataclasses.replace(
-            config.neuron, **{key: value for key, value in changes.items() if key in own}
-        ),
+        neuron=of(config.neuron),
+        query=of(config.query),
         backbone=dataclasses.replace(
             config.backbone, family=changes.get("family", "meta_spikeformer")
         ),

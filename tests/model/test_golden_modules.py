@@ -34,7 +34,7 @@ from spikeseg.model.backbone.meta_spikeformer import (
 )
 from spikeseg.model.backbone.rep_conv import BatchNormAndPad, RepConv
 from spikeseg.model.classifier import Classifier, build_classifier
-from spikeseg.model.config import LargeBackboneConfig, NeuronConfig
+from spikeseg.model.config import LargeBackboneConfig, NeuronConfig, QueryDecoderConfig
 from spikeseg.model.decoder.deformable_conv import SpikeDeformableConv, deformable_sample
 from spikeseg.model.decoder.fpn import SpikeFPN, SpikeFPNHead
 from spikeseg.model.decoder.mask_embedding import SpikeMLP
@@ -238,9 +238,8 @@ def encoder_module(title: str, a: dict[str, Any]) -> nn.Module:
             a["dim"], neuron=EIGHT, kernel_size=a["kernel_size"], expansion=a["expansion_ratio"]
         )
     if title.startswith("ops_dcnv3"):
-        return SpikeDeformableConv(
-            a["channels"], groups=a["group"], neuron=EIGHT, compat="published"
-        )
+        own = QueryDecoderConfig(width=a["channels"], num_groups=a["group"], num_heads=1)
+        return SpikeDeformableConv(own, neuron=EIGHT, compat="published")
     if title.startswith("DCNDetrTransformerEncoderLayer"):
         return EncoderLayer(
             sizes(a),

@@ -37,6 +37,10 @@ FACTORS: dict[str, list[Any]] = {
     "threshold": [1.0, 0.5],
     "rounding": ["half_even", "half_up"],
     "window": ["closed", "open"],
+    "shortcut": ["conv", "identity", "membrane", "none"],
+    "deformable_projection": ["separable", "pointwise"],
+    "deformable_depthwise": [True, False],
+    "pyramid": ["depthwise", "dense"],
     "compat": ["published", "corrected"],
     "family": ["meta_spikeformer", "e_spikeformer"],
     "decoder": ["query", "fpn"],
@@ -44,6 +48,7 @@ FACTORS: dict[str, list[Any]] = {
 }
 CONSTANT = 3.0
 CASES = covering_cases(FACTORS)
+_LEFT_OUT = ("shortcut", "deformable_projection", "deformable_depthwise", "pyramid")
 
 
 def build_config(case: Case, **more: Any) -> ModelConfig:
@@ -71,6 +76,7 @@ def build_config(case: Case, **more: Any) -> ModelConfig:
         ),
         decoder=case["decoder"],
         query=QueryDecoderConfig(
+            **{name: case[name] for name in _LEFT_OUT},
             width=16,
             num_queries=12,
             num_heads=2,
@@ -222,7 +228,8 @@ def test_corrected_encoder_parts_do_not_depend_on_the_maps_size(kind: str) -> No
         if kind == "mlp":
             module = EncoderMLP(8, hidden=16, neuron=make_neuron, compat=compat)
         else:
-            module = SpikeDeformableConv(8, groups=2, neuron=make_neuron, compat=compat)
+            sizes = QueryDecoderConfig(width=8, num_groups=2)
+            module = SpikeDeformableConv(sizes, neuron=make_neuron, compat=compat)
             nn.init.normal_(module.offset[0].weight, std=0.1)  # pyright: ignore[reportAttributeAccessIssue, reportIndexIssue]
             nn.init.normal_(module.mask[0].weight)  # pyright: ignore[reportAttributeAccessIssue, reportIndexIssue]
             nn.init.constant_(module.mask[0].bias, 1.0)  # pyright: ignore[reportAttributeAccessIssue, reportIndexIssue]
