@@ -61,15 +61,29 @@ def read_photo(path: Path) -> np.ndarray:
         path: A file that Pillow reads.
 
     Returns:
-        (H, W, 3) uint8; transparency is dropped.
+        (H, W, 3) uint8; transparency is dropped, of 16-bit grey the upper eight bits are kept.
 
     Raises:
-        DataError: Where the file is missing or damaged.
+        DataError: Where the file is missing, damaged, enormous, or has no range of its own.
     """
     data = _bytes(path)
     try:
         with Image.open(io.BytesIO(data)) as picture:
-            return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+            upright = ImageOps.exif_transpose(picture)
+            if upright.mode.startswith("I;16"):
+                # Pillow's own conversion clips at 255, which leaves a white picture.
+                grey = (np.asarray(upright) >> 8).astype(np.uint8)
+                return np.repeat(grey[..., None], 3, axis=2)
+            if upright.mode in ("I", "F"):
+                raise DataError(
+                    f"{path}: pixels of mode {upright.mode} have no range of their own; "
+                    "store it with 8 or 16 bits"
+                )
+            return np.asarray(upright.convert("RGB"))
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{path}: too large to be decoded ({error})") from error
+    except DataError:
+        raise
     except UnidentifiedImageError as error:
         raise DataError(f"{path}: not an image") from error
     except (OSError, SyntaxError, ValueError) as error:

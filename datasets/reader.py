@@ -110,6 +110,12 @@ class PackedDataset:
         self.__dict__.update(state)
         self._open = threading.local()
 
+    @property
+    def has_segments(self) -> bool:
+        """Whether rows have numbered segments, as the first row of the first split says."""
+        first = next(self.columns(next(iter(self.splits)), ["segments"]))
+        return first["segments"] is not None
+
     def class_pixels(self, split: str) -> list[int]:
         """Labelled pixels per class of a split."""
         columns = [shard["pixels"] for shard in self._shards[split]]

@@ -164,7 +164,7 @@ def test_transform(config: TransformConfig, row: Row) -> np.ndarray:
 
 
 def fit_size(size: tuple[int, int], box: tuple[float, float]) -> tuple[int, int]:
-    """Height and width fitted into a box, aspect kept, rounded half up.
+    """Height and width fitted into a box, aspect kept, rounded half up, at least 1.
 
     The box's long side limits the image's long side, its short side the short one.
 
@@ -173,7 +173,7 @@ def fit_size(size: tuple[int, int], box: tuple[float, float]) -> tuple[int, int]
         box: Height and width of the box; which is which does not matter.
     """
     factor = min(max(box) / max(size), min(box) / min(size))
-    return int(size[0] * factor + 0.5), int(size[1] * factor + 0.5)
+    return max(1, int(size[0] * factor + 0.5)), max(1, int(size[1] * factor + 0.5))
 
 
 def short_edge_size(

@@ -55,7 +55,10 @@ def class_lines(rows: list[dict[str, Any]]) -> str:
         return "     -" if value is None else f"{value:6.2f}"
 
     width = max(len(row["class"]) for row in rows)
-    head = f"{'class'.ljust(width)}     IoU    Acc"
-    return "\n".join(
-        [head, *(f"{r['class'].ljust(width)}  {cell(r['IoU'])} {cell(r['Acc'])}" for r in rows)]
+    columns = [name for name in rows[0] if name != "class"]
+    head = " ".join(["class".ljust(width + 1), *(f"{name:>6}" for name in columns)])
+    lines = (
+        " ".join([row["class"].ljust(width + 1), *(cell(row[name]) for name in columns)])
+        for row in rows
     )
+    return "\n".join([head, *lines])

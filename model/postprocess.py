@@ -131,4 +131,7 @@ def _join(
 def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:
     if x.shape[-2:] == torch.Size(size):
         return x
+    if not x.numel():
+        # No query was kept, and torch interpolates no channels of an image to no channels.
+        return x.new_zeros(*x.shape[:-2], *size)
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False)

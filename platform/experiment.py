@@ -18,6 +18,8 @@ class DataConfig(_Section):
 
     Attributes:
         path: Folder of a packed data set (`spikeseg data pack`).
+        task: `semantic` trains one mask per class; `panoptic` one per segment, scores PQ besides
+            mIoU, and needs data with segments and the query decoder.
         transform: Augmentation in training, resizing in evaluation.
         shuffle_window: Rows among which the order is shuffled; at least 1.
         prefetch: Micro-batches decoded ahead by a thread beside training; 0 decodes in place.
@@ -27,6 +29,7 @@ class DataConfig(_Section):
     """
 
     path: str
+    task: Literal["semantic", "panoptic"] = "semantic"
     transform: TransformConfig
     shuffle_window: int = Field(default=4096, ge=1)
     prefetch: int = Field(default=2, ge=0)
@@ -239,3 +242,11 @@ class ExperimentConfig(_Section):
     optimizer: OptimizerConfig
     trainer: TrainerConfig
     tracking: TrackingConfig = TrackingConfig()
+
+    @model_validator(mode="after")
+    def _panoptic_has_queries(self) -> "ExperimentConfig":
+        if self.data.task == "panoptic" and self.model.decoder != "query":
+            raise ValueError(
+                f"data.task is panoptic, which needs model.decoder query, got {self.model.decoder}"
+            )
+        return self

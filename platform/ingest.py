@@ -17,7 +17,9 @@ from ..datasets.order import RowOrder
 from ..datasets.pack import BadRowPolicy
 from ..datasets.reader import PackedDataset
 from ..datasets.spec import DataError, Row
-from ..datasets.transforms import TransformConfig, row_generator, test_transform, train_transform
+from ..datasets.targets import LabelledSegments, labelled_segments, segment_map
+from ..datasets.transforms import TransformConfig, augment, row_generator, test_transform
+from ..model.loss.matcher import SEGMENT_STRIDE
 from .experiment import ExperimentConfig
 
 log = logging.getLogger(__name__)
@@ -30,7 +32,7 @@ class MicroBatch(NamedTuple):
 
     Attributes:
         images: (B, 3, H, W) float32, normalized.
-        targets: (B, H, W) int64 train ids.
+        targets: (B, H, W) int64 train ids; with segments, train id + SEGMENT_STRIDE x number.
         ids: Row ids, B of them.
     """
 
@@ -55,6 +57,7 @@ class TrainingRows:
             `quarantine` reads the next row in its place, says so, and raises from the
             eleventh such row on.
         pin_memory: Whether images go to memory that a GPU copies from beside its work.
+        segments: Whether targets tell segments of one class apart.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class TrainingRows:
         threads: int | None = None,
         on_bad_row: BadRowPolicy = "refuse",
         pin_memory: bool = False,
+        segments: bool = False,
     ) -> None:
         self._dataset = dataset
         self._transform = transform
@@ -82,6 +86,7 @@ class TrainingRows:
         self._threads = threads or decode_threads()
         self._on_bad_row = on_bad_row
         self._pin = pin_memory
+        self._segments = segments
         self._bad: dict[int, str] = {}
 
     @classmethod
@@ -113,6 +118,7 @@ class TrainingRows:
             prefetch=config.data.prefetch,
             on_bad_row=config.data.on_bad_row,
             pin_memory=pin_memory,
+            segments=config.data.task == "panoptic",
         )
 
     @property
@@ -182,7 +188,15 @@ class TrainingRows:
     def _fill(self, batch: MicroBatch, place: int, position: int) -> None:
         row = self._row(self._order.row(position))
         generator = row_generator(self._seed, self._order.epoch(position), row.id)
-        image, target = train_transform(self._transform, row, generator)
+        image, target, instances = augment(self._transform, row, generator)
+        if self._segments:
+            target = segment_map(
+                target,
+                _known(instances),
+                row,
+                ignore_label=self._transform.ignore_label,
+                stride=SEGMENT_STRIDE,
+            )
         batch.images[place] = torch.from_numpy(image)
         batch.targets[place] = torch.from_numpy(target)
         batch.ids[place] = row.id
@@ -227,6 +241,11 @@ def decode_threads() -> int:
     return max(1, min(8, len(os.sched_getaffinity(0)) // 2))
 
 
+def _known(instances: np.ndarray | None) -> np.ndarray:
+    assert instances is not None, "data with segments has them in every row"
+    return instances
+
+
 def _after(batch: MicroBatch, rows: Iterable[Future[None]]) -> MicroBatch:
     for row in rows:
         row.result()
@@ -245,11 +264,20 @@ class EvaluationBatch(NamedTuple):
         images: (B, 3, h, w) float32 at the network's input size.
         targets: (B, H, W) int64 train ids at the label's own size.
         indices: Row numbers within the split.
+        segments: Labelled segments of each row; empty where they were not asked for.
     """
 
     images: Tensor
     targets: Tensor
     indices: list[int]
+    segments: list[LabelledSegments]
+
+
+class _Prepared(NamedTuple):
+    index: int
+    image: np.ndarray
+    label: np.ndarray
+    segments: LabelledSegments | None
 
 
 def evaluation_batches(
@@ -258,6 +286,8 @@ def evaluation_batches(
     transform: TransformConfig,
     indices: Iterable[int],
     size: int,
+    *,
+    segments: bool = False,
 ) -> Iterator[EvaluationBatch]:
     """Rows without augmentation, batched as long as image and label sizes stay equal.
 
@@ -267,18 +297,20 @@ def evaluation_batches(
         transform: Test-time resizing and normalization.
         indices: Row numbers to read, in this order.
         size: Largest batch.
+        segments: Whether the labelled segments are given too.
 
     Raises:
         DataError: Where a row cannot be read: a score over fewer rows would be another score.
     """
 
-    def read(index: int) -> tuple[int, np.ndarray, np.ndarray]:
+    def read(index: int) -> _Prepared:
         row = dataset.row(split, index)
-        return index, test_transform(transform, row), row.label
+        labelled = labelled_segments(row, transform.ignore_label) if segments else None
+        return _Prepared(index, test_transform(transform, row), row.label, labelled)
 
-    def rows() -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    def rows() -> Iterator[_Prepared]:
         threads = decode_threads()
-        waiting: deque[Future[tuple[int, np.ndarray, np.ndarray]]] = deque()
+        waiting: deque[Future[_Prepared]] = deque()
         with ThreadPoolExecutor(threads, "decode") as pool:
             try:
                 for index in indices:
@@ -291,8 +323,8 @@ def evaluation_batches(
                 for future in waiting:
                     future.cancel()
 
-    for _, group in groupby(rows(), key=lambda item: (item[1].shape, item[2].shape)):
-        batch: list[tuple[int, np.ndarray, np.ndarray]] = []
+    for _, group in groupby(rows(), key=lambda item: (item.image.shape, item.label.shape)):
+        batch: list[_Prepared] = []
         for item in group:
             batch.append(item)
             if len(batch) == size:
@@ -302,9 +334,10 @@ def evaluation_batches(
             yield _stack(batch)
 
 
-def _stack(batch: list[tuple[int, np.ndarray, np.ndarray]]) -> EvaluationBatch:
+def _stack(batch: list[_Prepared]) -> EvaluationBatch:
     return EvaluationBatch(
-        torch.from_numpy(np.stack([image for _, image, _ in batch])),
-        torch.from_numpy(np.stack([label for _, _, label in batch])).long(),
-        [index for index, _, _ in batch],
+        torch.from_numpy(np.stack([item.image for item in batch])),
+        torch.from_numpy(np.stack([item.label for item in batch])).long(),
+        [item.index for item in batch],
+        [item.segments for item in batch if item.segments is not None],
     )

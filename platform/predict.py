@@ -1,32 +1,39 @@
 """What a finished checkpoint is used for: scores, label maps of image files, energy."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import nn
 
 from ..datasets.images import read_photo
 from ..datasets.spec import LabelSpace, Row
-from ..datasets.transforms import test_transform
+from ..datasets.transforms import TransformConfig, fit_size, test_transform
 from ..model.metrics.segmentation import segmentation_scores
+from ..model.postprocess import PanopticMap
 from ..model.segmentor import build_segmentor
 from . import figures
 from .config import ConfigError, Resolved, load_resolved, override
+from .panoptic_figure import panoptic_picture
 from .train.checkpoint import find_checkpoint
 from .train.evaluate import (
     class_table,
-    count_split,
     measure_energy,
     predict_labels,
-    score_metrics,
+    score_split,
 )
+from .train.panoptic import predict_segments
 from .train.reduction import OneWorker
 from .train.setup import choose_device, open_data
 from .yaml_source import parse_value
+
+# What one forward pass may see: a larger input needs more memory than most machines have.
+_MOST_PIXELS = 4096 * 4096
 
 
 @dataclass(frozen=True)
@@ -104,24 +111,26 @@ def evaluate_checkpoint(
             f"split {split!r} has no rows in {config.data.path}; there are: "
             f"{', '.join(dataset.splits)}"
         )
-    counts = count_split(
+    metrics, counts = score_split(
         loaded.model, dataset, split, data=config.data, device=loaded.device, group=OneWorker()
     )
-    scores = segmentation_scores(counts)
-    metrics = score_metrics(split, scores)
+    scores = segmentation_scores(counts.confusion)
     metrics |= {f"{split}/mDice": scores.mdice, f"{split}/mFscore": scores.mfscore}
     return {
         "checkpoint": str(loaded.path),
         "data_digest": dataset.digest,
         "rows": dataset.splits[split],
         "metrics": metrics,
-        "classes": class_table(loaded.space.classes, counts),
-        "confusion": counts.tolist(),
+        "classes": class_table(loaded.space, counts),
+        "confusion": counts.confusion.tolist(),
     }
 
 
 def predict(checkpoint: Path, images: Sequence[Path], output: Path) -> list[Path]:
     """Write a palette PNG of labels and an overlay PNG for every image.
+
+    Of a panoptic model also `_panoptic.png`, a picture of the segments; `_segments.png`, whose
+    16-bit values are 0 for none and else a segment's id; and `_segments.json`, their classes.
 
     Args:
         checkpoint: A checkpoint's or a run's folder.
@@ -140,30 +149,66 @@ def predict(checkpoint: Path, images: Sequence[Path], output: Path) -> list[Path
         if stems.count(path.stem) > 1:
             raise ConfigError(f"{path}: another image has the same name; their files would collide")
     pixels = [read_photo(path) for path in images]
+    for path, image in zip(images, pixels, strict=True):
+        _require_size(loaded.resolved.config.data.transform, path, (image.shape[0], image.shape[1]))
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{output}: cannot be written ({error.strerror})") from error
-    palette = [value for colour in loaded.space.palette for value in colour]
     written = []
     for path, image in zip(images, pixels, strict=True):
-        row = Row(path.stem, image, image[..., 0])
-        pixels_in = torch.from_numpy(test_transform(loaded.resolved.config.data.transform, row))
-        size = (image.shape[0], image.shape[1])
-        predicted = predict_labels(loaded.model, pixels_in[None].to(loaded.device), size)
-        label = predicted[0].byte().cpu().numpy()
-        picture = Image.fromarray(label, "P")
-        picture.putpalette(palette)
-        for name, content in (
-            (f"{path.stem}_label.png", picture),
-            (
-                f"{path.stem}_overlay.png",
-                Image.fromarray(figures.overlay(image, label, loaded.space)),
-            ),
-        ):
-            content.save(output / name)
-            written.append(output / name)
+        label, segments = _predict_one(loaded, image)
+        pictures = {"label": _palette_picture(label, loaded.space)}
+        pictures["overlay"] = Image.fromarray(figures.overlay(image, label, loaded.space))
+        if segments is not None:
+            numbers = segments.segments.cpu().numpy()
+            drawn = panoptic_picture(image, numbers, segments.classes, loaded.space)
+            pictures["panoptic"] = Image.fromarray(drawn)
+            pictures["segments"] = Image.fromarray(numbers.astype(np.uint16))
+        for name, picture in pictures.items():
+            written.append(output / f"{path.stem}_{name}.png")
+            picture.save(written[-1])
+        if segments is not None:
+            written.append(output / f"{path.stem}_segments.json")
+            written[-1].write_text(json.dumps(_listed(segments, loaded.space), indent=1))
     return written
+
+
+def _predict_one(loaded: LoadedModel, image: np.ndarray) -> tuple[np.ndarray, PanopticMap | None]:
+    """(H, W) uint8 train ids, and the segments where the model's task is panoptic."""
+    data = loaded.resolved.config.data
+    inputs = test_transform(data.transform, Row("", image, image[..., 0]))
+    images = torch.from_numpy(inputs)[None].to(loaded.device)
+    size = (image.shape[0], image.shape[1])
+    if data.task == "panoptic":
+        labels, (segments,) = predict_segments(loaded.model, images, size, loaded.space)
+    else:
+        labels, segments = predict_labels(loaded.model, images, size), None
+    return labels[0].byte().cpu().numpy(), segments
+
+
+def _palette_picture(label: np.ndarray, space: LabelSpace) -> Image.Image:
+    picture = Image.fromarray(label, "P")
+    picture.putpalette([value for colour in space.palette for value in colour])
+    return picture
+
+
+def _listed(segments: PanopticMap, space: LabelSpace) -> list[dict[str, Any]]:
+    return [
+        {"id": number, "class": space.classes[kind], "train_id": kind, "score": round(score, 4)}
+        for number, (kind, score) in enumerate(
+            zip(segments.classes, segments.scores, strict=True), start=1
+        )
+    ]
+
+
+def _require_size(config: TransformConfig, path: Path, size: tuple[int, int]) -> None:
+    height, width = size if config.test_box is None else fit_size(size, config.test_box)
+    if height * width > _MOST_PIXELS:
+        raise ConfigError(
+            f"{path}: {height} x {width} pixels would enter the network, at most {_MOST_PIXELS} "
+            "may; resize or cut it"
+        )
 
 
 def energy_of_checkpoint(checkpoint: Path, overrides: Sequence[str]) -> dict[str, Any]:

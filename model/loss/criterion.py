@@ -8,7 +8,7 @@ from ..config import LossConfig, ModelConfig
 from ..decoder.mask_product import chosen_logits
 from ..prediction import DensePrediction, MaskPrediction
 from .mask_loss import at_points, dice_loss, focal_loss, full_losses, shift_of
-from .matcher import ImageTargets, image_targets, match
+from .matcher import SEGMENT_STRIDE, ImageTargets, image_targets, match
 
 _EPS = torch.finfo(torch.float32).eps
 
@@ -94,10 +94,10 @@ class SetCriterion(nn.Module):
         return ["class", "mask", "dice", *(name for name, weight in extras.items() if weight)]
 
     def count(self, target: Tensor) -> Tensor:
-        """A micro-batch's share of the mask normalizer: labels per image, at least 1 each.
+        """A micro-batch's share of the mask normalizer: masks per image, at least 1 each.
 
         Args:
-            target: (B, H, W) int64 label maps.
+            target: (B, H, W) int64 label maps, as in `forward`.
         """
         labels = [image.unique() for image in target]
         counts = [int((found != self.config.ignore_label).sum()) for found in labels]
@@ -110,7 +110,8 @@ class SetCriterion(nn.Module):
 
         Args:
             prediction: Of the query decoder.
-            target: (B, H, W) int64 label maps.
+            target: (B, H, W) int64; a class, which is one mask, or class + SEGMENT_STRIDE x
+                segment number, which is one mask per segment.
             normalizer: Masks that the mask losses are divided by.
 
         Returns:
@@ -206,7 +207,7 @@ class SetCriterion(nn.Module):
         )
 
     def _pixel(self, logits: Tensor, target: Tensor) -> Tensor:
-        small = nearest(target, (logits.shape[-2], logits.shape[-1]))
+        small = nearest(target, (logits.shape[-2], logits.shape[-1])) % SEGMENT_STRIDE
         return balanced_cross_entropy(
             logits.log_softmax(1), small, self.factors, self.config.ignore_label
         )
@@ -216,7 +217,7 @@ class SetCriterion(nn.Module):
         masks = prediction.mask_logits[-1].sigmoid()
         joined = torch.einsum("bqk,bqhw->bkhw", classes, masks)
         logs = (joined + 1e-6).log() - (joined.sum(1, keepdim=True) + 1e-6).log()
-        small = nearest(target, (masks.shape[-2], masks.shape[-1]))
+        small = nearest(target, (masks.shape[-2], masks.shape[-1])) % SEGMENT_STRIDE
         return balanced_cross_entropy(logs, small, self.factors, self.config.ignore_label)
 
 

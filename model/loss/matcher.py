@@ -15,13 +15,17 @@ _LOG_EPS = 1e-12
 _BLOCK = {"cpu": 1 << 17}
 _LARGE_BLOCK = 1 << 26
 
+# A target value is a class, or class + SEGMENT_STRIDE x segment number where segments of one class
+# are told apart; classes are below it.
+SEGMENT_STRIDE = 256
+
 
 class ImageTargets(NamedTuple):
     """The labels of one image as masks.
 
     Attributes:
-        labels: (M,) int64, classes present, ascending, the ignored one left out.
-        masks: (M, H, W) bool, one per class.
+        labels: (M,) int64, class of each mask; ascending where there is one mask per class.
+        masks: (M, H, W) bool, one per value of the target, the ignored one left out.
     """
 
     labels: Tensor
@@ -29,15 +33,15 @@ class ImageTargets(NamedTuple):
 
 
 def image_targets(target: Tensor, *, ignore_label: int) -> ImageTargets:
-    """One binary mask per class present in a label map.
+    """One binary mask per class present in a label map, or per segment where it tells them apart.
 
     Args:
-        target: (H, W) int64.
-        ignore_label: Label that gets no mask.
+        target: (H, W) int64; a class, or class + SEGMENT_STRIDE x segment number.
+        ignore_label: Value that gets no mask.
     """
-    labels = target.unique()
-    labels = labels[labels != ignore_label]
-    return ImageTargets(labels, target == labels.view(-1, 1, 1))
+    values = target.unique()
+    values = values[values != ignore_label]
+    return ImageTargets(values % SEGMENT_STRIDE, target == values.view(-1, 1, 1))
 
 
 def matching_costs(

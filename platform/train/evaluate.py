@@ -1,24 +1,36 @@
 """Scores of a model on a split, exact over any number of workers."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ...datasets.reader import PackedDataset
+from ...datasets.spec import LabelSpace
 from ...model.accounting.energy import EnergyReport, estimate_energy
 from ...model.accounting.firing import FiringMonitor, FiringRow
-from ...model.metrics.segmentation import (
-    SegmentationScores,
-    confusion_counts,
-    segmentation_scores,
-)
+from ...model.metrics.panoptic import PanopticCounts
+from ...model.metrics.segmentation import confusion_counts, segmentation_scores
 from ...model.postprocess import label_map, semantic_logits
 from ..experiment import DataConfig, ExperimentConfig
 from ..ingest import evaluation_batches
+from .checkpoint import Evaluation
+from .panoptic import PanopticTotal, class_scores, panoptic_metrics, predict_segments
 from .reduction import WorkerGroup
+
+
+class SplitCounts(NamedTuple):
+    """What the scores of a split are computed from.
+
+    Attributes:
+        confusion: (K, K + 1) int64 pixels by label and prediction.
+        panoptic: Matched segments; None where the task is semantic.
+    """
+
+    confusion: Tensor
+    panoptic: PanopticCounts | None
 
 
 @torch.inference_mode()
@@ -39,7 +51,7 @@ def predict_labels(model: nn.Module, images: Tensor, size: tuple[int, int]) -> T
     return label_map(logits, size)
 
 
-def count_split(
+def score_split(
     model: nn.Module,
     dataset: PackedDataset,
     split: str,
@@ -48,32 +60,45 @@ def count_split(
     device: torch.device,
     group: WorkerGroup,
     on_batch: Callable[[], None] | None = None,
-) -> Tensor:
-    """Confusion counts of a split; each worker predicts every n-th row, counts are summed.
+) -> tuple[dict[str, float], SplitCounts]:
+    """Score a split; each worker predicts every n-th row, counts are summed.
 
     Args:
         model: The segmentor; its mode is put back afterwards.
         dataset: The packed data.
         split: Name of the split.
-        data: Transform and batch size.
+        data: Transform, batch size and task.
         device: Where the model is.
         group: The workers.
         on_batch: Called after every batch.
 
     Returns:
-        (K, K + 1) int64 on the CPU, the same on every worker.
+        Metrics in percent, mIoU, mAcc and aAcc, and PQ, SQ and RQ of panoptic data; and the
+        counts, on the CPU. Both are the same on every worker.
     """
     space = dataset.label_space
     num_classes = len(space.classes)
     counts = torch.zeros(num_classes, num_classes + 1, dtype=torch.int64, device=device)
+    total = PanopticTotal(num_classes, device) if data.task == "panoptic" else None
     was_training = model.training
     model.eval()
     share = range(group.rank, dataset.splits[split], group.size)
-    for batch in evaluation_batches(dataset, split, data.transform, share, data.evaluation_batch):
-        targets = batch.targets.to(device)
-        predicted = predict_labels(
-            model, batch.images.to(device), (targets.shape[1], targets.shape[2])
-        )
+    batches = evaluation_batches(
+        dataset,
+        split,
+        data.transform,
+        share,
+        data.evaluation_batch,
+        segments=total is not None,
+    )
+    for batch in batches:
+        targets, images = batch.targets.to(device), batch.images.to(device)
+        size = (targets.shape[1], targets.shape[2])
+        if total is None:
+            predicted = predict_labels(model, images, size)
+        else:
+            predicted, maps = predict_segments(model, images, size, space)
+            total.add(maps, batch.segments)
         counts += confusion_counts(
             predicted, targets, num_classes=num_classes, ignore_label=space.ignore_label
         )
@@ -81,16 +106,31 @@ def count_split(
             on_batch()
     group.sum(counts)
     model.train(was_training)
-    return counts.cpu()
+    result = SplitCounts(counts.cpu(), None if total is None else total.over(group))
+    return _metrics(split, result, space), result
 
 
-def score_metrics(split: str, scores: SegmentationScores) -> dict[str, float]:
-    """The metrics of DESIGN's list for one split, in percent."""
-    return {
+def _metrics(split: str, counts: SplitCounts, space: LabelSpace) -> dict[str, float]:
+    scores = segmentation_scores(counts.confusion)
+    metrics = {
         f"{split}/mIoU": scores.miou,
         f"{split}/mAcc": scores.macc,
         f"{split}/aAcc": scores.aacc,
     }
+    if counts.panoptic is not None:
+        metrics |= panoptic_metrics(split, class_scores(counts.panoptic, space))
+    return metrics
+
+
+def summary(evaluation: Evaluation) -> str:
+    """One line for a person about an evaluation on val."""
+    shown = {"mIoU": "val/mIoU", "aAcc": "val/aAcc", "PQ": "val/PQ"}
+    metrics = evaluation.metrics
+    scores = "  ".join(f"{s} {metrics[name]:.2f}" for s, name in shown.items() if name in metrics)
+    return (
+        f"step {evaluation.step}: val {scores}  energy {metrics['energy/mJ']:.4g} mJ"
+        f"  firing rate {metrics['snn/firing_rate']:.3f}"
+    )
 
 
 def health_metrics(layers: Sequence[FiringRow]) -> dict[str, float]:
@@ -111,17 +151,24 @@ def health_metrics(layers: Sequence[FiringRow]) -> dict[str, float]:
     }
 
 
-def class_table(classes: Sequence[str], counts: Tensor) -> list[dict[str, Any]]:
-    """IoU and accuracy of every class in percent; None where a class never occurs."""
-    scores = segmentation_scores(counts)
+def class_table(space: LabelSpace, counts: SplitCounts) -> list[dict[str, Any]]:
+    """IoU, accuracy and, of panoptic counts, PQ, SQ and RQ of every class in percent.
+
+    None stands where a class never occurs.
+    """
+    scores = segmentation_scores(counts.confusion)
+    columns = {"IoU": scores.iou, "Acc": scores.acc}
+    if counts.panoptic is not None:
+        found = class_scores(counts.panoptic, space)
+        columns |= {"PQ": found.pq, "SQ": found.sq, "RQ": found.rq}
 
     def percent(value: Tensor) -> float | None:
         number = float(value)
         return None if number != number else round(number, 4)
 
     return [
-        {"class": name, "IoU": percent(scores.iou[k]), "Acc": percent(scores.acc[k])}
-        for k, name in enumerate(classes)
+        {"class": name, **{title: percent(values[k]) for title, values in columns.items()}}
+        for k, name in enumerate(space.classes)
     ]
 
 

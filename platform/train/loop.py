@@ -10,15 +10,14 @@ import logging
 from collections.abc import Callable, Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ...model.loss.criterion import build_criterion
-from ...model.metrics.segmentation import segmentation_scores
 from ..experiment import ExperimentConfig
 from ..ingest import MicroBatch, TrainingRows
 from .beginning import begin
 from .checkpoint import Evaluation, RunFolder
-from .evaluate import class_table, count_split, measure_energy_and_health, score_metrics
+from .evaluate import SplitCounts, class_table, measure_energy_and_health, score_split, summary
 from .failure import NonFiniteError, PreemptedError
 from .guard import Guard
 from .health import HealthWatch
@@ -189,14 +188,14 @@ class Training:
 
     def score(
         self, split: str, on_batch: Callable[[], None] | None = None
-    ) -> tuple[dict[str, float], Tensor]:
-        """Metrics and confusion counts of the evaluated model on a split.
+    ) -> tuple[dict[str, float], SplitCounts]:
+        """Metrics and counts of the evaluated model on a split.
 
         Args:
             split: Name of the split.
             on_batch: Called after every batch.
         """
-        counts = count_split(
+        return score_split(
             self.model,
             self.dataset,
             split,
@@ -205,7 +204,6 @@ class Training:
             group=self.group,
             on_batch=on_batch,
         )
-        return score_metrics(split, segmentation_scores(counts)), counts
 
     def contact_sheet(self, split: str) -> bytes:
         """PNG of a few rows of a split: image, truth, prediction, error."""
@@ -286,15 +284,12 @@ class Training:
                 self._recorder,
                 evaluation,
                 self.best,
-                classes=class_table(self.dataset.label_space.classes, counts),
+                classes=class_table(self.dataset.label_space, counts),
                 layers=[dataclasses.asdict(row) for row in report.rows],
                 neurons=[dataclasses.asdict(row) for row in firing],
                 sheet=self.contact_sheet("val") if self.config.tracking.images else None,
             )
-        self._tell(
-            f"step {self.step}: val mIoU {metrics['val/mIoU']:.2f}  aAcc {metrics['val/aAcc']:.2f}"
-            f"  energy {report.total_mj:.4g} mJ  firing rate {metrics['snn/firing_rate']:.3f}"
-        )
+        self._tell(summary(evaluation))
         self._watch.look(firing, self.step)
         if self.finished and self.step < self.config.trainer.max_steps:
             self._tell(f"no better val/mIoU in {self.config.trainer.patience} evaluations: stopped")

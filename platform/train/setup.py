@@ -33,7 +33,18 @@ def open_data(config: ExperimentConfig) -> PackedDataset:
             f"model.num_classes: {config.model.num_classes}, but {config.data.path} has {classes} "
             f"classes ({dataset.label_space.name})"
         )
+    if config.data.task == "panoptic":
+        _require_segments(config, dataset)
     return dataset
+
+
+def _require_segments(config: ExperimentConfig, dataset: PackedDataset) -> None:
+    space = dataset.label_space
+    if space.is_thing is None or not dataset.has_segments:
+        raise ConfigError(
+            f"data.task: panoptic, but {config.data.path} ({dataset.name}) was packed without "
+            "segments; pack a panoptic data set, or set data.task=semantic"
+        )
 
 
 def seeded_model(config: ExperimentConfig) -> nn.Module:

@@ -7,14 +7,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torch import Tensor
-
 from ..config import Resolved, dump, flat
 from ..journal import Journal
 from ..monitor import SystemMonitor
 from ..provenance import code_diff, provenance, run_description, run_tags
 from .checkpoint import Evaluation, RunFolder
-from .evaluate import class_table
+from .evaluate import SplitCounts, class_table
 from .loop import Training
 from .record import measured, record_result
 from .reduction import WorkerGroup
@@ -156,7 +154,7 @@ def _finish(
         split = "test"
     scores, counts = training.score(split)
     metrics.update(scores)
-    table = class_table(training.dataset.label_space.classes, counts)
+    table = class_table(training.dataset.label_space, counts)
     if journal is None:
         return
     try:
@@ -172,7 +170,7 @@ def _finish(
         "metrics": metrics,
         "split": split,
         "classes": table,
-        "confusion": counts.tolist(),
+        "confusion": counts.confusion.tolist(),
     }
     run.check_owner()
     run.write("result.json", json.dumps(result, indent=1))
@@ -187,7 +185,7 @@ def _draw(
     *,
     split: str,
     scores: Mapping[str, float],
-    counts: Tensor,
+    counts: SplitCounts,
 ) -> None:
     """Leave scores, pictures, tables and checkpoints in the run."""
     last = training.history[-1].step
@@ -198,8 +196,8 @@ def _draw(
         split=split,
         step=last,
         scores=scores,
-        table=class_table(training.dataset.label_space.classes, counts),
-        confusion=counts.numpy(),
+        table=class_table(training.dataset.label_space, counts),
+        confusion=counts.confusion.numpy(),
         classes=training.dataset.label_space.classes,
         sheet=sheet,
         series=_curves(training.history),

@@ -1,38 +1,41 @@
-"""Masks to train on: by class, and by segment without crowds."""
+"""Segments as one map: by segment, without crowds, and what is left of a class as one more."""
 
 import numpy as np
 
 from spikeseg.datasets.spec import Row
-from spikeseg.datasets.targets import panoptic_targets, semantic_targets
+from spikeseg.datasets.targets import labelled_segments, segment_map
 
-TARGET = np.array([[3, 3, 1], [255, 1, 1]], np.uint8)
-
-
-def test_semantic_targets_have_one_mask_per_class() -> None:
-    targets = semantic_targets(TARGET, 255)
-    assert targets.classes.tolist() == [1, 3]
-    assert targets.masks.astype(int).tolist() == [
-        [[0, 0, 1], [0, 1, 1]],
-        [[1, 1, 0], [0, 0, 0]],
-    ]
-    assert targets.ignored.tolist() == [[False] * 3, [True, False, False]]
-
-
-def test_an_image_without_labels_has_no_mask() -> None:
-    targets = semantic_targets(np.full((2, 2), 255, np.uint8), 255)
-    assert targets.masks.shape == (0, 2, 2)
-    assert targets.ignored.all()
+LABEL = np.array([[3, 3, 1], [255, 1, 7]], np.uint8)
+INSTANCES = np.array([[1, 2, 4], [0, 0, 3]], np.uint16)
+ROW = Row(
+    "a",
+    np.zeros((2, 3, 3), np.uint8),
+    LABEL,
+    INSTANCES,
+    segments=(3, 3, 7, 1),
+    crowd=(False, True, False, False),
+)
 
 
-def test_panoptic_targets_leave_out_crowds_and_segments_out_of_sight() -> None:
-    instances = np.array([[1, 2, 4], [0, 4, 4]], np.uint16)
-    image = np.zeros((2, 3, 3), np.uint8)
-    crowd = (False, True, False, False)
-    row = Row("a", image, TARGET, instances, (3, 3, 7, 1), crowd)
-    targets = panoptic_targets(TARGET, instances, row, 255)
-    assert targets.classes.tolist() == [3, 1]
-    assert targets.masks.astype(int).tolist() == [
-        [[1, 0, 0], [0, 0, 0]],
-        [[0, 0, 1], [0, 1, 1]],
-    ]
-    assert targets.ignored.astype(int).tolist() == [[0, 1, 0], [1, 0, 0]]
+def test_a_segment_map_has_one_value_per_segment_and_ignores_crowds() -> None:
+    values = segment_map(LABEL, INSTANCES, ROW, ignore_label=255, stride=256)
+    assert values.tolist() == [[256 + 3, 255, 4 * 256 + 1], [255, 1, 3 * 256 + 7]]
+
+
+def test_a_segment_out_of_sight_has_no_value() -> None:
+    values = segment_map(LABEL[:, :1], INSTANCES[:, :1], ROW, ignore_label=255, stride=256)
+    assert values.tolist() == [[256 + 3], [255]]
+
+
+def test_labelled_segments_keep_crowds_and_count_the_rest_of_a_class_as_one() -> None:
+    found = labelled_segments(ROW, 255)
+    assert found.numbers.tolist() == [[2, 3, 5], [0, 1, 4]]
+    assert found.classes.tolist() == [1, 3, 3, 7, 1]
+    assert found.crowd.tolist() == [False, False, True, False, False]
+
+
+def test_an_image_without_labels_has_no_segment() -> None:
+    void = Row("b", ROW.image, np.full((2, 3), 255, np.uint8), np.zeros((2, 3), np.uint16))
+    found = labelled_segments(void, 255)
+    assert not found.numbers.any()
+    assert found.classes.shape == found.crowd.shape == (0,)
