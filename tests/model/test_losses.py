@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from spikeseg.model.config import LossConfig
 from spikeseg.model.loss.criterion import SetCriterion, build_criterion, class_factors
 from spikeseg.model.loss.mask_loss import at_points, dice_loss, focal_loss, shift_of
+from spikeseg.model.loss.matcher import SEGMENT_STRIDE, image_targets
 from spikeseg.model.prediction import DensePrediction, MaskPrediction
 from spikeseg.model.segmentor import build_segmentor
 
@@ -49,6 +50,33 @@ def test_an_image_without_labels_counts_one_and_has_only_a_class_loss() -> None:
     torch.testing.assert_close(terms["class"], expected)
     torch.stack(list(terms.values())).sum().backward()
     assert prediction.mask_logits.grad is not None and not prediction.mask_logits.grad.any()
+
+
+def test_segments_of_one_class_are_matched_and_counted_apart() -> None:
+    whole = torch.zeros(1, 8, 8, dtype=torch.int64)
+    whole[:, :, 4:] = 1
+    # The same classes, the right half as two segments of class 1.
+    halves = whole.clone()
+    halves[:, :4, 4:] += 1 * SEGMENT_STRIDE
+    halves[:, 4:, 4:] += 2 * SEGMENT_STRIDE
+    loss = criterion(pixel_weight=1.0, semantic_weight=1.0)
+    assert (loss.count(whole), loss.count(halves)) == (2, 3)
+    found = image_targets(halves[0], ignore_label=255)
+    assert found.labels.tolist() == [0, 1, 1]
+    assert found.masks.flatten(1).sum(1).tolist() == [32, 16, 16]
+    prediction = random_prediction(batch=1)._replace(pixel_logits=torch.randn(1, 2, 8, 8))
+    classes, segments = (loss(prediction, target, 2.0) for target in (whole, halves))
+    # Per pixel the labels are the same; as masks they are not.
+    assert segments["pixel"] == classes["pixel"] and segments["semantic"] == classes["semantic"]
+    assert segments["class"] != classes["class"] and segments["dice"] != classes["dice"]
+
+
+def test_one_segment_per_class_is_what_a_label_map_says() -> None:
+    target = torch.randint(0, 2, (2, 16, 16))
+    numbered = target + SEGMENT_STRIDE * (target + 1)
+    prediction = random_prediction()
+    loss = criterion()
+    assert loss(prediction, numbered, 4.0) == loss(prediction, target, 4.0)
 
 
 def test_an_image_without_labels_does_not_disturb_the_other() -> None:

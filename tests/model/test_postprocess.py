@@ -79,3 +79,9 @@ def test_label_maps_follow_the_size_asked_for() -> None:
     logits = torch.randn(2, 3, 8, 10)
     assert label_map(logits, (53, 77)).shape == (2, 53, 77)
     assert semantic_logits(DensePrediction(logits), (16, 20)).shape == (2, 3, 16, 20)
+
+
+def test_a_map_of_another_size_may_be_empty_too() -> None:
+    unsure = predict([(0, 0.0, rows(0, 8))])
+    (found,) = panoptic_maps(unsure, (16, 16), things=THINGS, original=(20, 12))
+    assert found.segments.shape == (20, 12) and not found.segments.any()
