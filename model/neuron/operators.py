@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from . import kernel_calls, torch_path
+from . import kernel_calls, torch_norm, torch_path
 from .dispatch import choose_backend
 from .layout import empty_like_flat, empty_like_planes, empty_like_sequence
 from .reference import arithmetic
@@ -196,7 +196,7 @@ def _binary_lif_backward(
 
 
 def _norm_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
-    return torch_path.norm_statistics(x)
+    return torch_norm.norm_statistics(x)
 
 
 def _norm_integer(
@@ -212,7 +212,7 @@ def _norm_integer(
     save: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    path = kernel_calls.norm_integer if _kernels_run(x, backend) else torch_path.norm_integer
+    path = kernel_calls.norm_integer if _kernels_run(x, backend) else torch_norm.norm_integer
     return path(
         x,
         mean,
@@ -254,7 +254,7 @@ def _norm_integer_sums(
     backend: str,
 ) -> Tensor:
     fused = _kernels_run(x, backend)
-    path = kernel_calls.norm_integer_sums if fused else torch_path.norm_integer_sums
+    path = kernel_calls.norm_integer_sums if fused else torch_norm.norm_integer_sums
     return path(gradient, x, mask, mean, divisor=divisor, threshold=threshold)
 
 
@@ -271,7 +271,7 @@ def _norm_integer_backward(
     backend: str,
 ) -> Tensor:
     fused = _kernels_run(x, backend)
-    path = kernel_calls.norm_integer_backward if fused else torch_path.norm_integer_backward
+    path = kernel_calls.norm_integer_backward if fused else torch_norm.norm_integer_backward
     return path(gradient, x, mask, mean, gain, level, slope, divisor=divisor, threshold=threshold)
 
 
@@ -355,7 +355,8 @@ def _register(name: str) -> Callable[..., Any]:
 
     def call(x: Tensor, *arguments: Any) -> Any:
         # In eager mode on a CPU torch's dispatcher would cost more than a small layer's neurons.
-        if x.device.type == "cpu" and not torch.compiler.is_compiling():
+        plain = type(x) in (Tensor, nn.Parameter) and x.device.type == "cpu"
+        if plain and not torch.compiler.is_compiling():
             return run(x, *arguments)
         return operator(x, *arguments)
 

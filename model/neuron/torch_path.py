@@ -3,24 +3,41 @@
 Equal to the law bit for bit (binary LIF: spikes). What torch vectorizes on a CPU decides the form:
 `where`, boolean results and boolean factors take 1 to 4 ns per element and thread, comparisons
 written as floats, conversions to int8 and bitwise operations 0.1 to 0.3. So a condition is a
-float 0 or 1, is kept as an int8 0 or -1, and selects by `&` on the bits of the values, which also
-makes infinities and NaN outside of the window plain zeros. Measurements: RESULTS.md.
+float 0 or 1, is kept as an int8, and selects by `&` on the bits of the values or as the weight of a
+lerp; and long sequences go through all of their steps in parts that the cache holds.
+Measurements: RESULTS.md.
 """
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .layout import empty_like_flat, empty_like_planes, empty_like_sequence, flat, laid_out_as
+from .layout import empty_like_flat, empty_like_sequence, flat, laid_out_as
 from .reference import arithmetic, rounded
 
 WINDOW = torch.int8
 # Largest D whose counts the 16-bit types hold exactly.
 _EXACT = {torch.float16: 2048, torch.bfloat16: 256}
-# Elements worked on at once: intermediate values stay in the cache, and are no large allocations.
-_CHUNK = 1 << 18
+# Neurons worked on at once by a CPU: intermediate values stay in the cache, and calls are few.
+_CHUNK = 1 << 17
+# In one pass each: g (1 - s) s, and 0 where x <= threshold, else g.
+_SIGMOID_BACKWARD = torch.ops.aten.sigmoid_backward.grad_input
+_THRESHOLD_BACKWARD = torch.ops.aten.threshold_backward.grad_input
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+@functools.cache
+def _constant(value: float, dtype: torch.dtype) -> Tensor:
+    """A constant as a tensor: less than half of the cost of a call that is given a number."""
+    return torch.tensor(value, dtype=dtype, device="cpu")
+
+
+def _factor(value: float, dtype: torch.dtype) -> Tensor | float:
+    """As `_constant`, but a number for 16 bits, to which a tensor would be rounded."""
+    return rounded(value, dtype) if dtype in _EXACT else _constant(value, dtype)
 
 
 def bits(x: Tensor) -> Tensor:
@@ -61,14 +78,14 @@ def stateless(
     open_window: bool,
     save: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Spikes, and the window of x's shape: -1 inside, 0 outside (empty where `save` is false)."""
+    """Spikes, and the window of x's shape: 1 inside, 0 outside (empty where `save` is false)."""
     spikes = empty_like_flat(x)
     window = empty_like_flat(x, WINDOW) if save else x.new_empty(0, dtype=WINDOW)
     exact = x.dtype not in _EXACT or (
         threshold == 1.0 and not half_up and levels <= _EXACT[x.dtype]
     )
     wide = x.dtype if exact else torch.float32
-    per_threshold, per_divisor = rounded(1 / threshold, x.dtype), rounded(1 / divisor, x.dtype)
+    per_threshold, per_divisor = _factor(1 / threshold, wide), _factor(1 / divisor, wide)
     for current, fired, kept in _pieces(laid_out_as(x, spikes), spikes, window):
         ratio = current if exact else current.to(wide)
         if threshold != 1.0:
@@ -81,14 +98,14 @@ def stateless(
         if not exact:
             fired.copy_(count)
         if inside is not None:
-            kept.copy_(inside.neg_())
+            kept.copy_(inside)
     return spikes, window
 
 
 def _pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Tensors of one layout (or empty ones) in pieces of storage order that stay in the cache."""
     size = tensors[0].numel()
-    if size <= _CHUNK:
+    if size <= _CHUNK or tensors[0].device.type != "cpu":
         yield tensors
         return
     rows = [flat(tensor) for tensor in tensors]
@@ -100,10 +117,13 @@ def stateless_backward(
     gradient: Tensor, window: Tensor, result: Tensor, *, divisor: float, threshold: float
 ) -> Tensor:
     """dL/dx into `result`: gradient / (divisor threshold) inside the window, 0 outside."""
-    selected = bits(result).copy_(window)
-    torch.bitwise_and(bits(laid_out_as(gradient, result)), selected, out=selected)
-    scale = divisor * threshold
-    return result if scale == 1.0 else result.mul_(rounded(1 / scale, gradient.dtype))
+    scale = _factor(1 / (divisor * threshold), gradient.dtype)
+    for arriving, inside, leaving in _pieces(laid_out_as(gradient, result), window, result):
+        selected = bits(leaving).copy_(inside).neg_()
+        torch.bitwise_and(bits(arriving), selected, out=selected)
+        if divisor * threshold != 1.0:
+            leaving.mul_(scale)
+    return result
 
 
 def temporal(
@@ -120,26 +140,39 @@ def temporal(
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Spikes, the window as `stateless` has it, and u_T in the arithmetic's type (if `keep`)."""
+    wide, steps = arithmetic(x.dtype), len(x)
     spikes = empty_like_sequence(x)
     window = empty_like_sequence(x, WINDOW) if save else x.new_empty(0, dtype=WINDOW)
-    wide = arithmetic(x.dtype)
-    per_threshold, per_divisor = rounded(1 / threshold, x.dtype), rounded(1 / divisor, x.dtype)
-    u = empty_like_flat(x[0], wide)
-    u.zero_() if state is None else u.copy_(state)
-    count, scratch = torch.empty_like(u), torch.empty_like(u)
-    for t in range(len(x)):
-        h = u.add_(x[t])
-        ratio = h if threshold == 1.0 else h * per_threshold
-        fire(ratio, levels, half_up, open_window, count, scratch if save else None)
-        if save:
-            window[t] = scratch
-        if wide == x.dtype:
-            torch.mul(count, per_divisor, out=spikes[t])
-        else:
-            spikes[t] = torch.mul(count, per_divisor, out=scratch)
-        # count * 1 is count: the subtraction alone is then what the law computes.
-        h.sub_(count if threshold == 1.0 else count.mul_(threshold)).mul_(decay)
-    return spikes, window.neg_(), u if keep else u.new_empty(0)
+    after = empty_like_flat(x[0], wide) if keep else x.new_empty(0, dtype=wide)
+    before = None if state is None else laid_out_as(state.to(wide), empty_like_flat(x[0], wide))
+    per_threshold, per_divisor, left, price = (
+        _constant(value, wide) for value in (1 / threshold, 1 / divisor, decay, threshold)
+    )
+    for currents, fired, kept, last, first in _parts(
+        steps, laid_out_as(x, spikes), spikes, window, after, before
+    ):
+        u, count, scratch, ratio = (torch.empty_like(currents[0], dtype=wide) for _ in range(4))
+        charge = None if first is None else first[0]
+        windows = kept.unbind() if save else [None] * steps
+        each = zip(currents.unbind(), fired.unbind(), windows, strict=True)
+        for t, (current, spike, inside) in enumerate(each):
+            h = current.to(wide)
+            if charge is not None:
+                h = torch.add(charge, h, out=u)
+            own = h if threshold == 1.0 else torch.mul(h, per_threshold, out=ratio)
+            fire(own, levels, half_up, open_window, count, scratch if save else None)
+            if inside is not None:
+                inside.copy_(scratch)
+            if wide == x.dtype:
+                torch.mul(count, per_divisor, out=spike)
+            else:
+                spike.copy_(torch.mul(count, per_divisor, out=scratch))
+            if t + 1 < steps or keep:
+                spent = count if threshold == 1.0 else count.mul_(price)
+                charge = torch.sub(h, spent, out=u).mul_(left)
+        if keep:
+            last.copy_(u)
+    return spikes, window, after
 
 
 def temporal_backward(
@@ -154,32 +187,91 @@ def temporal_backward(
     keep: bool,
 ) -> tuple[Tensor, Tensor]:
     """dL/dx into `result`, and dL/du_0 in the arithmetic's type (if `keep`)."""
-    wide = arithmetic(gradient.dtype)
-    scale = rounded(1 / (divisor * threshold), gradient.dtype)
-    carried = empty_like_flat(result[0], wide)
-    carried.zero_() if state_gradient is None else carried.copy_(state_gradient)
-    own, selected = torch.empty_like(carried), bits(torch.empty_like(carried))
-    for t in reversed(range(len(gradient))):
-        selected.copy_(window[t])
-        bits(torch.mul(gradient[t].to(wide), scale, out=own)).bitwise_and_(selected)
-        bits(carried.mul_(decay)).bitwise_and_(selected.bitwise_not_()).bitwise_or_(bits(own))
-        result[t] = carried
-    return result, carried if keep else carried.new_empty(0)
+    wide, steps = arithmetic(gradient.dtype), len(gradient)
+    scale = _constant(1 / (divisor * threshold), wide)
+    left = _constant(decay, wide)
+    before = empty_like_flat(result[0], wide) if keep else result.new_empty(0, dtype=wide)
+    after = state_gradient
+    if after is not None:
+        after = laid_out_as(after.to(wide), empty_like_flat(result[0], wide))
+    for arriving, kept, leaving, first, last in _parts(
+        steps, laid_out_as(gradient, result), window, result, before, after
+    ):
+        carried = _carry_back(torch.lerp, arriving, kept, leaving, last, scale, left)
+        if _may_have_nan(carried):
+            carried = _carry_back(_choose, arriving, kept, leaving, last, scale, left)
+        if first is not None:
+            first.copy_(carried)
+    return result, before
+
+
+def _carry_back(
+    select: Callable[..., Tensor],
+    arriving: Tensor,
+    kept: Tensor,
+    leaving: Tensor,
+    last: Tensor | None,
+    scale: Tensor,
+    left: Tensor,
+) -> Tensor:
+    """`temporal_backward` of a part; returns the last of the gradients.
+
+    torch.lerp with a weight of 0 or 1 gives exactly one of its ends, in one pass, but NaN where
+    the difference of the ends is not finite. Such a NaN stays to the end, where it is seen.
+    """
+    wide = scale.dtype
+    room, passed, weight = (torch.empty_like(arriving[0], dtype=wide) for _ in range(3))
+    carried = passed.zero_() if last is None else torch.mul(last[0], left, out=passed)
+    steps = (part.unbind()[::-1] for part in (arriving, kept, leaving))
+    for own, inside, to in zip(*steps, strict=True):
+        if carried is not passed:
+            torch.mul(carried, left, out=passed)
+        weight.copy_(inside)
+        carried = to if to.dtype == wide else room
+        torch.mul(own.to(wide), scale, out=carried)
+        select(passed, carried, weight, out=carried)
+        if carried is room:
+            to.copy_(room)
+    return carried
+
+
+def _choose(outside: Tensor, inside: Tensor, weight: Tensor, out: Tensor) -> Tensor:
+    """`inside` where the weight is 1, else `outside`, whatever they are."""
+    return out.copy_(torch.where(weight.bool(), inside, outside))
+
+
+def _parts(steps: int, like: Tensor, *others: Tensor | None) -> Iterator[tuple[Any, ...]]:
+    """Sequences with T outermost (and single steps) in parts that stay in the cache.
+
+    Yields:
+        (T, neurons) of each sequence and (1, neurons) of each step; None where it is not there.
+    """
+    n = like.numel() // steps
+    if n == 0:
+        return
+    rows = [
+        x.as_strided((x.numel() // n, n), (n, 1)) if x is not None and x.numel() else None
+        for x in (like, *others)
+    ]
+    if n <= _CHUNK or like.device.type != "cpu":
+        yield tuple(rows)
+        return
+    for start in range(0, n, _CHUNK):
+        yield tuple(None if row is None else row[:, start : start + _CHUNK] for row in rows)
 
 
 def binary(x: Tensor, *, tau: float, threshold: float) -> Tensor:
     """Binary spikes."""
     spikes = empty_like_sequence(x)
-    v = torch.zeros_like(x[0], dtype=arithmetic(x.dtype))
-    fired, scratch = torch.empty_like(v), torch.empty_like(v)
-    for t in range(len(x)):
-        charged = _charge(v, x[t], rounded(1 / tau, x.dtype), scratch)
-        torch.ge(charged, threshold, out=fired)
-        # Zero, or NaN where the potential is NaN; clamped first, since infinity times 0 is NaN.
-        torch.clamp(charged, -1, 1, out=v).mul_(0.0).add_(fired)
-        spikes[t] = v
-        _settle(charged, fired, bits(v))
-        v, scratch = charged, v
+    for currents, fired in _parts(len(x), laid_out_as(x, spikes), spikes):
+        mirrored = _mirrored_potentials(currents, tau=tau, threshold=threshold)
+        own = fired if fired.dtype == mirrored.dtype else torch.empty_like(mirrored)
+        torch.le(mirrored, _constant(-threshold, mirrored.dtype), out=own)
+        if _may_have_nan(mirrored[-1]):
+            # Zero, or NaN where the potential is NaN; clamped, since infinity times 0 is NaN.
+            own.add_(mirrored.clamp_(-1, 1).mul_(0.0))
+        if own is not fired:
+            fired.copy_(own)
     return spikes
 
 
@@ -189,113 +281,58 @@ def binary_backward(
     """dL/dx into `result`; the potentials are computed again from x."""
     wide = arithmetic(x.dtype)
     per_tau = rounded(1 / tau, x.dtype)
-    potentials = empty_like_sequence(x, wide)
-    v = torch.zeros_like(x[0], dtype=wide)
-    fired, selected = torch.empty_like(v), bits(torch.empty_like(v))
-    for t in range(len(x)):
-        v.copy_(_charge(v, x[t], per_tau, potentials[t]))
-        _settle(v, torch.ge(v, threshold, out=fired), selected)
-    carried = torch.zeros_like(v)
-    slope = torch.empty_like(v)
-    for t in reversed(range(len(x))):
-        h = potentials[t]
-        _settle(carried, torch.ge(h, threshold, out=fired), selected)
-        # -1 where h is a number: it equals itself.
-        selected.copy_(torch.eq(h, h, out=fired)).neg_()
-        sigma = h.sub_(threshold).mul_(alpha).sigmoid_()
-        torch.sub(1, sigma, out=slope).mul_(alpha).mul_(sigma).mul_(gradient[t])
-        bits(carried.add_(slope)).bitwise_and_(selected)
-        result[t] = torch.mul(carried, per_tau, out=slope)
-        carried.mul_(rounded(1 - per_tau, x.dtype))
+    left, share, steep, opposite, top = (
+        _constant(value, wide)
+        for value in (rounded(1 - per_tau, x.dtype), per_tau, alpha, -alpha, threshold)
+    )
+    for arriving, currents, leaving in _parts(
+        len(x), laid_out_as(gradient, result), laid_out_as(x, result), result
+    ):
+        mirrored = _mirrored_potentials(currents, tau=tau, threshold=threshold)
+        slope = torch.add(mirrored, top).mul_(opposite).sigmoid_()
+        own = _SIGMOID_BACKWARD(arriving.to(slope), slope, grad_input=slope).mul_(steep)
+        broken = mirrored.isnan() if _may_have_nan(mirrored[-1]) else None
+        if broken is not None:
+            own.masked_fill_(broken, 0.0)
+        out = leaving if leaving.dtype == own.dtype else own
+        carried, passed = None, torch.empty_like(own[0])
+        for t in reversed(range(len(x))):
+            if carried is not None:
+                # A spike resets: nothing passes on.
+                _THRESHOLD_BACKWARD(carried, mirrored[t], -threshold, grad_input=passed)
+                if broken is not None:
+                    passed.masked_fill_(broken[t], 0.0)
+                own[t].add_(passed)
+            carried = torch.mul(own[t], left, out=passed)
+            torch.mul(own[t], share, out=out[t])
+        if out is not leaving:
+            leaving.copy_(out)
     return result
 
 
-def _charge(v: Tensor, current: Tensor, per_tau: float, out: Tensor) -> Tensor:
-    """The charged potential v + (current - v) / tau into `out`."""
-    return torch.sub(current, v, out=out).mul_(per_tau).add_(v)
+def _mirrored_potentials(x: Tensor, *, tau: float, threshold: float) -> Tensor:
+    """Charged potentials -h of a part of a sequence, (T, neurons), in the arithmetic's type.
+
+    Negated, because torch has the reset as one operation from below: 0 where -h <= -threshold.
+    """
+    currents = x.to(arithmetic(x.dtype))
+    mirrored = torch.empty_like(currents)
+    factor = _constant(-1 / tau, currents.dtype)
+    v = None
+    for current, h in zip(currents.unbind(), mirrored.unbind(), strict=True):
+        if v is None:
+            torch.mul(current, factor, out=h)
+            v = torch.empty_like(h)
+        else:
+            # v + (current + v) * -1/tau is -((-v) + (current - (-v)) / tau).
+            torch.add(current, v, out=h).mul_(factor).add_(v)
+        torch.threshold(h, -threshold, 0.0, out=v)
+    return mirrored
 
 
-def _settle(v: Tensor, fired: Tensor, selected: Tensor) -> None:
-    """Zero v in place where `fired` is 1; `selected` is room for the selection."""
-    bits(v).bitwise_and_(selected.copy_(fired).sub_(1))
-
-
-def norm_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance of every channel of (N, C, ...), (C,) in the arithmetic's type."""
-    if x.device.type == "cuda" and x.dtype != torch.float64:
-        # One pass with float32 sums, without a float32 copy of a 16-bit input.
-        mean, per_deviation = torch.batch_norm_stats(x, 1e-30)
-        return mean, per_deviation.pow(-2)
-    axes = [axis for axis in range(x.dim()) if axis != 1]
-    variance, mean = torch.var_mean(x.to(arithmetic(x.dtype)), axes, correction=0)
-    return mean, variance
-
-
-def norm_integer(
-    x: Tensor,
-    mean: Tensor,
-    gain: Tensor,
-    bias: Tensor,
-    *,
-    levels: int,
-    divisor: float,
-    threshold: float,
-    half_up: bool,
-    open_window: bool,
-    save: bool,
-) -> tuple[Tensor, Tensor]:
-    """Spikes of (x - mean) * gain + bias per channel, (N, C, ...), and the window."""
-    wide = arithmetic(x.dtype)
-    shape = (1, -1, *(1,) * (x.dim() - 2))
-    spikes = empty_like_planes(x)
-    y = torch.sub(x, mean.to(wide).view(shape), out=empty_like_planes(x, wide))
-    y.mul_(gain.to(wide).view(shape)).add_(bias.to(wide).view(shape))
-    fired, inside = stateless(
-        y,
-        levels=levels,
-        divisor=divisor,
-        threshold=threshold,
-        half_up=half_up,
-        open_window=open_window,
-        save=save,
-    )
-    return (fired if fired.dtype == x.dtype else spikes.copy_(fired)), inside
-
-
-def norm_integer_sums(
-    gradient: Tensor, x: Tensor, inside: Tensor, mean: Tensor, *, divisor: float, threshold: float
-) -> Tensor:
-    """Sums over every channel of d = dL/dy and of d (x - mean), (2, C)."""
-    d, centered, axes = _centered(gradient, x, inside, mean, divisor * threshold)
-    return torch.stack([d.sum(axes), (d * centered).sum(axes)])
-
-
-def norm_integer_backward(
-    gradient: Tensor,
-    x: Tensor,
-    inside: Tensor,
-    mean: Tensor,
-    gain: Tensor,
-    level: Tensor,
-    slope: Tensor,
-    *,
-    divisor: float,
-    threshold: float,
-) -> Tensor:
-    """dL/dx = (d - level - (x - mean) slope) gain, with d = dL/dy."""
-    d, centered, _ = _centered(gradient, x, inside, mean, divisor * threshold)
-    shape = (1, -1, *(1,) * (x.dim() - 2))
-    d.sub_(level.to(d).view(shape)).sub_(centered.mul_(slope.to(d).view(shape)))
-    return empty_like_planes(x).copy_(d.mul_(gain.to(d).view(shape)))
-
-
-def _centered(
-    gradient: Tensor, x: Tensor, inside: Tensor, mean: Tensor, scale: float
-) -> tuple[Tensor, Tensor, list[int]]:
-    """dL/dy and x - mean in the arithmetic's type, and the axes that share a channel."""
-    wide = arithmetic(x.dtype)
-    d = empty_like_planes(x, wide)
-    torch.bitwise_and(bits(gradient.to(wide)), inside.to(bits(d).dtype), out=bits(d))
-    d.mul_(rounded(1 / scale, x.dtype))
-    centered = x.to(wide) - mean.to(wide).view(1, -1, *(1,) * (x.dim() - 2))
-    return d, centered, [axis for axis in range(x.dim()) if axis != 1]
+def _may_have_nan(row: Tensor) -> bool:
+    """Whether an element can be NaN. On a GPU it always can: to look would be to wait."""
+    if row.device.type != "cpu":
+        return True
+    total = row.sum().item()
+    return total != total
