@@ -2,7 +2,11 @@
 
 The one file that imports cupy, and only when a kernel is to run or to be compiled. A loaded kernel
 belongs to one process and one device. Its variants are few (file, storage type, steps a thread
-holds at once) and know no shape, so a new shape compiles nothing; cupy keeps the binaries on disk.
+holds at once) and know no shape, so a new shape compiles nothing.
+
+cupy's own way from source to kernel (RawModule) compiles with -ftz=true, which nothing undoes: its
+kernels take denormal numbers for zeros, and so would neither give the law's bits nor tell an open
+window from a closed one. Hence NVRTC is called here, and cupy loads and launches the binary.
 """
 
 import functools
@@ -11,7 +15,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -31,6 +35,7 @@ FILES = {
     "norm_forward": "batch_norm.cu",
     "norm_sums": "batch_norm.cu",
     "norm_backward": "batch_norm.cu",
+    "lane_copy": "copy.cu",
 }
 STORAGE = {torch.float32: "float", torch.float16: "Half", torch.bfloat16: "Brain"}
 UNROLLS = {
@@ -38,10 +43,17 @@ UNROLLS = {
     "temporal.cu": (1, 2, 4),
     "binary.cu": (1, 2, 4, 8),
     "batch_norm.cu": (1,),
+    "copy.cu": (1,),
 }
 
-# (process, device, kernel, storage, unroll) -> what cupy launches.
+# (process, device, kernel, storage, unroll) -> cupy's Function.
 _kernels: dict[tuple[int, int, str, torch.dtype, int], Any] = {}
+
+
+class _Stream(NamedTuple):
+    """What cupy asks of a stream: its handle."""
+
+    ptr: int
 
 
 def launch(
@@ -66,12 +78,11 @@ def launch(
     """
     if threads == 0:
         return
-    cupy: Any = importlib.import_module("cupy")
-    # Backward runs on another thread, and cupy has a current stream per thread: both are set here.
+    # Backward runs on another thread: device and stream are those that torch has there.
     with torch.cuda.device(like.device):
         function = _kernel(kernel, like.dtype, unroll)
-        with cupy.cuda.Stream.from_external(torch.cuda.current_stream()):
-            function((-(-threads // BLOCK),), (BLOCK,), tuple(arguments))
+        stream = _Stream(torch.cuda.current_stream().cuda_stream)
+        function((-(-threads // BLOCK),), (BLOCK,), tuple(arguments), 0, stream)
 
 
 def load_all(device: torch.device, dtypes: Sequence[torch.dtype] = tuple(STORAGE)) -> None:
@@ -100,10 +111,10 @@ def source(file: str) -> str:
     return re.sub(r'#include "(\S+)"\n', lambda match: (SOURCES / match[1]).read_text(), text)
 
 
-def compile_without_device(
+def compile_binary(
     file: str, dtype: torch.dtype, unroll: int, architecture: int
 ) -> tuple[bytes, str]:
-    """The binary of a variant and the assembler's report (registers, spills); needs no GPU.
+    """The binary of a variant, and the assembler's report (registers, spills). Needs no GPU.
 
     Args:
         file: One of the files of `FILES`.
@@ -140,14 +151,29 @@ def _kernel(kernel: str, dtype: torch.dtype, unroll: int) -> Any:
                 f"kernel {kernel} for {dtype} is not loaded, and cannot be while a CUDA graph is "
                 "captured: run the model once before, or call cuda.load_all(device)"
             )
-        cupy: Any = importlib.import_module("cupy")
-        module = cupy.RawModule(
-            code=source(FILES[kernel]), options=compile_options(dtype, unroll), backend="nvrtc"
-        )
+        architecture = _architecture(*torch.cuda.get_device_capability())
+        binary, _ = compile_binary(FILES[kernel], dtype, unroll, architecture)
+        module: Any = importlib.import_module("cupy.cuda").Module()
+        module.load(binary)
         for name, file in FILES.items():
             if file == FILES[kernel]:
-                loaded = module.get_function(name)
-                # Reading it loads it; cupy would otherwise wait for the first launch.
-                assert loaded.kernel is not None
-                _kernels[(*key[:2], name, *key[3:])] = loaded
+                _kernels[(*key[:2], name, *key[3:])] = module.get_function(name)
     return _kernels[key]
+
+
+def _architecture(major: int, minor: int) -> int:
+    """The newest architecture whose binaries run on a device and that NVRTC compiles for.
+
+    Raises:
+        RuntimeError: Where there is none; says what to install.
+    """
+    nvrtc: Any = importlib.import_module("cupy.cuda").nvrtc
+    known = [number for number in nvrtc.getSupportedArchs() if number // 10 == major]
+    runnable = [number for number in known if number % 10 <= minor]
+    if not runnable:
+        version = ".".join(map(str, nvrtc.getVersion()))
+        raise RuntimeError(
+            f"NVRTC {version} compiles for no GPU of compute capability {major}.{minor}: install "
+            f"another nvidia-cuda-nvrtc, or set neuron.backend to torch"
+        )
+    return max(runnable)

@@ -49,10 +49,11 @@ def only_gradient(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def currents(shape: tuple[int, ...], dtype: torch.dtype, levels: int = 4, seed: int = 0) -> Tensor:
-    """Input with ties, the window's edges and their neighbours, infinities and NaN among it."""
+    """Input with ties, window edges and neighbours, denormals, infinities and NaN among it."""
     x = torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * levels + levels / 3
     top = float(levels)
     special = [0.5, 1.5, 2.5, top - 0.5, top + 0.5, 0.0, -0.0, top, -0.5, 1e-6, -1e-6]
+    special += [1e-40, -1e-40]  # denormal in float32
     special += [top * (1 + 2**-7), top * (1 - 2**-7), float("inf"), -float("inf"), float("nan")]
     flat = x.view(-1)
     step = max(1, flat.numel() // (2 * len(special)))

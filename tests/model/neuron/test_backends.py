@@ -13,6 +13,7 @@ from neuron_cases import (
 )
 from torch import Tensor
 
+from spikeseg.model.neuron import kernel_calls
 from spikeseg.model.neuron.integer_lif import integer_lif, integer_lif_with_state
 from spikeseg.model.neuron.lif import lif
 from spikeseg.model.neuron.reference import (
@@ -188,6 +189,15 @@ def test_gradients_of_any_layout_are_taken(place: Place) -> None:
     assert on.grad is not None
     expected = lif_backward(g, x, tau=2.0, threshold=1.0, alpha=4.0)
     torch.testing.assert_close(on.grad.cpu(), expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_the_copy_that_is_the_benchmarks_ceiling_copies(place: Place, dtype: torch.dtype) -> None:
+    if place.backend == "torch":
+        pytest.skip("a kernel alone")
+    for x in (currents((3, 83), dtype), currents((1, 130), dtype)[0, 1:]):
+        on = x.to(place.device)
+        assert_same(kernel_calls.copy(on, torch.zeros_like(on)), x)
 
 
 def test_empty_tensors_pass_through(place: Place) -> None:

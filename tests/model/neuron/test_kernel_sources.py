@@ -25,6 +25,7 @@ REGISTERS = {
     "norm_forward": 64,
     "norm_sums": 40,
     "norm_backward": 64,
+    "lane_copy": 24,
 }
 
 
@@ -40,7 +41,7 @@ def compiler() -> Any:
 
 def report(file: str, dtype: torch.dtype, unroll: int, architecture: int) -> str:
     compiler()
-    binary, log = cuda.compile_without_device(file, dtype, unroll, architecture)
+    binary, log = cuda.compile_binary(file, dtype, unroll, architecture)
     assert binary[:4] == b"\x7fELF"
     return log
 
@@ -64,6 +65,7 @@ def assert_fits(file: str, dtype: torch.dtype, unroll: int, architecture: int) -
 def test_the_stateless_neuron_compiles_for_every_type_and_architecture(architecture: int) -> None:
     for dtype in DTYPES:
         assert_fits("integer.cu", dtype, 1, architecture)
+    assert_fits("copy.cu", torch.bfloat16, 1, architecture)
 
 
 @pytest.mark.parametrize("file", ["temporal.cu", "binary.cu", "batch_norm.cu"])
@@ -82,15 +84,34 @@ def test_every_variant_compiles_for_every_architecture(architecture: int) -> Non
                 assert_fits(file, dtype, unroll, architecture)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_global_memory_is_reached_sixteen_bytes_at_a_time(dtype: torch.dtype) -> None:
+def assembly(file: str, dtype: torch.dtype, unroll: int = 1) -> str:
+    """PTX of a variant for sm_90."""
     nvrtc = compiler()
-    program = nvrtc.createProgram(cuda.source("integer.cu"), "integer.cu", [], [])
-    options = (*cuda.compile_options(dtype, 1), "--gpu-architecture=compute_90")
+    program = nvrtc.createProgram(cuda.source(file), file, [], [])
+    options = (*cuda.compile_options(dtype, unroll), "--gpu-architecture=compute_90")
     nvrtc.compileProgram(program, options)
     text = nvrtc.getPTX(program)
-    text = text.decode() if isinstance(text, bytes) else text
     nvrtc.destroyProgram(program)
+    return text.decode() if isinstance(text, bytes) else text
+
+
+@pytest.mark.parametrize("file", ["integer.cu", "temporal.cu", "binary.cu", "batch_norm.cu"])
+def test_denormals_are_not_flushed_and_nothing_is_fused(file: str) -> None:
+    # An open window begins at the smallest denormal, and the law rounds every operation.
+    text = assembly(file, torch.float32)
+    arithmetic = [
+        line for line in text.splitlines() if re.match(r"\s*(add|sub|mul|setp)\S*f32", line)
+    ]
+    assert len(arithmetic) > 10
+    assert not [line for line in arithmetic if ".ftz" in line]
+    # The exponential of the binary LIF is the one place that is not the law's bits.
+    if file != "binary.cu":
+        assert "fma." not in text
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_global_memory_is_reached_sixteen_bytes_at_a_time(dtype: torch.dtype) -> None:
+    text = assembly("integer.cu", dtype)
     wide = 2 if dtype == torch.float32 else 1
     bodies = dict(re.findall(r"\.entry (\w+)\((.*?)\n}\n", text, flags=re.DOTALL))
     for kernel in ("integer_forward", "integer_backward"):
@@ -116,4 +137,4 @@ def test_a_source_error_comes_with_the_compilers_words(monkeypatch: pytest.Monke
     compiler()
     monkeypatch.setattr(cuda, "source", lambda _: "__global__ void k() { nonsense; }")
     with pytest.raises(RuntimeError, match="nonsense"):
-        cuda.compile_without_device("integer.cu", torch.float32, 1, 90)
+        cuda.compile_binary("integer.cu", torch.float32, 1, 90)
