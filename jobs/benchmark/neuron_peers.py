@@ -1,5 +1,6 @@
 """What `spikeseg benchmark neuron` compares: our neurons, the published form, other packages."""
 
+import functools
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...model.neuron.batch_norm_lif import batch_norm_integer_lif
-from ...model.neuron.integer_lif import integer_lif
+from ...model.neuron.batch_norm_lif import normalize_and_fire
+from ...model.neuron.integer_lif import IntegerLIF, integer_lif, integer_lif_with_state
 from ...model.neuron.lif import lif
 
 LEVELS = 4
@@ -27,6 +28,7 @@ class Case:
         mask: Further bytes an element in each pass.
         ours: Our implementation.
         naive: The published or plain eager form.
+        state: Bytes of a potential that a neuron reads or writes in each pass.
     """
 
     name: str
@@ -35,13 +37,15 @@ class Case:
     mask: float
     ours: Neuron
     naive: Neuron
+    state: float = 0.0
 
-    def bytes_moved(self, element_size: int, phase: str) -> float:
-        """Bytes an element for `forward`, `backward` or `both`."""
+    def bytes_moved(self, element_size: int, phase: str, steps: int) -> float:
+        """Bytes an element for a phase, the potential's shared by T steps."""
+        state = self.state / steps
         each = {
-            "forward": self.forward * element_size,
-            "forward with grad": self.forward * element_size + self.mask,
-            "backward": self.backward * element_size + self.mask,
+            "forward": self.forward * element_size + state,
+            "forward with grad": self.forward * element_size + self.mask + state,
+            "backward": self.backward * element_size + self.mask + state,
         }
         return each.get(phase, each["forward with grad"] + each["backward"])
 
@@ -101,42 +105,54 @@ def _naive_lif(x: Tensor) -> Tensor:
     return torch.stack(spikes)
 
 
+@functools.cache
+def _layers(device: torch.device) -> tuple[nn.BatchNorm2d, IntegerLIF]:
+    norm = nn.BatchNorm2d(64, device=device)
+    nn.init.constant_(norm.weight, 2.0)
+    nn.init.ones_(norm.bias)
+    return norm, IntegerLIF(levels=LEVELS, divisor=LEVELS)
+
+
 def _as_images(x: Tensor) -> Tensor:
-    return x.view(-1, 64, 16, 16)
+    return x.view(1, -1, 64, 16, 16)
 
 
-def _values(x: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.full((64,), 2.0, device=x.device), torch.ones(64, device=x.device)
+def _our_norm(x: Tensor) -> Tensor:
+    return normalize_and_fire(*_layers(x.device), _as_images(x)).view_as(x)
 
 
-def _fused_norm(x: Tensor) -> Tensor:
-    spikes, _, _ = batch_norm_integer_lif(
-        _as_images(x), *_values(x), eps=1e-5, levels=LEVELS, divisor=LEVELS
-    )
-    return spikes.view_as(x)
+def norm_then(neuron: Neuron) -> Neuron:
+    """BatchNorm in training and a neuron behind it, as two layers."""
+
+    def run(x: Tensor) -> Tensor:
+        norm, _ = _layers(x.device)
+        return neuron(norm(_as_images(x)[0]).unsqueeze(0)).view_as(x)
+
+    return run
 
 
-def _layered_norm(x: Tensor) -> Tensor:
-    weight, bias = (values.to(x.dtype) for values in _values(x))
-    y = nn.functional.batch_norm(_as_images(x), None, None, weight, bias, training=True)
-    return integer_lif(y, levels=LEVELS, divisor=LEVELS).view_as(x)
+def _stateless(x: Tensor) -> Tensor:
+    return integer_lif(x, levels=LEVELS, divisor=LEVELS)
+
+
+def _with_state(x: Tensor) -> Tensor:
+    u = torch.zeros(x.shape[1:], device=x.device)
+    return integer_lif_with_state(x, u, levels=LEVELS, divisor=LEVELS, decay=0.25)[0]
 
 
 CASES = {
-    "stateless": Case(
-        "stateless",
-        *(2, 2, 0.125),
-        ours=lambda x: integer_lif(x, levels=LEVELS, divisor=LEVELS),
-        naive=_naive_stateless,
-    ),
+    "stateless": Case("stateless", *(2, 2, 0.125), ours=_stateless, naive=_naive_stateless),
     "temporal": Case(
         "temporal",
         *(2, 2, 0.125),
         ours=lambda x: integer_lif(x, levels=LEVELS, divisor=LEVELS, dynamics="temporal"),
         naive=_naive_temporal,
     ),
+    "stateful": Case(
+        "stateful", *(2, 2, 0.125), state=8.0, ours=_with_state, naive=_naive_temporal
+    ),
     "binary": Case("binary", 2, 3, 0.0, ours=lif, naive=_naive_lif),
-    "norm": Case("norm", 3, 5, 0.25, ours=_fused_norm, naive=_layered_norm),
+    "norm": Case("norm", 3, 5, 0.1875, ours=_our_norm, naive=norm_then(_naive_stateless)),
 }
 
 
@@ -145,63 +161,75 @@ def _straight_through(x: Tensor) -> Tensor:
     return (clamped + (clamped.round() - clamped).detach()) / LEVELS
 
 
-def peers(case: str, *, compile_: bool) -> tuple[dict[str, Neuron], list[str]]:
+def peers(case: str, steps: int, *, compile_: bool) -> tuple[dict[str, Neuron], list[str]]:
     """Implementations by other projects, and a line for each that is not here.
 
     Args:
         case: A key of `CASES`.
+        steps: T; torch.compile takes part at T = 1.
         compile_: Whether torch.compile takes part; its first call takes seconds.
     """
     found: dict[str, Neuron] = {}
     skipped: list[str] = []
-    if compile_ and case == "stateless":
-        found["torch.compile"] = torch.compile(_straight_through, dynamic=False)
-    elif case in ("stateless", "temporal"):
-        skipped.append("torch.compile: not asked for (--compile, stateless)")
-    makers = {
-        "temporal": {"spikingjelly triton ILIF": ("spikingjelly.activation_based", _jelly_integer)},
-        "binary": {
-            "spikingjelly triton LIF": ("spikingjelly.activation_based", _jelly_lif("triton")),
-            "spikingjelly cupy LIF": ("spikingjelly.activation_based", _jelly_lif("cupy")),
-            "snntorch Leaky": ("snntorch", _snn_leaky),
-        },
-    }
-    for name, (package, make) in makers.get(case, {}).items():
+    if case == "norm":
+        found["BatchNorm, then our neuron"] = norm_then(_stateless)
+    if case == "stateless" and steps == 1:
+        if compile_:
+            found["torch.compile"] = torch.compile(_straight_through, dynamic=False)
+            found["torch.compile max-autotune"] = torch.compile(
+                _straight_through, dynamic=False, mode="max-autotune-no-cudagraphs"
+            )
+        else:
+            skipped.append("torch.compile: not asked for (--compile)")
+    for name, (package, make) in _MAKERS.get(case, {}).items():
         try:
-            found[name] = make(importlib.import_module(package))
+            importlib.import_module(package)
+            found[name] = make()
         except Exception as error:
             # A peer that cannot be set up must not end the measurement of the others.
             skipped.append(f"{name}: {type(error).__name__}: {error}")
     return found, skipped
 
 
-def _resetting(node: Any, reset: Callable[[Any], None]) -> Neuron:
+def runs(neuron: Neuron, x: Tensor) -> str:
+    """Why a peer does not take an input, forward and backward; empty where it does."""
+    try:
+        leaf = x.detach().requires_grad_()
+        torch.autograd.grad(neuron(leaf), leaf, torch.ones_like(leaf))
+    except Exception as error:
+        # Whatever a peer raises (types, compilers, devices), the others are measured.
+        return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    return ""
+
+
+def _resetting(node: Any) -> Neuron:
+    functional = importlib.import_module(f"{_JELLY}.functional")
+
     def run(x: Tensor) -> Tensor:
-        reset(node)
+        functional.reset_net(node)
         return node(x)
 
     return run
 
 
-def _jelly_integer(_: Any) -> Neuron:
-    neuron = importlib.import_module("spikingjelly.activation_based.neuron")
-    functional = importlib.import_module("spikingjelly.activation_based.functional")
-    node = neuron.ILIFNode(D=LEVELS, step_mode="m", backend="triton")
-    return _resetting(node, functional.reset_net)
+def _jelly_integer() -> Neuron:
+    neuron = importlib.import_module(f"{_JELLY}.neuron")
+    return _resetting(neuron.ILIFNode(D=LEVELS, step_mode="m", backend="triton"))
 
 
-def _jelly_lif(backend: str) -> Callable[[Any], Neuron]:
-    def make(_: Any) -> Neuron:
-        neuron = importlib.import_module("spikingjelly.activation_based.neuron")
-        functional = importlib.import_module("spikingjelly.activation_based.functional")
-        node = neuron.LIFNode(tau=2.0, detach_reset=True, step_mode="m", backend=backend)
-        return _resetting(node, functional.reset_net)
-
-    return make
+def _jelly_divided() -> Neuron:
+    counts = _jelly_integer()
+    return lambda x: counts(x) / LEVELS
 
 
-def _snn_leaky(package: Any) -> Neuron:
-    node = package.Leaky(beta=0.5)
+def _jelly_lif(backend: str) -> Neuron:
+    neuron = importlib.import_module(f"{_JELLY}.neuron")
+    node = neuron.LIFNode(tau=2.0, detach_reset=True, step_mode="m", backend=backend)
+    return _resetting(node)
+
+
+def _snn_leaky() -> Neuron:
+    node = importlib.import_module("snntorch").Leaky(beta=0.5)
 
     def run(x: Tensor) -> Tensor:
         v, spikes = node.init_leaky(), []
@@ -211,3 +239,23 @@ def _snn_leaky(package: Any) -> Neuron:
         return torch.stack(spikes)
 
     return run
+
+
+_JELLY = "spikingjelly.activation_based"
+_INTEGER_PEERS: dict[str, tuple[str, Callable[[], Neuron]]] = {
+    "spikingjelly triton ILIF": (_JELLY, _jelly_integer),
+    "spikingjelly triton ILIF / D": (_JELLY, _jelly_divided),
+}
+# Case -> peer -> the package it needs, and what makes it.
+_MAKERS: dict[str, dict[str, tuple[str, Callable[[], Neuron]]]] = {
+    "stateless": _INTEGER_PEERS,
+    "temporal": _INTEGER_PEERS,
+    "binary": {
+        "spikingjelly triton LIF": (_JELLY, lambda: _jelly_lif("triton")),
+        "spikingjelly cupy LIF": (_JELLY, lambda: _jelly_lif("cupy")),
+        "snntorch Leaky": ("snntorch", _snn_leaky),
+    },
+    "norm": {
+        "BatchNorm, then spikingjelly triton ILIF": (_JELLY, lambda: norm_then(_jelly_integer())),
+    },
+}

@@ -37,10 +37,11 @@ template <bool WIDE, bool HALF_UP>
 __device__ __forceinline__ void forward(
     Lane lane, const Storage* x, const float* mean, const float* gain, const float* bias,
     Storage* spikes, uint8* mask, Shape shape, Rule rule, float per_divisor) {
-  int channel[LANE];
-  lane_channels(lane.first, shape.inner, shape.channels, channel);
+  // Loaded before the channels are known: the other order spills on sm_100.
   float value[LANE], fired[LANE];
   load<WIDE>(x + lane.first, lane.count, value);
+  int channel[LANE];
+  lane_channels(lane.first, shape.inner, shape.channels, channel);
 #pragma unroll
   for (int i = 0; i < LANE; i++) {
     int c = channel[i];

@@ -1,0 +1,145 @@
+"""What the neurons are to reach, and the tables that `spikeseg benchmark neuron` ends with."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+Row = dict[str, Any]
+_MI = 1 << 20
+_KEY = ("case", "dtype", "T", "elements", "layout")
+
+
+class Target(NamedTuple):
+    """A time of another over ours (`against`), or one of our own figures (`figure`).
+
+    Attributes:
+        device: Where it holds.
+        case: Which neuron.
+        steps: T.
+        wanted: Least ratio, or least or most of a figure (`most`).
+        against: Who is compared.
+        figure: Which column of our row.
+        least_elements: Smaller rows do not count; the largest row that was measured does.
+        most: Whether `wanted` is an upper bound.
+    """
+
+    device: str
+    case: str
+    steps: int
+    wanted: float
+    against: str = ""
+    figure: str = ""
+    least_elements: int = 64 * _MI
+    most: bool = False
+
+
+TARGETS = (
+    Target("cuda", "stateless", 1, 0.92, figure="ceiling_share"),
+    Target("cuda", "temporal", 4, 0.92, figure="ceiling_share"),
+    Target("cuda", "binary", 4, 0.92, figure="ceiling_share"),
+    Target("cuda", "stateless", 1, 0.14, figure="saved_bytes_per_element", most=True),
+    Target("cuda", "temporal", 4, 0.14, figure="saved_bytes_per_element", most=True),
+    Target("cuda", "stateless", 1, 3.8, against="published form, eager"),
+    Target("cuda", "stateless", 1, 1.15, against="torch.compile"),
+    Target("cuda", "stateless", 1, 1.15, against="torch.compile max-autotune"),
+    Target("cuda", "stateless", 1, 2.2, against="spikingjelly triton ILIF"),
+    Target("cuda", "stateless", 1, 3.0, against="spikingjelly triton ILIF / D"),
+    Target("cuda", "stateless", 4, 1.6, against="spikingjelly triton ILIF"),
+    Target("cuda", "binary", 4, 1.3, against="spikingjelly triton LIF"),
+    Target("cuda", "binary", 4, 1.9, against="spikingjelly cupy LIF"),
+    Target("cuda", "norm", 1, 1.4, against="BatchNorm, then our neuron"),
+    Target("cuda", "norm", 1, 2.0, against="BatchNorm, then spikingjelly triton ILIF"),
+    Target("cpu", "stateless", 1, 2.5, against="published form, eager", least_elements=0),
+    Target("cpu", "temporal", 2, 2.5, against="published form, eager", least_elements=0),
+    Target("cpu", "temporal", 4, 2.5, against="published form, eager", least_elements=0),
+    Target("cpu", "temporal", 8, 2.5, against="published form, eager", least_elements=0),
+    Target("cpu", "binary", 4, 1.0, against="published form, eager", least_elements=0),
+)
+
+
+def print_ratios(rows: Sequence[Row], say: Callable[[str], None] = print) -> None:
+    """Everyone's time over ours, forward and backward together."""
+    timed = [row for row in rows if _is_timed(row)]
+    ours = {_key(row): row for row in timed if row["who"] == "ours"}
+    say(f"\n{'case':9} {'type':8} T {'elements':>10} {'against':42} {'ratio':>6} {'saved B':>8}")
+    for row in timed:
+        own = ours.get(_key(row))
+        if own is None:
+            continue
+        ratio = row["median_us"] / own["median_us"]
+        note = "" if row["layout"] == "dense" else f"  {row['layout']}"
+        if row["who"] == "ours" and row["device"] == "cuda":
+            note += f"  {row['ceiling_share']:.0%} of copy, by {row['launch']}"
+        say(
+            f"{row['case']:9} {row['dtype']:8} {row['T']} {row['elements']:10d} {row['who']:42} "
+            f"{ratio:5.2f}x {row['saved_bytes_per_element']:8.3f}{note}"
+        )
+
+
+def print_targets(rows: Sequence[Row], say: Callable[[str], None] = print) -> None:
+    """Target and what was reached, a line for each type that was measured."""
+    devices = {row["device"] for row in rows if "device" in row}
+    say(f"\n{'target':66} {'type':8} {'wanted':>8} {'reached':>8}")
+    for target in TARGETS:
+        if target.device in devices:
+            for dtype, reached in _reached(target, rows).items():
+                _say_line(_name(target), dtype, target.wanted, reached, target.most, say)
+            if not _reached(target, rows):
+                say(f"{_name(target):66} {'':8} {target.wanted:8.2f} not measured")
+    for row in rows:
+        if row["case"] == "cold start" and row["who"] == "ours":
+            name = "first result from an empty cache, s"
+            _say_line(name, row["device"], 1.0, row["first_s"], True, say)
+            name = "variants compiled at a new shape"
+            _say_line(name, row["device"], 0, row["compiled_at_second_shape"], True, say)
+    host = {row["who"]: row["median_us"] for row in rows if _is_host_cost(row)}
+    if "spikingjelly cupy LIF" in host:
+        name = "host cost of a call against spikingjelly cupy LIF, us"
+        limit = host["spikingjelly cupy LIF"] / 2
+        _say_line(name, "float32", limit, host["our LIF"], True, say)
+    elif "cuda" in devices:
+        say(f"{'host cost of a call, half of spikingjelly cupy LIF':66} {'':8} {'':8} not measured")
+
+
+def _say_line(
+    name: str, dtype: str, wanted: float, reached: float, most: bool, say: Callable[[str], None]
+) -> None:
+    missed = reached > wanted if most else reached < wanted
+    say(f"{name:66} {dtype:8} {wanted:8.2f} {reached:8.2f}{'  missed' if missed else ''}")
+
+
+def _name(target: Target) -> str:
+    what = f"against {target.against}" if target.against else target.figure.replace("_", " ")
+    return f"{target.case} T={target.steps}, {what}"
+
+
+def _key(row: Row) -> tuple[Any, ...]:
+    return tuple(row[name] for name in _KEY)
+
+
+def _is_timed(row: Row) -> bool:
+    return row.get("phase") == "both" and row["case"] != "host cost"
+
+
+def _is_host_cost(row: Row) -> bool:
+    return row["case"] == "host cost" and row["phase"] == "both" and row["launch"] == "stream"
+
+
+def _reached(target: Target, rows: Sequence[Row]) -> dict[str, float]:
+    """What was reached in each type, on the largest row that was measured."""
+    timed = [
+        row
+        for row in rows
+        if _is_timed(row)
+        and (row["device"], row["case"], row["T"]) == (target.device, target.case, target.steps)
+        and row["elements"] >= target.least_elements
+        and row["layout"] == "dense"
+    ]
+    reached: dict[str, float] = {}
+    for row in sorted(timed, key=lambda row: row["elements"]):
+        if target.figure and row["who"] == "ours":
+            reached[row["dtype"]] = row[target.figure]
+        elif target.against and row["who"] == target.against:
+            own = [r for r in timed if r["who"] == "ours" and _key(r) == _key(row)]
+            if own:
+                reached[row["dtype"]] = row["median_us"] / own[0]["median_us"]
+    return reached
