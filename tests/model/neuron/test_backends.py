@@ -70,6 +70,18 @@ def test_large_tensors_go_through_in_pieces(place: Place) -> None:
     assert_lawful(x, place, settings("published"))
 
 
+@pytest.mark.parametrize("dtype", DTYPES[::2], ids=str)
+def test_long_sequences_go_through_in_pieces(place: Place, dtype: torch.dtype) -> None:
+    arguments = settings("published", dynamics="temporal")
+    x = currents((2, (1 << 17) + 13), dtype, 8)
+    g = torch.randn(x.shape, generator=torch.Generator().manual_seed(7)).to(dtype)
+    _, inside, _ = integer_forward(x, **arguments)
+    for last in (1.0, float("inf")):
+        g[1, -1] = last
+        _, gradient = both_passes(x, g, place, arguments)
+        assert_same(gradient, integer_backward(g, inside, **only_gradient(arguments))[0])
+
+
 def test_float64_follows_the_law_in_its_own_precision() -> None:
     for rule in RULES:
         for dynamics in ("stateless", "temporal"):

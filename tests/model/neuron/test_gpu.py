@@ -61,8 +61,9 @@ def test_another_thread_has_its_own_stream() -> None:
         assert_same(result, integer_forward(x, **settings("published"))[0])
 
 
-def test_a_training_step_is_captured_and_replayed() -> None:
-    arguments = settings("published")
+@pytest.mark.parametrize("dynamics", ["stateless", "temporal"])
+def test_a_training_step_is_captured_and_replayed(dynamics: str) -> None:
+    arguments = settings("published", dynamics=dynamics)
     static = torch.zeros(2, 5003, device="cuda", requires_grad=True)
     g = torch.randn(2, 5003, device="cuda")
 
