@@ -1,5 +1,7 @@
 """The whole network: wires backbone, pixel decoder, query decoder and mask embedding."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -105,7 +107,7 @@ class QueryHead(nn.Module):
         """Whether only the last layer's prediction is made (L = 1), as inference needs."""
         self.mask_projection: nn.Linear | None = None
         """In the folded form, the mask features' convolution moved to the queries' side."""
-        self.mask_product = mask_product
+        self.mask_product: Callable[[Tensor, Tensor], Tensor] = mask_product
         """Masks of every layer and query; `plain.py` puts the published order here."""
         self.reorders = True
         """Whether training may take products in another order than the published code does."""
@@ -133,6 +135,7 @@ class QueryHead(nn.Module):
         factors = None
         if moved:
             layer = self.pixel_decoder.mask_feature
+            assert layer.bias is not None
             projected = F.linear(embeddings, layer.weight[:, :, 0, 0].T)
             factors = (projected, mask_features, F.linear(embeddings, layer.bias[None])[..., 0])
             mask_logits = mask_product(*factors)

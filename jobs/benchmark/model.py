@@ -1,7 +1,7 @@
 """`spikeseg benchmark model`: published order, fast path and folded form side by side."""
 
 # torch types what a module holds as Tensor | Module; what it is here is asserted or known.
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 
 import json
 import platform

@@ -77,7 +77,7 @@ class _FullLosses(torch.autograd.Function):
         for start in range(0, len(logits), step):
             part = slice(start, start + step)
             focal[part], dice[part], slopes = _losses_of(logits[part], masks[part], wanted)
-            if wanted:
+            if slopes is not None:
                 gradients[:, part] = slopes
         ctx.save_for_backward(gradients)
         return focal, dice
