@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 from .shard import ShardEntry, write_rows
 from .spec import DataError, RawDataset, RawRow, duplicates
@@ -25,6 +25,15 @@ QUARANTINE = "quarantine.csv"
 _PARTS = ".packing"
 
 BadRowPolicy = Literal["refuse", "quarantine"]
+
+
+class PlanOptions(TypedDict, total=False):
+    """What `plan_pack` takes besides data set and source; all have defaults there."""
+
+    rows_per_shard: int
+    on_bad_row: BadRowPolicy
+    max_bad_share: float
+    partial: bool
 
 
 @dataclass(frozen=True)
@@ -238,12 +247,9 @@ def pack(
     source: Path,
     output: str | Path | Storage,
     *,
-    rows_per_shard: int = 64,
-    on_bad_row: BadRowPolicy = "refuse",
-    max_bad_share: float = 0.01,
-    partial: bool = False,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    **options: Unpack[PlanOptions],
 ) -> str:
     """Pack a raw data set with threads of this process.
 
@@ -255,12 +261,9 @@ def pack(
         dataset: Its reader.
         source: Folder of the raw files.
         output: Folder of the packed data set: a path, a URI or a storage.
-        rows_per_shard: Largest number of rows of a shard.
-        on_bad_row: What happens to rows that break a rule.
-        max_bad_share: Largest share of rows that may be left out.
-        partial: Accept a subset of the official splits.
         workers: Threads; the number of cores if not given.
         progress: Called with rows done and rows in all.
+        options: As `plan_pack`.
 
     Returns:
         The digest over the content of all rows.
@@ -268,15 +271,7 @@ def pack(
     Raises:
         DataError: Names file and rule.
     """
-    plan = plan_pack(
-        name,
-        dataset,
-        source,
-        rows_per_shard=rows_per_shard,
-        on_bad_row=on_bad_row,
-        max_bad_share=max_bad_share,
-        partial=partial,
-    )
+    plan = plan_pack(name, dataset, source, **options)
     storage = output if isinstance(output, Storage) else Storage.at(output)
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
 
@@ -313,6 +308,7 @@ def run_plan(
     if finished is not None:
         return finished
     entries: list[ShardEntry] = []
+    kept = f"{storage.location} keeps the shards that are done: the same command goes on from there"
     try:
         for entry in shards():
             entries.append(entry)
@@ -320,8 +316,10 @@ def run_plan(
             if progress is not None:
                 progress(sum(e.rows + len(e.bad) for e in entries), plan.rows)
         return commit_manifest(plan, entries, storage)
+    except DataError as error:
+        raise DataError(f"{error}\n{kept}" if entries else str(error)) from error
     except OSError as error:
-        raise DataError(f"{storage.location}: cannot be written ({error})") from error
+        raise DataError(f"{storage.location}: cannot be written ({error})\n{kept}") from error
 
 
 def _size(path: Path) -> int | None:

@@ -150,8 +150,19 @@ def _read_recipe(path: Path, chain: tuple[Path, ...]) -> tuple[dict[str, Any], d
         _merge(tree, parent_tree)
         origins.update(parent_origins)
     _merge(tree, content)
-    origins.update({key: at for key, at in lines.items() if not key.startswith("extends")})
+    given = {key: at for key, at in lines.items() if not key.startswith("extends")}
+    for name in [name for name in origins if _replaced(name, given)]:
+        del origins[name]
+    origins.update(given)
     return tree, origins
+
+
+def _replaced(name: str, given: Mapping[str, str]) -> bool:
+    """Whether a key is an item, or below one, of a list that was given anew."""
+    parts = name.split(".")
+    return any(
+        part.isdigit() and ".".join(parts[:depth]) in given for depth, part in enumerate(parts)
+    )
 
 
 def _merge(base: dict[str, Any], top: Mapping[str, Any]) -> None:
@@ -174,6 +185,8 @@ def _set(
             raise ConfigError(f"{origin}: {key}: {at} is a value, it has no field below it")
         node = child
     node[last] = value
+    for below in [name for name in origins if name.startswith(f"{key}.")]:
+        del origins[below]
     origins[key] = origin
 
 

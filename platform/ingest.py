@@ -274,7 +274,7 @@ class EvaluationBatch(NamedTuple):
 
 
 class _Prepared(NamedTuple):
-    index: int
+    number: int
     image: np.ndarray
     label: np.ndarray
     segments: LabelledSegments | None
@@ -338,6 +338,6 @@ def _stack(batch: list[_Prepared]) -> EvaluationBatch:
     return EvaluationBatch(
         torch.from_numpy(np.stack([item.image for item in batch])),
         torch.from_numpy(np.stack([item.label for item in batch])).long(),
-        [item.index for item in batch],
+        [item.number for item in batch],
         [item.segments for item in batch if item.segments is not None],
     )

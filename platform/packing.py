@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
-from ..datasets.pack import BadRowPolicy, PackPlan, plan_pack, run_plan, write_shard
+from ..datasets.pack import PackPlan, PlanOptions, plan_pack, run_plan, write_shard
 from ..datasets.shard import ShardEntry
 from ..datasets.spec import DataError, RawDataset
 from ..datasets.storage import Storage
@@ -30,13 +30,10 @@ def pack_dataset(
     source: Path,
     output: str | Path | Storage,
     *,
-    rows_per_shard: int = 64,
-    on_bad_row: BadRowPolicy = "refuse",
-    max_bad_share: float = 0.01,
-    partial: bool = False,
     where: Where = "auto",
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    **options: Unpack[PlanOptions],
 ) -> str:
     """Pack a raw data set in parallel; the result does not depend on where or by how many.
 
@@ -45,14 +42,11 @@ def pack_dataset(
         dataset: Its reader.
         source: Folder of the raw files; with Ray all nodes must see it.
         output: Folder of the packed data set: a path, a URI or a storage.
-        rows_per_shard: Largest number of rows of a shard.
-        on_bad_row: What happens to rows that break a rule.
-        max_bad_share: Largest share of rows that may be left out.
-        partial: Accept a subset of the official splits.
         where: `ray` uses the cluster of this job, or a local one; `local` this machine's
             processes; `auto` takes Ray inside of a Ray job and where a connection is open.
         workers: Processes, or Ray tasks at a time; the number of cores if not given.
         progress: Called with rows done and rows in all.
+        options: As `plan_pack` of `datasets/pack.py`.
 
     Returns:
         The digest over the content of all rows.
@@ -60,15 +54,7 @@ def pack_dataset(
     Raises:
         DataError: Names file and rule.
     """
-    plan = plan_pack(
-        name,
-        dataset,
-        source,
-        rows_per_shard=rows_per_shard,
-        on_bad_row=on_bad_row,
-        max_bad_share=max_bad_share,
-        partial=partial,
-    )
+    plan = plan_pack(name, dataset, source, **options)
     storage = output if isinstance(output, Storage) else Storage.at(output)
     if where == "ray" or (where == "auto" and _ray_is_near()):
         with connected(cpus=1):

@@ -34,6 +34,8 @@ from .yaml_source import parse_value
 
 # What one forward pass may see: a larger input needs more memory than most machines have.
 _MOST_PIXELS = 4096 * 4096
+# The network's coarsest stride.
+_LEAST_SIDE = 16
 
 
 @dataclass(frozen=True)
@@ -204,6 +206,11 @@ def _listed(segments: PanopticMap, space: LabelSpace) -> list[dict[str, Any]]:
 
 def _require_size(config: TransformConfig, path: Path, size: tuple[int, int]) -> None:
     height, width = size if config.test_box is None else fit_size(size, config.test_box)
+    if min(height, width) < _LEAST_SIDE:
+        raise ConfigError(
+            f"{path}: {height} x {width} pixels would enter the network, each side needs at least "
+            f"{_LEAST_SIDE}"
+        )
     if height * width > _MOST_PIXELS:
         raise ConfigError(
             f"{path}: {height} x {width} pixels would enter the network, at most {_MOST_PIXELS} "

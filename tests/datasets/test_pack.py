@@ -78,6 +78,25 @@ def test_an_interrupted_packing_looks_unfinished_and_continues(
     assert len(seen) == 10 + (19 - 8)
 
 
+def test_a_packing_that_fails_says_what_it_keeps_and_cleans_up_once_it_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Shapes.read
+
+    def failing(self: Shapes, row: RawRow) -> object:
+        if row.split == "val":
+            raise DataError("val/1.png: the file is empty")
+        return read(self, row)
+
+    monkeypatch.setattr(Shapes, "read", failing)
+    with pytest.raises(DataError, match=r"1\.png: the file is empty\n.*part keeps the shards"):
+        shapes(tmp_path / "part")
+    assert (tmp_path / "part" / ".packing").is_dir()
+    monkeypatch.undo()
+    shapes(tmp_path / "part")
+    assert not (tmp_path / "part" / ".packing").exists()
+
+
 def test_a_damaged_finished_shard_is_written_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,6 +65,16 @@ def test_a_bad_value_names_key_value_and_rule(item: str, message: str) -> None:
     assert item.split("=")[0].split(".")[0] in text
 
 
+@pytest.mark.parametrize("key", ["data.transform.crop", "data.transform.mean"])
+def test_a_list_with_too_few_entries_is_blamed_on_who_gave_it(tmp_path: Path, key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^command line: {key}"):
+        load_experiment("ade20k_sdtv2", [f"{key}=[480]"])
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(f"extends: [ade20k_sdtv2]\ndata: {{transform: {{{key[15:]}: [480]}}}}\n")
+    with pytest.raises(ConfigError, match=rf"^{mine}:2: {key}"):
+        load_experiment(str(mine))
+
+
 def test_an_unknown_recipe_gets_the_nearest_name() -> None:
     with pytest.raises(ConfigError, match="did you mean 'shapes_tiny'"):
         load_experiment("shape_tiny")
