@@ -11,6 +11,7 @@ from ..train.checkpoint import Evaluation
 from .trial_training import Evaluations, Given, failure_reason, train_trial
 
 _POLL_SECONDS = 0.2
+_END_SECONDS = 30
 
 
 class WorkersFailedError(RuntimeError):
@@ -42,16 +43,23 @@ def follow_workers(given: Given) -> Evaluations:
     options = actor.options(num_cpus=0, scheduling_strategy="DEFAULT")
     fit: Any = options.remote({**given, "log": str(log)})
     running = fit.run.remote()
+    final = False
     try:
         with log.open() as lines:
             while True:
                 ended, _ = ray.wait([running], timeout=_POLL_SECONDS)
                 for line in lines:
-                    yield _read(line)
+                    told = _read(line)
+                    final = told[1]
+                    yield told
                 if ended:
                     ray.get(running)
                     return
     finally:
+        if final:
+            # Ray Train gives its workers' place back at its end; whoever is killed leaves that to
+            # Ray Train's cleaner, which takes seconds.
+            ray.wait([running], timeout=_END_SECONDS)
         ray.kill(fit)
         log.unlink(missing_ok=True)
 

@@ -160,7 +160,8 @@ def _run_on_ray(
     plan: SweepPlan, orders: Orders, concurrency: int | None, progress: Callable[[str], None]
 ) -> None:
     recipe = plan.recipe
-    with connected(cpus=recipe.resources.cpu * recipe.workers_per_trial):
+    workers = recipe.workers_per_trial
+    with connected(cpus=recipe.resources.cpu * workers, dashboard=workers > 1):
         # Not before `connected`: Ray reads its authentication mode when it is first imported.
         import ray
 

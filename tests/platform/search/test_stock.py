@@ -70,7 +70,7 @@ def test_stock_lets_a_trial_that_is_not_a_number_run_on_and_leaves_it_running(
 def test_stock_leaves_a_trial_running_after_its_driver_was_killed(tmp_path: Path) -> None:
     (tmp_path / "stock").mkdir()
     trials = stock(tmp_path / "stock", "kill")
-    assert [t.state.name for t in trials if t.params["level"] == 1] == ["RUNNING"]
+    assert [t.state.name for t in trials if t.params.get("level") == 1] == ["RUNNING"]
     plan = toy_plan(tmp_path, **listed(5, 1, 2))
     storage = InMemoryStorage()
     with pytest.raises(Killed):

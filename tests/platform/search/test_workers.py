@@ -2,9 +2,10 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
-from toy_sweep import listed, toy_plan
+from toy_sweep import UP, listed, toy_plan
 
 from spikeseg.datasets.pack import pack
 from spikeseg.datasets.shapes import Shapes, ShapesOptions
@@ -32,9 +33,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run_sweep(data: Path, storage: Path, *, here: bool = False, workers: int = 1) -> SweepOutcome:
+def run_sweep(
+    data: Path, storage: Path, *, here: bool = False, workers: int = 1, **changes: Any
+) -> SweepOutcome:
     """A sweep of three small trainings: two equal ones, and one in which a level more is used."""
-    plan = listed(2, 2, 3, overrides=TINY, workers_per_trial=workers)
+    plan = listed(2, 2, 3, overrides=TINY, workers_per_trial=workers, **changes)
     storage.mkdir(parents=True, exist_ok=True)
     toy_plan(storage, **plan)
     return sweep(
@@ -87,3 +90,14 @@ def test_two_workers_a_trial_train_through_ray_train(tmp_path: Path, data: Path)
     assert newest.state["environment"]["workers"] == 2
     rows = json.loads((outcome.folder / "results.json").read_text())
     assert all(row["step"] == 2 for row in rows)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_the_place_of_workers_that_are_stopped_early_is_given_back(
+    tmp_path: Path, data: Path
+) -> None:
+    limit = {"metric": "energy/mJ", "at_most": 0.0, "after": 1}
+    stopping = {"rule": "halving", "minimum": 1, "limits": [limit]}
+    outcome = run_sweep(data, tmp_path, workers=2, objectives=[UP], pruner=stopping)
+    assert outcome.counts == {"PRUNED": 3}
