@@ -20,6 +20,9 @@ class DataConfig(_Section):
         path: Folder of a packed data set (`spikeseg data pack`).
         task: `semantic` trains one mask per class; `panoptic` one per segment, scores PQ besides
             mIoU, and needs data with segments and the query decoder.
+        object_threshold: Class probability in [0, 1] that a query needs to be a panoptic segment
+            (published: 0.8; networks of few steps need less to show anything).
+        overlap_threshold: Share of its mask in [0, 1] that such a segment must keep.
         transform: Augmentation in training, resizing in evaluation.
         shuffle_window: Rows among which the order is shuffled; at least 1.
         prefetch: Micro-batches decoded ahead by a thread beside training; 0 decodes in place.
@@ -30,6 +33,8 @@ class DataConfig(_Section):
 
     path: str
     task: Literal["semantic", "panoptic"] = "semantic"
+    object_threshold: float = Field(default=0.8, ge=0, le=1)
+    overlap_threshold: float = Field(default=0.8, ge=0, le=1)
     transform: TransformConfig
     shuffle_window: int = Field(default=4096, ge=1)
     prefetch: int = Field(default=2, ge=0)

@@ -183,7 +183,7 @@ def _predict_one(loaded: LoadedModel, image: np.ndarray) -> tuple[np.ndarray, Pa
     images = torch.from_numpy(inputs)[None].to(loaded.device)
     size = (image.shape[0], image.shape[1])
     if data.task == "panoptic":
-        labels, (segments,) = predict_segments(loaded.model, images, size, loaded.space)
+        labels, (segments,) = predict_segments(loaded.model, images, size, loaded.space, data)
     else:
         labels, segments = predict_labels(loaded.model, images, size), None
     return labels[0].byte().cpu().numpy(), segments

@@ -97,7 +97,7 @@ def score_split(
         if total is None:
             predicted = predict_labels(model, images, size)
         else:
-            predicted, maps = predict_segments(model, images, size, space)
+            predicted, maps = predict_segments(model, images, size, space, data)
             total.add(maps, batch.segments)
         counts += confusion_counts(
             predicted, targets, num_classes=num_classes, ignore_label=space.ignore_label

@@ -15,6 +15,7 @@ from ...model.metrics.panoptic import (
     panoptic_scores,
 )
 from ...model.postprocess import PanopticMap, label_map, panoptic_maps, semantic_logits
+from ..experiment import DataConfig
 from .reduction import WorkerGroup
 
 # IoUs are added as whole multiples of 2 ** -40, so that the sum depends on no order.
@@ -23,7 +24,7 @@ _UNIT = 2.0**40
 
 @torch.inference_mode()
 def predict_segments(
-    model: nn.Module, images: Tensor, size: tuple[int, int], space: LabelSpace
+    model: nn.Module, images: Tensor, size: tuple[int, int], space: LabelSpace, data: DataConfig
 ) -> tuple[Tensor, list[PanopticMap]]:
     """Label maps and panoptic maps of a batch at the label's size, by one forward pass.
 
@@ -32,6 +33,7 @@ def predict_segments(
         images: (B, 3, h, w), normalized.
         size: Height and width of the maps.
         space: Tells things from stuff.
+        data: Thresholds.
 
     Returns:
         (B, H, W) int64 train ids, and B panoptic maps.
@@ -39,7 +41,15 @@ def predict_segments(
     prediction = model(images)
     inner = (images.shape[-2], images.shape[-1])
     labels = label_map(semantic_logits(prediction, inner), size)
-    return labels, panoptic_maps(prediction, inner, things=things_of(space), original=size)
+    maps = panoptic_maps(
+        prediction,
+        inner,
+        things=things_of(space),
+        original=size,
+        object_threshold=data.object_threshold,
+        overlap_threshold=data.overlap_threshold,
+    )
+    return labels, maps
 
 
 def things_of(space: LabelSpace) -> set[int]:

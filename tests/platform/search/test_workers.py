@@ -98,6 +98,6 @@ def test_the_place_of_workers_that_are_stopped_early_is_given_back(
     tmp_path: Path, data: Path
 ) -> None:
     limit = {"metric": "energy/mJ", "at_most": 0.0, "after": 1}
-    stopping = {"rule": "halving", "minimum": 1, "limits": [limit]}
+    stopping = {"rule": "halving", "minimum": 2, "limits": [limit]}
     outcome = run_sweep(data, tmp_path, workers=2, objectives=[UP], pruner=stopping)
     assert outcome.counts == {"PRUNED": 3}
