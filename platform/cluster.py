@@ -34,7 +34,7 @@ def settings() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def connected(*, cpus: float, dashboard: bool = False) -> Iterator[None]:
+def connected(*, cpus: float) -> Iterator[None]:
     """Ray while the block runs: the cluster of this job, else a local one on loopback.
 
     A cluster is only used where RAY_ADDRESS names it (as inside of a Ray job); a head that
@@ -42,8 +42,6 @@ def connected(*, cpus: float, dashboard: bool = False) -> Iterator[None]:
 
     Args:
         cpus: CPUs that the work needs; a local cluster offers at least these.
-        dashboard: Whether a local cluster answers questions about its state: Ray Train asks it
-            before it gives back the place of workers whose controller was killed.
 
     Raises:
         ValueError: Where the cluster can never offer so many CPUs.
@@ -59,7 +57,7 @@ def connected(*, cpus: float, dashboard: bool = False) -> Iterator[None]:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(log_to_driver=False, logging_level=logging.WARNING)
     else:
-        _start_local(max(int(-(-cpus // 1)), os.cpu_count() or 1), dashboard=dashboard)
+        _start_local(max(int(-(-cpus // 1)), os.cpu_count() or 1))
     try:
         _require_cpus(cpus)
         yield
@@ -67,7 +65,7 @@ def connected(*, cpus: float, dashboard: bool = False) -> Iterator[None]:
         ray.shutdown()
 
 
-def _start_local(cpus: int, *, dashboard: bool) -> None:
+def _start_local(cpus: int) -> None:
     """A cluster of this machine alone; tried again where a busy machine was too slow for Ray."""
     import ray
 
@@ -76,7 +74,7 @@ def _start_local(cpus: int, *, dashboard: bool) -> None:
             ray.init(
                 address="local",
                 num_cpus=cpus,
-                include_dashboard=dashboard,
+                include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.WARNING,
             )

@@ -35,8 +35,12 @@ def follow_workers(given: Given) -> Evaluations:
     """
     import ray
 
-    log = Path(given["folder"]) / f"reports-{uuid.uuid4().hex}.jsonl"
-    log.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(given["folder"])
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob("reports-*.jsonl"):
+        # An attempt that was killed with its process.
+        _give_back(left)
+    log = folder / f"reports-{uuid.uuid4().hex}.jsonl"
     log.touch()
     # Zero CPUs and no group of the trial's: the workers alone take resources.
     actor: Any = ray.remote(_Fit)
@@ -49,26 +53,37 @@ def follow_workers(given: Given) -> Evaluations:
             while True:
                 ended, _ = ray.wait([running], timeout=_POLL_SECONDS)
                 for line in lines:
-                    told = _read(line)
-                    final = told[1]
-                    yield told
+                    told = json.loads(line)
+                    if "failure" in told:
+                        raise WorkersFailedError(told["failure"])
+                    if "evaluation" in told:
+                        final = told["final"]
+                        yield Evaluation(**told["evaluation"]), final, told["attempt"]
                 if ended:
                     ray.get(running)
                     return
     finally:
         if final:
-            # Ray Train gives its workers' place back at its end; whoever is killed leaves that to
-            # Ray Train's cleaner, which takes seconds.
             ray.wait([running], timeout=_END_SECONDS)
         ray.kill(fit)
-        log.unlink(missing_ok=True)
+        _give_back(log)
 
 
-def _read(line: str) -> tuple[Evaluation, bool, int]:
-    told = json.loads(line)
-    if "failure" in told:
-        raise WorkersFailedError(told["failure"])
-    return Evaluation(**told["evaluation"]), told["final"], told["attempt"]
+def _give_back(log: Path) -> None:
+    """Free what a killed attempt's workers had reserved.
+
+    Ray Train's own cleaner asks the dashboard whether a controller is alive, and waits for ever
+    where there is none.
+    """
+    import ray
+    from ray.util.placement_group import PlacementGroup, remove_placement_group
+
+    # Without the line that a kill may have cut.
+    lines = log.read_text().rpartition("\n")[0].splitlines()
+    places = {told["place"] for told in map(json.loads, lines) if "place" in told}
+    for place in places & set(ray.util.placement_group_table()):
+        remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(place))))
+    log.unlink()
 
 
 class _Fit:
@@ -104,12 +119,16 @@ class _Fit:
 def _work(given: dict[str, Any]) -> None:
     """One worker: rank 0 writes a line per evaluation, any worker the line of its failure."""
     import torch
+    from ray.util.placement_group import get_current_placement_group
 
     from ..train.failure import Decision, decide
     from ..train.reduction import ProcessGroup
 
     group = ProcessGroup()
     log = Path(given["log"])
+    place = get_current_placement_group()
+    if group.rank == 0 and place is not None:
+        _append(log, {"place": place.id.hex()})
     try:
         for evaluation, final, attempt in train_trial(given, group):
             if group.rank == 0:

@@ -160,8 +160,7 @@ def _run_on_ray(
     plan: SweepPlan, orders: Orders, concurrency: int | None, progress: Callable[[str], None]
 ) -> None:
     recipe = plan.recipe
-    workers = recipe.workers_per_trial
-    with connected(cpus=recipe.resources.cpu * workers, dashboard=workers > 1):
+    with connected(cpus=recipe.resources.cpu * recipe.workers_per_trial):
         # Not before `connected`: Ray reads its authentication mode when it is first imported.
         import ray
 
