@@ -187,7 +187,7 @@ def test_a_backbone_of_another_size_is_refused_with_both_shapes(tmp_path: Path) 
     )
     other = build_classifier(wide, published.head_neuron(), num_classes=5, distilled=False)
     write_published(other, tmp_path / "imagenet.pth", bare=True)
-    with pytest.raises(ValueError, match=r"downsample3.encode_conv.weight: \(8,.*\(16,"):
+    with pytest.raises(ValueError, match=r"downsample3.encode_conv.weight is \(8,.*\(16,"):
         load_backbone(build_segmentor(tiny()), tmp_path / "imagenet.pth")
 
 

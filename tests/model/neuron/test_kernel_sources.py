@@ -25,7 +25,7 @@ REGISTERS = {
     "norm_forward": 64,
     "norm_sums": 40,
     "norm_backward": 64,
-    "lane_copy": 24,
+    "lane_copy": 48,
 }
 
 
