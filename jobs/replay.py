@@ -23,7 +23,9 @@ def command(run_id: str, execute: bool, data: str | None, storage: Path) -> int:
 
     plain_logging()
     plan = plan_replay(run_id, storage.absolute(), data)
-    print(f"run {run_id} ({plan.run.name}): configuration, data and code are here")
+    print(f"run {run_id} ({plan.run.name}): configuration and data are here")
+    if plan.run.status != "FINISHED":
+        print(f"  it did not finish ({plan.run.status}): what it recorded is compared")
     for item in plan.differences:
         print(f"  differs: {item.kind}: {item.text}")
     if not plan.differences:

@@ -10,7 +10,13 @@ from .options import storage_option
 
 @click.command("ui")
 @storage_option
-@click.option("--port", default=5000, show_default=True, help="Port to listen on.")
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=5000,
+    show_default=True,
+    help="Port to listen on.",
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 def command(storage: Path, port: int, host: str) -> None:
     """Open MLflow's pages; Ctrl-C ends them."""

@@ -18,6 +18,9 @@ from pydantic import BaseModel, ValidationError
 from .experiment import ExperimentConfig
 from .yaml_source import ConfigError, parse_value, read_yaml
 
+_CREDENTIALS = re.compile(
+    r"://[^\s]*@|[?&][^=&]*(?:token|secret|passw|pwd|sig|key|credential)[^=&]*=", re.IGNORECASE
+)
 RECIPES = Path(__file__).resolve().parents[1] / "jobs" / "recipes"
 
 
@@ -28,10 +31,12 @@ class Resolved:
     Attributes:
         config: The configuration.
         origins: Dotted key to "file:line", "command line", "sweep"; keys left out are defaults.
+        recipe: Name or path of the recipe that it was read from; empty where it was read back.
     """
 
     config: ExperimentConfig
     origins: dict[str, str]
+    recipe: str = ""
 
 
 def recipe_names() -> list[str]:
@@ -53,7 +58,8 @@ def load_experiment(recipe: str, overrides: Sequence[str] = ()) -> Resolved:
     Raises:
         ConfigError: Names file and line (or "command line"), key, value, rule, nearest name.
     """
-    tree, origins = _read_recipe(_find_recipe(recipe, Path.cwd()), ())
+    path = _find_recipe(recipe, Path.cwd())
+    tree, origins = _read_recipe(path, ())
     for item in overrides:
         key, separator, text = item.partition("=")
         if not separator or not key:
@@ -63,7 +69,8 @@ def load_experiment(recipe: str, overrides: Sequence[str] = ()) -> Resolved:
         except ValueError as error:
             raise ConfigError(f"command line: {key}: {error}") from error
         _set(tree, origins, key, value, "command line")
-    return _check(tree, origins)
+    named = path.stem if path.parent == RECIPES else str(path)
+    return dataclasses.replace(_check(tree, origins), recipe=named)
 
 
 def override(resolved: Resolved, values: Mapping[str, object], origin: str) -> Resolved:
@@ -84,7 +91,7 @@ def override(resolved: Resolved, values: Mapping[str, object], origin: str) -> R
     origins = dict(resolved.origins)
     for key, value in values.items():
         _set(tree, origins, key, value, origin)
-    return _check(tree, origins)
+    return dataclasses.replace(_check(tree, origins), recipe=resolved.recipe)
 
 
 def load_resolved(text: str) -> Resolved:
@@ -197,6 +204,13 @@ def _check(tree: Any, origins: dict[str, str]) -> Resolved:
         raise ConfigError("\n".join(_sentences(error, tree, origins))) from error
     except (TypeError, ValueError) as error:
         raise ConfigError(f"a value cannot be written as JSON: {error}") from error
+    for key, value in flat(config).items():
+        if isinstance(value, str) and _CREDENTIALS.search(value):
+            raise ConfigError(
+                f"{_origin(key.split('.'), origins)}: {key}: an address must not hold a user, "
+                "password or key, since every run records its configuration; give them as the "
+                "storage's own environment variables or files"
+            )
     if "://" not in config.data.path:
         data = config.data.model_copy(update={"path": str(Path(config.data.path).absolute())})
         config = config.model_copy(update={"data": data})

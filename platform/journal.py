@@ -127,7 +127,10 @@ class Journal:
     def link(self, path: str, source: Path) -> None:
         """Record a large file as artifact; it is sent from where it lies, without a copy here."""
         confined(self.folder / FILES, path)
-        self._append({"kind": "link", "path": path, "source": str(source.absolute())})
+        source, run = source.absolute(), self.folder.absolute().parent
+        # Below the run's folder relative to it, so that the folder can be moved.
+        place = source.relative_to(run) if source.is_relative_to(run) else source
+        self._append({"kind": "link", "path": path, "source": str(place)})
 
     def dataset(self, name: str, digest: str, context: str, source: str) -> None:
         """Record a data set that the run read.
@@ -143,9 +146,11 @@ class Journal:
 
     def finish(self, status: Status) -> None:
         """Record that the run ended."""
+        # Whatever the limit: without these MLflow would never learn that the run ended.
         if self.dropped:
-            self.tags({"records_dropped": str(self.dropped)})
-        self._append({"kind": "status", "status": status, "time": _now()})
+            dropped = {"records_dropped": str(self.dropped)}
+            self._append({"kind": "tags", "values": dropped}, limited=False)
+        self._append({"kind": "status", "status": status, "time": _now()}, limited=False)
         self.sync()
 
     def sync(self) -> None:
@@ -184,7 +189,8 @@ class Journal:
     def _store(self, record: dict[str, Any], data: bytes) -> bool:
         target = confined(self.folder / FILES, record["path"])
         with self._lock:
-            if self._used + len(data) > self._limit * _KEPT_FOR_NUMBERS:
+            grown = len(data) - _size(target)
+            if self._used + grown > self._limit * _KEPT_FOR_NUMBERS:
                 return self._drop(f"{record['path']}: the journal's limit is reached")
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -193,14 +199,14 @@ class Journal:
                 writing.replace(target)
             except OSError as error:
                 return self._drop(f"{record['path']}: {error.strerror}")
-            self._used += len(data)
+            self._used += grown
             self._unshipped.add(record["path"])
             return self._append(record)
 
-    def _append(self, record: dict[str, Any]) -> bool:
+    def _append(self, record: dict[str, Any], *, limited: bool = True) -> bool:
         line = (json.dumps(record, separators=(",", ":")) + "\n").encode()
         with self._lock:
-            if self._used + len(line) > self._limit:
+            if limited and self._used + len(line) > self._limit:
                 return self._drop(f"{record['kind']}: the journal's limit is reached")
             try:
                 # One call per record, without a buffer: whatever a kill leaves is cut at the start.

@@ -1,5 +1,6 @@
 """What a run was made of: code, configuration, machine, and the line that repeats it."""
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -9,13 +10,15 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from .config import RECIPES, Resolved, config_digest
+from .config import RECIPES, ConfigError, Resolved, config_digest, flat, load_experiment
 from .experiment import ExperimentConfig
+from .yaml_source import parse_value
 
 _ROOT = Path(__file__).resolve().parents[1]
 _CODE = ("__init__.py", "pyproject.toml", "model", "datasets", "platform", "jobs")
@@ -28,12 +31,22 @@ _VARIABLES = re.compile(
     r"|^(PYTHONHASHSEED|SLURM_JOB_ID)$"
 )
 _SECRET = re.compile(
-    r"TOKEN|SECRET|PASSW|CREDENTIAL|APIKEY|_KEY|PRIVATE|AUTH(?!_MODE$)", re.IGNORECASE
+    r"TOKEN|SECRET|PASS|PWD|CREDENTIAL|APIKEY|_KEY|PRIVATE|_SAS|_SIG|JOB_CONFIG_JSON"
+    r"|AUTH(?!_MODE$)",
+    re.IGNORECASE,
 )
-_USER_IN_ADDRESS = re.compile(r"(?<=://)[^/@\s]+@")
+# Up to the last @ of a word: a password may hold one, or a slash.
+_USER_IN_ADDRESS = re.compile(r"(?<=://)[^\s\"']*@")
+_NAMED = (
+    r"[\w.-]*(?:token|secret|pass|pwd|credential|api[_-]?key|access[_-]?key|signature"
+    r"|authorization|(?<![a-z])sig|(?<![a-z])sas)[\w-]*"
+)
 _SECRET_VALUE = re.compile(
-    r"(?i)((?:[\w-]*(?:token|secret|passw|credential|api[_-]?key)[\w-]*)[=\s:]+)(\S+)"
+    rf"(?i)({_NAMED}[\"']?[=\s:]+)"
+    r"(\"[^\"]*\"|'[^']*'|(?:bearer|basic)\s+\S+|[^\s&;,\"'}\]]+)"
 )
+_SECRET_ARGUMENT = re.compile(rf"(?i)(-*{_NAMED}=).*", re.DOTALL)
+_SECRET_IN_CODE = re.compile(rf"(?i)({_NAMED}[\"']?\s*[=:]\s*)([\"'])[^\"'\n]{{4,}}\2")
 _HIDDEN = "[hidden]"
 
 
@@ -79,17 +92,23 @@ def git_state() -> dict[str, str]:
 def code_diff() -> str:
     """How the package's code differs from the commit, new files included; empty where it does not.
 
-    Only the package's own folders are looked at, so that a stray file of settings stays out.
+    Only the package's own folders are looked at, so that a stray file of settings stays out, and
+    literals that are named like secrets are hidden. `git apply` takes the text.
     """
     try:
-        text = _git("diff", "HEAD", "--", *_CODE)
-        for name in _git("ls-files", "--others", "--exclude-standard", "--", *_CODE).splitlines():
-            if Path(name).suffix in _SUFFIXES:
-                lines = (_ROOT / name).read_text(errors="replace").splitlines()
-                body = "\n".join(f"+{line}" for line in lines)
-                text += f"--- /dev/null\n+++ b/{name}\n@@ -0,0 +1,{len(lines)} @@\n{body}\n"
+        with tempfile.TemporaryDirectory(prefix="spikeseg-index-") as folder:
+            # A copy of the index that knows the new files too; the checkout's own stays as it is.
+            index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
+            _git("read-tree", "HEAD", variables=index)
+            others = _git("ls-files", "-z", "--others", "--exclude-standard", "--", *_CODE)
+            new = [name for name in others.split("\0") if Path(name).suffix in _SUFFIXES]
+            if new:
+                _git("add", "--intent-to-add", "--", *new, variables=index)
+            plain = ("--no-ext-diff", "--no-color", "--binary")
+            text = _git("diff", *plain, "HEAD", "--", *_CODE, variables=index)
     except (OSError, subprocess.CalledProcessError):
         return ""
+    text = _SECRET_IN_CODE.sub(rf"\1\2{_HIDDEN}\2", text)
     if len(text) > _LONGEST_DIFF:
         return text[:_LONGEST_DIFF] + "\n[cut here: the difference is too long]\n"
     return text
@@ -107,9 +126,14 @@ def code_digest() -> str:
     return digest.hexdigest()
 
 
-def _git(*arguments: str) -> str:
+def _git(*arguments: str, variables: Mapping[str, str] | None = None) -> str:
     return subprocess.run(
-        ["git", "-C", str(_ROOT), *arguments], capture_output=True, text=True, check=True
+        ["git", "-C", str(_ROOT), *arguments],
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=True,
+        env={**os.environ, **(variables or {})},
     ).stdout
 
 
@@ -199,18 +223,25 @@ def versions() -> dict[str, str]:
 
 
 def rerun_line(resolved: Resolved) -> str:
-    """The command that repeats a run: recipe and what was given beside it."""
+    """The command that repeats a run: recipe, what was given beside it, and what else differs."""
     tree = resolved.config.model_dump(mode="json")
-    given = [
-        f"{key}={_yaml_word(_at(tree, key))}"
-        for key, origin in resolved.origins.items()
-        if origin in ("command line", "sweep")
-    ]
-    recipe = resolved.config.name
+    keys = [key for key, at in resolved.origins.items() if at in ("command line", "sweep")]
+    recipe = resolved.recipe or _recipe_of(resolved)
+
+    def words() -> list[str]:
+        return [f"{key}={_yaml_word(_at(tree, key))}" for key in keys]
+
+    with contextlib.suppress(ConfigError):
+        # A sweep's recipe, say, changes its base in ways that no origin above tells.
+        again, wanted = flat(load_experiment(recipe, words()).config), flat(resolved.config)
+        keys += [key for key, value in wanted.items() if again.get(key) != value]
+    return shlex.join(["spikeseg", "train", recipe, *words()])
+
+
+def _recipe_of(resolved: Resolved) -> str:
+    """The recipe of a configuration that was read back, by where its name stands."""
     source = Path(resolved.origins.get("name", "").rpartition(":")[0])
-    if source.suffix and source.parent != RECIPES:
-        recipe = str(source)
-    return shlex.join(["spikeseg", "train", recipe, *given])
+    return str(source) if source.suffix and source.parent != RECIPES else resolved.config.name
 
 
 def run_description(resolved: Resolved) -> str:
@@ -222,12 +253,14 @@ def run_description(resolved: Resolved) -> str:
 
 
 def command_line() -> str:
-    """What this process was started with."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    """What this process was started with, without values that are named like secrets."""
+    given = [_SECRET_ARGUMENT.sub(rf"\1{_HIDDEN}", argument) for argument in sys.argv[1:]]
+    return shlex.join([Path(sys.argv[0]).name, *given])
 
 
 def _yaml_word(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    plain = isinstance(value, str) and value and parse_value(value) == value
+    return value if plain else json.dumps(value)
 
 
 def _at(tree: Mapping[str, Any], key: str) -> Any:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ..datasets.reader import PackedDataset
+from .address import tracking_uri
 from .config import ConfigError, Resolved, load_resolved
 from .journal import read_records
 from .provenance import code_digest, environment, git_state, hardware, packages
 from .tracked_run import TrackedRun, read_run
-from .tracking import tracking_uri
 from .train.trainer import train
 
 # What depends on the clock and on the machine's load is not part of a result.
@@ -78,6 +78,8 @@ def plan_replay(run_id: str, storage: Path, data: str | None = None) -> Plan:
     """
     run = read_run(tracking_uri(storage), run_id)
     config, recorded = run.read("config.yaml"), run.read("provenance.json")
+    if "sweep.sampler" in run.params:
+        raise ConfigError(f"run {run_id} is a sweep: give the id of one of its trials")
     missing = [
         f"artifact {name} of run {run_id} (a training writes it at its start)"
         for name, content in (("config.yaml", config), ("provenance.json", recorded))
@@ -155,6 +157,11 @@ def replay(plan: Plan, *, storage: Path, progress: Callable[[str], None]) -> Ver
         ConfigError: Where it cannot start.
         TrainingFailedError: Where it cannot be finished.
     """
+    before = recorded_values(plan.run)
+    if not before:
+        raise ConfigError(
+            f"run {plan.run.run_id} ({plan.run.status}) recorded no metric: nothing to compare with"
+        )
     name = f"replay-{plan.run.run_id[:8]}-{time.strftime('%Y%m%d-%H%M%S')}"
     outcome = train(
         plan.resolved,
@@ -168,14 +175,18 @@ def replay(plan: Plan, *, storage: Path, progress: Callable[[str], None]) -> Ver
         if record["kind"] == "metrics":
             for key, value in record["values"].items():
                 now.setdefault((record["step"], key), value)
-    before = {
+    first = first_difference(before, now)
+    return Verdict(outcome.folder, len(before), first, likely_cause(plan) if first else "")
+
+
+def recorded_values(run: TrackedRun) -> dict[tuple[int, str], float]:
+    """(step, metric) -> value of everything of a run that a repetition must give again."""
+    return {
         (step, key): value
-        for key, points in plan.run.series.items()
+        for key, points in run.series.items()
         if not key.startswith(_NOT_COMPARED)
         for step, value in points
     }
-    first = first_difference(before, now)
-    return Verdict(outcome.folder, len(before), first, likely_cause(plan) if first else "")
 
 
 def first_difference(

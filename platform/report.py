@@ -1,6 +1,7 @@
 """One offline HTML page over one or more runs: curves, pictures, tables, provenance."""
 
 import base64
+import dataclasses
 import html
 import json
 import re
@@ -9,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from . import figures
+from .address import tracking_uri
 from .tracked_run import TrackedRun, read_run
-from .tracking import tracking_uri
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1b1f24; margin: 2rem auto; max-width: 72rem;
@@ -29,7 +30,7 @@ _SHOWN_TAGS = (
     *("git_sha", "dirty", "code_digest", "config_digest", "data_digest"),
     *("sweep", "trial", "state", "reason", "replay_of", "ray_job_id"),
 )
-_FIGURES = ("figures/confusion.png", "figures/firing.png")
+_FIGURES = ("figures/confusion.png", "figures/firing.png", "figures/first_step.png")
 
 
 def write_report(run_ids: Sequence[str], *, storage: Path, output: Path) -> Path:
@@ -47,7 +48,7 @@ def write_report(run_ids: Sequence[str], *, storage: Path, output: Path) -> Path
     if not run_ids:
         raise ValueError("a report needs at least one run id")
     uri = tracking_uri(storage)
-    runs = [read_run(uri, run_id) for run_id in dict.fromkeys(run_ids)]
+    runs = _told_apart([read_run(uri, run_id) for run_id in dict.fromkeys(run_ids)])
     output.parent.mkdir(parents=True, exist_ok=True)
     writing = output.with_name(f".{output.name}.writing")
     writing.write_text(report_page(runs), encoding="utf-8")
@@ -80,6 +81,17 @@ def report_page(runs: Sequence[TrackedRun]) -> str:
         f"<title>{_text(title)}</title><style>{_STYLE}</style></head>\n<body>\n{body}\n"
         "</body></html>\n"
     )
+
+
+def _told_apart(runs: Sequence[TrackedRun]) -> list[TrackedRun]:
+    """Runs of one name get a part of their id into it: columns and curves are named after runs."""
+    names = [run.name for run in runs]
+    return [
+        dataclasses.replace(run, name=f"{run.name} ({run.run_id[:8]})")
+        if names.count(run.name) > 1
+        else run
+        for run in runs
+    ]
 
 
 def _scores(runs: Sequence[TrackedRun]) -> str:
@@ -146,7 +158,7 @@ def _tables(run: TrackedRun) -> Iterable[str]:
         final = [p for p in run.artifacts if p == f"tables/test_{title}.json"]
         for path in [*final, *paths[-1:]]:
             rows = json.loads(run.read(path) or b"[]")
-            if rows:
+            if isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows):
                 names = list(rows[0])
                 body = _table(names, [[row.get(name) for name in names] for row in rows])
                 yield f"<details><summary>{_text(path)}</summary>{body}</details>"

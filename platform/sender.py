@@ -6,6 +6,7 @@ import threading
 import time
 from pathlib import Path
 
+from .address import without_user
 from .tracking import TIMEOUT, Replay, RunDeletedError, alone, connect, unsent
 
 _log = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ class Sender:
             _log.warning(
                 "%s: not everything reached %s; send the rest with: spikeseg track sync %s",
                 self._journal,
-                self._uri,
+                without_user(self._uri),
                 self._journal.parent,
             )
 
@@ -77,7 +78,8 @@ class Sender:
                 _allow_slower_answers()
                 wait = min(2 * wait, _LONGEST_WAIT)
                 if not told:
-                    _log.warning("%s: MLflow is out of reach, will retry: %s", self._uri, error)
+                    shown = without_user(self._uri)
+                    _log.warning("%s: MLflow is out of reach, will retry: %s", shown, error)
                     told = True
             if self._stop.is_set():
                 left = self._deadline - time.monotonic()
@@ -90,5 +92,5 @@ class Sender:
 
 def _allow_slower_answers() -> None:
     """A server that is alive but slow would otherwise never get a batch through."""
-    seconds = int(os.environ.get(TIMEOUT, "5"))
+    seconds = max(1, int(float(os.environ.get(TIMEOUT, "5"))))
     os.environ[TIMEOUT] = str(min(2 * seconds, max(seconds, _LONGEST_REQUEST)))

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from .tracking import tracking_uri
+from .address import tracking_uri, without_user
 
 
 def serve(storage: Path, *, host: str, port: int, announce: Callable[[str], None]) -> None:
@@ -25,7 +25,7 @@ def serve(storage: Path, *, host: str, port: int, announce: Callable[[str], None
 
     Raises:
         ValueError: Where the address is not loopback and MLflow has no authentication configured,
-            or the port is in use.
+            where it cannot be listened on, or where MLflow is served elsewhere already.
         RuntimeError: Where the server fails.
     """
     guarded = "MLFLOW_AUTH_CONFIG_PATH" in os.environ
@@ -36,19 +36,30 @@ def serve(storage: Path, *, host: str, port: int, announce: Callable[[str], None
         )
     if guarded:
         _check_authentication(Path(os.environ["MLFLOW_AUTH_CONFIG_PATH"]))
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise ValueError(f"--port {port}: in use on {host} ({error.strerror})") from error
-    announce(f"MLflow over {tracking_uri(storage)}: http://{host}:{port}")
+    uri = tracking_uri(storage)
+    if uri.startswith(("http://", "https://")):
+        raise ValueError(f"MLFLOW_TRACKING_URI: MLflow is already served at {without_user(uri)}")
+    _check_free(host, port)
+    shown = f"[{host}]" if ":" in host else host
+    announce(f"MLflow over {without_user(uri)}: http://{shown}:{port}")
     try:
         code = run_until_told(server_command(storage, host=host, port=port))
     except KeyboardInterrupt:
         return
     if code:
         raise RuntimeError(f"MLflow's server ended with code {code}")
+
+
+def _check_free(host: str, port: int) -> None:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host.strip("[]"), port, type=socket.SOCK_STREAM
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise ValueError(f"--port {port}: cannot listen on {host} ({error.strerror})") from error
 
 
 def run_until_told(command: list[str]) -> int:

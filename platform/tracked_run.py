@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .address import without_user
 from .journal import confined
 from .tracking import connect
 
@@ -57,9 +58,14 @@ def read_run(uri: str, run_id: str) -> TrackedRun:
 
     Raises:
         ValueError: Where the id is not one, or MLflow knows no such run.
+        RuntimeError: Where MLflow is out of reach.
     """
     if not _RUN_ID.fullmatch(run_id):
         raise ValueError(f"run id must be 32 hexadecimal digits, got {run_id!r}")
+    shown = without_user(uri)
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
+        # MLflow would make a new database there.
+        raise ValueError(f"run {run_id}: not known, there is no database at {shown}")
     client = connect(uri)
     from mlflow.exceptions import MlflowException
 
@@ -67,8 +73,8 @@ def read_run(uri: str, run_id: str) -> TrackedRun:
         run = client.get_run(run_id)
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        raise ValueError(f"run {run_id}: not known at {uri}") from error
+            raise RuntimeError(f"MLflow at {shown} is out of reach: {error}") from error
+        raise ValueError(f"run {run_id}: not known at {shown}") from error
     series = {
         name: [(p.step, p.value) for p in _by_step(client.get_metric_history(run_id, name))]
         for name in sorted(run.data.metrics)

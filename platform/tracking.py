@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import hashlib
 import io
 import json
 import logging
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from .address import without_user
 from .journal import RECORDS, file_of, read_records
 
 _log = logging.getLogger(__name__)
@@ -25,8 +27,9 @@ _TAIL = 80
 _THUMBNAIL = 512
 _REFUSED = ("INVALID_PARAMETER_VALUE", "RESOURCE_ALREADY_EXISTS", "BAD_REQUEST")
 TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 _QUIET = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    RETRIES: "0",
     TIMEOUT: "5",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -39,11 +42,6 @@ Record = dict[str, Any]
 
 class RunDeletedError(RuntimeError):
     """Somebody deleted the journal's run in MLflow; it is not made again behind their back."""
-
-
-def tracking_uri(storage: Path) -> str:
-    """Where runs are tracked: MLFLOW_TRACKING_URI, else sqlite in the storage folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{storage.absolute() / 'mlflow.db'}"
 
 
 def sync(journal: Path, uri: str, experiment: str) -> str:
@@ -59,10 +57,15 @@ def sync(journal: Path, uri: str, experiment: str) -> str:
 
     Raises:
         RunDeletedError: Where the run was deleted in MLflow.
-        Exception: MLflow's own, where it is out of reach; nothing is lost then.
+        RuntimeError: Where MLflow is out of reach; nothing is lost then.
     """
-    with alone(journal):
-        return Replay(journal, uri, experiment).send()
+    from mlflow.exceptions import MlflowException
+
+    try:
+        with alone(journal):
+            return Replay(journal, uri, experiment).send()
+    except MlflowException as error:
+        raise RuntimeError(f"MLflow at {without_user(uri)} is out of reach: {error}") from error
 
 
 def unsent(journal: Path) -> int:
@@ -86,6 +89,9 @@ def connect(uri: str) -> Any:
     """MLflow's client, told to give up quickly and to report nothing to its makers."""
     for key, value in _QUIET.items():
         os.environ.setdefault(key, value)
+    # Whoever sends tries again by itself, after a look at what arrived: a client that repeats a
+    # request below that could make a second run.
+    os.environ[RETRIES] = "0"
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri=uri)
@@ -109,9 +115,12 @@ class Replay:
         self._read_to = 0
         self._seen: set[tuple[str, str, int]] = set()
         self._run_id: str = self._state.get("run_id", "")
+        self._known = False
 
     def send(self) -> str:
         """Send, batch by batch; the offset is written after each."""
+        if self._run_id and not self._known:
+            self._forget_a_lost_run()
         batch: list[Record] = []
         for record in read_records(self._journal, self._read_to):
             self._read_to = record["end"]
@@ -129,6 +138,18 @@ class Replay:
         if not self._run_id:
             raise RuntimeError(f"{self._journal}: holds no run record")
         return self._run_id
+
+    def _forget_a_lost_run(self) -> None:
+        """Start from the journal's beginning where the database is another one by now."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.get_run(self._run_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            self._state, self._run_id = {"offset": 0}, ""
+        self._known = True
 
     def _first_only(self, record: Record) -> Record:
         """The record without what an earlier one holds (an orphaned writer may have doubled it)."""
@@ -222,7 +243,8 @@ class Replay:
         if record["kind"] == "file":
             client.log_artifact(self._run_id, str(file_of(self._journal, path)), place)
             return
-        source = Path(record["source"])
+        # Relative to the run's folder, which may have been moved since.
+        source = self._journal.parent / record["source"]
         if source.name != Path(path).name or not source.is_file():
             raise FileNotFoundError(f"{source}: gone, or not named as artifact {path}")
         client.log_artifact(self._run_id, str(source), place)
@@ -292,7 +314,9 @@ class Replay:
         """How far it was sent; from the start where that is unknown or belongs to other bytes."""
         try:
             state = json.loads((self._journal / _SENT).read_text())
-            known = state["uri"] == self._uri and state["tail"] == self._tail(state["offset"])
+            known = state["address"] == _digest(self._uri) and state["tail"] == self._tail(
+                state["offset"]
+            )
         except (OSError, ValueError, KeyError, TypeError):
             return {"offset": 0}
         return state if known else {"offset": 0}
@@ -301,7 +325,8 @@ class Replay:
         self._state = {
             "offset": offset,
             "tail": self._tail(offset),
-            "uri": self._uri,
+            # An address may hold a password.
+            "address": _digest(self._uri),
             "run_id": self._run_id,
         }
         writing = self._journal / f".{_SENT}.writing"
@@ -339,6 +364,10 @@ def grid_files(record: Record, picture: Path, folder: Path) -> Iterable[Path]:
     image.save(small, "WEBP", quality=80)
     # The small one last: where it is, the whole one is too.
     return whole, small
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _dataset_input(record: Record) -> Any:

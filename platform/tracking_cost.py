@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .address import tracking_uri
 from .config import Resolved
 from .journal import Journal
 from .monitor import SystemMonitor
 from .sender import Sender
-from .tracking import tracking_uri, unsent
+from .tracking import unsent
 from .train.checkpoint import RunFolder
 from .train.loop import Training
 from .train.record import Recorder

@@ -122,6 +122,9 @@ def check_plan(
     workers = recipe.workers_per_trial
     at = lines.get("workers_per_trial", source)
     base = override(base, {"trainer.workers": 0 if workers == 1 else workers}, at)
+    if base.config.tracking.first_step is None:
+        # A picture of seconds, which a single training has once and a sweep would have each time.
+        base = override(base, {"tracking.first_step": False}, at)
     if base.config.trainer.patience is not None or "trainer.patience" in recipe.space.dimensions:
         raise ConfigError(
             f"{base.origins.get('trainer.patience', source)}: trainer.patience: must be null in a "

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..address import tracking_uri
 from ..config import ConfigError
 from ..journal import Journal, Status, append_end, read_records
 from ..provenance import versions
@@ -134,26 +135,30 @@ class SweepRecord:
 
     def _send(self) -> None:
         try:
-            from ..tracking import sync, tracking_uri
+            from ..tracking import RunDeletedError, sync
         except ImportError as error:
             _log.warning("not sent to MLflow, which cannot be imported here: %s", error)
             return
         uri = tracking_uri(self._storage)
-        told = False
+        told: set[Path] = set()
         while True:
             last = self._stop.is_set()
-            try:
-                trials = sorted((self._folder / "trials").glob("*/journal"))
-                for journal in (self.journal.folder, *trials):
+            trials = sorted((self._folder / "trials").glob("*/journal"))
+            for journal in (self.journal.folder, *trials):
+                try:
                     size = (journal / "records.jsonl").stat().st_size
                     if self._sizes.get(journal) != size:
                         sync(journal, uri, self._experiment)
                         self._sizes[journal] = size
-                told = False
-            except Exception as error:  # A tracker must never end a sweep.
-                if not told:
-                    _log.warning("%s: MLflow is out of reach, will retry: %s", uri, error)
-                    told = True
+                    told.discard(journal)
+                except RunDeletedError as error:
+                    self._sizes[journal] = size
+                    _log.warning("%s; nothing more of it is sent", error)
+                except Exception as error:  # A tracker must never end a sweep.
+                    if journal not in told:
+                        _log.warning("%s: not sent yet, will retry: %s", journal, error)
+                        told.add(journal)
+                    break
             if last:
                 return
             self._stop.wait(_POLL_SECONDS)

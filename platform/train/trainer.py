@@ -16,8 +16,8 @@ import torch
 
 from ...model.loss.criterion import build_criterion
 from ...model.segmentor import build_segmentor
+from ..address import check_uri, tracking_uri
 from ..config import ConfigError, Resolved, config_digest, dump, load_resolved
-from ..tracking import tracking_uri
 from .checkpoint import RunFolder
 from .failure import Decision, decide
 from .mirror import Mirror, check_mirror
@@ -134,7 +134,8 @@ def resume_training(
             except ValueError as error:
                 raise ConfigError(f"--resume {address}/{name}: {error}") from error
     path = storage / name / "config.yaml"
-    if not path.is_file():
+    inside = (storage / name).resolve().is_relative_to(storage.resolve())
+    if not inside or not path.is_file():
         known = sorted(entry.parent.name for entry in storage.glob("*/config.yaml"))
         raise ConfigError(
             f"--resume {name}: no such run in {storage}; there are: {', '.join(known) or 'none'}"
@@ -193,6 +194,10 @@ def preflight(resolved: Resolved, storage: Path) -> None:
             pass
     except OSError as error:
         raise ConfigError(f"storage {storage}: cannot be written ({error.strerror})") from error
+    try:
+        check_uri(tracking_uri(storage))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     if config.trainer.mirror is not None:
         try:
             check_mirror(config.trainer.mirror)

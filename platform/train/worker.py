@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..address import tracking_uri
 from ..config import Resolved, dump, flat
 from ..journal import Journal
 from ..monitor import SystemMonitor
@@ -130,14 +131,13 @@ def _flat_name(path: Path) -> str:
 
 
 def start_sender(journal: Journal, storage: Path, experiment: str) -> "Sender | None":
-    """The thread that sends a journal to MLflow; None, with a warning, where MLflow is absent."""
+    """The thread that sends a journal to MLflow; None, with a warning, where that cannot be."""
     try:
         from ..sender import Sender
-        from ..tracking import tracking_uri
 
         sender = Sender(journal.folder, tracking_uri(storage), experiment)
-    except ImportError as error:
-        _log.warning("not sent to MLflow, which cannot be imported here: %s", error)
+    except Exception as error:  # A tracker must never end a training.
+        _log.warning("not sent to MLflow: %s", error)
         return None
     sender.start()
     return sender

@@ -155,7 +155,8 @@ def test_a_full_journal_drops_pictures_first_and_says_so(
         journal.metrics(step, {"val/mIoU": float(step)})
     journal.finish("FINISHED")
     size = sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file())
-    assert size <= 6000
+    # The end itself is recorded whatever the limit.
+    assert size <= 6000 + 200
     records = list(read_records(tmp_path))
     images = [r["step"] for r in records if r["kind"] == "image"]
     numbers = [r["step"] for r in records if r["kind"] == "metrics"]
@@ -247,3 +248,21 @@ def test_threads_may_write_at_the_same_time(tmp_path: Path) -> None:
     kept = values(tmp_path)
     assert len(kept) == 4 * 300
     assert all(len(found) == 1 for found in kept.values())
+
+
+def test_the_end_is_recorded_whatever_the_limit(tmp_path: Path) -> None:
+    journal = open_journal(tmp_path / "journal", limit=20_000)
+    for step in range(1000):
+        journal.metrics(step, {"train/loss": 1.0})
+    assert journal.dropped
+    journal.finish("FINISHED")
+    records = list(read_records(tmp_path / "journal"))
+    assert records[-1]["status"] == "FINISHED"
+    assert records[-2]["values"] == {"records_dropped": str(journal.dropped)}
+
+
+def test_a_text_that_is_written_again_counts_once(tmp_path: Path) -> None:
+    journal = open_journal(tmp_path / "journal", limit=50_000)
+    for _ in range(100):
+        journal.text("events.txt", "x" * 1000)
+    assert not journal.dropped

@@ -35,7 +35,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrackingServer]
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two seconds for an answer, so that slowness costs a test little."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 
 
 def check(storage: Path, run_id: str, steps: range = STEPS) -> None:
@@ -125,3 +124,24 @@ def test_four_runs_at_once_reach_one_server(
         server.start()
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
     four_runs_at_once(tmp_path, server.url, "four", server.storage)
+
+
+def test_an_answer_that_is_cut_off_makes_no_second_run(
+    tmp_path: Path, server: TrackingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A client that repeats its requests by itself, as MLflow's does when left alone.
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+    if not server.running:
+        server.start()
+    before = run_count(server.storage)
+    proxy = FaultyProxy(server.port, delay=2.5)
+    journal = open_journal(tmp_path / "run" / "journal", name="cut-create")
+    proxy.mode = "cut"
+    with pytest.raises(RuntimeError, match="out of reach"):
+        for _ in range(20):
+            sync(journal.folder, proxy.url, "cut-create")
+            journal.metrics(len(list(tmp_path.rglob("*"))), {"train/loss": 1.0})
+    proxy.mode = "through"
+    sync(journal.folder, proxy.url, "cut-create")
+    proxy.close()
+    assert run_count(server.storage) == before + 1

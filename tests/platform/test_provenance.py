@@ -8,8 +8,9 @@ import pytest
 from trained_run import TrainedRun
 
 from spikeseg.platform import provenance
-from spikeseg.platform.config import load_experiment, override
+from spikeseg.platform.config import ConfigError, load_experiment, override
 from spikeseg.platform.provenance import environment, rerun_line, scrubbed
+from spikeseg.platform.search.plan import load_sweep
 
 SECRET = "s3cr3t-value-that-must-not-leak"
 PLANTED = {
@@ -21,6 +22,15 @@ PLANTED = {
     "MLFLOW_TRACKING_URI": f"http://user:{SECRET}@127.0.0.1:5000",
     "HTTP_PROXY": f"http://user:{SECRET}@127.0.0.1:3128",
     "SPIKESEG_NOTE": f"password={SECRET}",
+    "SPIKESEG_DB_PASS": SECRET,
+    "RAY_REDIS_PWD": SECRET,
+    "SPIKESEG_PASSPHRASE": SECRET,
+    "MLFLOW_SAS": SECRET,
+    "RAY_JOB_CONFIG_JSON_ENV_VAR": f'{{"env_vars": {{"ANYTHING": "{SECRET}"}}}}',
+    "SPIKESEG_JSON": f'{{"api_key": "{SECRET}"}}',
+    "SPIKESEG_MIRROR": f"s3://bucket/x?X-Amz-Signature={SECRET}&sig={SECRET}",
+    "SPIKESEG_HEADER": f"Authorization: Bearer {SECRET}",
+    "SPIKESEG_URL": f"postgresql://bob:a@{SECRET}/b@db",
     "DATABASE_URL": f"postgresql://user:{SECRET}@127.0.0.1/db",
 }
 
@@ -41,6 +51,8 @@ def test_variables_that_matter_are_kept_and_planted_secrets_are_not() -> None:
         f"spikeseg train a --api-key={SECRET}",
         f"spikeseg sweep a --study postgresql://me:{SECRET}@127.0.0.1/x",
         f"MLFLOW_TRACKING_PASSWORD={SECRET} spikeseg train a",
+        f'spikeseg train a \'{{"api_key": "{SECRET}"}}\'',
+        f"spikeseg train a --study postgresql://me:x/{SECRET}@127.0.0.1/x",
     ],
 )
 def test_a_secret_on_the_command_line_is_hidden(line: str) -> None:
@@ -91,6 +103,42 @@ def test_the_line_that_repeats_a_run_gives_the_same_configuration() -> None:
     assert load_experiment(recipe, overrides).config == resolved.config
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["name=other"],
+        ["tracking.experiment='123'"],
+        ["tracking.experiment='null'"],
+        ["tracking.experiment='a b: c'"],
+    ],
+)
+def test_names_and_quoted_words_survive_the_line(given: list[str]) -> None:
+    resolved = load_experiment("shapes_tiny", given)
+    _, _, recipe, *overrides = shlex.split(rerun_line(resolved))
+    assert load_experiment(recipe, overrides).config == resolved.config
+
+
+def test_the_line_of_a_trial_holds_what_its_sweep_changes() -> None:
+    plan = load_sweep("demo")
+    resolved = plan.experiment(plan.recipe.first[0] if plan.recipe.first else {})
+    _, _, recipe, *overrides = shlex.split(rerun_line(resolved))
+    assert load_experiment(recipe, overrides).config == resolved.config
+
+
+def test_the_line_of_a_recipe_without_a_name_of_its_own_names_its_file(tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("extends: [shapes_tiny]\ntrainer: {max_steps: 7}\n")
+    resolved = load_experiment(str(recipe))
+    _, _, found, *overrides = shlex.split(rerun_line(resolved))
+    assert (found, overrides) == (str(recipe), [])
+
+
+def test_a_configuration_with_a_password_in_an_address_is_refused() -> None:
+    for address in ("s3://me:hunter2@bucket/x", "file:///x?secret=hunter2"):
+        with pytest.raises(ConfigError, match=r"command line: trainer\.mirror: an address must not"):
+            load_experiment("shapes_tiny", [f"trainer.mirror={address}"])
+
+
 def test_the_line_of_a_recipe_file_names_the_file(tmp_path: Path) -> None:
     recipe = tmp_path / "mine.yaml"
     recipe.write_text("extends: [shapes_tiny]\nname: mine\nseed: 9\n")
@@ -115,6 +163,10 @@ def test_the_difference_from_the_commit_holds_changed_and_new_files(
     git("commit", "-qm", "x")
     (tmp_path / "model" / "old.py").write_text("a = 2\n")
     (tmp_path / "model" / "new.py").write_text("b = 3\n")
+    (tmp_path / "model" / "empty.py").write_text("")
+    (tmp_path / "model" / "café.py").write_text("c = 4\n")
+    (tmp_path / "model" / "login.py").write_text(f'api_key = "{SECRET}"\n')
+    (tmp_path / "model" / "latin.py").write_bytes(b"# caf\xe9\n")
     (tmp_path / ".env").write_text(SECRET)
     monkeypatch.setattr(provenance, "_ROOT", tmp_path)
     monkeypatch.setattr(provenance, "_CODE", ("model",))
@@ -122,4 +174,12 @@ def test_the_difference_from_the_commit_holds_changed_and_new_files(
     assert "-a = 1\n+a = 2" in text
     assert "+b = 3" in text
     assert SECRET not in text
+    assert '+api_key = "[hidden]"' in text
+    git("stash", "-qu")
+    patch = tmp_path / "code.diff"
+    patch.write_text(text)
+    git("apply", str(patch))
+    assert (tmp_path / "model" / "empty.py").read_text() == ""
+    assert (tmp_path / "model" / "café.py").read_text() == "c = 4\n"
+    assert (tmp_path / "model" / "old.py").read_text() == "a = 2\n"
     assert provenance.git_state.__wrapped__()["dirty"] == "true"

@@ -1,5 +1,6 @@
 """A run can be repeated from its id; what is missing or different is said."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -83,9 +84,20 @@ def test_a_run_without_its_configuration_cannot_be_repeated_and_that_is_said(
 ) -> None:
     from journals import open_journal
 
-    from spikeseg.platform.tracking import sync, tracking_uri
+    from spikeseg.platform.address import tracking_uri
+    from spikeseg.platform.tracking import sync
 
     journal = open_journal(tmp_path / "journal")
     run_id = sync(journal.folder, tracking_uri(trained.storage), "bare")
     with pytest.raises(ConfigError, match=r"missing: artifact config.yaml .* provenance.json"):
         plan_replay(run_id, trained.storage)
+
+
+def test_a_run_without_a_metric_has_nothing_to_compare_with(
+    trained: TrainedRun, tmp_path: Path
+) -> None:
+    plan = plan_replay(trained.run_id, trained.storage)
+    empty = dataclasses.replace(plan, run=dataclasses.replace(plan.run, series={}))
+    with pytest.raises(ConfigError, match="recorded no metric: nothing to compare with"):
+        replay(empty, storage=tmp_path, progress=lambda line: None)
+    assert not list(tmp_path.iterdir())

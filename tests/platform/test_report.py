@@ -117,3 +117,18 @@ def test_an_id_that_is_none_is_refused_before_anything_is_written(
 def test_a_run_that_is_not_there_is_named(trained: TrainedRun, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"run {'0' * 32}: not known at sqlite"):
         write_report(["0" * 32], storage=trained.storage, output=tmp_path / "report.html")
+
+
+def test_a_storage_without_a_database_gets_none(trained: TrainedRun, tmp_path: Path) -> None:
+    storage = tmp_path / "typo"
+    with pytest.raises(ValueError, match="not known, there is no database at sqlite"):
+        write_report([trained.run_id], storage=storage, output=tmp_path / "report.html")
+    assert not storage.exists()
+
+
+def test_a_dead_server_is_one_sentence(
+    trained: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://bob:hunter2@127.0.0.1:9")
+    with pytest.raises(RuntimeError, match=r"MLflow at http://127\.0\.0\.1:9 is out of reach"):
+        write_report([trained.run_id], storage=tmp_path, output=tmp_path / "report.html")

@@ -72,7 +72,7 @@ def test_loopback_is_served_with_this_storage(
 def test_a_port_in_use_is_said(tmp_path: Path, never_start: list[list[str]]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(ValueError, match=f"--port {port}: in use on 127.0.0.1"):
+        with pytest.raises(ValueError, match=f"--port {port}: cannot listen on 127.0.0.1"):
             serve(tmp_path, host="127.0.0.1", port=port, announce=print)
 
 
@@ -121,3 +121,20 @@ def test_ending_the_command_ends_the_server(tmp_path: Path) -> None:
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_an_address_that_cannot_be_listened_on_is_said(
+    tmp_path: Path, never_start: list[list[str]]
+) -> None:
+    with pytest.raises(ValueError, match="not a loopback address"):
+        serve(tmp_path, host="127.0.0.300", port=free_port(), announce=print)
+    assert not never_start
+
+
+def test_where_mlflow_is_served_already_none_is_started(
+    tmp_path: Path, never_start: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://bob:hunter2@host:5000")
+    with pytest.raises(ValueError, match="MLflow is already served at http://host:5000"):
+        serve(tmp_path, host="127.0.0.1", port=free_port(), announce=print)
+    assert not never_start

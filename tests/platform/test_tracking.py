@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,13 @@ from journals import (
 from mlflow import MlflowClient
 
 from spikeseg.platform import tracking
-from spikeseg.platform.tracking import RunDeletedError, sync, tracking_uri, unsent
+from spikeseg.platform.address import check_uri, tracking_uri, without_user
+from spikeseg.platform.resend import resend
+from spikeseg.platform.tracking import (
+    RunDeletedError,
+    sync,
+    unsent,
+)
 
 EXPERIMENT = "outages"
 
@@ -251,3 +258,59 @@ def test_a_restart_goes_on_in_the_same_run(storage: Path) -> None:
 
 def test_four_runs_at_once_reach_one_database(storage: Path) -> None:
     four_runs_at_once(storage, tracking_uri(storage), EXPERIMENT, storage)
+
+
+def test_another_database_at_the_same_address_gets_everything(storage: Path) -> None:
+    journal = open_journal(storage / "run" / "journal")
+    write_steps(journal, range(6))
+    send(journal.folder, storage)
+    with sqlite3.connect(storage / "mlflow.db") as database:
+        for table in ("metrics", "latest_metrics", "params", "tags", "runs"):
+            database.execute(f"delete from {table}")
+    assert metric_rows(storage, send(journal.folder, storage)) == expected_rows(range(6))
+
+
+def test_a_run_that_was_moved_before_it_was_sent_keeps_its_checkpoint(storage: Path) -> None:
+    checkpoint = storage / "run" / "checkpoints" / "model.safetensors"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_bytes(b"weights")
+    journal = open_journal(storage / "run" / "journal")
+    journal.link("checkpoints/best/model.safetensors", checkpoint)
+    journal.close()
+    (storage / "run").rename(storage / "moved")
+    run_id = send(storage / "moved" / "journal", storage)
+    found = MlflowClient(tracking_uri(storage)).list_artifacts(run_id, "checkpoints/best")
+    assert [entry.path for entry in found] == ["checkpoints/best/model.safetensors"]
+
+
+@pytest.mark.parametrize("uri", ["file:///tmp/runs", "foo", "htp://x", "/tmp/runs", "http"])
+def test_an_address_that_mlflow_cannot_record_to_is_refused(uri: str) -> None:
+    with pytest.raises(ValueError, match="MLFLOW_TRACKING_URI: got"):
+        check_uri(uri)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["http://h:5000", "https://h", "sqlite:///a.db", "postgresql+psycopg2://h/db", "databricks"],
+)
+def test_addresses_that_mlflow_records_to_are_taken(uri: str) -> None:
+    check_uri(uri)
+
+
+def test_messages_show_no_password() -> None:
+    assert without_user("http://bob:hun@ter2@host:5000/x") == "http://host:5000/x"
+    assert without_user("sqlite:////runs/mlflow.db") == "sqlite:////runs/mlflow.db"
+
+
+def test_a_sweep_and_its_trials_are_sent_by_hand_into_the_sweeps_storage(storage: Path) -> None:
+    sweep = storage / "sweep"
+    trial = sweep / "trials" / "0"
+    for folder in (sweep, trial):
+        journal = open_journal(folder / "journal", name=folder.name)
+        write_steps(journal, range(2))
+        journal.close()
+    first = {folder: run for folder, run, _ in resend(sweep, EXPERIMENT)}
+    assert set(first) == {sweep, trial} and run_count(storage) == 2
+    again = {folder: run for folder, run, _ in resend(trial, EXPERIMENT)}
+    assert again == {trial: first[trial]} and run_count(storage) == 2
+    assert not (sweep / "trials" / "mlflow.db").exists()

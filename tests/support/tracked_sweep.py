@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from spikeseg.datasets.spec import load_label_space
+from spikeseg.platform.address import tracking_uri
 from spikeseg.platform.config import load_experiment, override
 from spikeseg.platform.figures import contact_sheet
 from spikeseg.platform.journal import Journal
-from spikeseg.platform.tracking import sync, tracking_uri
+from spikeseg.platform.tracking import sync
 from spikeseg.platform.train.checkpoint import RunFolder
 from spikeseg.platform.train.worker import make_journal
 

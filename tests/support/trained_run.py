@@ -7,8 +7,8 @@ from mlflow import MlflowClient
 
 from spikeseg.datasets.pack import pack
 from spikeseg.datasets.shapes import Shapes, ShapesOptions
+from spikeseg.platform.address import tracking_uri
 from spikeseg.platform.config import load_experiment
-from spikeseg.platform.tracking import tracking_uri
 from spikeseg.platform.train.trainer import train
 
 TINY = (

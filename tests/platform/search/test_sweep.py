@@ -14,12 +14,12 @@ from toy_trials import NAN, RAISES, toy
 
 from spikeseg.datasets.pack import pack
 from spikeseg.datasets.shapes import Shapes, ShapesOptions
+from spikeseg.platform.address import tracking_uri
 from spikeseg.platform.config import ConfigError, load_experiment
 from spikeseg.platform.search.plan import METRICS
 from spikeseg.platform.search.status import SweepStatus
 from spikeseg.platform.search.trial import reports
 from spikeseg.platform.search.tuner import SweepOutcome, sweep
-from spikeseg.platform.tracking import tracking_uri
 
 TINY = (
     "trainer.max_steps=2",
