@@ -106,22 +106,41 @@ def pack(
 @click.option(
     "--sheet", type=click.Path(path_type=Path, dir_okay=False), help="Write the pictures as PNG."
 )
+@click.option(
+    "--augmented",
+    metavar="RECIPE",
+    help="Draw training rows as this recipe augments them, not as they are stored.",
+)
 @click.option("--images", type=click.IntRange(1), default=4, show_default=True, help="Per split.")
 @click.option("--verify", is_flag=True, help="Read every shard whole and compare its hash.")
 def inspect(
-    path: str, as_json: bool, html: Path | None, sheet: Path | None, images: int, verify: bool
+    path: str,
+    as_json: bool,
+    html: Path | None,
+    sheet: Path | None,
+    augmented: str | None,
+    images: int,
+    verify: bool,
 ) -> int:
     """Counts, sizes, class frequencies, pictures and warnings of packed data."""
     from ..datasets.inspection import inspect_packed, report_text
     from ..datasets.page import report_page
     from ..datasets.reader import PackedDataset
-    from ..datasets.sheet import contact_sheet
+    from ..datasets.sheet import augmented_sheet, contact_sheet
+    from ..platform.config import load_experiment
 
+    resolved = None if augmented is None else load_experiment(augmented)
     dataset = PackedDataset.open(path)
     report = inspect_packed(dataset)
     print(json.dumps(report.to_json(), indent=1) if as_json else report_text(report))
     if html is not None or sheet is not None:
-        pictures = contact_sheet(dataset, rows_per_split=images)
+        if resolved is None:
+            pictures = contact_sheet(dataset, rows_per_split=images)
+        else:
+            config = resolved.config
+            pictures = augmented_sheet(
+                dataset, config.data.transform, seed=config.seed, count=4 * images
+            )
         if html is not None:
             html.write_text(report_page(report, dataset.label_space.palette, pictures), "utf-8")
         if sheet is not None:

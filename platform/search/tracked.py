@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ..address import tracking_uri
-from ..config import ConfigError
+from ..config import ConfigError, config_digest
 from ..journal import Journal, Status, append_end, read_records
-from ..provenance import versions
+from ..provenance import code_diff, code_digest, git_state, provenance, versions
 from ..train.checkpoint import RunFolder
 from ..train.worker import make_journal
 from .plan import SweepPlan
@@ -43,6 +43,9 @@ class SweepRecord:
                 "sweep": folder.name,
                 "recipe": recipe.name,
                 "base": recipe.base,
+                **git_state(),
+                "code_digest": code_digest(),
+                "config_digest": config_digest(plan.base.config),
                 **{f"version.{name}": value for name, value in versions().items()},
                 "mlflow.note.content": (
                     f"Sweep `{recipe.name}` over `{recipe.base}`; its trials are the runs below.\n"
@@ -60,6 +63,9 @@ class SweepRecord:
                 },
             },
         )
+        made_of = provenance(plan.base, world_size=recipe.workers_per_trial)
+        self.journal.text("provenance.json", json.dumps(made_of, indent=1))
+        self.journal.text("code.diff", code_diff())
         self._plan = plan
         self._folder = folder
         self._storage = storage

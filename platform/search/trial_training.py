@@ -22,7 +22,7 @@ def train_trial(given: Given, group: Any) -> Evaluations:
     from ..config import Resolved, load_resolved
     from ..train.checkpoint import RunFolder
     from ..train.loop import Training
-    from ..train.worker import make_journal
+    from ..train.worker import make_journal, record_data
 
     resolved = Resolved(load_resolved(given["config"]).config, given["origins"])
     run = RunFolder(Path(given["folder"]))
@@ -35,7 +35,7 @@ def train_trial(given: Given, group: Any) -> Evaluations:
     try:
         training = Training(resolved.config, run, group=group, recorder=journal, progress=None)
         if journal is not None:
-            journal.tags({"data_digest": training.dataset.digest})
+            record_data(journal, training)
         for evaluation in training.evaluations():
             final = evaluation.step >= resolved.config.trainer.max_steps
             yield evaluation, final, run.attempt

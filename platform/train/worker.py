@@ -56,15 +56,7 @@ def run_worker(
             # A kill between a checkpoint and its record would leave a hole otherwise.
             for past in training.history:
                 journal.metrics(past.step, measured(past))
-            journal.tags({"data_digest": training.dataset.digest})
-            for split in training.dataset.splits:
-                # MLflow keeps one input per name and digest, with its first context only.
-                journal.dataset(
-                    f"{training.dataset.label_space.name}-{split}",
-                    training.dataset.digest,
-                    split,
-                    resolved.config.data.path,
-                )
+            record_data(journal, training)
         for _ in training.evaluations():
             pass
         _finish(training, resolved, run, journal)
@@ -128,6 +120,16 @@ def _flat_name(path: Path) -> str:
     """One name per run folder, for journals of many storages in one local folder."""
     digest = hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:8]
     return f"{path.name}-{digest}"
+
+
+def record_data(journal: Journal, training: Training) -> None:
+    """Record what a run reads: the data's digest, and every split as an input of the run."""
+    dataset = training.dataset
+    journal.tags({"data_digest": dataset.digest})
+    for split in dataset.splits:
+        # MLflow keeps one input per name and digest, with its first context only.
+        name = f"{dataset.label_space.name}-{split}"
+        journal.dataset(name, dataset.digest, split, training.config.data.path)
 
 
 def start_sender(journal: Journal, storage: Path, experiment: str) -> "Sender | None":
