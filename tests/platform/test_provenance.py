@@ -135,7 +135,9 @@ def test_the_line_of_a_recipe_without_a_name_of_its_own_names_its_file(tmp_path:
 
 def test_a_configuration_with_a_password_in_an_address_is_refused() -> None:
     for address in ("s3://me:hunter2@bucket/x", "file:///x?secret=hunter2"):
-        with pytest.raises(ConfigError, match=r"command line: trainer\.mirror: an address must not"):
+        with pytest.raises(
+            ConfigError, match=r"command line: trainer\.mirror: an address must not"
+        ):
             load_experiment("shapes_tiny", [f"trainer.mirror={address}"])
 
 
