@@ -116,7 +116,7 @@ def test_a_port_in_use_is_named(tmp_path: Path, capsys: Capture) -> None:
         port = taken.getsockname()[1]
         ran = spikeseg(capsys, "ui", "--storage", str(tmp_path), "--port", str(port))
     assert ran.code == 2
-    assert f"--port {port}: in use" in ran.err
+    assert f"--port {port}: cannot listen on 127.0.0.1" in ran.err
 
 
 def test_the_ui_is_not_opened_to_others(tmp_path: Path, capsys: Capture) -> None:
