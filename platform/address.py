@@ -5,6 +5,9 @@ import re
 from pathlib import Path
 
 _SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
+_SECRET_IN_QUERY = re.compile(
+    r"([?&][^=&]*(?:token|secret|pass|pwd|sig|key|credential)[^=&]*=)[^&\s]*", re.IGNORECASE
+)
 
 
 def tracking_uri(storage: Path) -> str:
@@ -27,5 +30,7 @@ def check_uri(uri: str) -> None:
 
 
 def without_user(uri: str) -> str:
-    """An address as messages may show it: without user and password."""
-    return re.sub(r"//[^/]*@", "//", uri)
+    """An address as messages may show it: without user, password and keys."""
+    # Up to the last @, since a password may hold one, or a slash; a file's path is no host.
+    plain = re.sub(r"://(?!/)\S*@", "://", uri)
+    return _SECRET_IN_QUERY.sub(r"\1[hidden]", plain)

@@ -65,3 +65,35 @@ ARTIFACTS = (
     "checkpoints/best",
     "checkpoints/final",
 )
+
+# A training's run holds all of the above, the two kinds of run of a sweep less.
+
+TRIAL_LACKS = ("test/", "system/", "figures/", "checkpoints/")
+"""How names begin that a trial's run does not have: only a training scores test and draws."""
+
+TRIAL_TAGS = {
+    "group": "trials that differ in nothing but the seed share it",
+    "state": "COMPLETE, PRUNED or FAIL",
+    "reason": "why it ended so",
+    "attempts": "how often it was started",
+}
+
+SWEEP_METRICS = {
+    "best/": "best value of each objective so far; slashes in its name become _",
+    "sweep/best": "number of the best trial",
+    "sweep/hypervolume": "of the front, where objectives have references",
+    "trials/": "trials that ended in each state",
+}
+"""Metrics of a sweep's own run, or how they begin; their steps are trials that have ended."""
+
+SWEEP_TAGS = (
+    *("sweep", "recipe", "base"),
+    *("code_digest", "config_digest"),
+    *("git_sha", "dirty"),
+)
+"""Tags of a sweep's own run; `base` is the recipe that its trials change."""
+
+SWEEP_ARTIFACTS = (
+    *("provenance.json", "code.diff"),
+    *("results.csv", "results.json", "front.csv", "front.json", "best.yaml", "figures"),
+)

@@ -41,10 +41,13 @@ _NAMED = (
     r"[\w.-]*(?:token|secret|pass|pwd|credential|api[_-]?key|access[_-]?key|signature"
     r"|authorization|(?<![a-z])sig|(?<![a-z])sas)[\w-]*"
 )
+# Quoted values may hold escapes; JSON inside of JSON has escaped quotes.
 _SECRET_VALUE = re.compile(
-    rf"(?i)({_NAMED}[\"']?[=\s:]+)"
-    r"(\"[^\"]*\"|'[^']*'|(?:bearer|basic)\s+\S+|[^\s&;,\"'}\]]+)"
+    rf"(?i)({_NAMED}\\*[\"']?[=\s:]+)(?!\[hidden\])"
+    r"(\\+\"[^\"]*\"|\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'"
+    r"|(?:bearer|basic)\s+\S+|[^\s&;,\"'}\]]+)"
 )
+_SECRET_IN_QUOTES = re.compile(rf"(?i)([\"'])(-*{_NAMED}=)(?:(?!\1)[^\n])*\1")
 _SECRET_ARGUMENT = re.compile(rf"(?i)(-*{_NAMED}=).*", re.DOTALL)
 _SECRET_IN_CODE = re.compile(rf"(?i)({_NAMED}[\"']?\s*[=:]\s*)([\"'])[^\"'\n]{{4,}}\2")
 _HIDDEN = "[hidden]"
@@ -208,7 +211,9 @@ def environment(variables: Mapping[str, str]) -> dict[str, str]:
 
 def scrubbed(text: str) -> str:
     """A text without users in addresses and without values that are named like secrets."""
-    return _SECRET_VALUE.sub(rf"\1{_HIDDEN}", _USER_IN_ADDRESS.sub(f"{_HIDDEN}@", text))
+    text = _USER_IN_ADDRESS.sub(f"{_HIDDEN}@", text)
+    text = _SECRET_IN_QUOTES.sub(rf"\1\2{_HIDDEN}\1", text)
+    return _SECRET_VALUE.sub(rf"\1{_HIDDEN}", text)
 
 
 def versions() -> dict[str, str]:

@@ -61,7 +61,7 @@ class Verdict:
 
     folder: Path
     compared: int
-    first: tuple[int, str, float, float | None] | None
+    first: tuple[int, str, float | None, float | None] | None
     cause: str
 
 
@@ -174,7 +174,12 @@ def replay(plan: Plan, *, storage: Path, progress: Callable[[str], None]) -> Ver
     for record in read_records(outcome.folder / "journal"):
         if record["kind"] == "metrics":
             for key, value in record["values"].items():
-                now.setdefault((record["step"], key), value)
+                if not key.startswith(_NOT_COMPARED):
+                    now.setdefault((record["step"], key), value)
+    if plan.run.status != "FINISHED":
+        # It may have ended in the middle of its last step, and the repetition goes on after it.
+        last = max(step for step, _ in before)
+        now = {at: value for at, value in now.items() if at in before or at[0] < last}
     first = first_difference(before, now)
     return Verdict(outcome.folder, len(before), first, likely_cause(plan) if first else "")
 
@@ -191,16 +196,18 @@ def recorded_values(run: TrackedRun) -> dict[tuple[int, str], float]:
 
 def first_difference(
     before: Mapping[tuple[int, str], float], now: Mapping[tuple[int, str], float]
-) -> tuple[int, str, float, float | None] | None:
+) -> tuple[int, str, float | None, float | None] | None:
     """Step, metric and both values of the earliest pair that is not equal; None where all are.
+
+    A value is None where only the other run has one.
 
     Args:
         before: (step, metric) -> value of the first run.
         now: The same of the repetition.
     """
-    for step, key in sorted(before):
-        old, new = before[step, key], now.get((step, key))
-        both_nan = new is not None and old != old and new != new
+    for step, key in sorted({*before, *now}):
+        old, new = before.get((step, key)), now.get((step, key))
+        both_nan = None not in (old, new) and old != old and new != new
         if old != new and not both_nan:
             return step, key, old, new
     return None

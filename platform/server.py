@@ -1,5 +1,6 @@
 """MLflow's server over a storage folder."""
 
+import configparser
 import importlib.util
 import ipaddress
 import os
@@ -8,10 +9,13 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from .address import tracking_uri, without_user
+
+# What MLflow shipped for the user `admin` until it stopped to ship one.
+_PUBLISHED_PASSWORD = "password1234"
 
 
 def serve(storage: Path, *, host: str, port: int, announce: Callable[[str], None]) -> None:
@@ -43,7 +47,9 @@ def serve(storage: Path, *, host: str, port: int, announce: Callable[[str], None
     shown = f"[{host}]" if ":" in host else host
     announce(f"MLflow over {without_user(uri)}: http://{shown}:{port}")
     try:
-        code = run_until_told(server_command(storage, host=host, port=port))
+        # The address goes by a variable: any user of the machine can read a command line.
+        command = server_command(storage, host=host, port=port)
+        code = run_until_told(command, {"MLFLOW_BACKEND_STORE_URI": uri})
     except KeyboardInterrupt:
         return
     if code:
@@ -62,17 +68,18 @@ def _check_free(host: str, port: int) -> None:
         raise ValueError(f"--port {port}: cannot listen on {host} ({error.strerror})") from error
 
 
-def run_until_told(command: list[str]) -> int:
+def run_until_told(command: list[str], variables: Mapping[str, str]) -> int:
     """Run a server; a SIGTERM to this process ends it too, so that none is left behind.
 
     Args:
         command: The command line.
+        variables: Environment variables beside `server_environment`'s.
 
     Returns:
         Its exit code; 0 where it was told to end.
     """
     told = threading.Event()
-    with subprocess.Popen(command, env=server_environment()) as process:
+    with subprocess.Popen(command, env={**server_environment(), **variables}) as process:
 
         def end(*_: object) -> None:
             told.set()
@@ -89,14 +96,17 @@ def run_until_told(command: list[str]) -> int:
 def server_command(storage: Path, *, host: str, port: int) -> list[str]:
     """The command line of MLflow's server over a storage folder.
 
+    An address with a user in it is left out: MLFLOW_BACKEND_STORE_URI has to hold it.
+
     Args:
         storage: Folder of all runs.
         host: Address to listen on.
         port: Port to listen on.
     """
+    uri = tracking_uri(storage)
     arguments = [
         *("--host", host, "--port", str(port), "--workers", "1"),
-        *("--backend-store-uri", tracking_uri(storage)),
+        *(("--backend-store-uri", uri) if uri == without_user(uri) else ()),
         # Through the server: what another machine sends must not end on that machine's disk.
         *("--artifacts-destination", (storage.absolute() / "artifacts").as_uri()),
     ]
@@ -125,6 +135,17 @@ def _check_authentication(config: Path) -> None:
         )
     if importlib.util.find_spec("flask_wtf") is None:
         raise ValueError("MLflow's authentication needs: pip install 'mlflow[auth]'")
+    read = configparser.ConfigParser()
+    try:
+        read.read_string(config.read_text())
+        given = read.get("mlflow", "admin_password", fallback=None)
+    except (configparser.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"MLFLOW_AUTH_CONFIG_PATH: {config}: cannot be read: {error}") from error
+    if os.environ.get("MLFLOW_AUTH_ADMIN_PASSWORD", given) == _PUBLISHED_PASSWORD:
+        raise ValueError(
+            f"MLFLOW_AUTH_CONFIG_PATH: {config}: admin_password (or MLFLOW_AUTH_ADMIN_PASSWORD) is "
+            "the one that MLflow published; set another"
+        )
 
 
 def is_loopback(host: str) -> bool:

@@ -95,6 +95,20 @@ def test_a_run_records_code_packages_hardware_and_origins(trained: TrainedRun) -
     assert "num_classes" in Path(file).read_text().splitlines()[int(line) - 1]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'"password=two {SECRET}"',
+        f"'--api-key=two {SECRET}'",
+        f'{{\\"secret\\": \\"{SECRET}\\"}}',
+        f'refresh_token="a\\"{SECRET}"',
+    ],
+)
+def test_a_secret_with_blanks_or_escaped_quotes_is_hidden_whole(text: str) -> None:
+    assert SECRET not in scrubbed(text)
+    assert scrubbed(scrubbed(text)) == scrubbed(text)
+
+
 def test_the_line_that_repeats_a_run_gives_the_same_configuration() -> None:
     given = ["trainer.max_steps=7", "data.transform.crop=[48, 48]", "trainer.ema_decay=null"]
     resolved = override(load_experiment("camvid_tiny", given), {"model.neuron.levels": 2}, "sweep")

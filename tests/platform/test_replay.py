@@ -36,6 +36,20 @@ def test_a_repetition_that_leaves_the_run_names_the_first_step_and_the_cause(
     assert verdict.cause.endswith("is 9.9")
 
 
+def test_a_run_that_ended_early_is_compared_as_far_as_it_came(trained: TrainedRun) -> None:
+    plan = plan_replay(trained.run_id, trained.storage)
+    series = {
+        key: kept
+        for key, points in plan.run.series.items()
+        if (kept := [point for point in points if point[0] <= 3])
+    }
+    run = dataclasses.replace(plan.run, status="FAILED", series=series)
+    plan = dataclasses.replace(plan, run=run)
+    verdict = replay(plan, storage=trained.storage, progress=lambda line: None)
+    assert verdict.first is None
+    assert verdict.compared == len(module.recorded_values(run)) > 0
+
+
 def test_the_first_difference_is_the_earliest_step() -> None:
     before = {(1, "a"): 1.0, (2, "b"): 2.0, (2, "a"): float("nan"), (3, "a"): 4.0}
     assert first_difference(before, dict(before)) is None
@@ -44,6 +58,8 @@ def test_the_first_difference_is_the_earliest_step() -> None:
     assert first_difference(before, {**before, (2, "b"): 2.5, (3, "a"): 5.0}) == (2, "b", 2.0, 2.5)
     missing = {key: value for key, value in before.items() if key != (2, "b")}
     assert first_difference(before, missing) == (2, "b", 2.0, None)
+    more = {**before, (2, "c"): 9.0}
+    assert first_difference(before, more) == (2, "c", None, 9.0)
 
 
 def test_missing_data_is_said_with_its_digest_and_may_lie_elsewhere(

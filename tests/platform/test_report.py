@@ -1,5 +1,6 @@
 """The offline page over runs: its numbers are MLflow's, and it needs nothing from elsewhere."""
 
+import dataclasses
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -7,7 +8,10 @@ from pathlib import Path
 import pytest
 from trained_run import TrainedRun
 
+from spikeseg.platform import report
+from spikeseg.platform.address import tracking_uri
 from spikeseg.platform.report import write_report
+from spikeseg.platform.tracked_run import read_run
 
 
 class Tables(HTMLParser):
@@ -132,3 +136,24 @@ def test_a_dead_server_is_one_sentence(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://bob:hunter2@127.0.0.1:9")
     with pytest.raises(RuntimeError, match=r"MLflow at http://127\.0\.0\.1:9 is out of reach"):
         write_report([trained.run_id], storage=tmp_path, output=tmp_path / "report.html")
+
+
+def test_two_runs_of_one_name_keep_a_curve_each(trained: TrainedRun) -> None:
+    run = read_run(tracking_uri(trained.storage), trained.run_id)
+    other = dataclasses.replace(run, run_id="f" * 32)
+    names = [item.name for item in report._told_apart([run, other])]
+    assert names == [f"{run.name} ({run.run_id[:8]})", f"{run.name} (ffffffff)"]
+    assert [item.name for item in report._told_apart([run])] == [run.name]
+
+
+def test_a_table_that_is_none_of_ours_is_left_out(trained: TrainedRun) -> None:
+    class Foreign:
+        """A client of a run that holds a table of somebody else."""
+
+        def download_artifacts(self, run_id: str, path: str, folder: str) -> str:
+            (Path(folder) / "table.json").write_text("[1, 2]")
+            return str(Path(folder) / "table.json")
+
+    run = read_run(tracking_uri(trained.storage), trained.run_id)
+    foreign = dataclasses.replace(run, artifacts=["tables/val_classes/0.json"], _client=Foreign())
+    assert list(report._tables(foreign)) == []

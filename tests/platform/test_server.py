@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,8 @@ def never_start(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Commands that would have been started."""
     started: list[list[str]] = []
 
-    def run(command: list[str]) -> int:
+    def run(command: list[str], variables: Mapping[str, str]) -> int:
+        assert variables["MLFLOW_BACKEND_STORE_URI"]
         started.append(command)
         raise KeyboardInterrupt
 
@@ -136,5 +138,35 @@ def test_where_mlflow_is_served_already_none_is_started(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://bob:hunter2@host:5000")
     with pytest.raises(ValueError, match="MLflow is already served at http://host:5000"):
+        serve(tmp_path, host="127.0.0.1", port=free_port(), announce=print)
+    assert not never_start
+
+
+def test_a_password_stays_out_of_the_command_line_and_of_the_announcement(
+    tmp_path: Path, never_start: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://bob:hun/ter2@db/x?sslpassword=hunter3")
+    told: list[str] = []
+    serve(tmp_path, host="127.0.0.1", port=free_port(), announce=told.append)
+    assert "postgresql://db/x" in told[0]
+    assert all("ter2" not in word and "hunter3" not in word for word in [*told, *never_start[0]])
+
+
+@pytest.mark.parametrize("by_variable", [False, True])
+def test_the_admin_password_that_mlflow_published_is_refused(
+    tmp_path: Path,
+    never_start: list[list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    by_variable: bool,
+) -> None:
+    config = tmp_path / "auth.ini"
+    config.write_text("[mlflow]\nadmin_password = password1234\n")
+    if by_variable:
+        config.write_text("[mlflow]\nadmin_password = another\n")
+        monkeypatch.setenv("MLFLOW_AUTH_ADMIN_PASSWORD", "password1234")
+    monkeypatch.setenv("MLFLOW_AUTH_CONFIG_PATH", str(config))
+    monkeypatch.setenv("MLFLOW_FLASK_SERVER_SECRET_KEY", "x")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    with pytest.raises(ValueError, match=r"admin_password .* is the one that MLflow published"):
         serve(tmp_path, host="127.0.0.1", port=free_port(), announce=print)
     assert not never_start

@@ -16,6 +16,17 @@ from spikeseg.datasets.pack import pack
 from spikeseg.datasets.shapes import Shapes, ShapesOptions
 from spikeseg.platform.address import tracking_uri
 from spikeseg.platform.config import ConfigError, load_experiment
+from spikeseg.platform.names import (
+    ARTIFACTS,
+    SWEEP_ARTIFACTS,
+    SWEEP_METRICS,
+    SWEEP_TAGS,
+    TAGS,
+    TRIAL_LACKS,
+    TRIAL_TAGS,
+)
+from spikeseg.platform.names import METRICS as RUN_METRICS
+from spikeseg.platform.replay import plan_replay
 from spikeseg.platform.search.plan import METRICS
 from spikeseg.platform.search.status import SweepStatus
 from spikeseg.platform.search.trial import reports
@@ -200,6 +211,37 @@ def test_a_point_that_the_model_refuses_fails_as_a_trial_and_the_sweep_goes_on(
         "FAIL",
         "COMPLETE",
     ]
+
+
+def test_a_sweep_and_its_trial_hold_the_names_of_their_lists(tmp_path: Path, data: Path) -> None:
+    toy_plan(tmp_path, **listed(1))
+    given = [f"data.path={data}", *TINY, "tracking.images=2"]
+    sweep(
+        *(str(tmp_path / "toy.yaml"), given),
+        **{"trials": None, "storage": tmp_path, "here": True, "progress": silent, "name": "toy"},
+    )
+    trial = children(tmp_path)[0]
+    client = MlflowClient(tracking_uri(tmp_path))
+    parent = client.get_run(trial.data.tags["mlflow.parentRunId"])
+
+    def ours(run: Any) -> set[str]:
+        return {k for k in run.data.tags if not k.startswith(("mlflow.", "version.", "spikeseg."))}
+
+    assert ours(trial) <= {*TAGS, *TRIAL_TAGS}
+    assert {*TRIAL_TAGS, "sweep", "trial", "data_digest"} <= ours(trial)
+    lacking = {name for name in RUN_METRICS if name.startswith(TRIAL_LACKS)}
+    assert set(trial.data.metrics) <= set(RUN_METRICS) - lacking
+    kept = {item.path for item in client.list_artifacts(trial.info.run_id)}
+    wanted = {name.partition("/")[0] for name in ARTIFACTS if not name.startswith(TRIAL_LACKS)}
+    assert kept == wanted
+    names = {item.dataset.name for item in trial.inputs.dataset_inputs}
+    assert names == {"shapes-train", "shapes-val", "shapes-test"}
+    assert ours(parent) <= set(SWEEP_TAGS)
+    assert set(SWEEP_TAGS) - ours(parent) <= {"git_sha", "dirty"}
+    assert all(name.startswith(tuple(SWEEP_METRICS)) for name in parent.data.metrics)
+    assert set(SWEEP_ARTIFACTS) <= {item.path for item in client.list_artifacts(parent.info.run_id)}
+    with pytest.raises(ConfigError, match="is a sweep: give the id of one of its trials"):
+        plan_replay(parent.info.run_id, tmp_path)
 
 
 def test_a_trial_measures_what_objectives_and_limits_may_name(tmp_path: Path, data: Path) -> None:
