@@ -19,14 +19,21 @@ def command() -> None:
 def sync(run_folder: Path, experiment: str | None) -> None:
     """Send what the journal of a run, a trial or a whole sweep holds and MLflow lacks.
 
-    Sending twice changes nothing.
+    Sending twice changes nothing. Exit code 1 where records had to be set aside.
     """
     # By hand there is time: a training's own sender gives up on an answer after seconds.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")
     from ..platform.resend import resend
 
-    for folder, run_id, address in resend(run_folder, experiment):
-        print(f"{folder}: sent to {address} as run {run_id}")
+    set_aside = 0
+    for sent in resend(run_folder, experiment):
+        print(f"{sent.folder}: sent to {sent.address} as run {sent.run_id}")
+        set_aside += sent.set_aside
+    if set_aside:
+        raise RuntimeError(
+            f"{set_aside} records were not taken or their files are gone; see dead_letters.jsonl "
+            "in the journals"
+        )
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ _SECRET = re.compile(
 # Up to the last @ of a word: a password may hold one, or a slash.
 _USER_IN_ADDRESS = re.compile(r"(?<=://)[^\s\"']*@")
 _NAMED = (
-    r"[\w.-]*(?:token|secret|pass|pwd|credential|api[_-]?key|access[_-]?key|signature"
+    r"[\w.-]*(?:token|secret|(?<!com)(?<!by)pass|pwd|credential|api[_-]?key|access[_-]?key|signature"
     r"|authorization|(?<![a-z])sig|(?<![a-z])sas)[\w-]*"
 )
 # Quoted values may hold escapes; JSON inside of JSON has escaped quotes.

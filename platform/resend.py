@@ -1,25 +1,40 @@
 """Send by hand what the folder of a run, a trial or a sweep holds and MLflow lacks."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from .address import tracking_uri, without_user
 from .config import load_resolved
-from .tracking import sync
+from .tracking import Replay, alone, reachable
 
 
-def resend(folder: Path, experiment: str | None = None) -> Iterator[tuple[Path, str, str]]:
+@dataclass(frozen=True)
+class Sent:
+    """A journal that was sent.
+
+    Attributes:
+        folder: Its run's folder.
+        run_id: Its run in MLflow.
+        address: MLflow's, without user and password.
+        set_aside: Records that MLflow does not take, or whose files are gone.
+    """
+
+    folder: Path
+    run_id: str
+    address: str
+    set_aside: int
+
+
+def resend(folder: Path, experiment: str | None = None) -> Iterator[Sent]:
     """Send a run's journal; of a sweep its own first, then its trials'.
 
     Args:
         folder: Of a run, a trial or a sweep.
         experiment: MLflow experiment; the configuration's own if not given.
 
-    Yields:
-        Folder, id of its run in MLflow, and MLflow's address.
-
     Raises:
-        ValueError: Where there is no journal.
+        ValueError: Where there is no journal, or it was sent to another experiment before.
         RuntimeError: Where MLflow is out of reach.
     """
     folder = folder.absolute()
@@ -32,7 +47,16 @@ def resend(folder: Path, experiment: str | None = None) -> Iterator[tuple[Path, 
     uri = tracking_uri(storage)
     for journal in journals:
         name = experiment or _experiment([journal.parent, *(path.parent for path in trials)])
-        yield journal.parent, sync(journal, uri, name), without_user(uri)
+        with reachable(uri), alone(journal):
+            replay = Replay(journal, uri, name)
+            before = replay.experiment_sent_to()
+            if experiment is not None and before not in (None, experiment):
+                raise ValueError(
+                    f"--experiment {experiment}: {journal.parent} was sent to {before} already"
+                )
+            run_id = replay.send()
+            set_aside = replay.send_set_aside()
+        yield Sent(journal.parent, run_id, without_user(uri), set_aside)
 
 
 def _experiment(folders: list[Path]) -> str:

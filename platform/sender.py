@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 
 from .address import without_user
-from .tracking import TIMEOUT, Replay, RunDeletedError, alone, connect, unsent
+from .sent_offset import unsent
+from .tracking import TIMEOUT, Replay, RunDeletedError, alone, connect
 
 _log = logging.getLogger(__name__)
 # A batch costs MLflow about the same whether it holds one step or twenty.
@@ -24,16 +25,18 @@ class Sender:
         journal: The journal's folder.
         uri: MLflow's tracking URI.
         experiment: Name of the experiment.
+        run: The run's folder, as `spikeseg track sync` takes it.
 
     Raises:
         ImportError: Where MLflow is not installed.
     """
 
-    def __init__(self, journal: Path, uri: str, experiment: str) -> None:
+    def __init__(self, journal: Path, uri: str, experiment: str, run: Path) -> None:
         connect(uri)
         self._journal = journal
         self._uri = uri
         self._experiment = experiment
+        self._run_folder = run
         self._deadline = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True, name="mlflow-sender")
@@ -52,7 +55,7 @@ class Sender:
                 "%s: not everything reached %s; send the rest with: spikeseg track sync %s",
                 self._journal,
                 without_user(self._uri),
-                self._journal.parent,
+                self._run_folder,
             )
 
     def _run(self) -> None:

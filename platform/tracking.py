@@ -2,29 +2,26 @@
 
 import contextlib
 import fcntl
-import hashlib
-import io
 import json
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from .address import without_user
-from .journal import RECORDS, file_of, read_records
+from .image_grid import grid_files
+from .journal import file_of, read_records
+from .sent_offset import SentOffset, write_whole
 
 _log = logging.getLogger(__name__)
 
 JOURNAL_TAG = "spikeseg.journal"
 PARENT_TAG = "spikeseg.parent_journal"
-_SENT = "sent.json"
 _LOCK = "sender.lock"
 _DEAD_LETTERS = "dead_letters.jsonl"
 _BATCH = 500
-_TAIL = 80
-_THUMBNAIL = 512
 _REFUSED = ("INVALID_PARAMETER_VALUE", "RESOURCE_ALREADY_EXISTS", "BAD_REQUEST")
 TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
@@ -41,7 +38,7 @@ Record = dict[str, Any]
 
 
 class RunDeletedError(RuntimeError):
-    """Somebody deleted the journal's run in MLflow; it is not made again behind their back."""
+    """Somebody deleted the journal's run, or its experiment; it is not made again behind them."""
 
 
 def sync(journal: Path, uri: str, experiment: str) -> str:
@@ -59,22 +56,23 @@ def sync(journal: Path, uri: str, experiment: str) -> str:
         RunDeletedError: Where the run was deleted in MLflow.
         RuntimeError: Where MLflow is out of reach; nothing is lost then.
     """
+    with reachable(uri), alone(journal):
+        return Replay(journal, uri, experiment).send()
+
+
+@contextlib.contextmanager
+def reachable(uri: str) -> Iterator[None]:
+    """Turn MLflow's errors into one sentence with its address.
+
+    Raises:
+        RuntimeError: Where MLflow raised.
+    """
     from mlflow.exceptions import MlflowException
 
     try:
-        with alone(journal):
-            return Replay(journal, uri, experiment).send()
+        yield
     except MlflowException as error:
         raise RuntimeError(f"MLflow at {without_user(uri)} is out of reach: {error}") from error
-
-
-def unsent(journal: Path) -> int:
-    """Bytes of a journal's records that were not sent yet."""
-    try:
-        sent = json.loads((journal / _SENT).read_text())["offset"]
-    except (OSError, ValueError, KeyError):
-        sent = 0
-    return (journal / RECORDS).stat().st_size - sent
 
 
 @contextlib.contextmanager
@@ -111,10 +109,10 @@ class Replay:
         self._client = connect(uri)
         self._uri = uri
         self._experiment_name = experiment
-        self._state = self._read_state()
+        self._sent = SentOffset(journal, uri)
         self._read_to = 0
         self._seen: set[tuple[str, str, int]] = set()
-        self._run_id: str = self._state.get("run_id", "")
+        self._run_id = self._sent.run_id
         self._known = False
 
     def send(self) -> str:
@@ -125,7 +123,7 @@ class Replay:
         for record in read_records(self._journal, self._read_to):
             self._read_to = record["end"]
             fresh = self._first_only(record)
-            if record["end"] <= self._state["offset"]:
+            if record["end"] <= self._sent.offset:
                 continue
             if record["kind"] == "run" and not self._run_id:
                 self._run_id = self._find_or_create(record)
@@ -139,6 +137,40 @@ class Replay:
             raise RuntimeError(f"{self._journal}: holds no run record")
         return self._run_id
 
+    def experiment_sent_to(self) -> str | None:
+        """Name of the experiment that holds the run; None where nothing was sent."""
+        if self._run_id:
+            self._forget_a_lost_run()
+        if not self._run_id:
+            return None
+        identity = self._client.get_run(self._run_id).info.experiment_id
+        return self._client.get_experiment(identity).name
+
+    def send_set_aside(self) -> int:
+        """Try the files among what was set aside once more: a mount may be back.
+
+        Returns:
+            How many records stay set aside.
+        """
+        letters = self._journal / _DEAD_LETTERS
+        if not letters.exists():
+            return 0
+        # A journal that was sent twice, to two databases, may name a record twice.
+        lines = dict.fromkeys(letters.read_text().splitlines())
+        kept = [line for line in lines if not self._sent_now(json.loads(line)["record"])]
+        write_whole(letters, "".join(f"{line}\n" for line in kept))
+        return len(kept)
+
+    def _sent_now(self, record: Record) -> bool:
+        """Whether a record that was set aside could be sent; only a file's reason can go away."""
+        if "path" not in record:
+            return False
+        try:
+            self._send_file(record)
+        except FileNotFoundError:
+            return False
+        return True
+
     def _forget_a_lost_run(self) -> None:
         """Start from the journal's beginning where the database is another one by now."""
         from mlflow.exceptions import MlflowException
@@ -148,7 +180,8 @@ class Replay:
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
-            self._state, self._run_id = {"offset": 0}, ""
+            self._sent.forget()
+            self._run_id = ""
         self._known = True
 
     def _first_only(self, record: Record) -> Record:
@@ -195,7 +228,7 @@ class Replay:
         latest = {r["path"]: r for r in batch if r["kind"] in ("file", "link", "image")}
         self._in_parts(list(latest.values()), 1, lambda part: self._send_file(part[0]))
         self._send_status([r for r in batch if r["kind"] in ("run", "status")])
-        self._write_state(batch[-1]["end"])
+        self._sent.write(batch[-1]["end"], self._run_id)
 
     def _in_parts(
         self, items: Sequence[Any], size: int, call: Callable[[Sequence[Any]], object]
@@ -254,12 +287,26 @@ class Replay:
             return
         if records[-1]["kind"] == "status":
             self._client.set_terminated(self._run_id, records[-1]["status"], records[-1]["time"])
+            self._delete_twins()
         else:
             self._client.update_run(self._run_id, status="RUNNING")
+
+    def _delete_twins(self) -> None:
+        """Delete empty runs of this journal: a request given up may have made one all the same."""
+        run = self._client.get_run(self._run_id)
+        mine = f"tags.`{JOURNAL_TAG}` = '{run.data.tags[JOURNAL_TAG]}'"
+        for twin in self._client.search_runs([run.info.experiment_id], mine):
+            if twin.info.run_id != self._run_id and not twin.data.params:
+                self._client.delete_run(twin.info.run_id)
 
     def _find_or_create(self, record: Record) -> str:
         """The run of this journal: searched by tag first, since creating it twice would double."""
         experiment = self._client.get_experiment_by_name(self._experiment_name)
+        if experiment is not None and experiment.lifecycle_stage == "deleted":
+            raise RunDeletedError(
+                f"{self._journal}: experiment {self._experiment_name} was deleted in MLflow; "
+                "restore it there to send more"
+            )
         identity = self._create_experiment() if experiment is None else experiment.experiment_id
         found = self._search(identity, record["id"])
         if found is not None:
@@ -282,6 +329,8 @@ class Replay:
         found = self._client.search_runs(
             [experiment], f"tags.`{JOURNAL_TAG}` = '{journal}'", ViewType.ALL
         )
+        # A deleted one counts only alone: it may be an empty twin.
+        found = sorted(found, key=lambda run: run.info.lifecycle_stage)
         return found[0].info.run_id if found else None
 
     def _see_what_is_there(self, run_id: str) -> None:
@@ -309,65 +358,6 @@ class Replay:
             if experiment is None:
                 raise
             return experiment.experiment_id
-
-    def _read_state(self) -> dict[str, Any]:
-        """How far it was sent; from the start where that is unknown or belongs to other bytes."""
-        try:
-            state = json.loads((self._journal / _SENT).read_text())
-            known = state["address"] == _digest(self._uri) and state["tail"] == self._tail(
-                state["offset"]
-            )
-        except (OSError, ValueError, KeyError, TypeError):
-            return {"offset": 0}
-        return state if known else {"offset": 0}
-
-    def _write_state(self, offset: int) -> None:
-        self._state = {
-            "offset": offset,
-            "tail": self._tail(offset),
-            # An address may hold a password.
-            "address": _digest(self._uri),
-            "run_id": self._run_id,
-        }
-        writing = self._journal / f".{_SENT}.writing"
-        writing.write_text(json.dumps(self._state))
-        writing.replace(self._journal / _SENT)
-
-    def _tail(self, offset: int) -> str:
-        """The bytes before an offset: after a power loss the journal may hold others there."""
-        with (self._journal / RECORDS).open("rb") as file:
-            start = max(0, offset - _TAIL)
-            file.seek(start)
-            return file.read(offset - start).decode(errors="replace")
-
-
-def grid_files(record: Record, picture: Path, folder: Path) -> Iterable[Path]:
-    """A picture under the names that the run page's image grid shows.
-
-    The grid reads key, step and time out of the artifact's name and wants a small copy beside it
-    (seen in MLflow 3.17's `log_image`, whose names hold a random part, so that a replay doubles).
-
-    Args:
-        record: The picture's record, with name, step and time.
-        picture: The PNG.
-        folder: Where the named files are made.
-    """
-    from PIL import Image
-
-    key = record["name"].replace("/", "~")
-    name = f"{key}+step+{record['step']}+timestamp+{record['time']}+0"
-    whole, small = folder / f"{name}.png", folder / f"{name}+compressed.webp"
-    data = picture.read_bytes()
-    whole.write_bytes(data)
-    image = Image.open(io.BytesIO(data)).convert("RGB")
-    image.thumbnail((_THUMBNAIL, _THUMBNAIL))
-    image.save(small, "WEBP", quality=80)
-    # The small one last: where it is, the whole one is too.
-    return whole, small
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _dataset_input(record: Record) -> Any:

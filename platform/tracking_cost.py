@@ -12,7 +12,7 @@ from .config import Resolved
 from .journal import Journal
 from .monitor import SystemMonitor
 from .sender import Sender
-from .tracking import unsent
+from .sent_offset import unsent
 from .train.checkpoint import RunFolder
 from .train.loop import Training
 from .train.record import Recorder
@@ -111,7 +111,8 @@ def measure_tracking(resolved: Resolved, storage: Path) -> TrackingCost:
     for run in runs:
         run.claim()
     journal = make_journal(resolved, runs[1], 1, {})
-    sender = Sender(journal.folder, tracking_uri(storage), config.tracking.experiment)
+    uri = tracking_uri(storage)
+    sender = Sender(journal.folder, uri, config.tracking.experiment, runs[1].path)
     monitor = SystemMonitor(journal, config.tracking.system_interval)
     clocks = [_Clock(None), _Clock(journal)]
     turns = [

@@ -135,7 +135,7 @@ def resume_training(
                 raise ConfigError(f"--resume {address}/{name}: {error}") from error
     path = storage / name / "config.yaml"
     inside = (storage / name).resolve().is_relative_to(storage.resolve())
-    if not inside or not path.is_file():
+    if not inside or Path(name).name != name or not path.is_file():
         known = sorted(entry.parent.name for entry in storage.glob("*/config.yaml"))
         raise ConfigError(
             f"--resume {name}: no such run in {storage}; there are: {', '.join(known) or 'none'}"

@@ -48,7 +48,7 @@ def run_worker(
     try:
         if group.rank == 0:
             journal = make_journal(resolved, run, group.size, tags)
-            sender = start_sender(journal, folder.parent, resolved.config.tracking.experiment)
+            sender = start_sender(journal, folder, resolved.config.tracking.experiment)
             monitor = SystemMonitor(journal, resolved.config.tracking.system_interval)
             monitor.start()
         training = Training(resolved.config, run, group=group, recorder=journal, progress=progress)
@@ -132,12 +132,12 @@ def record_data(journal: Journal, training: Training) -> None:
         journal.dataset(name, dataset.digest, split, training.config.data.path)
 
 
-def start_sender(journal: Journal, storage: Path, experiment: str) -> "Sender | None":
+def start_sender(journal: Journal, folder: Path, experiment: str) -> "Sender | None":
     """The thread that sends a journal to MLflow; None, with a warning, where that cannot be."""
     try:
         from ..sender import Sender
 
-        sender = Sender(journal.folder, tracking_uri(storage), experiment)
+        sender = Sender(journal.folder, tracking_uri(folder.parent), experiment, folder)
     except Exception as error:  # A tracker must never end a training.
         _log.warning("not sent to MLflow: %s", error)
         return None

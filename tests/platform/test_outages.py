@@ -18,7 +18,8 @@ from mlflow import MlflowClient
 from tracking_server import TrackingServer
 
 from spikeseg.platform.sender import Sender
-from spikeseg.platform.tracking import sync, unsent
+from spikeseg.platform.sent_offset import unsent
+from spikeseg.platform.tracking import sync
 
 STEPS = range(12)
 
@@ -45,7 +46,7 @@ def test_a_server_that_starts_late_or_dies_in_the_replay_gets_everything_once(
     tmp_path: Path, server: TrackingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal = open_journal(tmp_path / "run" / "journal", name="late")
-    sender = Sender(journal.folder, server.url, "late")
+    sender = Sender(journal.folder, server.url, "late", journal.folder.parent)
     sender.start()
     longest = 0.0
     for step in STEPS:
@@ -59,7 +60,7 @@ def test_a_server_that_starts_late_or_dies_in_the_replay_gets_everything_once(
     assert unsent(journal.folder) > 0
 
     server.start()
-    replay = Sender(journal.folder, server.url, "late")
+    replay = Sender(journal.folder, server.url, "late", journal.folder.parent)
     replay.start()
     deadline = time.monotonic() + 200
     while not run_count(server.storage) and time.monotonic() < deadline:
@@ -87,7 +88,7 @@ def test_a_broken_connection_loses_and_doubles_nothing(
     before = run_count(server.storage)
     proxy = FaultyProxy(server.port, delay=2.5)
     journal = open_journal(tmp_path / "run" / "journal", name=mode)
-    sender = Sender(journal.folder, proxy.url, mode)
+    sender = Sender(journal.folder, proxy.url, mode, journal.folder.parent)
     proxy.mode = mode
     sender.start()
     # Every answer of a slow server costs seconds, so that few records do.

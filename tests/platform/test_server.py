@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from spikeseg.jobs.cli import run
+from spikeseg.jobs.ui import command
 from spikeseg.platform import server
 from spikeseg.platform.server import is_loopback, serve, server_command, server_environment
 
@@ -69,6 +71,30 @@ def test_loopback_is_served_with_this_storage(
     assert never_start == [server_command(tmp_path, host="127.0.0.1", port=port)]
     assert f"sqlite:///{tmp_path / 'mlflow.db'}" in never_start[0]
     assert f"http://127.0.0.1:{port}" in said[0]
+
+
+def test_the_other_loopback_is_served_in_brackets(
+    tmp_path: Path, never_start: list[list[str]]
+) -> None:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6) as probe:
+            port = probe.getsockname()[1]
+    except OSError:
+        pytest.skip("this machine has no IPv6 loopback")
+    said: list[str] = []
+    serve(tmp_path, host="::1", port=port, announce=said.append)
+    assert f"http://[::1]:{port}" in said[0]
+    assert len(never_start) == 1
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "http"])
+def test_a_port_that_is_none_is_a_wrong_request(
+    never_start: list[list[str]], capsys: pytest.CaptureFixture[str], port: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run(command, ["--port", port])
+    assert "--port" in capsys.readouterr().err
+    assert not never_start
 
 
 def test_a_port_in_use_is_said(tmp_path: Path, never_start: list[list[str]]) -> None:

@@ -19,14 +19,13 @@ from journals import (
 )
 from mlflow import MlflowClient
 
+from spikeseg.jobs.cli import run
+from spikeseg.jobs.track import command
 from spikeseg.platform import tracking
 from spikeseg.platform.address import check_uri, tracking_uri, without_user
 from spikeseg.platform.resend import resend
-from spikeseg.platform.tracking import (
-    RunDeletedError,
-    sync,
-    unsent,
-)
+from spikeseg.platform.sent_offset import unsent
+from spikeseg.platform.tracking import RunDeletedError, sync
 
 EXPERIMENT = "outages"
 
@@ -302,6 +301,59 @@ def test_messages_show_no_password() -> None:
     assert without_user("sqlite:////runs/mlflow.db") == "sqlite:////runs/mlflow.db"
 
 
+def test_a_file_that_is_back_is_sent_by_hand_and_what_stays_away_is_counted(storage: Path) -> None:
+    gone = [storage / "mount" / name for name in ("a.bin", "b.bin")]
+    journal = open_journal(storage / "run" / "journal")
+    for path in gone:
+        journal.link(f"checkpoints/{path.name}", path)
+    journal.metrics(1, {"no|such*name": 1.0})
+    journal.close()
+    (first,) = resend(storage / "run", EXPERIMENT)
+    assert first.set_aside == 3
+    gone[0].parent.mkdir()
+    gone[0].write_bytes(b"weights")
+    (again,) = resend(storage / "run", EXPERIMENT)
+    assert again.set_aside == 2
+    found = MlflowClient(tracking_uri(storage)).list_artifacts(again.run_id, "checkpoints")
+    assert [entry.path for entry in found] == ["checkpoints/a.bin"]
+    with pytest.raises(SystemExit, match="1"):
+        run(command, ["sync", str(storage / "run"), "--experiment", EXPERIMENT])
+
+
+def test_a_run_is_not_sent_to_a_second_experiment(storage: Path) -> None:
+    journal = open_journal(storage / "run" / "journal")
+    journal.close()
+    (sent,) = resend(storage / "run", "first")
+    with pytest.raises(ValueError, match=r"--experiment second: .*run was sent to first already"):
+        list(resend(storage / "run", "second"))
+    assert [again.run_id for again in resend(storage / "run", "first")] == [sent.run_id]
+    assert run_count(storage) == 1
+
+
+def test_a_deleted_experiment_is_said_and_not_made_again(storage: Path) -> None:
+    client = MlflowClient(tracking_uri(storage))
+    client.delete_experiment(client.create_experiment(EXPERIMENT))
+    journal = open_journal(storage / "run" / "journal")
+    with pytest.raises(RunDeletedError, match=f"experiment {EXPERIMENT} was deleted in MLflow"):
+        send(journal.folder, storage)
+
+
+def test_an_empty_twin_that_a_late_request_made_is_deleted(storage: Path) -> None:
+    journal = open_journal(storage / "run" / "journal")
+    write_steps(journal, range(2))
+    run_id = send(journal.folder, storage)
+    client = MlflowClient(tracking_uri(storage))
+    run_found = client.get_run(run_id)
+    tags = {tracking.JOURNAL_TAG: journal.id, "mlflow.runName": "a"}
+    twin = client.create_run(run_found.info.experiment_id, tags=tags).info.run_id
+    journal.finish("FINISHED")
+    assert send(journal.folder, storage) == run_id
+    (left,) = client.search_runs([run_found.info.experiment_id])
+    assert left.info.run_id == run_id != twin
+    (journal.folder / "sent.json").unlink()
+    assert send(journal.folder, storage) == run_id
+
+
 def test_a_sweep_and_its_trials_are_sent_by_hand_into_the_sweeps_storage(storage: Path) -> None:
     sweep = storage / "sweep"
     trial = sweep / "trials" / "0"
@@ -309,8 +361,8 @@ def test_a_sweep_and_its_trials_are_sent_by_hand_into_the_sweeps_storage(storage
         journal = open_journal(folder / "journal", name=folder.name)
         write_steps(journal, range(2))
         journal.close()
-    first = {folder: run for folder, run, _ in resend(sweep, EXPERIMENT)}
+    first = {sent.folder: sent.run_id for sent in resend(sweep, EXPERIMENT)}
     assert set(first) == {sweep, trial} and run_count(storage) == 2
-    again = {folder: run for folder, run, _ in resend(trial, EXPERIMENT)}
+    again = {sent.folder: sent.run_id for sent in resend(trial, EXPERIMENT)}
     assert again == {trial: first[trial]} and run_count(storage) == 2
     assert not (sweep / "trials" / "mlflow.db").exists()

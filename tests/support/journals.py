@@ -72,7 +72,7 @@ def four_runs_at_once(folder: Path, uri: str, experiment: str, database: Path) -
 
     def run(number: int) -> None:
         journal = open_journal(folder / f"run-{number}" / "journal", name=f"run-{number}")
-        sender = Sender(journal.folder, uri, experiment)
+        sender = Sender(journal.folder, uri, experiment, journal.folder.parent)
         sender.start()
         for step in range(20):
             write_steps(journal, range(step, step + 1))
