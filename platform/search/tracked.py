@@ -151,11 +151,13 @@ class SweepRecord:
             last = self._stop.is_set()
             trials = sorted((self._folder / "trials").glob("*/journal"))
             for journal in (self.journal.folder, *trials):
+                records = journal / "records.jsonl"
+                size = records.stat().st_size if records.is_file() else 0
+                if size == self._sizes.get(journal, 0):
+                    continue
                 try:
-                    size = (journal / "records.jsonl").stat().st_size
-                    if self._sizes.get(journal) != size:
-                        sync(journal, uri, self._experiment)
-                        self._sizes[journal] = size
+                    sync(journal, uri, self._experiment)
+                    self._sizes[journal] = size
                     told.discard(journal)
                 except RunDeletedError as error:
                     self._sizes[journal] = size
