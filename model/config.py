@@ -151,7 +151,9 @@ class QueryDecoderConfig:
         num_queries: Q, masks predicted per image.
         num_heads: Attention heads of the query decoder; divides the width.
         num_groups: Groups of the deformable convolution; divides the width.
-        num_encoder_layers: Deformable encoder layers of the pixel decoder.
+        num_encoder_layers: Encoder layers of the pixel decoder.
+        encoder_layer: What mixes pixels there: `deformable` (ESC and deformable convolution,
+            published) or `attention` among all pixels (the ablation's plain transformer encoder).
         encoder_hidden: Hidden channels of the encoder's MLP.
         num_decoder_layers: Query decoder layers; predictions are these plus one.
         decoder_hidden: Hidden channels of the query decoder's MLP.
@@ -177,6 +179,7 @@ class QueryDecoderConfig:
     num_heads: int = 8
     num_groups: int = 32
     num_encoder_layers: int = 6
+    encoder_layer: Literal["deformable", "attention"] = "deformable"
     encoder_hidden: int = 1024
     num_decoder_layers: int = 6
     decoder_hidden: int = 2048

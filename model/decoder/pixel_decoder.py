@@ -18,6 +18,8 @@ from ..backbone.blocks import (
 from ..config import Compat, NeuronConfig, QueryDecoderConfig
 from ..neuron.integer_lif import IntegerLIF
 from .deformable_conv import SpikeDeformableConv
+from .query_decoder import SpikeAttention
+from .sine_position import sine_position
 
 
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:
@@ -80,6 +82,41 @@ class EncoderLayer(nn.Module):
         return x + self.gamma3.view(-1, 1, 1) * self.ffn(x)
 
 
+class AttentionEncoderLayer(nn.Module):
+    """Attention among all pixels and MLP, each behind a per-channel residual factor.
+
+    It stands for the plain transformer encoder of the paper's Table 3, whose code is not public:
+    DETR's layer (sine positions on queries and keys) out of this decoder's attention and MLP.
+
+    Args:
+        config: Sizes.
+        neuron: Makes a neuron.
+        compat: Published quirks or corrected.
+    """
+
+    def __init__(
+        self, config: QueryDecoderConfig, *, neuron: NeuronFactory, compat: Compat
+    ) -> None:
+        super().__init__()
+        self.attn = SpikeAttention(config.width, num_heads=config.num_heads, neuron=neuron)
+        self.ffn = EncoderMLP(
+            config.width, hidden=config.encoder_hidden, neuron=neuron, compat=compat
+        )
+        self.gamma1, self.gamma2 = (
+            nn.Parameter(torch.full((config.width,), config.layer_scale)) for _ in range(2)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(T, B, E, H, W) to the same shape."""
+        E, H, W = x.shape[2:]
+        position = sine_position(H, W, num_features=E // 2, device=x.device)
+        pixels = x.flatten(3)
+        placed = pixels + position.flatten(1).to(x.dtype)
+        mixed = self.attn(placed, placed, pixels).unflatten(-1, (H, W))
+        x = x + self.gamma1.view(-1, 1, 1) * mixed
+        return x + self.gamma2.view(-1, 1, 1) * self.ffn(x)
+
+
 class Encoder(nn.Module):
     """A stack of encoder layers.
 
@@ -93,9 +130,10 @@ class Encoder(nn.Module):
         self, config: QueryDecoderConfig, *, neuron: NeuronFactory, compat: Compat
     ) -> None:
         super().__init__()
+        deformable = config.encoder_layer == "deformable"
+        layer = EncoderLayer if deformable else AttentionEncoderLayer
         self.layers = nn.ModuleList(
-            EncoderLayer(config, neuron=neuron, compat=compat)
-            for _ in range(config.num_encoder_layers)
+            layer(config, neuron=neuron, compat=compat) for _ in range(config.num_encoder_layers)
         )
 
     def forward(self, x: Tensor) -> Tensor:

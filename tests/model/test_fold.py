@@ -57,6 +57,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "without_separable": {"deformable_projection": "pointwise"},
     "without_depthwise": {"deformable_depthwise": False},
     "dense_pyramid": {"pyramid": "dense"},
+    "attention_encoder": {"encoder_layer": "attention"},
+    "attention_encoder_published": {"encoder_layer": "attention", "compat": "published"},
 }
 
 

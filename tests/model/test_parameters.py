@@ -41,6 +41,7 @@ FACTORS: dict[str, list[Any]] = {
     "deformable_projection": ["separable", "pointwise"],
     "deformable_depthwise": [True, False],
     "pyramid": ["depthwise", "dense"],
+    "encoder_layer": ["deformable", "attention"],
     "compat": ["published", "corrected"],
     "family": ["meta_spikeformer", "e_spikeformer"],
     "decoder": ["query", "fpn"],
@@ -48,7 +49,13 @@ FACTORS: dict[str, list[Any]] = {
 }
 CONSTANT = 3.0
 CASES = covering_cases(FACTORS)
-_LEFT_OUT = ("shortcut", "deformable_projection", "deformable_depthwise", "pyramid")
+_ABLATED = (
+    "shortcut",
+    "deformable_projection",
+    "deformable_depthwise",
+    "pyramid",
+    "encoder_layer",
+)
 
 
 def build_config(case: Case, **more: Any) -> ModelConfig:
@@ -76,7 +83,7 @@ def build_config(case: Case, **more: Any) -> ModelConfig:
         ),
         decoder=case["decoder"],
         query=QueryDecoderConfig(
-            **{name: case[name] for name in _LEFT_OUT},
+            **{name: case[name] for name in _ABLATED},
             width=16,
             num_queries=12,
             num_heads=2,
