@@ -44,8 +44,11 @@ def command(source: Path, output: Path, heads: int) -> None:
         from ..platform.predict import load_model
 
         model, bare = load_model(source).model, False
+        unsaid = weights.require_published(model)
+        if unsaid:
+            print(f"published keys do not tell, and a reader takes for published: {unsaid}")
     weights.write_published(model, output, bare=bare)
-    print(f"{len(model.state_dict())} keys written: {output}")
+    print(f"{len(weights.to_published(model, bare=bare))} keys written: {output}")
 
 
 if __name__ == "__main__":

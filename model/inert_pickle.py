@@ -4,6 +4,7 @@ import io
 import pickle
 import zipfile
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,11 +34,26 @@ class _Inert:
         pass
 
 
+class _Rebuild:
+    """Calls one of torch's functions; a file could set attributes of the function itself."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def __call__(self, *args: Any) -> Any:
+        return self._function(*args)
+
+    def __setstate__(self, _: Any) -> None:
+        raise pickle.UnpicklingError("it would change what rebuilds its tensors")
+
+
 _PICKLE = b"\x80"  # First byte of every pickle since protocol 2.
 _SAFE = {
     ("collections", "OrderedDict"): OrderedDict,
-    ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,  # pyright: ignore[reportAttributeAccessIssue]
-    ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,  # pyright: ignore[reportAttributeAccessIssue]
+    ("torch._utils", "_rebuild_tensor_v2"): _Rebuild(torch._utils._rebuild_tensor_v2),  # pyright: ignore[reportAttributeAccessIssue]
+    ("torch._utils", "_rebuild_parameter"): _Rebuild(torch._utils._rebuild_parameter),  # pyright: ignore[reportAttributeAccessIssue]
 }
 _STORAGES = {
     "FloatStorage": torch.float32,
@@ -79,6 +95,16 @@ def load_inert(path: Path, placeholders: list[str]) -> Any:
             f"{path}: pickles classes in torch's old form, which is not read; save it again with "
             "a torch of version 1.6 or later"
         )
+    try:
+        return _unpickle(path, placeholders)
+    except ValueError:
+        raise
+    except Exception as error:  # A damaged or hostile file can raise anything.
+        raise ValueError(f"{path}: its pickle cannot be read safely ({error!r})") from error
+
+
+def _unpickle(path: Path, placeholders: list[str]) -> Any:
+    storages: dict[str, torch.UntypedStorage] = {}
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         pickled = next((name for name in names if name.endswith("data.pkl")), None)
@@ -98,16 +124,16 @@ def load_inert(path: Path, placeholders: list[str]) -> Any:
 
             def persistent_load(self, pid: Any) -> Any:
                 _, kind, key, _, _ = pid
-                data = bytearray(archive.read(f"{root}data/{key}"))
-                storage = torch.UntypedStorage.from_buffer(
-                    data, byte_order="little", dtype=torch.uint8
-                )
+                if key not in storages:
+                    data = bytearray(archive.read(f"{root}data/{key}"))
+                    storages[key] = torch.UntypedStorage.from_buffer(
+                        data, byte_order="little", dtype=torch.uint8
+                    )
                 return torch.storage.TypedStorage(
-                    wrap_storage=storage, dtype=kind.dtype, _internal=True
+                    wrap_storage=storages[key], dtype=kind.dtype, _internal=True
                 )
 
         try:
-            content = Restricted(io.BytesIO(archive.read(pickled))).load()
-        except (pickle.UnpicklingError, TypeError, AttributeError, ValueError, KeyError) as error:
+            return Restricted(io.BytesIO(archive.read(pickled))).load()
+        except ValueError as error:
             raise ValueError(f"{path}: its pickle cannot be read safely ({error})") from error
-    return content

@@ -100,6 +100,8 @@ def recognize(state: Mapping[str, Tensor], *, num_heads: int) -> Recognized:
         raise ValueError(
             f"its keys are of no known architecture: {error.args[0]} is missing"
         ) from error
+    except (IndexError, ZeroDivisionError) as error:
+        raise ValueError("its shapes are of no known architecture") from error
 
 
 def build_recognized(recognized: Recognized) -> nn.Module:

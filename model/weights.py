@@ -7,11 +7,13 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from .config import ModelConfig
 from .inert_pickle import load_inert
 from .recognize import Recognized, build_recognized, from_json, recognize
 
@@ -20,6 +22,7 @@ _PUBLISHED = "decode_head."
 _BACKBONE = "backbone."
 _CONTAINERS = ("state_dict", "model")
 _CLASSIFIER = ("head.", "head_kd.")
+_AUXILIARY = ".pixel_head."
 _TENSORS, _RECORD = "model.safetensors", "model.json"
 
 
@@ -212,13 +215,17 @@ def load_all(
 
 
 def to_published(model: nn.Module, *, bare: bool = False) -> dict[str, Tensor]:
-    """A model's state dict under published keys.
+    """A model's state dict under published keys, without the auxiliary head of our trainings.
 
     Args:
         model: A segmentor or classifier.
         bare: Whether in the form of ImageNet checkpoints, without `backbone.`.
     """
-    return {published_name(key, bare=bare): value for key, value in model.state_dict().items()}
+    return {
+        published_name(key, bare=bare): value
+        for key, value in model.state_dict().items()
+        if _AUXILIARY not in key
+    }
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], list[str]]:
@@ -255,12 +262,15 @@ def read_published(path: Path) -> tuple[dict[str, Tensor], list[str]]:
         raise ValueError(f"{path}: no such file")
     placeholders: list[str] = []
     if path.suffix == ".safetensors":
-        return safetensors.torch.load_file(path), placeholders
+        try:
+            return safetensors.torch.load_file(path), placeholders
+        except safetensors.SafetensorError as error:
+            raise ValueError(f"{path}: not a safetensors file ({error})") from error
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         content = load_inert(path, placeholders)
-    except (RuntimeError, EOFError, OSError) as error:
+    except Exception as error:  # A damaged file can raise anything.
         raise ValueError(f"{path}: not a checkpoint that torch can read ({error})") from error
     for name in _CONTAINERS:
         if isinstance(content, dict) and isinstance(content.get(name), dict):
@@ -272,6 +282,40 @@ def read_published(path: Path) -> tuple[dict[str, Tensor], list[str]]:
     if not tensors:
         raise ValueError(f"{path}: its state dict holds no tensors")
     return tensors, placeholders
+
+
+def require_published(model: nn.Module) -> list[str]:
+    """Check that published keys can hold a segmentor, and say what they cannot tell of it.
+
+    Args:
+        model: A segmentor.
+
+    Returns:
+        Settings, as `name=value`, that whoever reads the keys takes to be the published ones.
+
+    Raises:
+        ValueError: Where keys or shapes are of no published architecture.
+    """
+    config: ModelConfig = model.config  # pyright: ignore[reportAssignmentType]
+    state = to_published(model)
+    recognized = recognize(state, num_heads=config.query.num_heads)
+    with torch.device("meta"):
+        other = build_recognized(recognized)
+    load_published(other, state).require_complete("a published checkpoint of this model")
+    own, read = _flat(asdict(config)), _flat(asdict(recognized.architecture))
+    unused = "fpn." if config.decoder == "query" else "query."
+    return [
+        f"{key}={value}"
+        for key, value in own.items()
+        if value != read.get(key) and not key.startswith(unused)
+    ]
+
+
+def _flat(tree: Mapping[str, Any], start: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{start}{key}.") if isinstance(value, dict) else {start + key: value}
+    return flat
 
 
 def write_published(model: nn.Module, path: Path, *, bare: bool = False) -> None:

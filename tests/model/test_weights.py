@@ -34,6 +34,7 @@ from spikeseg.model.weights import (
     load_weights,
     read_converted,
     read_published,
+    require_published,
     to_published,
     write_published,
 )
@@ -247,6 +248,70 @@ def test_code_in_a_hostile_file_never_runs(tmp_path: Path) -> None:
     # The bomb is real: a plain unpickler would have run it.
     pickle.loads(pickle.dumps(content["message_hub"]))
     assert victim.exists()
+
+
+def test_a_hostile_file_cannot_change_what_rebuilds_tensors(tmp_path: Path) -> None:
+    torch.save({"w": torch.ones(3), "args": argparse.Namespace(lr=1.0)}, tmp_path / "plain.pth")
+    with zipfile.ZipFile(tmp_path / "plain.pth") as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    # BUILD with slots sets attributes of what is on the stack: here of torch's own function.
+    poison = b"ctorch._utils\n_rebuild_tensor_v2\nN}X\x0c\0\0\0__defaults__)s\x86b0."
+    with zipfile.ZipFile(tmp_path / "hostile.pth", "w") as archive:
+        for name, data in parts.items():
+            pickled = name.endswith("data.pkl")
+            archive.writestr(name, data[:-1] + poison if pickled else data)
+    before = torch._utils._rebuild_tensor_v2.__defaults__
+    with pytest.raises(ValueError, match=r"hostile.pth: its pickle cannot be read safely"):
+        read_published(tmp_path / "hostile.pth")
+    assert torch._utils._rebuild_tensor_v2.__defaults__ == before
+    assert torch.equal(read_published(tmp_path / "plain.pth")[0]["w"], torch.ones(3))
+
+
+def test_views_of_one_storage_stay_views(tmp_path: Path) -> None:
+    whole = torch.arange(6.0)
+    state = {"a": whole[:2], "b": whole[2:], "args": argparse.Namespace()}
+    torch.save(state, tmp_path / "views.pth")
+    tensors, _ = read_published(tmp_path / "views.pth")
+    assert torch.equal(torch.cat((tensors["a"], tensors["b"])), whole)
+    places = {tensors[key].untyped_storage().data_ptr() for key in ("a", "b")}
+    assert len(places) == 1
+
+
+@pytest.mark.parametrize("change", ["cut", "flipped", "byte", "safetensors"])
+def test_damage_of_a_file_with_classes_is_one_sentence(tmp_path: Path, change: str) -> None:
+    path = tmp_path / f"damaged.{'safetensors' if change == 'safetensors' else 'pth'}"
+    torch.save({"w": torch.ones(300), "args": argparse.Namespace(lr=1.0)}, tmp_path / "good.pth")
+    with zipfile.ZipFile(tmp_path / "good.pth") as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    if change == "flipped":
+        data = (tmp_path / "good.pth").read_bytes()
+        at = data.index(torch.ones(8).numpy().tobytes())
+        path.write_bytes(data[:at] + b"!" + data[at + 1 :])
+    elif change == "cut":
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, data in parts.items():
+                archive.writestr(name, data[:-40] if name.endswith("data.pkl") else data)
+    else:
+        path.write_bytes(b"\x80")
+    with pytest.raises(ValueError, match=path.name):
+        read_published(path)
+
+
+def test_a_model_that_published_keys_cannot_hold_is_refused_or_told(tmp_path: Path) -> None:
+    config = tiny()
+    assert require_published(build_segmentor(config)) == []
+    query = dataclasses.replace(config.query, shortcut="none")
+    with pytest.raises(ValueError, match="published checkpoint of this model"):
+        require_published(build_segmentor(dataclasses.replace(config, query=query)))
+    neuron = dataclasses.replace(config.neuron, timesteps=2, levels=4)
+    query = dataclasses.replace(config.query, pixel_head=True)
+    ours = dataclasses.replace(config, neuron=neuron, query=query, compat="corrected")
+    assert require_published(build_segmentor(ours)) == [
+        "neuron.timesteps=2",
+        "neuron.levels=4",
+        "query.pixel_head=True",
+        "compat=corrected",
+    ]
 
 
 def test_a_hostile_state_dict_holds_no_tensors(tmp_path: Path) -> None:
