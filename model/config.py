@@ -265,7 +265,11 @@ class ModelConfig:
     check_finite: bool = False
 
     def __post_init__(self) -> None:
-        _require(self.num_classes >= 1, f"num_classes must be at least 1, got {self.num_classes}")
+        # Label maps are bytes, and 255 is ignored.
+        _require(
+            1 <= self.num_classes <= 255,
+            f"num_classes must be from 1 to 255, got {self.num_classes}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -102,7 +102,17 @@ def match(
 
     Returns:
         Per layer the matched queries and the indices of their labels, both (min(Q, M),).
+
+    Raises:
+        ValueError: Where a label is none of the K classes.
     """
+    num_classes = class_logits.shape[-1] - 1
+    highest = int(targets.labels.max()) if len(targets.labels) else -1
+    if highest >= num_classes:
+        raise ValueError(
+            f"label {highest} in the targets, but num_classes is {num_classes}: labels are 0 to "
+            f"{num_classes - 1} and {config.ignore_label}, which is ignored"
+        )
     costs = matching_costs(
         class_logits.float(),
         mask_logits.flatten(2).float(),

@@ -52,6 +52,15 @@ def test_an_image_without_labels_counts_one_and_has_only_a_class_loss() -> None:
     assert prediction.mask_logits.grad is not None and not prediction.mask_logits.grad.any()
 
 
+@pytest.mark.parametrize("wrong", [2, 7, -2])
+def test_a_label_that_is_no_class_is_refused_with_both_numbers(wrong: int) -> None:
+    target = torch.zeros(1, 8, 8, dtype=torch.int64)
+    target[0, 0, 0] = wrong
+    said = f"label {wrong % SEGMENT_STRIDE} in the targets, but num_classes is 2"
+    with pytest.raises(ValueError, match=said):
+        criterion()(random_prediction(batch=1), target, 1.0)
+
+
 def test_segments_of_one_class_are_matched_and_counted_apart() -> None:
     whole = torch.zeros(1, 8, 8, dtype=torch.int64)
     whole[:, :, 4:] = 1
