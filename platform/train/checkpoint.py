@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import socket
 import time
@@ -119,10 +120,24 @@ class RunFolder:
             except FileExistsError:
                 number += 1
         self.attempt = number
+        for leftover in (self.path / "checkpoints").glob(f".{_LEAVING}-*"):
+            self._put_back(leftover)
         for pattern in (".writing-*", f".{_LEAVING}-*"):
             for leftover in (self.path / "checkpoints").glob(pattern):
                 shutil.rmtree(leftover, ignore_errors=True)
         return number
+
+    def _put_back(self, leaving: Path) -> None:
+        """Bring back a whole checkpoint that was to be replaced by one that never came."""
+        name = re.search(r"step-\d+", leaving.name)
+        if name is None or (leaving.parent / name[0]).exists():
+            return
+        place = leaving.rename(leaving.with_name(name[0]))
+        try:
+            read_checkpoint(place)
+        except ValueError:
+            # Its deletion had begun.
+            shutil.rmtree(place, ignore_errors=True)
 
     def save(
         self, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]

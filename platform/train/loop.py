@@ -157,8 +157,9 @@ class Training:
             for past in list(self.history):
                 yield dataclasses.replace(past, replayed=True)
             with Guard(trainer, self.run.path, attempt=attempt, rank=self.group.rank) as guard:
-                while not self.finished:
-                    train_metrics = self.advance(self._next(trainer.evaluate_every), guard)
+                while (due := self._now.awaits_evaluation(trainer)) or not self.finished:
+                    target = self.step if due else self._next(trainer.evaluate_every)
+                    train_metrics = self.advance(target, guard)
                     if train_metrics is not None:
                         evaluation = self._evaluate(train_metrics, guard)
                         guard.rest()
@@ -319,9 +320,11 @@ class Training:
         kept = self._now
         if self._writer is not None:
             self._writer.flush()
-        assert self._restore(), "a rollback has at least the checkpoint of step 0"
+        if not self._restore():
+            raise NonFiniteError(f"{what}: not finite, and no checkpoint to go back to")
         self._now.row_offset = kept.row_offset + kept.step + 1 - self.step
         self._now.failures, self._now.events = kept.failures, kept.events
+        self._now.micro_batch_size = min(self._now.micro_batch_size, kept.micro_batch_size)
         self._event(f"{what}: not finite, back to step {self.step}, past the rows up to there")
         self._prepare()
         return True

@@ -67,6 +67,7 @@ class Mirror:
             OSError: Where the file system refuses; what lies there stays good.
         """
         folder = run.path / "checkpoints" / f"step-{step:08d}"
+        self._check_owner()
         # A manifest from before would vouch for files that are replaced one by one.
         self._forget(step)
         files = sorted(folder.iterdir(), key=lambda path: path.name == _MANIFEST)
@@ -89,13 +90,17 @@ class Mirror:
         names = {path.parent.name for path in found if path.name == _MANIFEST}
         return sorted((int(name.partition("-")[2]) for name in names), reverse=True)
 
-    def fetch(self, run: RunFolder) -> Checkpoint | None:
+    def fetch(self, run: RunFolder, *, after: int = -1) -> Checkpoint | None:
         """Bring the newest copy that is good into the run's folder.
+
+        Args:
+            run: The run's folder.
+            after: Only copies of later steps.
 
         Returns:
             None where there is none.
         """
-        for step in self.steps():
+        for step in (step for step in self.steps() if step > after):
             name = f"step-{step:08d}"
             target = run.path / "checkpoints" / name
             writing = run.path / "checkpoints" / f".writing-{name}" / name
@@ -153,7 +158,9 @@ class Mirror:
 
 
 def newest_anywhere(run: RunFolder, mirror: Mirror | None) -> Checkpoint | None:
-    """The newest good checkpoint of the folder, else of the mirror; None where there is none.
+    """The newest good checkpoint of folder and mirror; None where there is none.
+
+    The mirror has a newer one where another machine went on in between.
 
     Args:
         run: The run's folder.
@@ -169,7 +176,15 @@ def newest_anywhere(run: RunFolder, mirror: Mirror | None) -> Checkpoint | None:
         if copy is None:
             raise
         return copy
-    return mirror.fetch(run) if newest is None and mirror is not None else newest
+    if mirror is None:
+        return newest
+    try:
+        return mirror.fetch(run, after=newest.step if newest else -1) or newest
+    except (OSError, pa.ArrowException) as error:
+        if newest is None:
+            raise
+        _log.warning("mirror not looked into, it may hold a newer checkpoint: %s", error)
+        return newest
 
 
 def check_mirror(uri: str) -> None:

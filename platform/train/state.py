@@ -11,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ...datasets.reader import PackedDataset
 from ..config import ConfigError, config_digest, dump
-from ..experiment import ExperimentConfig
+from ..experiment import ExperimentConfig, TrainerConfig
 from .checkpoint import Checkpoint, Evaluation
 from .optimizer import build_optimizer, load_optimizer_tensors, optimizer_tensors
 from .setup import environment, seeded_model
@@ -39,6 +39,12 @@ class Progress:
     history: list[Evaluation] = field(default_factory=list)
     events: list[str] = field(default_factory=list)
     failures: int = 0
+
+    def awaits_evaluation(self, trainer: TrainerConfig) -> bool:
+        """Whether an attempt ended between the step of an evaluation and the evaluation."""
+        if self.step == 0 or any(past.step == self.step for past in self.history):
+            return False
+        return self.step % trainer.evaluate_every == 0 or self.step == trainer.max_steps
 
 
 class TrainingState:

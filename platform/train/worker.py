@@ -12,7 +12,7 @@ from ..config import Resolved, dump, flat
 from ..journal import Journal
 from ..monitor import SystemMonitor
 from ..provenance import code_diff, provenance, run_description, run_tags
-from .checkpoint import Evaluation, RunFolder
+from .checkpoint import Evaluation, FencedError, RunFolder
 from .evaluate import SplitCounts, class_table
 from .loop import Training
 from .record import measured, record_result
@@ -64,8 +64,9 @@ def run_worker(
             monitor.stop()
         if journal is not None:
             journal.finish("FINISHED")
-    except BaseException:
-        if journal is not None:
+    except BaseException as error:
+        # A run that another process took over has not failed.
+        if journal is not None and not isinstance(error, FencedError):
             journal.finish("FAILED")
         raise
     finally:
@@ -159,6 +160,7 @@ def _finish(
     table = class_table(training.dataset.label_space, counts)
     if journal is None:
         return
+    run.check_owner()
     try:
         _draw(
             training, resolved, run, journal, best.step, split=split, scores=scores, counts=counts

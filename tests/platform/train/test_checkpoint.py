@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from spikeseg.platform.train import checkpoint
 from spikeseg.platform.train.checkpoint import (
     FencedError,
     NoGoodCheckpointError,
@@ -66,6 +67,22 @@ def test_no_good_checkpoint_is_an_error_and_not_a_fresh_start(tmp_path: Path) ->
     (run.path / "checkpoints" / "step-00000005" / "model.safetensors").write_bytes(b"")
     with pytest.raises(NoGoodCheckpointError, match="none of its 1 checkpoints is good"):
         run.newest()
+
+
+def test_a_checkpoint_that_was_to_be_replaced_comes_back_whole_or_not_at_all(
+    tmp_path: Path,
+) -> None:
+    run = saved(tmp_path / "run", 5)
+    folder = run.path / "checkpoints" / "step-00000005"
+    leaving = folder.with_name(f".{checkpoint._LEAVING}-{folder.name}-1")
+    folder.rename(leaving)
+    run.claim()
+    newest = run.newest()
+    assert newest is not None and newest.step == 5
+    folder.rename(leaving)
+    (leaving / "model.safetensors").unlink()
+    run.claim()
+    assert not list((run.path / "checkpoints").iterdir())
 
 
 def test_a_replaced_owner_cannot_write(tmp_path: Path) -> None:

@@ -244,6 +244,28 @@ def test_a_signal_writes_a_checkpoint_of_that_very_step(
     assert files(tmp_path / "run") == files(tmp_path / "quiet")
 
 
+@pytest.mark.parametrize(("at", "every"), [(3, 2), (4, 5), (1, 1)])
+def test_a_signal_just_before_an_evaluation_does_not_lose_it(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int, every: int
+) -> None:
+    config = small(data, evaluate_every=every)
+    take = Stepper.take
+
+    def signalled(self: Stepper, step: int, micro_batches: Any) -> Any:
+        if step == at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return take(self, step, micro_batches)
+
+    with monkeypatch.context() as once, NOTICE.on_signal(), pytest.raises(PreemptedError):
+        once.setattr(Stepper, "take", signalled)
+        trained(config, tmp_path / "run")
+    trained(config, tmp_path / "run")
+    newest = RunFolder(tmp_path / "run").newest()
+    assert newest is not None
+    steps = [past["step"] for past in newest.state["history"]]
+    assert steps == [*range(every, 5, every), 5]
+
+
 def test_a_draining_node_gets_one_checkpoint_and_training_goes_on(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

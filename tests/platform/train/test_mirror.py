@@ -10,7 +10,7 @@ from tiny import experiment, pack_shapes
 from spikeseg.platform.config import ConfigError, Resolved, dump
 from spikeseg.platform.train.checkpoint import FencedError, RunFolder
 from spikeseg.platform.train.loop import Training
-from spikeseg.platform.train.mirror import Mirror
+from spikeseg.platform.train.mirror import Mirror, newest_anywhere
 from spikeseg.platform.train.reduction import OneWorker
 from spikeseg.platform.train.trainer import preflight
 from spikeseg.platform.train.writer import CheckpointWriter
@@ -70,6 +70,29 @@ def test_who_claimed_the_mirror_last_owns_it(tmp_path: Path) -> None:
     with pytest.raises(FencedError, match="another process continues this run"):
         mirror.put(run, 2)
     assert mirror.steps() == [1]
+
+
+def test_who_lost_the_mirror_leaves_a_copy_of_the_same_step_alone(tmp_path: Path) -> None:
+    run, mirror = mirrored(tmp_path, 1, 2)
+    far = tmp_path / "far" / "run" / "checkpoints" / "step-00000002" / "model.safetensors"
+    Mirror((tmp_path / "far").as_uri(), "run").claim(run)
+    before = far.read_bytes()
+    run.save(2, {"model": {"weight": torch.zeros(8)}}, {"history": []})
+    with pytest.raises(FencedError, match="another process continues this run"):
+        mirror.put(run, 2)
+    assert mirror.steps() == [2, 1] and far.read_bytes() == before
+
+
+def test_a_folder_that_stayed_behind_goes_on_from_the_mirrors_newer_copy(tmp_path: Path) -> None:
+    run, mirror = mirrored(tmp_path, 1, 2, 3)
+    shutil.rmtree(run.path / "checkpoints" / "step-00000003")
+    newest = newest_anywhere(run, mirror)
+    assert newest is not None and newest.step == 3
+    shutil.rmtree(run.path / "checkpoints" / "step-00000003")
+    torn = tmp_path / "far" / "run" / "checkpoints" / "step-00000003" / "model.safetensors"
+    torn.write_bytes(b"torn")
+    newest = newest_anywhere(run, mirror)
+    assert newest is not None and newest.step == 2
 
 
 def test_a_mirror_that_is_away_costs_a_warning_and_not_the_run(
