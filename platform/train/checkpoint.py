@@ -24,6 +24,7 @@ from torch import Tensor
 _log = logging.getLogger(__name__)
 _FORMAT = 1
 _LEAVING = "deleting"
+_STEPS = "step-" + 8 * "[0-9]"
 
 
 class FencedError(RuntimeError):
@@ -207,7 +208,7 @@ class RunFolder:
         Raises:
             NoGoodCheckpointError: Where it has some, and none is good.
         """
-        folders = sorted((self.path / "checkpoints").glob("step-*"), reverse=True)
+        folders = sorted((self.path / "checkpoints").glob(_STEPS), reverse=True)
         self.damaged.clear()
         for folder in folders:
             try:
@@ -259,7 +260,7 @@ class RunFolder:
         Raises:
             FencedError: Where a later attempt owns the folder.
         """
-        folders = sorted((self.path / "checkpoints").glob("step-*"))
+        folders = sorted((self.path / "checkpoints").glob(_STEPS))
         for folder in folders[:-newest]:
             step = int(folder.name.partition("-")[2])
             if step == best_step or (every is not None and step % every == 0):
@@ -287,7 +288,8 @@ class RunFolder:
         writing.replace(target)
 
     def _owner(self) -> int:
-        numbers = [int(entry.name) for entry in (self.path / "attempts").iterdir()]
+        names = (entry.name for entry in (self.path / "attempts").iterdir())
+        numbers = [int(name) for name in names if name.isdecimal()]
         return max(numbers, default=0)
 
     def _quarantine(self, folder: Path) -> Path:
@@ -348,6 +350,11 @@ def find_checkpoint(folder: Path) -> Checkpoint:
     newest = run.newest()
     if newest is None:
         raise ValueError(f"{folder}: the run has no checkpoint yet")
+    if not newest.state["history"]:
+        raise ValueError(
+            f"{folder}: the run has had no evaluation yet; name one of its checkpoints, as "
+            f"{newest.path}"
+        )
     best = max(newest.state["history"], key=lambda item: item["metrics"]["val/mIoU"])
     return run.at(best["step"])
 

@@ -85,6 +85,23 @@ def test_a_checkpoint_that_was_to_be_replaced_comes_back_whole_or_not_at_all(
     assert not list((run.path / "checkpoints").iterdir())
 
 
+def test_files_that_somebody_left_there_are_passed_over(tmp_path: Path) -> None:
+    run = saved(tmp_path / "run", 5)
+    (run.path / "attempts" / "notes.txt").write_text("mine")
+    (run.path / "checkpoints" / "step-00000005.bak").mkdir()
+    assert run.claim() == 2
+    run.retain(1, None)
+    newest = run.newest()
+    assert newest is not None and newest.step == 5
+    assert (run.path / "checkpoints" / "step-00000005.bak").is_dir()
+
+
+def test_a_run_without_an_evaluation_names_its_checkpoint(tmp_path: Path) -> None:
+    run = saved(tmp_path / "run", 5)
+    with pytest.raises(ValueError, match=r"no evaluation yet; .*step-00000005"):
+        checkpoint.find_checkpoint(run.path)
+
+
 def test_a_replaced_owner_cannot_write(tmp_path: Path) -> None:
     old = saved(tmp_path / "run", 5)
     new = RunFolder(tmp_path / "run")
