@@ -25,6 +25,7 @@ QUARANTINE = "quarantine.csv"
 _PARTS = ".packing"
 
 BadRowPolicy = Literal["refuse", "quarantine"]
+_Stamp = tuple[int, int] | None
 
 
 class PlanOptions(TypedDict, total=False):
@@ -97,14 +98,16 @@ def plan_pack(
     rows = list(dataset.rows(source, partial=partial))
     if not rows:
         raise DataError(f"{source}: no rows found")
-    sizes = [[_size(path) for path in row.files()] if dataset.needs_source else [] for row in rows]
+    stamps = [
+        [_stamp(path) for path in row.files()] if dataset.needs_source else [] for row in rows
+    ]
     if on_bad_row == "refuse":
-        _require_files(rows, sizes)
+        _require_files(rows, stamps)
     if not partial:
         _require_counts(dataset, rows, source)
-    by_split: dict[str, list[tuple[RawRow, list[int | None]]]] = {}
-    for row, size in zip(rows, sizes, strict=True):
-        by_split.setdefault(row.split, []).append((row, size))
+    by_split: dict[str, list[tuple[RawRow, list[_Stamp]]]] = {}
+    for row, stamp in zip(rows, stamps, strict=True):
+        by_split.setdefault(row.split, []).append((row, stamp))
     shards: list[tuple[str, tuple[RawRow, ...]]] = []
     digest = hashlib.sha256(
         json.dumps(
@@ -117,8 +120,7 @@ def plan_pack(
         for start in range(0, len(members), rows_per_shard):
             part = members[start : start + rows_per_shard]
             shards.append((split, tuple(row for row, _ in part)))
-            described = [[row.id, row.image.name, size] for row, size in part]
-            digest.update(json.dumps([split, described]).encode())
+            digest.update(json.dumps([split, [_described(*member) for member in part]]).encode())
     return PackPlan(name, dataset, tuple(shards), digest.hexdigest(), on_bad_row, max_bad_share)
 
 
@@ -137,7 +139,8 @@ def write_shard(plan: PackPlan, index: int, storage: Storage) -> ShardEntry:
     name = plan.file_name(index)
     quarantine = plan.on_bad_row == "quarantine"
     done = _finished(storage, record)
-    if done is not None and (quarantine or not done.bad):
+    # A bad row is looked at again: its file may have been mended since.
+    if done is not None and not done.bad:
         return done
     split, rows = plan.shards[index]
     with storage.scratch() as scratch:
@@ -188,6 +191,8 @@ def commit_manifest(plan: PackPlan, entries: Sequence[ShardEntry], storage: Stor
     }
     if manifest["quarantined"]:
         storage.write(QUARANTINE, _bad_table(entries).encode())
+    else:
+        storage.delete(QUARANTINE)
     storage.write(MANIFEST, json.dumps(manifest, indent=1).encode())
     storage.delete(_PARTS)
     return str(manifest["digest"])
@@ -231,7 +236,8 @@ def prepare_output(plan: PackPlan, storage: Storage) -> str | None:
                     f"({QUARANTINE}); delete it to pack it again"
                 )
             return str(manifest["digest"])
-        known = {plan.file_name(index) for index in range(len(plan.shards))} | {_PARTS}
+        known = {plan.file_name(index) for index in range(len(plan.shards))}
+        known |= {_PARTS, QUARANTINE}
         strangers = [name for name in storage.names() if name not in known]
         if strangers:
             raise DataError(f"{where}: holds other files ({strangers[0]}); choose an empty folder")
@@ -322,19 +328,27 @@ def run_plan(
         raise DataError(f"{storage.location}: cannot be written ({error})\n{kept}") from error
 
 
-def _size(path: Path) -> int | None:
+def _stamp(path: Path) -> _Stamp:
+    """Bytes and time of change of a file; None where there is none."""
     try:
-        return path.stat().st_size
+        status = path.stat()
     except OSError:
         return None
+    return status.st_size, status.st_mtime_ns
 
 
-def _require_files(rows: Sequence[RawRow], sizes: Sequence[list[int | None]]) -> None:
+def _described(row: RawRow, stamps: list[_Stamp]) -> list[Any]:
+    """Everything known of a row before it is decoded."""
+    segments = None if row.segments is None else row.segments.tolist()
+    return [row.id, [path.name for path in row.files()], stamps, segments]
+
+
+def _require_files(rows: Sequence[RawRow], stamps: Sequence[list[_Stamp]]) -> None:
     missing = [
         path
-        for row, of_row in zip(rows, sizes, strict=True)
-        for path, size in zip(row.files(), of_row, strict=False)
-        if size is None
+        for row, of_row in zip(rows, stamps, strict=True)
+        for path, stamp in zip(row.files(), of_row, strict=False)
+        if stamp is None
     ]
     if missing:
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
