@@ -15,6 +15,7 @@ from .spec import DataError, LabelSpace
 
 _LABEL_MODES = ("L", "P", "I;16", "I;16B", "I")
 _ORIENTATION = 0x0112
+_JPEG_SCAN, _JPEG_END = b"\xff\xda", b"\xff\xd9"
 
 # Rows are decoded side by side, one a thread; more threads inside one row only get in their way.
 cv2.setNumThreads(1)
@@ -34,21 +35,20 @@ def read_image(path: Path) -> tuple[bytes, np.ndarray, bool]:
         DataError: Where the file is missing, damaged, rotated by EXIF, or CMYK.
     """
     data = _bytes(path)
-    try:
-        with Image.open(io.BytesIO(data)) as probe:
-            mode = probe.mode
-            rotation = probe.getexif().get(_ORIENTATION, 1)
-            # Pillow raises on truncated data where OpenCV may return a partly grey picture.
-            probe.load()
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path}: the image cannot be decoded ({error})") from error
+    # Pillow raises on truncated data where OpenCV may return a partly grey picture.
+    probe = _decoded(path, data, "image")
+    mode = probe.mode
+    rotation = probe.getexif().get(_ORIENTATION, 1)
     if rotation != 1:
         raise DataError(
             f"{path}: EXIF orientation {rotation}: the label would not match; store it upright"
         )
     if mode not in ("RGB", "L"):
         raise DataError(f"{path}: an image must be RGB or grey, got mode {mode}")
-    image = decode_image(data)
+    try:
+        image = decode_image(data)
+    except (DataError, cv2.error) as error:
+        raise DataError(f"{path}: the image cannot be decoded ({error})") from error
     if mode == "L":
         return encode_png(image), image, False
     return data, image, True
@@ -113,7 +113,7 @@ def read_index(path: Path) -> np.ndarray:
     Raises:
         DataError: Where the file is missing, damaged, or a colour or 1-bit picture.
     """
-    picture = _decoded(path)
+    picture = _decoded(path, _bytes(path), "label")
     if picture.mode not in _LABEL_MODES:
         raise DataError(
             f"{path}: a label must hold one index per pixel (mode L, P or 16-bit), got mode "
@@ -128,7 +128,7 @@ def read_colours(path: Path) -> np.ndarray:
     Raises:
         DataError: Where the file is missing, damaged, or not 8-bit RGB.
     """
-    picture = _decoded(path)
+    picture = _decoded(path, _bytes(path), "label")
     if picture.mode != "RGB":
         raise DataError(
             f"{path}: segments must be stored as 8-bit RGB numbers, got mode {picture.mode}"
@@ -196,15 +196,22 @@ def encode_png(array: np.ndarray) -> bytes:
     return data.tobytes()
 
 
-def _decoded(path: Path) -> Image.Image:
+def _decoded(path: Path, data: bytes, kind: str) -> Image.Image:
     try:
-        with Image.open(io.BytesIO(_bytes(path))) as picture:
+        with Image.open(io.BytesIO(data)) as picture:
+            # Loading alone does not look at the check sums of a PNG.
+            picture.verify()
+        with Image.open(io.BytesIO(data)) as picture:
             picture.load()
-            return picture.copy()
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path}: the label cannot be decoded ({error})") from error
+    except Exception as error:
+        # Damaged bytes make decoders raise anything: zlib.error, struct.error, a bomb's error.
+        raise DataError(f"{path}: the {kind} cannot be decoded ({error})") from error
+    if picture.format == "JPEG" and data.find(_JPEG_END, data.rfind(_JPEG_SCAN)) < 0:
+        raise DataError(
+            f"{path}: the {kind} cannot be decoded (truncated: no end-of-image marker after the "
+            "last scan)"
+        )
+    return picture
 
 
 def _bytes(path: Path) -> bytes:
