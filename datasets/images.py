@@ -15,6 +15,8 @@ from .spec import DataError, LabelSpace
 
 _LABEL_MODES = ("L", "P", "I;16", "I;16B", "I")
 _ORIENTATION = 0x0112
+# Where a PNG's header says how many bits a sample has.
+_PNG_BITS = 24
 _JPEG_SCAN, _JPEG_END = b"\xff\xda", b"\xff\xd9"
 
 # Rows are decoded side by side, one a thread; more threads inside one row only get in their way.
@@ -45,6 +47,8 @@ def read_image(path: Path) -> tuple[bytes, np.ndarray, bool]:
         )
     if mode not in ("RGB", "L"):
         raise DataError(f"{path}: an image must be RGB or grey, got mode {mode}")
+    if probe.format == "PNG" and data[_PNG_BITS] > 8:
+        raise DataError(f"{path}: an image must have 8 bits a channel, got {data[_PNG_BITS]}")
     try:
         image = decode_image(data)
     except (DataError, cv2.error) as error:
@@ -113,11 +117,15 @@ def read_index(path: Path) -> np.ndarray:
     Raises:
         DataError: Where the file is missing, damaged, or a colour or 1-bit picture.
     """
-    picture = _decoded(path, _bytes(path), "label")
+    picture, bits = _label(path)
     if picture.mode not in _LABEL_MODES:
         raise DataError(
             f"{path}: a label must hold one index per pixel (mode L, P or 16-bit), got mode "
             f"{picture.mode}"
+        )
+    if picture.mode == "L" and bits != 8:
+        raise DataError(
+            f"{path}: a grey label must have 8 or 16 bits, got {bits}: its values would be scaled"
         )
     return np.array(picture)
 
@@ -128,10 +136,11 @@ def read_colours(path: Path) -> np.ndarray:
     Raises:
         DataError: Where the file is missing, damaged, or not 8-bit RGB.
     """
-    picture = _decoded(path, _bytes(path), "label")
-    if picture.mode != "RGB":
+    picture, bits = _label(path)
+    if picture.mode != "RGB" or bits != 8:
         raise DataError(
-            f"{path}: segments must be stored as 8-bit RGB numbers, got mode {picture.mode}"
+            f"{path}: segments must be stored as 8-bit RGB numbers, got mode {picture.mode} of "
+            f"{bits} bits"
         )
     return np.array(picture)
 
@@ -194,6 +203,15 @@ def encode_png(array: np.ndarray) -> bytes:
     done, data = cv2.imencode(".png", pixels)
     assert done, "an array of these types is always encoded"
     return data.tobytes()
+
+
+def _label(path: Path) -> tuple[Image.Image, int]:
+    """A label's picture, and the bits of one of its samples as stored."""
+    data = _bytes(path)
+    picture = _decoded(path, data, "label")
+    if picture.format != "PNG":
+        raise DataError(f"{path}: a label must be a PNG, got {picture.format}")
+    return picture, data[_PNG_BITS]
 
 
 def _decoded(path: Path, data: bytes, kind: str) -> Image.Image:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spikeseg.datasets.images import read_image, read_index
+from spikeseg.datasets.images import read_colours, read_image, read_index
 from spikeseg.datasets.spec import DataError
 
 
@@ -72,4 +72,34 @@ def test_a_png_of_a_wrong_check_sum_is_refused(tmp_path: Path) -> None:
     path.write_bytes(content)
     for read, kind in ((read_index, "label"), (read_image, "image")):
         with pytest.raises(DataError, match=rf"a1.png: the {kind} cannot be decoded"):
+            read(path)
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_grey_labels_of_few_bits_are_refused_and_palette_ones_read(
+    tmp_path: Path, bits: int
+) -> None:
+    packed = np.full((4, 4), 0b01_01_01_01 if bits == 2 else 0b0001_0001, np.uint8)
+    path = tmp_path / "a1.png"
+    path.write_bytes(png(packed, bits, 0))
+    with pytest.raises(DataError, match=rf"a1.png: a grey label must have 8 or 16 .* got {bits}:"):
+        read_index(path)
+    path.write_bytes(png(packed, bits, 3))
+    np.testing.assert_array_equal(read_index(path), np.ones((4, 32 // bits)))
+
+
+def test_colours_of_16_bits_are_refused_as_image_and_as_label(tmp_path: Path) -> None:
+    path = tmp_path / "a1.png"
+    path.write_bytes(png(np.zeros((4, 24), np.uint8), 16, 2))
+    with pytest.raises(DataError, match=r"a1.png: an image must have 8 bits a channel, got 16"):
+        read_image(path)
+    with pytest.raises(DataError, match=r"a1.png: segments must be .* 8-bit RGB .* of 16 bits"):
+        read_colours(path)
+
+
+def test_a_jpeg_of_a_pngs_name_is_no_label(tmp_path: Path) -> None:
+    path = tmp_path / "a1.png"
+    for mode, read in (("L", read_index), ("RGB", read_colours)):
+        picture().convert(mode).save(path, "JPEG")
+        with pytest.raises(DataError, match=r"a1.png: a label must be a PNG, got JPEG"):
             read(path)
