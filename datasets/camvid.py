@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .pairs import read_pair
+from .pairs import read_lines, read_pair
 from .spec import DataError, EncodedRow, RawRow, duplicates, load_label_space
 
 
@@ -44,10 +44,7 @@ class CamVid:
 
 
 def _stems(listing: Path) -> list[str]:
-    try:
-        lines = [line.split() for line in listing.read_text(encoding="utf-8").splitlines()]
-    except OSError as error:
-        raise DataError(f"{listing}: the list of the split is missing") from error
+    lines = [line.split() for line in read_lines(listing)]
     # The tutorial's own lists have two paths a line: image and label.
     stems = [Path(words[0]).stem for words in lines if words]
     if not stems:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .images import read_image, to_train_ids
-from .matlab import read_matlab
+from .matlab import read_matlab, whole_numbers
 from .pairs import find_root, read_pair, read_stems, require_equal_size, stems_in
 from .spec import DataError, EncodedRow, RawRow, Row, load_label_space
 
@@ -114,10 +114,4 @@ def _matlab_label(path: Path) -> np.ndarray:
             f"{path}: its {np.size(names)} names are those of version 1.0, whose ids differ; "
             "version 1.1 is read"
         )
-    values = np.asarray(content["S"])
-    whole = values.astype(np.int64)
-    if values.ndim != 2 or not np.array_equal(whole, values):
-        raise DataError(
-            f"{path}: S must be a matrix of whole numbers, got {values.dtype} {values.shape}"
-        )
-    return whole
+    return whole_numbers(path, "S", content["S"])

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
 
 from .spec import DataError
 
@@ -21,8 +21,34 @@ def read_matlab(path: Path, needed: str) -> dict[str, Any]:
     """
     try:
         content = loadmat(path)
-    except (OSError, ValueError, TypeError, NotImplementedError, MatReadError) as error:
+    except Exception as error:
+        # Damaged bytes make the reader raise anything: zlib.error, IndexError, struct.error.
         raise DataError(f"{path}: the label cannot be decoded ({error})") from error
     if needed not in content:
         raise DataError(f"{path}: no variable {needed!r} in it")
     return content
+
+
+def whole_numbers(path: Path, name: str, values: Any) -> np.ndarray:
+    """A variable as a matrix of whole numbers.
+
+    Args:
+        path: Named in errors.
+        name: The variable's name, likewise.
+        values: What the file holds.
+
+    Returns:
+        (H, W) int64, with at least one element.
+
+    Raises:
+        DataError: Where it is empty, sparse, of another type or shape, or has fractions.
+    """
+    matrix = np.asarray(values)
+    if matrix.ndim == 2 and matrix.size and matrix.dtype.kind in "iuf":
+        with np.errstate(invalid="ignore"):
+            whole = matrix.astype(np.int64)
+        if np.array_equal(whole, matrix):
+            return whole
+    raise DataError(
+        f"{path}: {name} must be a matrix of whole numbers, got {matrix.dtype} {matrix.shape}"
+    )

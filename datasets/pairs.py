@@ -27,18 +27,28 @@ def find_root(source: Path, places: Iterable[str], needed: str) -> Path:
     raise DataError(f"{source / places[0] / needed}: not found; it is where the layout starts")
 
 
+def read_lines(listing: Path) -> list[str]:
+    """Lines of a split list; a byte order mark before the first is no part of it.
+
+    Raises:
+        DataError: Where the list is missing, or not UTF-8 text.
+    """
+    try:
+        return listing.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise DataError(f"{listing}: the list of the split is missing") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{listing}: the list of the split is not UTF-8 text ({error})") from error
+
+
 def read_stems(listing: Path) -> list[str]:
     """Stems of a split list, one bare stem a line.
 
     Raises:
         DataError: Where the list is missing, empty, repeats a stem or has lines of another form.
     """
-    try:
-        lines = listing.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise DataError(f"{listing}: the list of the split is missing") from error
     stems = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_lines(listing), start=1):
         entry = line.strip()
         if not entry:
             continue

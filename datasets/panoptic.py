@@ -86,32 +86,47 @@ def _annotated(listing: Path, split: str, images: Path) -> list[RawRow]:
         raise DataError(f"{listing}: the annotations of the split are missing") from error
     except ValueError as error:
         raise DataError(f"{listing}: not a readable JSON file ({error})") from error
-    annotations = content.get("annotations", [])
-    if not annotations or any("segments_info" not in item for item in annotations):
+    annotations = content.get("annotations") if isinstance(content, dict) else None
+    if not isinstance(annotations, list) or not all(
+        isinstance(item, dict) and "segments_info" in item for item in annotations or [None]
+    ):
         raise DataError(
             f"{listing}: not a panoptic annotation file: every annotation needs segments_info"
         )
-    names = {item["id"]: item["file_name"] for item in content.get("images", [])}
-    labels = listing.with_suffix("")
+    names: dict[Any, str] = {}
+    for number, item in enumerate(content.get("images") or []):
+        try:
+            names[item["id"]] = item["file_name"]
+        except (KeyError, TypeError) as error:
+            raise DataError(
+                f"{listing}: images[{number}] needs id and file_name ({error!r})"
+            ) from error
     rows = []
-    for item in annotations:
-        if item["image_id"] not in names:
-            raise DataError(f"{listing}: image {item['image_id']!r} is annotated, and not listed")
-        segments = np.array(
-            [
-                [segment["id"], segment["category_id"], segment["iscrowd"], segment["area"]]
-                for segment in item["segments_info"]
-            ],
-            np.int64,
-        ).reshape(-1, 4)
-        name = names[item["image_id"]]
-        rows.append(
-            RawRow(
-                Path(name).stem,
-                split,
-                images / name,
-                labels / item["file_name"],
-                segments=segments,
-            )
-        )
+    for number, item in enumerate(annotations):
+        try:
+            rows.append(_annotated_row(item, names, split, images, listing))
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError(
+                f"{listing}: annotations[{number}] needs image_id, file_name, and segments of id, "
+                f"category_id, iscrowd and area, whole numbers each ({error!r})"
+            ) from error
     return rows
+
+
+def _annotated_row(
+    item: Mapping[str, Any], names: Mapping[Any, str], split: str, images: Path, listing: Path
+) -> RawRow:
+    if item["image_id"] not in names:
+        raise DataError(f"{listing}: image {item['image_id']!r} is annotated, and not listed")
+    segments = np.array(
+        [
+            [segment["id"], segment["category_id"], segment["iscrowd"], segment["area"]]
+            for segment in item["segments_info"]
+        ],
+        np.int64,
+    ).reshape(-1, 4)
+    name = names[item["image_id"]]
+    label = listing.with_suffix("") / item["file_name"]
+    return RawRow(Path(name).stem, split, images / name, label, segments=segments)

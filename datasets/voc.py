@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .images import read_image, to_train_ids
-from .matlab import read_matlab
+from .matlab import read_matlab, whole_numbers
 from .pairs import find_root, read_pair, read_stems, require_equal_size
 from .spec import DataError, EncodedRow, RawRow, Row, load_label_space
 
@@ -130,6 +130,7 @@ def _added_row(root: Path, sbd: Path, stem: str) -> RawRow:
 def _sbd_label(path: Path) -> np.ndarray:
     content = read_matlab(path, "GTcls")["GTcls"]
     try:
-        return np.asarray(content["Segmentation"][0, 0])
-    except (ValueError, IndexError) as error:
+        values = content["Segmentation"][0, 0]
+    except (ValueError, IndexError, TypeError) as error:
         raise DataError(f"{path}: no GTcls.Segmentation in it; not a label file of SBD") from error
+    return whole_numbers(path, "GTcls.Segmentation", values)
