@@ -91,12 +91,20 @@ def batch_norm_integer_lif(
         Normalized spikes of x's shape; mean and biased variance of each channel, (C,).
 
     Raises:
-        ValueError: Where a channel has no more than one value.
+        ValueError: Where a channel has no more than one value, or weight and bias are not of
+            its channels and device.
         RuntimeError: Where a named backend cannot run; on differentiating twice.
 
     Source: NI-LIF behind Ioffe and Szegedy (2015), whose gradient is that of their section 3:
     dL/dx = gain (d - mean(d) - (x - mean) mean(d (x - mean)) / variance), d = dL/dy.
     """
+    for name, values in (("weight", weight), ("bias", bias)):
+        # The kernels read one value a channel, whatever there is.
+        if values.shape != x.shape[1:2] or values.device != x.device:
+            raise ValueError(
+                f"{name} must be one value for each of {x.shape[1]} channels on {x.device}, got "
+                f"shape {tuple(values.shape)} on {values.device}"
+            )
     count: float | Tensor = x.numel() / max(1, x.shape[1])
     if reduce is None and count <= 1:
         raise ValueError(f"a channel must have more than one value in training, got {count:g}")
@@ -145,7 +153,7 @@ def normalize_and_fire(norm: nn.BatchNorm2d, neuron: IntegerLIF, x: Tensor) -> T
         and type(norm) is nn.BatchNorm2d
         and norm.affine
         and neuron.dynamics == "stateless"
-        and choose_backend(neuron.backend, x.device.type, x.dtype) == "cuda"
+        and _on_kernels(neuron.backend, x.device.type, x.dtype)
     )
     if not fused:
         return neuron(norm(x.flatten(0, 1)).unflatten(0, x.shape[:2]))
@@ -163,6 +171,12 @@ def normalize_and_fire(norm: nn.BatchNorm2d, neuron: IntegerLIF, x: Tensor) -> T
     )
     _advance(norm, mean, variance, x.numel() / x.shape[2])
     return spikes.unflatten(0, x.shape[:2])
+
+
+@torch.compiler.assume_constant_result
+def _on_kernels(wanted: str, device_type: str, dtype: torch.dtype) -> bool:
+    """The choice of backend, which `torch.compile` cannot trace since it is logged."""
+    return choose_backend(wanted, device_type, dtype) == "cuda"
 
 
 @torch.no_grad()

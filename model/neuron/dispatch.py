@@ -11,6 +11,8 @@ _log = logging.getLogger(__name__)
 
 Backend = Literal["torch", "cuda"]
 
+_UNWANTED = ("cuda", "torch", "auto")
+
 # What the kernels read and write; their arithmetic is float32.
 STORAGE = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -40,7 +42,10 @@ def choose_backend(wanted: str, device_type: str, dtype: torch.dtype = torch.flo
             raise RuntimeError(f"neuron.backend is 'cuda', but {missing}")
         if wanted == "auto":
             reason = missing or "its kernels can run"
-    _log.info("neurons (%s, %s) run on the %s backend: %s", device_type, dtype, chosen, reason)
+    # On a GPU the torch path is the same result at several times the cost: nobody wants it unasked.
+    level = logging.WARNING if (device_type, chosen, wanted) == _UNWANTED else logging.INFO
+    told = "neurons (%s, %s) run on the %s backend: %s"
+    _log.log(level, told, device_type, dtype, chosen, reason)
     return chosen
 
 

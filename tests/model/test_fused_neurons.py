@@ -90,6 +90,26 @@ def test_a_step_is_the_same_fused_and_apart(
         )
 
 
+def test_batch_norm_and_neuron_compile_as_one_graph_in_training() -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+            self.neuron = IntegerLIF(levels=4, divisor=4.0)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return fire_after(self.layers, self.neuron, x)
+
+    torch.manual_seed(0)
+    block, x = Block().train(), torch.randn(2, 2, 3, 6, 6, requires_grad=True)
+    expected = block(x)
+    (wanted,) = torch.autograd.grad(expected.sum(), x)
+    compiled = torch.compile(block, fullgraph=True, backend="aot_eager")(x)
+    (gradient,) = torch.autograd.grad(compiled.sum(), x)
+    assert torch.equal(compiled, expected)
+    torch.testing.assert_close(gradient, wanted)
+
+
 def test_somebody_who_looks_at_a_neuron_sees_it(monkeypatch: pytest.MonkeyPatch) -> None:
     fused = Fused()
     monkeypatch.setattr(blocks, "normalize_and_fire", fused)

@@ -170,3 +170,11 @@ def test_the_layers_state_and_output_are_those_of_two_layers(
 def test_a_channel_of_one_value_is_refused() -> None:
     with pytest.raises(ValueError, match="more than one value in training, got 1"):
         batch_norm_integer_lif(torch.randn(1, 3), *parameters(3), eps=1e-5, **RULE)
+
+
+@pytest.mark.parametrize("size", [1, 7])
+def test_a_bias_of_other_channels_is_refused(size: int) -> None:
+    x = torch.randn(2, 8, 4, 4)
+    said = rf"bias must be one value for each of 8 channels on cpu, got shape \({size},\)"
+    with pytest.raises(ValueError, match=said):
+        batch_norm_integer_lif(x, torch.ones(8), torch.zeros(size), eps=1e-5, levels=4, divisor=4.0)

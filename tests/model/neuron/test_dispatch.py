@@ -16,6 +16,15 @@ def _forget() -> None:
     choose_backend.cache_clear()
 
 
+def test_a_gpu_without_kernels_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, logger="spikeseg"):
+        assert choose_backend("auto", "cpu") == "torch"
+        assert not caplog.records
+        assert choose_backend("auto", "cuda", torch.float64) == "torch"
+    (record,) = caplog.records
+    assert "run on the torch backend: its kernels take" in record.getMessage()
+
+
 def test_a_choice_is_logged_once_with_its_reason(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="spikeseg"):
         for _ in range(3):
