@@ -360,7 +360,8 @@ def convert_published(path: Path, output: Path, *, num_heads: int = 8) -> KeyRep
         model = build_recognized(recognized)
     model = model.to_empty(device="cpu")
     report = load_published(model, state, placeholders=placeholders)
-    report.require_complete(str(path))
+    if not report.complete:
+        raise ValueError(f"{path}: its keys do not fit the architecture that they show\n{report}")
     record = {**recognized.to_json(), "source": path.name, "report": asdict(report)}
     partial = output.with_name(f".{output.name}.partial")
     try:

@@ -58,6 +58,8 @@ def command(
     started = time.monotonic()
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: torch sees no GPU on this machine")
     torch.set_num_threads(threads)
     _keep_large_allocations()
     rows: list[dict[str, Any]] = []

@@ -175,10 +175,13 @@ def peers(case: str, steps: int, *, compile_: bool) -> tuple[dict[str, Neuron], 
         found["BatchNorm, then our neuron"] = norm_then(_stateless)
     if case == "stateless" and steps == 1:
         if compile_:
-            found["torch.compile"] = torch.compile(_straight_through, dynamic=False)
-            found["torch.compile max-autotune"] = torch.compile(
-                _straight_through, dynamic=False, mode="max-autotune-no-cudagraphs"
+            # Past its limit of variants torch would run the function eagerly without a word.
+            torch.compiler.reset()
+            compile_whole = functools.partial(
+                torch.compile, _straight_through, dynamic=False, fullgraph=True
             )
+            found["torch.compile"] = compile_whole()
+            found["torch.compile max-autotune"] = compile_whole(mode="max-autotune-no-cudagraphs")
         else:
             skipped.append("torch.compile: not asked for (--compile)")
     for name, (package, make) in _MAKERS.get(case, {}).items():

@@ -88,7 +88,8 @@ def captured(call: Call) -> Call | None:
             for _ in range(3):
                 call()
         torch.cuda.current_stream().wait_stream(side)
-        with torch.cuda.graph(graph):
+        # On the stream that autograd's nodes were recorded on: backward runs there.
+        with torch.cuda.graph(graph, stream=side):
             call()
     except RuntimeError:
         # Waits, allocations outside of torch and other streams all end a capture.
@@ -114,8 +115,9 @@ def sample(
     calls: dict[tuple[str, str], tuple[Call, str]] = {}
     for who, its in runs.items():
         for phase, call in its.items():
-            call()
             replay = captured(call) if graphs else None
+            if replay is None:
+                call()
             calls[who, phase] = (call, "stream") if replay is None else (replay, "graph")
     counts = {
         key: max(1, round(_SECONDS / max(1e-7, clock(call, 1)))) for key, (call, _) in calls.items()
