@@ -163,6 +163,8 @@ def integer_lif_with_state(
         raise ValueError(
             f"state must have the shape of one step, {tuple(x.shape[1:])}, got {tuple(state.shape)}"
         )
+    if state is not None and state.device != x.device:
+        raise ValueError(f"state must be on x's device, {x.device}, got {state.device}")
     return _temporal(x, state, levels, divisor, decay, threshold, rounding, window, True, backend)
 
 

@@ -197,7 +197,7 @@ def norm_integer(
     spikes = empty_like_planes(x)
     x = laid_out_as(x, spikes)
     mask = empty_mask(x.numel(), x, save=save)
-    mean, gain, bias = (_channels(values) for values in (mean, gain, bias))
+    mean, gain, bias = (_channels(values, x) for values in (mean, gain, bias))
     cuda.launch(
         "norm_forward",
         x,
@@ -223,7 +223,7 @@ def norm_integer_sums(
     per_channel = x.numel() // max(1, channels)
     workers = max(1, min(per_channel // _ELEMENTS, _THREADS // max(1, channels)))
     sums = torch.zeros(2, channels, workers, dtype=torch.float32, device=x.device)
-    mean = _channels(mean)
+    mean = _channels(mean, x)
     cuda.launch(
         "norm_sums",
         x,
@@ -252,7 +252,7 @@ def norm_integer_backward(
     """dL/dx = (d - level - (x - mean) slope) gain, in the layout the kernels take for x."""
     result = empty_like_planes(x)
     gradient, x = laid_out_as(gradient, result), laid_out_as(x, result)
-    mean, gain, level, slope = (_channels(values) for values in (mean, gain, level, slope))
+    mean, gain, level, slope = (_channels(v, x) for v in (mean, gain, level, slope))
     cuda.launch(
         "norm_backward",
         x,
@@ -310,8 +310,9 @@ def _nothing(x: Tensor, dtype: torch.dtype) -> Tensor:
     return x.new_empty(0, dtype=dtype)
 
 
-def _channels(values: Tensor) -> Tensor:
-    """One float32 a channel, next to each other."""
+def _channels(values: Tensor, x: Tensor) -> Tensor:
+    """One float32 a channel of x, next to each other."""
+    _readable("values of the channels", values, x.shape[1:2], x.device)
     return values.float().contiguous()
 
 
@@ -322,8 +323,18 @@ def _inner(x: Tensor) -> int:
 
 def _state(state: Tensor, step: Tensor) -> Tensor:
     """A potential (or its gradient) as the kernels read it: float32, laid out as one step."""
+    _readable("state", state, step.shape, step.device)
     dense = laid_out_as(state.float(), empty_like_flat(step, torch.float32))
     return dense if dense.data_ptr() % _ALIGNMENT == 0 else dense.clone()
+
+
+def _readable(name: str, values: Tensor, shape: torch.Size, device: torch.device) -> None:
+    """Kernels see addresses alone, so that a tensor of another size or device is refused here."""
+    if values.shape != shape or values.device != device:
+        raise ValueError(
+            f"{name} must be {tuple(shape)} on {device}, "
+            f"got {tuple(values.shape)} on {values.device}"
+        )
 
 
 def _unroll(steps: int, most: int) -> int:

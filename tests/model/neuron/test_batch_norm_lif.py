@@ -8,8 +8,9 @@ import torch
 from neuron_cases import DTYPES, Place, assert_same, currents, settings
 from torch import Tensor, nn
 
+from spikeseg.model.neuron import operators
 from spikeseg.model.neuron.batch_norm_lif import batch_norm_integer_lif, normalize_and_fire
-from spikeseg.model.neuron.integer_lif import IntegerLIF, integer_lif
+from spikeseg.model.neuron.integer_lif import IntegerLIF, integer_lif, integer_lif_with_state
 from spikeseg.model.neuron.reference import integer_forward
 
 RULE = {"levels": 4, "divisor": 4.0}
@@ -66,8 +67,6 @@ def test_fused_is_batch_norm_and_then_the_neuron(place: Place, shape: str, layou
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_normalized_spikes_are_the_laws_bits(place: Place, dtype: torch.dtype) -> None:
-    from spikeseg.model.neuron import operators
-
     mean, (gain, bias) = torch.randn(5), parameters(5)
     for layout in (torch.contiguous_format, torch.channels_last):
         x = currents((4, 5, 3, 7), dtype).contiguous(memory_format=layout)
@@ -178,3 +177,19 @@ def test_a_bias_of_other_channels_is_refused(size: int) -> None:
     said = rf"bias must be one value for each of 8 channels on cpu, got shape \({size},\)"
     with pytest.raises(ValueError, match=said):
         batch_norm_integer_lif(x, torch.ones(8), torch.zeros(size), eps=1e-5, levels=4, divisor=4.0)
+
+
+@pytest.mark.parametrize("place", ["host"], indirect=True)
+def test_kernels_are_given_no_statistics_of_another_size_or_device(place: Place) -> None:
+    x, good = torch.randn(2, 8, 3, 3), torch.ones(8)
+    for bad in (good[:1], good.to("meta")):
+        for values in ((bad, good, good), (good, bad, good), (good, good, bad)):
+            with pytest.raises(ValueError, match=r"values of the channels must be \(8,\) on cpu"):
+                operators.norm_integer(x, *values, 4, 4.0, 1.0, False, False, True, place.backend)
+
+
+def test_a_state_of_another_device_is_refused(place: Place) -> None:
+    x, state = torch.randn(2, 3, 4, device=place.device), torch.zeros(3, 4, device="meta")
+    rule = {**RULE, "decay": 0.25, "backend": place.backend}
+    with pytest.raises(ValueError, match=r"state must be on x's device, .*, got meta"):
+        integer_lif_with_state(x, state, **rule)
