@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -13,9 +14,10 @@ from .server import is_loopback
 
 _log = logging.getLogger(__name__)
 
+_AUTH = "RAY_AUTH_MODE"
 _SETTINGS = {
     # Clients fail against a local cluster, which has a token by default, unless told to use it.
-    "RAY_AUTH_MODE": "token",
+    _AUTH: "token",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -30,7 +32,12 @@ _WATCH_SECONDS = 2.0
 
 def settings() -> dict[str, str]:
     """Environment of every process that talks to Ray; what is set already stays."""
-    return {key: os.environ.get(key, value) for key, value in _SETTINGS.items()}
+    chosen = {key: os.environ.get(key, value) for key, value in _SETTINGS.items()}
+    if "ray" in sys.modules and _AUTH not in os.environ:
+        # Ray read its mode when the caller imported it: its servers would ask for a token that
+        # this process does not send.
+        del chosen[_AUTH]
+    return chosen
 
 
 @contextlib.contextmanager
