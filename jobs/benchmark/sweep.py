@@ -45,11 +45,11 @@ def command(
         rounds=rounds,
         progress=progress_printer(),
     )
-    print("\nround  trials  loop s  sweep s  until first end s  trials per hour, sweep / loop")
+    print("\nround  trials  loop s  sweep s  trials per hour, sweep / loop")
     for number, item in enumerate(measured, 1):
         print(
             f"{number:5d}  {item.trials:6d}  {item.loop_seconds:6.1f}  {item.sweep_seconds:7.1f}  "
-            f"{item.first_seconds:17.1f}  {item.ratio:.3f}"
+            f"{item.ratio:.3f}"
         )
 
 

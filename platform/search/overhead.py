@@ -18,7 +18,10 @@ from .status import SweepStatus
 from .study import build_sampler
 from .trial_training import Given
 from .tuner import sweep
+from .turns import take_turns
 from .verdict import TrialReport
+
+_TURN_SECONDS = 4.0
 
 
 @dataclass(frozen=True)
@@ -27,14 +30,12 @@ class Round:
 
     Attributes:
         loop_seconds: A plain loop in fresh processes, from the first import to the last step.
-        sweep_seconds: The sweep, from the first line to the results, Ray's start included.
-        first_seconds: Of these, until the first trial had ended.
+        sweep_seconds: The sweep, from the first import to the results, Ray's start included.
         trials: Trainings on each side.
     """
 
     loop_seconds: float
     sweep_seconds: float
-    first_seconds: float
     trials: int
 
     @property
@@ -53,7 +54,10 @@ def compare_with_loop(
     rounds: int,
     progress: Callable[[str], None],
 ) -> list[Round]:
-    """Run the same trainings as a sweep and as a plain loop, in turns.
+    """Run the same trainings as a sweep and as a plain loop, which take turns of a few seconds.
+
+    One after the other would compare the machine with itself at another time: speeds of shared
+    machines drift by more than a sweep costs.
 
     Args:
         recipe: The sweep whose space and base are used; its points are drawn once, at random.
@@ -66,28 +70,27 @@ def compare_with_loop(
 
     Raises:
         ConfigError: As `load_sweep`.
-        RuntimeError: Where a training of the plain loop failed.
+        RuntimeError: Where one of the sides failed.
     """
     plan = load_sweep(recipe, overrides)
     points = random_points(plan, trials)
     listed = storage / "listed.yaml"
     storage.mkdir(parents=True, exist_ok=True)
     listed.write_text(json.dumps(_listed(plan, points)))
+    configs = [dump(plan.experiment(point).config) for point in points]
     measured = []
     for number in range(rounds):
         folder = storage / f"round-{number}-{time.time_ns()}"
-        seconds: dict[str, float] = {}
-        first = 0.0
-        for side in ("loop", "sweep") if number % 2 == 0 else ("sweep", "loop"):
-            started = time.monotonic()
-            if side == "loop":
-                _plain_loop(plan, points, folder / "loop", concurrency)
-            else:
-                ends = _timed_sweep(str(listed), overrides, folder, concurrency)
-                first = ends[0] - started
-            seconds[side] = time.monotonic() - started
-            progress(f"round {number + 1}: {side} {seconds[side]:.1f} s for {trials} trials")
-        measured.append(Round(seconds["loop"], seconds["sweep"], first, trials))
+        sides = [
+            ("loop", (_plain_loop, (configs, folder / "loop", concurrency))),
+            ("sweep", (_whole_sweep, (str(listed), list(overrides), folder, concurrency))),
+        ]
+        spent = take_turns(dict(sides[:: 1 if number % 2 == 0 else -1]), seconds=_TURN_SECONDS)
+        measured.append(Round(spent["loop"], spent["sweep"], trials))
+        progress(
+            f"round {number + 1}: {trials} trials, loop {spent['loop']:.1f} s, sweep "
+            f"{spent['sweep']:.1f} s"
+        )
     return measured
 
 
@@ -155,11 +158,14 @@ def nothing(given: Given) -> Generator[TrialReport, None, None]:
     yield TrialReport(steps, dict.fromkeys(METRICS, 0.0), final=True)
 
 
-def _plain_loop(plan: SweepPlan, points: Sequence[Point], folder: Path, concurrency: int) -> None:
+def _whole_sweep(recipe: str, overrides: list[str], storage: Path, concurrency: int) -> None:
+    _timed_sweep(recipe, overrides, storage, concurrency)
+
+
+def _plain_loop(configs: Sequence[str], folder: Path, concurrency: int) -> None:
     """The trainings in as many fresh processes as there are at once, each a plain loop."""
     context = multiprocessing.get_context("spawn")
-    configs = [dump(plan.experiment(point).config) for point in points]
-    folders = [str(folder / str(number)) for number in range(len(points))]
+    folders = [str(folder / str(number)) for number in range(len(configs))]
     processes = [
         context.Process(
             target=train_in_a_row,
