@@ -68,7 +68,7 @@ ARTIFACTS = (
 
 # A training's run holds all of the above, the two kinds of run of a sweep less.
 
-TRIAL_LACKS = ("test/", "system/", "figures/", "checkpoints/")
+TRIAL_LACKS = ("test/", "figures/", "checkpoints/")
 """How names begin that a trial's run does not have: only a training scores test and draws."""
 
 TRIAL_TAGS = {
@@ -94,6 +94,6 @@ SWEEP_TAGS = (
 """Tags of a sweep's own run; `base` is the recipe that its trials change."""
 
 SWEEP_ARTIFACTS = (
-    *("provenance.json", "code.diff"),
+    *("config.yaml", "recipe.yaml", "provenance.json", "code.diff"),
     *("results.csv", "results.json", "front.csv", "front.json", "best.yaml", "figures"),
 )

@@ -163,11 +163,17 @@ class Replay:
 
     def _sent_now(self, record: Record) -> bool:
         """Whether a record that was set aside could be sent; only a file's reason can go away."""
+        from mlflow.exceptions import MlflowException
+
         if "path" not in record:
             return False
         try:
             self._send_file(record)
         except FileNotFoundError:
+            return False
+        except MlflowException as error:
+            if error.error_code not in _REFUSED:
+                raise
             return False
         return True
 

@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from ..address import tracking_uri
-from ..config import ConfigError, config_digest
+from ..config import ConfigError, config_digest, dump
 from ..journal import Journal, Status, append_end, read_records
 from ..provenance import code_diff, code_digest, git_state, provenance, versions
 from ..train.checkpoint import RunFolder
@@ -19,7 +21,10 @@ from .study import Keeper
 from .verdict import TrialRecord
 
 _log = logging.getLogger(__name__)
-_POLL_SECONDS = 5.0
+# Each look at a changed journal costs a round of requests; trials take minutes.
+_POLL_SECONDS = 15.0
+# MLflow's import and a new database would slow the start of Ray and of the first trials.
+_FIRST_SECONDS = 60.0
 _STATUS: dict[str, Status] = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 
 
@@ -64,6 +69,9 @@ class SweepRecord:
             },
         )
         made_of = provenance(plan.base, world_size=recipe.workers_per_trial)
+        self.journal.text("config.yaml", dump(plan.base.config))
+        content = recipe.model_dump(mode="json")
+        self.journal.text("recipe.yaml", yaml.safe_dump(content, sort_keys=False))
         self.journal.text("provenance.json", json.dumps(made_of, indent=1))
         self.journal.text("code.diff", code_diff())
         self._plan = plan
@@ -72,8 +80,13 @@ class SweepRecord:
         self._experiment = plan.base.config.tracking.experiment
         self._sizes: dict[Path, int] = {}
         self._stop = threading.Event()
+        self._due = threading.Event()
         self._thread = threading.Thread(target=self._send, daemon=True, name="sweep-sender")
         self._thread.start()
+
+    def begin_sending(self) -> None:
+        """Send from now on, not only a minute after the start: there is something to see."""
+        self._due.set()
 
     def tags_of(self, number: int, point: Mapping[str, Any]) -> dict[str, str]:
         """Tags of a trial's run; trials that differ in nothing but the seed share a group."""
@@ -136,10 +149,12 @@ class SweepRecord:
         """Send what is left; what MLflow does not take now stays in the journals."""
         self.journal.finish("FINISHED" if finished else "KILLED")
         self._stop.set()
+        self._due.set()
         self._thread.join(60)
         self.journal.close()
 
     def _send(self) -> None:
+        self._due.wait(_FIRST_SECONDS)
         try:
             from ..tracking import RunDeletedError, sync
         except ImportError as error:

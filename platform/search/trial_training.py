@@ -20,18 +20,21 @@ def train_trial(given: Given, group: Any) -> Evaluations:
         Evaluation, whether it is the last one, and how often the folder was claimed.
     """
     from ..config import Resolved, load_resolved
+    from ..monitor import SystemMonitor
     from ..train.checkpoint import RunFolder
     from ..train.loop import Training
     from ..train.worker import make_journal, record_data
 
     resolved = Resolved(load_resolved(given["config"]).config, given["origins"])
     run = RunFolder(Path(given["folder"]))
-    journal = None
+    journal = monitor = None
     if group.rank == 0:
         run.claim()
     run.attempt = group.agree(run.attempt)
     if group.rank == 0:
         journal = make_journal(resolved, run, group.size, given["tags"], parent=given["parent"])
+        monitor = SystemMonitor(journal, resolved.config.tracking.system_interval)
+        monitor.start()
     try:
         training = Training(resolved.config, run, group=group, recorder=journal, progress=None)
         if journal is not None:
@@ -40,6 +43,8 @@ def train_trial(given: Given, group: Any) -> Evaluations:
             final = evaluation.step >= resolved.config.trainer.max_steps
             yield evaluation, final, run.attempt
     finally:
+        if monitor is not None:
+            monitor.stop()
         if journal is not None:
             journal.close()
 

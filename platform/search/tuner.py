@@ -216,6 +216,7 @@ def _orders(
         }
 
     def told(number: int, report: TrialReport, verdict: Verdict) -> None:
+        record.begin_sending()
         if verdict.state is not None:
             record.trial_ended(keeper.records[number])
             _follow(plan, keeper, record)

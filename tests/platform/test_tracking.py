@@ -18,6 +18,8 @@ from journals import (
     write_steps,
 )
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from spikeseg.jobs.cli import run
 from spikeseg.jobs.track import command
@@ -207,7 +209,7 @@ def test_what_mlflow_refuses_is_set_aside_and_the_rest_arrives(
 ) -> None:
     journal = open_journal(storage / "run" / "journal")
     send(journal.folder, storage)
-    journal.params({"model.neuron.timesteps": "4", "seed": "1"})
+    journal.params({"no|such*param": "4", "seed": "1"})
     journal.metrics(1, {"val/mIoU": 40.0, "no|such*name": 1.0})
     journal.link("checkpoints/best/model.safetensors", storage / "gone" / "model.safetensors")
     journal.metrics(2, {"val/mIoU": 41.0})
@@ -218,7 +220,7 @@ def test_what_mlflow_refuses_is_set_aside_and_the_rest_arrives(
     lines = (journal.folder / "dead_letters.jsonl").read_text().splitlines()
     refused = [json.loads(line)["record"] for line in lines]
     assert {item.get("key", item.get("path")) for item in refused} == {
-        "model.neuron.timesteps",
+        "no|such*param",
         "no|such*name",
         "checkpoints/best/model.safetensors",
     }
@@ -318,6 +320,25 @@ def test_a_file_that_is_back_is_sent_by_hand_and_what_stays_away_is_counted(stor
     assert [entry.path for entry in found] == ["checkpoints/a.bin"]
     with pytest.raises(SystemExit, match="1"):
         run(command, ["sync", str(storage / "run"), "--experiment", EXPERIMENT])
+
+
+def test_a_file_that_mlflow_refuses_again_stays_set_aside(
+    storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = open_journal(storage / "run" / "journal")
+    journal.text("notes.txt", "x")
+    journal.close()
+
+    def refuse(*_: object) -> None:
+        raise MlflowException("no such name", INVALID_PARAMETER_VALUE)
+
+    monkeypatch.setattr(MlflowClient, "log_artifact", refuse)
+    for _ in range(2):
+        (sent,) = resend(storage / "run", EXPERIMENT)
+        assert sent.set_aside == 1
+    monkeypatch.undo()
+    (sent,) = resend(storage / "run", EXPERIMENT)
+    assert sent.set_aside == 0
 
 
 def test_a_run_is_not_sent_to_a_second_experiment(storage: Path) -> None:

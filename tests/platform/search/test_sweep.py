@@ -231,6 +231,7 @@ def test_a_sweep_and_its_trial_hold_the_names_of_their_lists(tmp_path: Path, dat
     assert {*TRIAL_TAGS, "sweep", "trial", "data_digest"} <= ours(trial)
     lacking = {name for name in RUN_METRICS if name.startswith(TRIAL_LACKS)}
     assert set(trial.data.metrics) <= set(RUN_METRICS) - lacking
+    assert "system/cpu_utilization_percentage" in trial.data.metrics
     kept = {item.path for item in client.list_artifacts(trial.info.run_id)}
     wanted = {name.partition("/")[0] for name in ARTIFACTS if not name.startswith(TRIAL_LACKS)}
     assert kept == wanted
