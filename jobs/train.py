@@ -25,15 +25,20 @@ from .options import (
 def command(
     recipe: str | None, overrides: tuple[str, ...], resume: str | None, storage: Path
 ) -> None:
-    """Train RECIPE (a shipped name or a YAML file), or continue a run with --resume NAME."""
+    """Train RECIPE (a shipped name or a YAML file), or continue a run with --resume NAME.
+
+    A continued run takes FIELD=VALUE of settings that decide no result, such as trainer.workers.
+    """
     from ..platform.config import load_experiment
     from ..platform.train.trainer import resume_training, train
 
     plain_logging()
+    if resume is not None and recipe is not None and "=" in recipe:
+        recipe, overrides = None, (recipe, *overrides)
     if (recipe is None) == (resume is None):
         raise click.UsageError("give a recipe, or --resume NAME, and not both")
     if resume is not None:
-        outcome = resume_training(resume, storage=storage, progress=progress_printer())
+        outcome = resume_training(resume, overrides, storage=storage, progress=progress_printer())
     else:
         assert recipe is not None
         resolved = load_experiment(recipe, overrides)
@@ -45,9 +50,9 @@ def command(
     print(f"\nrun:           {outcome.folder}")
     print(f"contact sheet: {outcome.contact_sheet}")
     print(f"curves:        {outcome.folder / 'figures' / 'curves.png'}")
-    home = ("--storage", storage.absolute())
-    print(f"continue:      {command_line('train', '--resume', outcome.name, *home)}")
-    print(f"compare:       {command_line('ui', *home)}")
+    print(f"evaluate:      {command_line('evaluate', outcome.folder)}")
+    print(f"go on from it: {command_line('train', 'RECIPE', f'init.segmentor={outcome.folder}')}")
+    print(f"compare:       {command_line('ui', '--storage', storage.absolute())}")
 
 
 if __name__ == "__main__":

@@ -60,17 +60,28 @@ def load_experiment(recipe: str, overrides: Sequence[str] = ()) -> Resolved:
     """
     path = _find_recipe(recipe, Path.cwd())
     tree, origins = _read_recipe(path, ())
+    for key, value in given_values(overrides).items():
+        _set(tree, origins, key, value, "command line")
+    named = path.stem if path.parent == RECIPES else str(path)
+    return dataclasses.replace(_check(tree, origins), recipe=named)
+
+
+def given_values(overrides: Sequence[str]) -> dict[str, Any]:
+    """Key -> value of items `a.b=c` from the command line, the value in YAML.
+
+    Raises:
+        ConfigError: Where an item has another form, or its value is no YAML.
+    """
+    values: dict[str, Any] = {}
     for item in overrides:
         key, separator, text = item.partition("=")
         if not separator or not key:
             raise ConfigError(f"command line: {item!r} is not of the form field=value")
         try:
-            value = parse_value(text)
+            values[key] = parse_value(text)
         except ValueError as error:
             raise ConfigError(f"command line: {key}: {error}") from error
-        _set(tree, origins, key, value, "command line")
-    named = path.stem if path.parent == RECIPES else str(path)
-    return dataclasses.replace(_check(tree, origins), recipe=named)
+    return values
 
 
 def override(resolved: Resolved, values: Mapping[str, object], origin: str) -> Resolved:

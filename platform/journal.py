@@ -95,8 +95,12 @@ class Journal:
                 self._append({"kind": "metrics", "step": step, "time": _now(), "values": fresh})
 
     def params(self, values: Mapping[str, str]) -> None:
-        """Record parameters of the run."""
-        self._append({"kind": "params", "values": dict(values)})
+        """Record parameters of the run; as in MLflow, the first value of a name stays."""
+        with self._lock:
+            fresh = {k: value for k, value in values.items() if ("p", k, 0) not in self._known}
+            if fresh:
+                self._known.update(("p", key, 0) for key in fresh)
+                self._append({"kind": "params", "values": fresh})
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Record tags of the run; the last value of a tag counts."""
@@ -184,6 +188,8 @@ class Journal:
                     self._known.update(("m", key, record["step"]) for key in record["values"])
                 elif kind == "image":
                     self._known.add(("i", record["name"], record["step"]))
+                elif kind == "params":
+                    self._known.update(("p", key, 0) for key in record["values"])
         return identity, started
 
     def _store(self, record: dict[str, Any], data: bytes) -> bool:

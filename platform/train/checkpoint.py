@@ -2,6 +2,7 @@
 
 Layout: `config.yaml`, `attempts/<n>` (one file per start, the highest number owns the folder),
 `checkpoints/step-<step>/` (safetensors, `state.json`, `manifest.json` written last),
+`checkpoints.begun` (there has been one),
 `quarantine/` (checkpoints whose hashes do not hold), `journal/`, `result.json`.
 """
 
@@ -25,6 +26,9 @@ _log = logging.getLogger(__name__)
 _FORMAT = 1
 _LEAVING = "deleting"
 _STEPS = "step-" + 8 * "[0-9]"
+_MARK = "checkpoints.begun"
+# Anything else that storage answers says nothing about the file.
+_GONE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
 class FencedError(RuntimeError):
@@ -175,6 +179,7 @@ class RunFolder:
             _sync_folder(writing)
             self._place(writing, final)
             _sync_folder(final.parent)
+            self._mark()
         except BaseException as error:
             shutil.rmtree(writing, ignore_errors=True)
             if isinstance(error, OSError):
@@ -182,6 +187,11 @@ class RunFolder:
                 self.check_owner()
             raise
         return final
+
+    def _mark(self) -> None:
+        """Note that there are checkpoints from now on: if they are gone later, somebody did it."""
+        if not (self.path / _MARK).exists():
+            _write(self.path / _MARK, b"")
 
     def _place(self, writing: Path, final: Path, *, tries: int = 5) -> None:
         """Rename a whole checkpoint to its place, also where a fenced writer is at it just now."""
@@ -203,10 +213,11 @@ class RunFolder:
         """The newest checkpoint whose hashes hold; others go to `quarantine/`, with a warning.
 
         Returns:
-            None where the run has no checkpoint at all.
+            None where the run never had a checkpoint.
 
         Raises:
-            NoGoodCheckpointError: Where it has some, and none is good.
+            NoGoodCheckpointError: Where it has or had some, and none is good.
+            OSError: Where storage does not let one be read, which says nothing about it.
         """
         folders = sorted((self.path / "checkpoints").glob(_STEPS), reverse=True)
         self.damaged.clear()
@@ -223,6 +234,11 @@ class RunFolder:
             raise NoGoodCheckpointError(
                 f"{self.path}: none of its {len(bad)} checkpoints is good; they are kept in "
                 f"{self.path / 'quarantine'}. Start a new run, or put a good copy back"
+            )
+        if (self.path / _MARK).exists():
+            raise NoGoodCheckpointError(
+                f"{self.path}: its checkpoints are gone; it had some ({_MARK} says so). Put a copy "
+                "back, or start a new run"
             )
         return None
 
@@ -308,12 +324,13 @@ def read_checkpoint(folder: Path) -> Checkpoint:
 
     Raises:
         ValueError: Names the file and what is wrong with it.
+        OSError: Where storage does not let it be read.
     """
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
         files = dict(manifest["files"])
         digest = manifest.pop("digest")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (*_GONE, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder}: no readable manifest.json ({error})") from error
     if manifest.get("format") != _FORMAT:
         raise ValueError(
@@ -325,8 +342,9 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         raise ValueError(f"{folder}: its manifest is of step {manifest['step']}")
     for name, entry in files.items():
         try:
-            digest = hashlib.file_digest((folder / name).open("rb"), "sha256").hexdigest()
-        except OSError as error:
+            with (folder / name).open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except _GONE as error:
             raise ValueError(f"{folder / name}: cannot be read ({error.strerror})") from error
         if digest != entry["sha256"]:
             raise ValueError(f"{folder / name}: its SHA-256 differs from the manifest's")

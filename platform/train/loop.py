@@ -360,13 +360,15 @@ class Training:
     def _save_between(self, target: int, result: StepResult) -> None:
         """Checkpoints besides those of evaluations: on schedule, and at a notice to leave."""
         every = self.config.trainer.checkpoint_every
-        if result.preempted and not self._warned:
+        # Rank 0 decides whether to end: a worker that ended alone would leave the others waiting.
+        leaves = result.preempted and self.group.agree(NOTICE.leaves())
+        if leaves or (result.preempted and not self._warned):
             self._warned = True
             self._save()
             if self._writer is not None:
                 self._writer.flush()
             self._tell(f"told to leave: checkpoint of step {self.step} is written")
-            if NOTICE.leave:
+            if leaves:
                 raise PreemptedError(f"asked to leave at step {self.step}: checkpoint is written")
         elif every is not None and self.step % every == 0 and self.step != target:
             self._save()

@@ -34,7 +34,8 @@ class Mirror:
         name: The run's name.
 
     Raises:
-        ValueError: Where pyarrow does not know the address, or nothing can be written there.
+        ValueError: Where pyarrow does not know the address.
+        OSError: Where nothing can be written there, now.
     """
 
     def __init__(self, uri: str, name: str) -> None:
@@ -45,8 +46,10 @@ class Mirror:
             self._fs.create_dir(self._base, recursive=True)
             self._write("probe", b"")
             self._fs.delete_file(f"{self._base}/probe")
-        except (OSError, pa.ArrowException) as error:
+        except pa.ArrowException as error:
             raise ValueError(f"mirror {uri}: {error}") from error
+        except OSError as error:
+            raise OSError(f"mirror {uri}: {error}") from error
 
     def claim(self, run: RunFolder) -> None:
         """Become the only one whose checkpoints count; copy what another machine resumes with."""
@@ -193,4 +196,7 @@ def check_mirror(uri: str) -> None:
     Raises:
         ValueError: Where pyarrow does not know the address, or nothing can be written there.
     """
-    Mirror(uri, f"probe-{uuid.uuid4().hex}").remove()
+    try:
+        Mirror(uri, f"probe-{uuid.uuid4().hex}").remove()
+    except OSError as error:
+        raise ValueError(str(error)) from error

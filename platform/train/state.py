@@ -14,6 +14,7 @@ from ..config import ConfigError, config_digest, dump
 from ..experiment import ExperimentConfig, TrainerConfig
 from .checkpoint import Checkpoint, Evaluation
 from .optimizer import build_optimizer, load_optimizer_tensors, optimizer_tensors
+from .resume import require_same
 from .setup import environment, seeded_model
 
 
@@ -126,9 +127,11 @@ class TrainingState:
             decides the last bit of results, with both values.
 
         Raises:
-            ConfigError: Where it was trained on other data.
+            ConfigError: Where it was trained on other data, or under other settings that decide
+                results.
         """
         state = checkpoint.state
+        require_same(state["config"], self._config)
         if state["data_digest"] != self._dataset.digest:
             raise ConfigError(
                 f"data.path: the digest of {self._config.data.path} differs from the one this run "

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,13 @@ from ...model.segmentor import build_segmentor
 from ..address import check_uri, tracking_uri
 from ..config import ConfigError, Resolved, config_digest, dump, load_resolved
 from .checkpoint import RunFolder
-from .failure import Decision, decide
+from .failure import Decision, PreemptedError, decide
 from .mirror import Mirror, check_mirror
 from .notice import NOTICE
 from .optimizer import build_optimizer
 from .progress import Followed
 from .reduction import OneWorker, ProcessGroup
+from .resume import continued
 from .setup import choose_device, load_initial_weights, open_data
 from .worker import run_worker
 
@@ -107,6 +108,7 @@ def train(
 
 def resume_training(
     name: str,
+    overrides: Sequence[str] = (),
     *,
     storage: Path,
     progress: Callable[[str], None] = _log.info,
@@ -117,12 +119,15 @@ def resume_training(
     Args:
         name: Name of the run, or its address in a mirror (`s3://bucket/runs/NAME`), from where
             configuration and newest checkpoint are brought into the storage first.
+        overrides: Items `field=value` of settings that a run may be continued with; kept for
+            later resumes too.
         storage: Folder of all runs.
         progress: Takes a line for a person.
         tags: Further tags for the tracker.
 
     Raises:
-        ConfigError: Where there is no such run, or its data or storage are gone.
+        ConfigError: Where there is no such run, its data or storage are gone, or a setting must
+            stay as it was.
         TrainingFailedError: Where training could not be finished.
     """
     storage = storage.absolute()
@@ -131,7 +136,7 @@ def resume_training(
         if not (storage / name / "config.yaml").is_file():
             try:
                 Mirror(address, name).fetch_run(storage / name)
-            except ValueError as error:
+            except (ValueError, OSError) as error:
                 raise ConfigError(f"--resume {address}/{name}: {error}") from error
     path = storage / name / "config.yaml"
     inside = (storage / name).resolve().is_relative_to(storage.resolve())
@@ -140,10 +145,13 @@ def resume_training(
         raise ConfigError(
             f"--resume {name}: no such run in {storage}; there are: {', '.join(known) or 'none'}"
         )
-    origins = json.loads(path.with_name("origins.json").read_text())
-    resolved = Resolved(load_resolved(path.read_text()).config, origins)
+    run = RunFolder(storage / name)
+    resolved = continued(run, overrides)
     preflight(resolved, storage)
-    return _run(resolved, RunFolder(storage / name), progress, dict(tags or {}))
+    if overrides:
+        run.write("config.yaml", dump(resolved.config))
+        run.write("origins.json", json.dumps(resolved.origins, indent=1))
+    return _run(resolved, run, progress, dict(tags or {}))
 
 
 def _run(
@@ -214,9 +222,7 @@ def _train_here(
     except ConfigError:
         raise
     except (RuntimeError, ValueError, OSError) as error:
-        again = (
-            "" if decide(error) is Decision.RAISE else f"; continue with --resume {run.path.name}"
-        )
+        again = "" if decide(error) is Decision.RAISE else _again(run)
         raise TrainingFailedError(f"{run.path.name}: {error}{again}") from error
 
 
@@ -243,7 +249,8 @@ def _train_on_ray(
     trainer = resolved.config.trainer
     use_gpu = choose_device(trainer.device).type == "cuda"
     # Of this driver alone: the orphans of an earlier one must not speak for it.
-    failure = run.path / f"failure-{time.time_ns()}.json"
+    stamp = time.time_ns()
+    failure, leave = run.path / f"failure-{stamp}.json", run.path / f"leave-{stamp}"
     fewest = trainer.min_workers or trainer.workers
     with connected(cpus=fewest), Followed(run.path / _PROGRESS, progress):
         # Not before `connected`: Ray reads its authentication mode when it is first imported.
@@ -266,6 +273,7 @@ def _train_on_ray(
                 "folder": str(run.path),
                 "tags": tags,
                 "failure": failure.name,
+                "leave": leave.name,
             },
             torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
             scaling_config=ScalingConfig(
@@ -280,7 +288,8 @@ def _train_on_ray(
                 worker_runtime_env={"env_vars": environment} if environment else None,
             ),
         )
-        with told_while_waiting(cpus=fewest, progress=progress):
+        # Ray took the signal when it started, to end at once.
+        with NOTICE.on_signal(order=leave), told_while_waiting(cpus=fewest, progress=progress):
             try:
                 ray_trainer.fit()
             except Exception as error:
@@ -288,8 +297,8 @@ def _train_on_ray(
                     raise _given_up(run, failure) from error
                 raise TrainingFailedError(
                     f"{run.path.name}: given up after {trainer.max_failures} failures of workers "
-                    f"({type(error).__name__}: {str(error).strip().splitlines()[-1]}); continue "
-                    f"with --resume {run.path.name}"
+                    f"({type(error).__name__}: {str(error).strip().splitlines()[-1]})"
+                    f"{_again(run)}"
                 ) from error
     if failure.is_file():
         raise _given_up(run, failure)
@@ -298,7 +307,13 @@ def _train_on_ray(
 
 
 def _given_up(run: RunFolder, failure: Path) -> TrainingFailedError:
-    return TrainingFailedError(f"{run.path.name}: {json.loads(failure.read_text())['error']}")
+    told = json.loads(failure.read_text())
+    again = _again(run) if told["again"] else ""
+    return TrainingFailedError(f"{run.path.name}: {told['error']}{again}")
+
+
+def _again(run: RunFolder) -> str:
+    return f"; continue with --resume {run.path.name} --storage {run.path.parent}"
 
 
 def ray_worker(given: dict[str, Any]) -> None:
@@ -314,7 +329,7 @@ def ray_worker(given: dict[str, Any]) -> None:
     threading.Thread(target=_end_if_given_up, args=(failure, done), daemon=True).start()
     group = ProcessGroup()
     resolved = Resolved(load_resolved(given["config"]).config, given["origins"])
-    NOTICE.watch(leaving)
+    NOTICE.watch(leaving, folder / given["leave"])
     progress = None
     if group.rank == 0:
         log = (folder / _PROGRESS).open("a", buffering=1)
@@ -325,9 +340,11 @@ def ray_worker(given: dict[str, Any]) -> None:
         if failure.is_file():
             # Another worker gave up for good: there is nothing to retry.
             return
-        if decide(error) is Decision.RETRY:
+        left = isinstance(error, PreemptedError)
+        if decide(error) is Decision.RETRY and not left:
             raise
-        text = json.dumps({"error": f"{type(error).__name__}: {error}", "rank": group.rank})
+        sentence = str(error) if left else f"{type(error).__name__}: {error}"
+        text = json.dumps({"error": sentence, "rank": group.rank, "again": left})
         RunFolder(folder).write(failure.name, text)
         # Workers that wait for this one usually get an error at once.
         torch.distributed.destroy_process_group()

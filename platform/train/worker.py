@@ -14,6 +14,8 @@ from ..monitor import SystemMonitor
 from ..provenance import code_diff, provenance, run_description, run_tags
 from .checkpoint import Evaluation, FencedError, RunFolder
 from .evaluate import SplitCounts, class_table
+from .failure import PreemptedError
+from .guard import Guard
 from .loop import Training
 from .record import measured, record_result
 from .reduction import WorkerGroup
@@ -44,7 +46,7 @@ def run_worker(
     journal = sender = monitor = None
     if group.rank == 0:
         run.claim()
-    group.agree(run.attempt)
+    run.attempt = group.agree(run.attempt)
     try:
         if group.rank == 0:
             journal = make_journal(resolved, run, group.size, tags)
@@ -67,7 +69,7 @@ def run_worker(
     except BaseException as error:
         # A run that another process took over has not failed.
         if journal is not None and not isinstance(error, FencedError):
-            journal.finish("FAILED")
+            journal.finish("KILLED" if isinstance(error, PreemptedError) else "FAILED")
         raise
     finally:
         if monitor is not None:
@@ -150,12 +152,13 @@ def _finish(
     training: Training, resolved: Resolved, run: RunFolder, journal: Journal | None
 ) -> None:
     """Score the chosen checkpoint on test, draw, write the result."""
-    best = training.load_best()
+    trainer = resolved.config.trainer
+    split = "test" if trainer.test and training.dataset.splits.get("test") else "val"
+    with Guard(trainer, run.path, attempt=run.attempt, rank=training.group.rank) as guard:
+        guard.feed()
+        best = training.load_best()
+        scores, counts = training.score(split, guard.feed)
     metrics = dict(best.metrics)
-    split = "val"
-    if resolved.config.trainer.test and training.dataset.splits.get("test"):
-        split = "test"
-    scores, counts = training.score(split)
     metrics.update(scores)
     table = class_table(training.dataset.label_space, counts)
     if journal is None:

@@ -48,6 +48,14 @@ def test_a_step_that_is_redone_keeps_its_first_record(tmp_path: Path) -> None:
     assert file_of(tmp_path, "pictures/val/00000001.png").read_bytes() == picture(1)
 
 
+def test_a_parameter_keeps_the_value_of_the_first_start(tmp_path: Path) -> None:
+    for workers in ("2", "1"):
+        params = {"trainer.workers": workers, f"only.{workers}": "x"}
+        Journal(tmp_path, run_name="r", tags={}, params=params).close()
+    given = [r["values"] for r in read_records(tmp_path) if r["kind"] == "params"]
+    assert given == [{"trainer.workers": "2", "only.2": "x"}, {"only.1": "x"}]
+
+
 def test_a_journal_cut_at_any_byte_goes_on_with_the_same_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,10 +27,10 @@ from spikeseg.platform.train.failure import (
     decide,
 )
 from spikeseg.platform.train.loop import Training
-from spikeseg.platform.train.notice import NOTICE
+from spikeseg.platform.train.notice import NOTICE, Notice
 from spikeseg.platform.train.reduction import OneWorker
 from spikeseg.platform.train.step import Stepper, smaller
-from spikeseg.platform.train.trainer import preflight
+from spikeseg.platform.train.trainer import preflight, train
 from spikeseg.platform.train.watchdog import hangs
 
 
@@ -244,6 +244,45 @@ def test_a_signal_writes_a_checkpoint_of_that_very_step(
     assert files(tmp_path / "run") == files(tmp_path / "quiet")
 
 
+def test_a_drivers_order_to_leave_writes_a_checkpoint_and_ends_the_worker(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = tmp_path / "leave"
+    watching = Notice()
+    watching.watch(lambda: False, order)
+    for module in ("loop", "step"):
+        monkeypatch.setattr(f"spikeseg.platform.train.{module}.NOTICE", watching)
+    monkeypatch.setattr("spikeseg.platform.train.notice._LOOK_SECONDS", 0.0)
+    take = Stepper.take
+
+    def ordered(self: Stepper, step: int, micro_batches: Any) -> Any:
+        if step == 2:
+            order.touch()
+        return take(self, step, micro_batches)
+
+    monkeypatch.setattr(Stepper, "take", ordered)
+    with pytest.raises(PreemptedError, match="asked to leave at step 3"):
+        trained(small(data, evaluate_every=5), tmp_path / "run")
+    assert (tmp_path / "run" / "checkpoints" / "step-00000003").is_dir()
+
+
+def test_a_signal_makes_the_order_and_the_second_one_ends_the_driver(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys, time\n"
+        "from pathlib import Path\n"
+        "from spikeseg.platform.train.notice import NOTICE\n"
+        "with NOTICE.on_signal(order=Path(sys.argv[1])):\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    assert NOTICE.leaves()\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    time.sleep(60)\n"
+    )
+    order = tmp_path / "leave"
+    done = subprocess.run([sys.executable, "-c", code, str(order)], timeout=50)
+    assert done.returncode == -signal.SIGTERM
+    assert order.is_file()
+
+
 @pytest.mark.parametrize(("at", "every"), [(3, 2), (4, 5), (1, 1)])
 def test_a_signal_just_before_an_evaluation_does_not_lose_it(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int, every: int
@@ -309,6 +348,29 @@ def test_the_watchdog_rests_while_nobody_asks_for_the_next_evaluation(
     made, _ = training(small(data, max_steps=2, evaluate_every=1), tmp_path / "run")
     for _ in made.evaluations():
         assert not armed["now"]
+
+
+def test_the_last_scoring_is_watched_too(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    armed = {"now": False}
+    monkeypatch.setattr(
+        faulthandler, "dump_traceback_later", lambda *_, **__: armed.update(now=True)
+    )
+    monkeypatch.setattr(
+        faulthandler, "cancel_dump_traceback_later", lambda: armed.update(now=False)
+    )
+    monkeypatch.setattr("spikeseg.platform.train.worker.start_sender", lambda *_: None)
+    score, seen = Training.score, []
+
+    def scoring(self: Training, split: str, on_batch: Any = None) -> Any:
+        seen.append((split, armed["now"]))
+        return score(self, split, on_batch)
+
+    monkeypatch.setattr(Training, "score", scoring)
+    train(Resolved(small(data, max_steps=1, evaluate_every=1), {}), storage=tmp_path, name="run")
+    assert seen == [("val", True), ("test", True)]
+    assert not armed["now"]
 
 
 def test_a_watchdog_that_is_fed_leaves_nothing(data: Path, tmp_path: Path) -> None:

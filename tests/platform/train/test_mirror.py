@@ -9,6 +9,7 @@ from tiny import experiment, pack_shapes
 
 from spikeseg.platform.config import ConfigError, Resolved, dump
 from spikeseg.platform.train.checkpoint import FencedError, RunFolder
+from spikeseg.platform.train.failure import Decision, decide
 from spikeseg.platform.train.loop import Training
 from spikeseg.platform.train.mirror import Mirror, newest_anywhere
 from spikeseg.platform.train.reduction import OneWorker
@@ -107,6 +108,13 @@ def test_a_mirror_that_is_away_costs_a_warning_and_not_the_run(
     assert "step 2 has no copy in the mirror" in caplog.text
     newest = run.newest()
     assert newest is not None and newest.step == 2
+
+
+def test_a_mirror_that_is_away_at_a_restart_is_worth_another_attempt(tmp_path: Path) -> None:
+    (tmp_path / "far").write_text("no folder")
+    with pytest.raises(OSError, match=r"mirror file://.*far") as caught:
+        Mirror((tmp_path / "far").as_uri(), "run")
+    assert decide(caught.value) is Decision.RETRY
 
 
 def test_training_goes_on_from_the_mirror_when_the_folder_lost_its_checkpoints(

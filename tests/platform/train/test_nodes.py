@@ -1,6 +1,8 @@
 """Several nodes on one machine: one is lost, and training goes on with fewer or waits for it."""
 
 import logging
+import os
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +19,7 @@ from spikeseg.platform.train.trainer import TrainOutcome, train
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
+SEED = int(os.environ.get("SPIKESEG_CRASH_SEED", time.time_ns() % 1_000_000))
 SECONDS = 600
 
 
@@ -32,9 +35,16 @@ class Nodes:
     def add(self) -> object:
         return self.cluster.add_node(num_cpus=1)
 
-    def lose(self) -> None:
+    def lose(self, generator: random.Random) -> None:
         """Kill a node without grace."""
-        self.cluster.remove_node(self.workers.pop(), allow_graceful=False)
+        lost = self.workers.pop(generator.randrange(len(self.workers)))
+        self.cluster.remove_node(lost, allow_graceful=False)
+
+
+@pytest.fixture
+def generator() -> random.Random:
+    print(f"seed {SEED}")
+    return random.Random(SEED)
 
 
 @pytest.fixture
@@ -110,11 +120,12 @@ class Run:
 
 
 def test_with_a_least_number_of_workers_training_goes_on_with_fewer(
-    nodes: Nodes, data: Path, tmp_path: Path
+    nodes: Nodes, data: Path, tmp_path: Path, generator: random.Random
 ) -> None:
     run = Run(config(data, min_workers=1), tmp_path)
-    run.wait("a checkpoint", lambda: run.checkpoints() >= 4)
-    nodes.lose()
+    step = generator.randrange(2, 29)
+    run.wait("a checkpoint", lambda: run.checkpoints() >= step)
+    nodes.lose(generator)
     lost = time.monotonic()
     run.wait("one worker", lambda: any("workers 1, before 2" in line for line in run.lines))
     print(f"| (1, 2) | node lost | went on with 1 worker after {time.monotonic() - lost:.0f} s |")
@@ -123,11 +134,12 @@ def test_with_a_least_number_of_workers_training_goes_on_with_fewer(
 
 
 def test_with_a_fixed_number_training_says_what_it_waits_for_and_goes_on(
-    nodes: Nodes, data: Path, tmp_path: Path
+    nodes: Nodes, data: Path, tmp_path: Path, generator: random.Random
 ) -> None:
     run = Run(config(data, min_workers=None), tmp_path)
-    run.wait("a checkpoint", lambda: run.checkpoints() >= 4)
-    nodes.lose()
+    step = generator.randrange(2, 29)
+    run.wait("a checkpoint", lambda: run.checkpoints() >= step)
+    nodes.lose(generator)
     run.wait(
         "the message",
         lambda: any("waiting: the work needs 2 CPUs, the cluster has 1" in x for x in run.lines),

@@ -1,0 +1,88 @@
+"""What a run may be continued with: settings that decide no result may change, no others."""
+
+import json
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from ..config import ConfigError, Resolved, flat, given_values, load_resolved, override
+from ..experiment import ExperimentConfig
+from .checkpoint import RunFolder
+
+# The number of workers, threads and the device decide the last bits: a resume warns of these.
+_FREE = (
+    "name",
+    "data.path",
+    "data.prefetch",
+    "data.on_bad_row",
+    "trainer.workers",
+    "trainer.min_workers",
+    "trainer.max_failures",
+    "trainer.checkpoint_every",
+    "trainer.log_every",
+    "trainer.keep_*",
+    "trainer.mirror",
+    "trainer.device",
+    "trainer.threads",
+    "trainer.onednn",
+    "trainer.nonfinite_budget",
+    "trainer.step_timeout_s",
+    "trainer.ledger",
+    "trainer.test",
+    "tracking.*",
+)
+
+
+def continued(run: RunFolder, overrides: Sequence[str]) -> Resolved:
+    """A run's own configuration, with what it is continued with.
+
+    Args:
+        run: The run's folder.
+        overrides: Items `field=value`.
+
+    Raises:
+        ConfigError: Where the run's configuration cannot be read, or a given setting must stay as
+            it was.
+    """
+    path, beside = run.path / "config.yaml", run.path / "origins.json"
+    try:
+        config = load_resolved(path.read_text()).config
+        # Only errors and provenance name origins: a run without them can go on.
+        origins = json.loads(beside.read_text()) if beside.is_file() else {}
+    except (ConfigError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    resolved = Resolved(config, origins)
+    values = given_values(overrides)
+    fixed = [key for key in values if not _free(key)]
+    if fixed:
+        raise ConfigError(f"command line: {fixed[0]}: {_rule(run.path.name)}")
+    return override(resolved, values, "command line") if values else resolved
+
+
+def require_same(before: str, now: ExperimentConfig) -> None:
+    """Refuse to go on from a checkpoint under settings that would give other results.
+
+    Args:
+        before: The configuration that the checkpoint was written under, as YAML.
+        now: The configuration as it is.
+
+    Raises:
+        ConfigError: Names the first setting that differs, with both values.
+    """
+    known = flat(load_resolved(before).config)
+    for key, value in flat(now).items():
+        if known[key] != value and not _free(key):
+            raise ConfigError(
+                f"{key}: {value!r}, but the run's checkpoint was trained with {known[key]!r}; "
+                f"{_rule(now.name)}"
+            )
+
+
+def _free(key: str) -> bool:
+    return any(fnmatchcase(key, pattern) for pattern in _FREE)
+
+
+def _rule(name: str) -> str:
+    return (
+        "it decides results, so a run cannot be continued with another value; start a new one "
+        f"(init.segmentor takes the folder of {name}), or change: {', '.join(_FREE[1:])}"
+    )
