@@ -5,6 +5,7 @@ photometric distortion, normalize, pad.
 """
 
 import hashlib
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
@@ -70,9 +71,19 @@ class TransformConfig:
             (self.resize == "range") == (self.box is not None),
             f"box is given exactly when resize is 'range', got {self.box}",
         )
+        for name, lengths in (
+            ("short_edges", self.short_edges),
+            ("max_long_edge", (self.max_long_edge,)),
+            ("box", self.box or ()),
+            ("test_box", self.test_box or ()),
+        ):
+            _require(
+                all(length is None or length >= 1 for length in lengths),
+                f"{name} must be lengths of at least 1 pixel, got {getattr(self, name)}",
+            )
         _require(
-            0 < self.ratio_range[0] <= self.ratio_range[1],
-            f"ratio_range must be 0 < smallest <= largest, got {self.ratio_range}",
+            0 < self.ratio_range[0] <= self.ratio_range[1] < math.inf,
+            f"ratio_range must be 0 < smallest <= largest, finite, got {self.ratio_range}",
         )
         _require(
             0 < self.max_category_ratio <= 1,
@@ -80,7 +91,16 @@ class TransformConfig:
         )
         _require(0 <= self.flip <= 1, f"flip must be in [0, 1], got {self.flip}")
         _require(0 <= self.brightness < 1, f"brightness must be in [0, 1), got {self.brightness}")
-        _require(min(self.std) > 0, f"std must be positive, got {self.std}")
+        _require(
+            all(map(math.isfinite, self.mean)), f"mean must be finite numbers, got {self.mean}"
+        )
+        _require(
+            all(0 < value < math.inf for value in self.std),
+            f"std must be positive and finite, got {self.std}",
+        )
+        _require(
+            0 <= self.ignore_label <= 255, f"ignore_label must be 0..255, got {self.ignore_label}"
+        )
 
 
 def row_generator(seed: int, epoch: int, row_id: str) -> np.random.Generator:
@@ -179,11 +199,14 @@ def fit_size(size: tuple[int, int], box: tuple[float, float]) -> tuple[int, int]
 def short_edge_size(
     size: tuple[int, int], short_edge: int, max_long_edge: int | None
 ) -> tuple[int, int]:
-    """Height and width whose short edge has a length, unless the long edge would be too long."""
+    """Height and width whose short edge has a length, unless the long edge would be too long.
+
+    Aspect kept, rounded half up, at least 1.
+    """
     factor = short_edge / min(size)
     if max_long_edge is not None:
         factor = min(factor, max_long_edge / max(size))
-    return int(size[0] * factor + 0.5), int(size[1] * factor + 0.5)
+    return max(1, int(size[0] * factor + 0.5)), max(1, int(size[1] * factor + 0.5))
 
 
 def normalize(config: TransformConfig, image: np.ndarray) -> np.ndarray:

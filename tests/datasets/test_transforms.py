@@ -1,5 +1,6 @@
 """Augmentation: sizes and colours by hand, the published constants, the same row from its seed."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -250,8 +251,27 @@ def test_test_images_are_fitted_and_normalized_alone() -> None:
         ({"max_category_ratio": 0.0}, r"max_category_ratio must be in \(0, 1\]"),
         ({"flip": 1.5}, r"flip must be in \[0, 1\]"),
         ({"std": (1.0, 0.0, 1.0)}, "std must be positive"),
+        ({"std": (1.0, math.nan, 1.0)}, r"std must be positive and finite, got \(1.0, nan, 1.0\)"),
+        ({"mean": (1.0, math.inf, 1.0)}, "mean must be finite numbers"),
+        ({"ratio_range": (1.0, math.inf)}, "ratio_range must be .* finite"),
+        (
+            {"resize": "short_edge", "short_edges": (16, 0)},
+            r"short_edges must be lengths of at least 1 pixel, got \(16, 0\)",
+        ),
+        (
+            {"resize": "short_edge", "short_edges": (16,), "max_long_edge": 0},
+            "max_long_edge must be lengths of at least 1 pixel, got 0",
+        ),
+        ({"resize": "range", "box": (0, 4)}, r"box must be lengths .* got \(0, 4\)"),
+        ({"test_box": (0, 0)}, r"test_box must be lengths .* got \(0, 0\)"),
+        ({"ignore_label": 256}, r"ignore_label must be 0\.\.255, got 256"),
     ],
 )
 def test_settings_out_of_range_are_refused(changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TransformConfig(**{"crop": (16, 16), **changes})
+
+
+def test_no_edge_of_a_very_long_image_vanishes() -> None:
+    assert short_edge_size((1, 4000), 100, 200) == (1, 200)
+    assert fit_size((1, 4000), (100, 200)) == (1, 200)
