@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +15,9 @@ from pyarrow import fs
 from .spec import DataError
 
 _CHUNK = 1 << 20
+_SECRET_IN_QUERY = re.compile(
+    r"([?&][^=&]*(?:token|secret|pass|pwd|sig|key|credential)[^=&]*=)[^&\s]*", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class Storage:
     Attributes:
         filesystem: Where it is.
         root: Its path there.
-        location: What messages call it.
+        location: What messages call it; a URI's user, password and keys are left out.
     """
 
     filesystem: fs.FileSystem
@@ -40,11 +44,17 @@ class Storage:
         text = str(location)
         if "://" not in text:
             return cls(fs.LocalFileSystem(), str(Path(text).absolute()), text)
+        shown = without_secrets(text)
         try:
             filesystem, root = fs.FileSystem.from_uri(text)
         except (ValueError, OSError) as error:
-            raise DataError(f"{text}: not a location that can be opened ({error})") from error
-        return cls(filesystem, root, text)
+            said = str(error).replace(text, shown)
+            for piece in re.split(r"[:/@?&=]+", text):
+                if piece and piece not in shown:
+                    said = said.replace(piece, "[hidden]")
+            # Not from the error: its own text would be shown with the keys in it.
+            raise DataError(f"{shown}: not a location that can be opened ({said})") from None
+        return cls(filesystem, root, shown)
 
     @property
     def local(self) -> Path | None:
@@ -137,6 +147,13 @@ class Storage:
 
     def _path(self, name: str) -> str:
         return f"{self.root}/{name}" if self.root else name
+
+
+def without_secrets(uri: str) -> str:
+    """A URI as messages may show it: without user, password and keys."""
+    # Up to the last @, since a secret may hold one, or a slash; a file's path has no user.
+    plain = re.sub(r"://(?!/)\S*@", "://", uri)
+    return _SECRET_IN_QUERY.sub(r"\1[hidden]", plain)
 
 
 def sha256_of(path: Path) -> str:
