@@ -1,15 +1,20 @@
 """Shards of remote storage on the local disk: fetched once, checked, oldest removed first."""
 
 import fcntl
+import logging
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .spec import DataError
 from .storage import Storage, sha256_of
+
+log = logging.getLogger(__name__)
+
+_SHA256 = "[0-9a-f]" * 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +40,8 @@ class ShardCache:
     """Local copies of one data set's shards.
 
     A shard is named by its hash, written under another name and renamed, so that what has a name
-    is whole. One removed while another process reads it stays readable there until it is closed.
+    was whole once. Each process hashes a copy before it hands it out first, and fetches a damaged
+    one anew. One removed while another process reads it stays readable there until it is closed.
 
     Args:
         storage: Where the shards come from.
@@ -48,13 +54,18 @@ class ShardCache:
     def __init__(self, storage: Storage, config: CacheConfig) -> None:
         self._storage = storage
         self._config = config
+        self._hashed: set[str] = set()
         try:
             config.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DataError(f"{config.folder}: cannot be written ({error.strerror})") from error
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process may be on another machine: it makes the folder and hashes anew."""
+        return ShardCache, (self._storage, self._config)
+
     def path(self, name: str, sha256: str, size: int) -> Path:
-        """Local file of a shard, fetched if it is not there.
+        """Local file of a shard, fetched if it is not there or is damaged.
 
         Args:
             name: File name of the shard.
@@ -62,61 +73,99 @@ class ShardCache:
             size: Its bytes.
 
         Raises:
-            DataError: Where it cannot be fetched, or hashes to something else.
+            DataError: Where it cannot be fetched, or what is fetched hashes to something else.
         """
         target = self._config.folder / f"{sha256}.parquet"
-        if self._touch(target):
+        if sha256 in self._hashed and self._touch(target, size):
             return target
         # One process fetches; the others wait for it.
-        with self._locked(sha256):
-            if self._touch(target):
-                return target
-            handle, writing = tempfile.mkstemp(suffix=".fetching", dir=self._config.folder)
-            os.close(handle)
-            try:
-                self._make_room(size)
-                self._storage.fetch(name, Path(writing))
-                found = sha256_of(Path(writing))
-                if found != sha256:
-                    raise DataError(
-                        f"{self._storage.location}/{name}: SHA-256 {found}, expected {sha256}"
-                    )
-                Path(writing).replace(target)
-            except OSError as error:
-                raise DataError(
-                    f"{self._storage.location}/{name}: cannot be fetched ({error})"
-                ) from error
-            finally:
-                Path(writing).unlink(missing_ok=True)
+        with self._locked(_lock_of(sha256)):
+            if not self._holds(target, sha256, size):
+                self._fetch(name, target, sha256, size)
+            self._hashed.add(sha256)
         return target
 
-    def _touch(self, target: Path) -> bool:
+    def _fetch(self, name: str, target: Path, sha256: str, size: int) -> None:
+        # A name of its own, held by the lock of the shard: what a killed process left under it is
+        # written over, and known as left over wherever that lock is free.
+        writing = target.with_suffix(".fetching")
+        try:
+            self._make_room(size)
+            self._storage.fetch(name, writing)
+            found = sha256_of(writing)
+            if found != sha256:
+                raise DataError(
+                    f"{self._storage.location}/{name}: SHA-256 {found}, expected {sha256}"
+                )
+            writing.replace(target)
+        except OSError as error:
+            raise DataError(
+                f"{self._storage.location}/{name}: cannot be fetched ({error})"
+            ) from error
+        finally:
+            writing.unlink(missing_ok=True)
+
+    def _holds(self, target: Path, sha256: str, size: int) -> bool:
+        """Whether the copy is there and whole."""
+        try:
+            whole = self._touch(target, size)
+            whole = whole and (sha256 in self._hashed or sha256_of(target) == sha256)
+        except OSError:
+            whole = False
+        if not whole and target.exists():
+            log.warning("%s: the copy is damaged, it is fetched anew", target)
+        return whole
+
+    def _touch(self, target: Path, size: int) -> bool:
+        """Mark a copy as used now; False where there is none of this size."""
         try:
             os.utime(target)
+            return target.stat().st_size == size
         except FileNotFoundError:
             return False
-        return True
 
     def _make_room(self, size: int) -> None:
         with self._locked("room"):
-            kept = []
-            for path in self._config.folder.glob("*.parquet"):
+            kept, total = [], size
+            for path in self._config.folder.glob(f"{_SHA256}.fetching"):
+                if not self._left_over(path):
+                    total += _size(path)
+            for path in self._config.folder.glob(f"{_SHA256}.parquet"):
                 try:
                     status = path.stat()
                 except FileNotFoundError:
                     continue
                 kept.append((status.st_mtime_ns, status.st_size, path))
-            total = size + sum(bytes_ for _, bytes_, _ in kept)
+            total += sum(bytes_ for _, bytes_, _ in kept)
             for _, bytes_, path in sorted(kept):
                 if total <= self._config.limit:
                     break
                 path.unlink(missing_ok=True)
                 total -= bytes_
 
+    def _left_over(self, writing: Path) -> bool:
+        """Remove the file of a process that was killed while it fetched; False where it lives."""
+        try:
+            with self._locked(_lock_of(writing.stem), wait=False):
+                writing.unlink(missing_ok=True)
+        except BlockingIOError:
+            return False
+        return True
+
     @contextmanager
-    def _locked(self, name: str) -> Iterator[None]:
-        # 64 lock files serve all shards: a shared one only makes two fetches wait for each other.
-        number = int(name[:8], 16) % 64 if name != "room" else "room"
-        with (self._config.folder / f".lock-{number}").open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+    def _locked(self, name: str, *, wait: bool = True) -> Iterator[None]:
+        with (self._config.folder / f".lock-{name}").open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield
+
+
+def _lock_of(sha256: str) -> str:
+    """64 lock files serve all shards: a shared one only makes two fetches wait for each other."""
+    return str(int(sha256[:8], 16) % 64)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
