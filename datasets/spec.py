@@ -26,6 +26,7 @@ class LabelSpace:
         ignore_label: Train id of pixels that are never trained on or scored.
         raw_to_train: Every raw value that may occur -> train id or `ignore_label`.
         is_thing: K flags, where things and stuff are told apart.
+        categories: K names of coarser groups, where the owners score those too.
     """
 
     name: str
@@ -34,10 +35,11 @@ class LabelSpace:
     ignore_label: int
     raw_to_train: Mapping[int, int]
     is_thing: tuple[bool, ...] | None = None
+    categories: tuple[str, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The space as JSON types; `from_json` reads it back."""
-        return {
+        content: dict[str, Any] = {
             "name": self.name,
             "classes": list(self.classes),
             "palette": [list(colour) for colour in self.palette],
@@ -45,22 +47,31 @@ class LabelSpace:
             "raw_to_train": {str(raw): train for raw, train in self.raw_to_train.items()},
             "is_thing": None if self.is_thing is None else list(self.is_thing),
         }
+        # Only where there are some: digests of the other label spaces stay what they were.
+        if self.categories is not None:
+            content["categories"] = list(self.categories)
+        return content
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "LabelSpace":
         """Read what `to_json` returned.
 
         Raises:
-            DataError: Where names, colours and flags differ in number.
+            DataError: Where names, colours, flags and categories differ in number.
         """
         classes = tuple(content["classes"])
         palette = tuple((int(r), int(g), int(b)) for r, g, b in content["palette"])
-        things = content.get("is_thing")
-        if len(palette) != len(classes) or (things is not None and len(things) != len(classes)):
-            raise DataError(
-                f"label space {content['name']}: {len(classes)} classes, {len(palette)} colours, "
-                f"{None if things is None else len(things)} thing flags: numbers must agree"
-            )
+        things, categories = content.get("is_thing"), content.get("categories")
+        for what, given in (
+            ("colours", palette),
+            ("thing flags", things),
+            ("categories", categories),
+        ):
+            if given is not None and len(given) != len(classes):
+                raise DataError(
+                    f"label space {content['name']}: {len(classes)} classes and {len(given)} "
+                    f"{what}: numbers must agree"
+                )
         return cls(
             name=content["name"],
             classes=classes,
@@ -68,6 +79,7 @@ class LabelSpace:
             ignore_label=int(content["ignore_label"]),
             raw_to_train={int(raw): int(train) for raw, train in content["raw_to_train"].items()},
             is_thing=None if things is None else tuple(bool(flag) for flag in things),
+            categories=None if categories is None else tuple(categories),
         )
 
 

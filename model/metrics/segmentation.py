@@ -1,5 +1,6 @@
 """Confusion counts in integers, and the field's scores from them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -83,6 +84,25 @@ def segmentation_scores(counts: Tensor) -> SegmentationScores:
         iou=100 * iou,
         acc=100 * acc,
     )
+
+
+def grouped_counts(counts: Tensor, groups: Sequence[int]) -> Tensor:
+    """Counts of coarser classes: what is confused within a group is a hit.
+
+    Args:
+        counts: (K, K + 1) int64, as `confusion_counts` gives them.
+        groups: Group of each of the K classes, 0..G-1.
+
+    Returns:
+        (G, G + 1) int64; `segmentation_scores` of it gives Cityscapes' category IoU.
+    """
+    size = max(groups) + 1
+    rows = torch.tensor(list(groups), device=counts.device)
+    # Predictions outside of the classes are outside of the groups, too.
+    columns = torch.tensor([*groups, size], device=counts.device)
+    grouped = counts.new_zeros(size, size + 1)
+    places = (rows[:, None].expand_as(counts), columns[None].expand_as(counts))
+    return grouped.index_put_(places, counts, accumulate=True)
 
 
 def _mean_percent(values: Tensor) -> float:

@@ -12,7 +12,7 @@ from ...datasets.spec import LabelSpace
 from ...model.accounting.energy import EnergyReport, estimate_energy
 from ...model.accounting.firing import FiringMonitor, FiringRow
 from ...model.metrics.panoptic import PanopticCounts
-from ...model.metrics.segmentation import confusion_counts, segmentation_scores
+from ...model.metrics.segmentation import confusion_counts, grouped_counts, segmentation_scores
 from ...model.postprocess import label_map, semantic_logits
 from ..experiment import DataConfig, ExperimentConfig
 from ..ingest import evaluation_batches
@@ -73,8 +73,9 @@ def score_split(
         on_batch: Called after every batch.
 
     Returns:
-        Metrics in percent, mIoU, mAcc and aAcc, and PQ, SQ and RQ of panoptic data; and the
-        counts, on the CPU. Both are the same on every worker.
+        Metrics in percent, mIoU, mAcc and aAcc, mIoU over the categories of a label space that
+        has them, and PQ, SQ and RQ of panoptic data; and the counts, on the CPU. Both are the same
+        on every worker.
     """
     space = dataset.label_space
     num_classes = len(space.classes)
@@ -117,6 +118,11 @@ def _metrics(split: str, counts: SplitCounts, space: LabelSpace) -> dict[str, fl
         f"{split}/mAcc": scores.macc,
         f"{split}/aAcc": scores.aacc,
     }
+    if space.categories is not None:
+        names = list(dict.fromkeys(space.categories))
+        groups = [names.index(name) for name in space.categories]
+        categories = segmentation_scores(grouped_counts(counts.confusion, groups))
+        metrics[f"{split}/category_mIoU"] = categories.miou
     if counts.panoptic is not None:
         metrics |= panoptic_metrics(split, class_scores(counts.panoptic, space))
     return metrics

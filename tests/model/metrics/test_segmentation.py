@@ -9,7 +9,11 @@ import torch
 from PIL import Image
 
 from spikeseg.datasets.spec import load_label_space
-from spikeseg.model.metrics.segmentation import confusion_counts, segmentation_scores
+from spikeseg.model.metrics.segmentation import (
+    confusion_counts,
+    grouped_counts,
+    segmentation_scores,
+)
 from spikeseg.model.postprocess import label_map
 
 CASES = (
@@ -37,6 +41,18 @@ def test_scores_of_six_pixels_are_those_counted_by_hand() -> None:
     assert scores.aacc == pytest.approx(60)
     assert scores.mdice == pytest.approx(100 * (0.5 + 0.8 + 0) / 3)
     assert scores.mfscore == pytest.approx(100 * (0.5 + 0.8) / 2)
+
+
+def test_classes_of_one_category_count_as_one_by_hand() -> None:
+    # Classes 0 and 1 are one category; of their four pixels one is taken for 2, one for no class.
+    target = torch.tensor([0, 0, 1, 1, 2, 2])
+    predicted = torch.tensor([1, 2, 0, 9, 2, 0])
+    counts = confusion_counts(predicted, target, num_classes=3, ignore_label=255)
+    grouped = grouped_counts(counts, [0, 0, 1])
+    assert grouped.tolist() == [[2, 1, 1], [1, 1, 0]]
+    assert grouped.dtype == torch.int64
+    # 2 of 4 + 3 - 2 pixels, and 1 of 2 + 2 - 1.
+    assert segmentation_scores(grouped).iou.tolist() == pytest.approx([40, 100 / 3])
 
 
 def test_counts_add_up_over_images_and_workers_in_integers() -> None:
@@ -133,3 +149,12 @@ def test_golden_cityscapes_scores_equal_the_official_evaluator(shared_folder: Pa
         rtol=1e-12,
     )
     assert scores.miou / 100 == pytest.approx(expected["meanClassIoU"], rel=1e-12)
+    assert space.categories is not None
+    names = list(dict.fromkeys(space.categories))
+    assert names == [name for name in expected["categoryIoU"] if name != "void"]
+    groups = [names.index(name) for name in space.categories]
+    categories = segmentation_scores(grouped_counts(counts, groups))
+    np.testing.assert_allclose(
+        categories.iou.numpy() / 100, [expected["categoryIoU"][name] for name in names], rtol=1e-12
+    )
+    assert categories.miou / 100 == pytest.approx(expected["meanCategoryIoU"], rel=1e-12)
