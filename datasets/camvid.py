@@ -26,7 +26,8 @@ class CamVid:
             partial: Accept missing lists.
 
         Raises:
-            DataError: Names a missing folder or list, or an empty or repeated entry.
+            DataError: Names a missing folder or list, an empty or repeated entry, or a line whose
+                paths are not a pair.
         """
         if not source.is_dir():
             raise DataError(f"{source}: no such folder")
@@ -35,7 +36,7 @@ class CamVid:
             listing = source / f"{split}.txt"
             if partial and not listing.is_file():
                 continue
-            rows += [_pair(source, split, stem) for stem in _stems(listing)]
+            rows += [_pair(source, split, stem) for stem in _stems(listing, split)]
         return rows
 
     def read(self, row: RawRow) -> EncodedRow:
@@ -43,10 +44,21 @@ class CamVid:
         return read_pair(row, self.label_space)
 
 
-def _stems(listing: Path) -> list[str]:
-    lines = [line.split() for line in read_lines(listing)]
-    # The tutorial's own lists have two paths a line: image and label.
-    stems = [Path(words[0]).stem for words in lines if words]
+def _stems(listing: Path, split: str) -> list[str]:
+    stems = []
+    for number, line in enumerate(read_lines(listing), start=1):
+        # The tutorial's own lists have two paths a line: image and label.
+        paths = [Path(word) for word in line.split()]
+        folders = (split, f"{split}annot")
+        if len(paths) > 2 or any(
+            path.stem != paths[0].stem or path.parent.name not in ("", folder)
+            for path, folder in zip(paths, folders, strict=False)
+        ):
+            raise DataError(
+                f"{listing}:{number}: {line.strip()!r}: a line must be one file stem, or "
+                f"{folders[0]}/STEM.png and {folders[1]}/STEM.png of the same stem"
+            )
+        stems += [path.stem for path in paths[:1]]
     if not stems:
         raise DataError(f"{listing}: the list of the split is empty")
     for stem in duplicates(stems):

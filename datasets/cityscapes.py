@@ -72,7 +72,13 @@ class CityscapesPanoptic:
             DataError: Names the file and the rule it breaks.
         """
         data, image, verbatim = read_image(row.image)
-        ids = read_index(row.label).astype(np.int64)
+        raw = read_index(row.label)
+        if raw.dtype == np.uint8:
+            raise DataError(
+                f"{row.label}: instanceIds have 16 bits a pixel, got 8: they cannot number "
+                "instances, as if labelIds had been renamed"
+            )
+        ids = raw.astype(np.int64)
         require_equal_size(row.image, image.shape, row.label, ids.shape)
         # The same label once per segment, so that the label space checks every value.
         label_ids = np.where(ids < 1000, ids, ids // 1000)

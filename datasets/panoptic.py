@@ -112,6 +112,12 @@ def _annotated(listing: Path, split: str, images: Path) -> list[RawRow]:
                 f"{listing}: annotations[{number}] needs image_id, file_name, and segments of id, "
                 f"category_id, iscrowd and area, whole numbers each ({error!r})"
             ) from error
+    annotated = {item["image_id"] for item in annotations}
+    missing = [name for image, name in names.items() if image not in annotated]
+    if missing:
+        raise DataError(
+            f"{listing}: {len(missing)} listed images have no annotation ({', '.join(missing[:3])})"
+        )
     return rows
 
 

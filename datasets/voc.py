@@ -58,14 +58,15 @@ class PascalVOCAug:
         self.label_space = load_label_space("pascal_voc12")
 
     def rows(self, source: Path, *, partial: bool) -> Sequence[RawRow]:
-        """Every pair of the lists; as `PascalVOC.rows`.
+        """Every pair of the lists; as `PascalVOC.rows`, but `val.txt` may never be missing.
 
         Raises:
             DataError: Also where an added image is one of VOC val.
         """
         root = find_root(source, ("VOCdevkit/VOC2012", "VOC2012", "."), "JPEGImages")
         sbd = root.parent / "VOCaug" / "dataset"
-        train, val = _listed(root, "train", partial), _listed(root, "val", partial)
+        # Also of a subset: without it nothing would tell SBD's images of VOC val.
+        train, val = _listed(root, "train", partial), _listed(root, "val", partial=False)
         added, listing = _added(root, sbd, {row.id for row in train}, {row.id for row in val})
         known = {row.id: row.split for row in (*train, *val)}
         for stem in added:

@@ -10,6 +10,9 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
+from spikeseg.datasets.catalog import make_dataset
+from spikeseg.datasets.pack import BadRowPolicy, pack
+from spikeseg.datasets.reader import PackedDataset
 from spikeseg.datasets.spec import LABEL_SPACES, load_label_space
 
 SIZE = (24, 32)
@@ -49,6 +52,29 @@ def write_index(path: Path, values: np.ndarray, palette: bool = False) -> None:
         image.putdata(values.ravel().tolist())
         image.putpalette(np.random.default_rng(0).integers(0, 256, 768, dtype=np.uint8).tobytes())
     image.save(path)
+
+
+def index_values(path: Path) -> np.ndarray:
+    """The numbers in an index label."""
+    return np.array(Image.open(path))
+
+
+def packed(
+    layout: Layout, output: Path, policy: BadRowPolicy = "refuse", share: float = 0.5
+) -> PackedDataset:
+    """A layout packed by one thread, two rows a shard."""
+    pack(
+        layout.name,
+        make_dataset(layout.name, layout.options),
+        layout.source,
+        output,
+        rows_per_shard=2,
+        on_bad_row=policy,
+        max_bad_share=share,
+        partial=True,
+        workers=1,
+    )
+    return PackedDataset.open(output)
 
 
 def raw_values(space: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
