@@ -15,17 +15,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
 
-from .shard import ShardEntry, write_rows
+from .manifest import MANIFEST, SCHEMA_VERSION, read_manifest
+from .shard import ShardEntry, ShardTask, write_shard
 from .spec import DataError, RawDataset, RawRow, duplicates
 from .storage import Storage
 
-SCHEMA_VERSION = 2
-MANIFEST = "manifest.json"
 QUARANTINE = "quarantine.csv"
 _PARTS = ".packing"
 
 BadRowPolicy = Literal["refuse", "quarantine"]
 _Stamp = tuple[int, int] | None
+
+
+class PackingStoppedError(DataError):
+    """A fault that was met while rows were read and written, not in what was asked for."""
 
 
 class PlanOptions(TypedDict, total=False):
@@ -62,9 +65,26 @@ class PackPlan:
         """Rows of all shards, bad ones included."""
         return sum(len(rows) for _, rows in self.shards)
 
+    @property
+    def most_bad_rows(self) -> int:
+        """Rows that may be left out."""
+        return 0 if self.on_bad_row == "refuse" else int(self.max_bad_share * self.rows)
+
     def file_name(self, index: int) -> str:
         """File name of a shard."""
         return f"{self.shards[index][0]}-{index:05d}.parquet"
+
+    def task(self, index: int) -> ShardTask:
+        """What a worker needs to write one shard."""
+        split, rows = self.shards[index]
+        return ShardTask(
+            dataset=self.dataset,
+            split=split,
+            rows=rows,
+            file=self.file_name(index),
+            record=f"{_PARTS}/{self.digest}/{index:05d}.json",
+            quarantine=self.on_bad_row == "quarantine",
+        )
 
 
 def plan_pack(
@@ -124,33 +144,6 @@ def plan_pack(
     return PackPlan(name, dataset, tuple(shards), digest.hexdigest(), on_bad_row, max_bad_share)
 
 
-def write_shard(plan: PackPlan, index: int, storage: Storage) -> ShardEntry:
-    """Write one shard whole, or reuse it where an interrupted packing already did.
-
-    Args:
-        plan: The plan.
-        index: Number of the shard.
-        storage: Folder of the packed data set.
-
-    Raises:
-        DataError: Names the file and the rule it breaks; nothing is left of the shard.
-    """
-    record = f"{_PARTS}/{plan.digest}/{index:05d}.json"
-    name = plan.file_name(index)
-    quarantine = plan.on_bad_row == "quarantine"
-    done = _finished(storage, record)
-    # A bad row is looked at again: its file may have been mended since.
-    if done is not None and not done.bad:
-        return done
-    split, rows = plan.shards[index]
-    with storage.scratch() as scratch:
-        entry = write_rows(plan.dataset, split, rows, scratch, name, quarantine=quarantine)
-        if entry.rows:
-            storage.publish(scratch, name)
-    storage.write(record, entry.to_json().encode())
-    return entry
-
-
 def commit_manifest(plan: PackPlan, entries: Sequence[ShardEntry], storage: Storage) -> str:
     """Write the manifest; before it exists the folder is not a data set.
 
@@ -205,7 +198,7 @@ def require_few_bad(plan: PackPlan, entries: Iterable[ShardEntry]) -> None:
         DataError: Gives the counts, and the first reasons.
     """
     bad = [reason for entry in entries for _, reason in entry.bad]
-    if len(bad) > plan.max_bad_share * plan.rows:
+    if len(bad) > plan.most_bad_rows:
         reasons = "; ".join(bad[:3])
         raise DataError(
             f"{len(bad)} of {plan.rows} rows are bad, at most {100 * plan.max_bad_share:g} % may "
@@ -220,22 +213,13 @@ def prepare_output(plan: PackPlan, storage: Storage) -> str | None:
         The digest where it already holds the finished result of this very plan, else None.
 
     Raises:
-        DataError: Where it holds something else, or cannot be written.
+        DataError: Where it holds something else, a result that left out too many rows among it,
+            or cannot be written.
     """
     where = storage.location
     try:
         if storage.size(MANIFEST) is not None:
-            manifest = json.loads(storage.read(MANIFEST))
-            if manifest.get("plan") != plan.digest:
-                raise DataError(
-                    f"{where}: holds another packed data set; choose another folder or delete it"
-                )
-            if manifest["quarantined"] and plan.on_bad_row == "refuse":
-                raise DataError(
-                    f"{where}: was packed without {manifest['quarantined']} bad rows "
-                    f"({QUARANTINE}); delete it to pack it again"
-                )
-            return str(manifest["digest"])
+            return _digest_there(plan, storage)
         known = {plan.file_name(index) for index in range(len(plan.shards))}
         known |= {_PARTS, QUARANTINE}
         strangers = [name for name in storage.names() if name not in known]
@@ -245,6 +229,26 @@ def prepare_output(plan: PackPlan, storage: Storage) -> str | None:
     except OSError as error:
         raise DataError(f"{where}: cannot be written ({error})") from error
     return None
+
+
+def _digest_there(plan: PackPlan, storage: Storage) -> str:
+    """Digest of the data set that is there, where it is what the plan would make."""
+    where = storage.location
+    try:
+        manifest = read_manifest(storage)
+    except DataError as error:
+        raise DataError(f"{error}; choose another folder or delete it") from error
+    if manifest.plan != plan.digest:
+        raise DataError(
+            f"{where}: holds another packed data set; choose another folder or delete it"
+        )
+    left_out, most = manifest.quarantined, plan.most_bad_rows
+    if left_out > most:
+        raise DataError(
+            f"{where}: was packed without {left_out} bad rows ({QUARANTINE}), at most {most} of "
+            f"{plan.rows} may be left out now; delete it to pack it again"
+        )
+    return manifest.digest
 
 
 def pack(
@@ -275,14 +279,14 @@ def pack(
         The digest over the content of all rows.
 
     Raises:
-        DataError: Names file and rule.
+        DataError: Names file and rule; a `PackingStoppedError` where the work had begun.
     """
     plan = plan_pack(name, dataset, source, **options)
     storage = output if isinstance(output, Storage) else Storage.at(output)
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
 
         def shards() -> Iterable[ShardEntry]:
-            return pool.map(lambda i: write_shard(plan, i, storage), range(len(plan.shards)))
+            return pool.map(lambda i: write_shard(plan.task(i), storage), range(len(plan.shards)))
 
         try:
             return run_plan(plan, storage, shards, progress)
@@ -308,24 +312,29 @@ def run_plan(
         The digest over the content of all rows.
 
     Raises:
-        DataError: Names file and rule.
+        DataError: Where the folder holds something else or cannot be written.
+        PackingStoppedError: Names file and rule.
     """
     finished = prepare_output(plan, storage)
     if finished is not None:
         return finished
     entries: list[ShardEntry] = []
+    done, rows = 0, plan.rows
     kept = f"{storage.location} keeps the shards that are done: the same command goes on from there"
     try:
         for entry in shards():
             entries.append(entry)
-            require_few_bad(plan, entries)
+            done += entry.rows + len(entry.bad)
+            if entry.bad:
+                require_few_bad(plan, entries)
             if progress is not None:
-                progress(sum(e.rows + len(e.bad) for e in entries), plan.rows)
+                progress(done, rows)
         return commit_manifest(plan, entries, storage)
     except DataError as error:
-        raise DataError(f"{error}\n{kept}" if entries else str(error)) from error
+        raise PackingStoppedError(f"{error}\n{kept}" if entries else str(error)) from error
     except OSError as error:
-        raise DataError(f"{storage.location}: cannot be written ({error})\n{kept}") from error
+        message = f"{storage.location}: cannot be written ({error})\n{kept}"
+        raise PackingStoppedError(message) from error
 
 
 def _stamp(path: Path) -> _Stamp:
@@ -363,17 +372,6 @@ def _require_counts(dataset: RawDataset, rows: Sequence[RawRow], source: Path) -
                 f"{source}: split {split!r} has {found} rows, the official one {official}; "
                 "--allow-partial packs a subset"
             )
-
-
-def _finished(storage: Storage, record: str) -> ShardEntry | None:
-    """Entry of a shard that an interrupted packing finished, if it still stands."""
-    if storage.size(record) is None:
-        return None
-    entry = ShardEntry.from_json(json.loads(storage.read(record)))
-    if entry.rows == 0:
-        return entry
-    same = storage.size(entry.file) == entry.bytes and storage.sha256(entry.file) == entry.sha256
-    return entry if same else None
 
 
 def _bad_table(entries: Iterable[ShardEntry]) -> str:

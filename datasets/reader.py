@@ -1,10 +1,11 @@
 """Packed shards to rows."""
 
-import json
+import hashlib
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .images import decode_image, decode_index, decode_instances
-from .pack import MANIFEST, SCHEMA_VERSION
+from .manifest import MANIFEST, Manifest, read_manifest
+from .shard import ShardEntry
 from .shard_cache import CacheConfig, ShardCache
-from .spec import DataError, LabelSpace, Row
+from .spec import DataError, Row
 from .storage import Storage
 
 _OPEN_FILES = 32
+# Damaged bytes make Arrow and the decoders raise any of these.
+_DAMAGE = (ValueError, LookupError, TypeError, OSError, pa.ArrowException)
 
 
 class PackedDataset:
@@ -28,28 +32,26 @@ class PackedDataset:
 
     Args:
         storage: Its folder.
-        manifest: Content of its manifest.
+        manifest: What it says of itself.
         cache: Where shards of remote storage are kept; None where the folder is local.
     """
 
-    def __init__(
-        self, storage: Storage, manifest: dict[str, Any], cache: ShardCache | None
-    ) -> None:
+    def __init__(self, storage: Storage, manifest: Manifest, cache: ShardCache | None) -> None:
         self.path = storage.location
-        self.name: str = manifest["name"]
-        self.digest: str = manifest["digest"]
-        self.split_digests: dict[str, str] = dict(manifest["split_digests"])
-        self.splits: dict[str, int] = dict(manifest["splits"])
-        self.quarantined: int = manifest["quarantined"]
-        self.options: dict[str, Any] = manifest["options"]
-        self.label_space = LabelSpace.from_json(manifest["label_space"])
+        self.name = manifest.name
+        self.digest = manifest.digest
+        self.split_digests = dict(manifest.split_digests)
+        self.splits = dict(manifest.splits)
+        self.quarantined = manifest.quarantined
+        self.options = dict(manifest.options)
+        self.label_space = manifest.label_space
         self._storage = storage
         self._cache = cache
-        self._shards: dict[str, list[dict[str, Any]]] = {split: [] for split in self.splits}
-        for shard in manifest["shards"]:
-            self._shards[shard["split"]].append(shard)
+        self._shards: dict[str, list[ShardEntry]] = {split: [] for split in self.splits}
+        for shard in manifest.shards:
+            self._shards[shard.split].append(shard)
         self._ends = {
-            split: list(accumulate(shard["rows"] for shard in shards))
+            split: list(accumulate(shard.rows for shard in shards))
             for split, shards in self._shards.items()
         }
         self._open = threading.local()
@@ -82,24 +84,13 @@ class PackedDataset:
             raise DataError(
                 f"{where}: not a packed data set (no {MANIFEST}); make one with spikeseg data pack"
             )
-        try:
-            manifest = json.loads(storage.read(MANIFEST))
-            version = manifest["schema_version"]
-        except (ValueError, KeyError) as error:
-            raise DataError(f"{where}/{MANIFEST}: not a readable manifest ({error})") from error
-        if version != SCHEMA_VERSION:
-            raise DataError(
-                f"{where}/{MANIFEST}: schema version {version}, this version reads "
-                f"{SCHEMA_VERSION}; pack it again"
-            )
+        manifest = read_manifest(storage)
         if storage.local is None:
             return cls(storage, manifest, ShardCache(storage, cache or CacheConfig.default()))
-        for shard in manifest["shards"]:
-            size = storage.size(shard["file"])
-            if size != shard["bytes"]:
-                raise DataError(
-                    f"{where}/{shard['file']}: {shard['bytes']} bytes expected, found {size}"
-                )
+        for shard in manifest.shards:
+            size = storage.size(shard.file)
+            if size != shard.bytes:
+                raise DataError(f"{where}/{shard.file}: {shard.bytes} bytes expected, found {size}")
         return cls(storage, manifest, None)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -118,7 +109,7 @@ class PackedDataset:
 
     def class_pixels(self, split: str) -> list[int]:
         """Labelled pixels per class of a split."""
-        columns = [shard["pixels"] for shard in self._shards[split]]
+        columns = [shard.pixels for shard in self._shards[split]]
         return [sum(column) for column in zip(*columns, strict=True)]
 
     def row(self, split: str, index: int) -> Row:
@@ -129,33 +120,31 @@ class PackedDataset:
             index: Row number within the split, from 0.
 
         Raises:
-            DataError: Names the shard and row that cannot be read or decoded.
+            DataError: Names the shard and row that cannot be read, or is not what was packed.
             IndexError: Where the split has no such row.
         """
         number, offset = self._place(split, index)
         shard = self._shards[split][number]
-        name = f"row {index} of {split}"
-        try:
+        where = f"{self.path}/{shard.file}"
+        with _named(f"{where}: row {index} of {split}"):
             record = self._record(shard, offset)
-            name = f"row {record['id']}"
-            instances = record["instances"]
-            return Row(
-                id=record["id"],
-                image=decode_image(record["image"]),
-                label=decode_index(record["label"]),
-                instances=None if instances is None else decode_instances(instances),
-                segments=tuple(record["segments"] or ()),
-                crowd=tuple(record["crowd"] or ()),
-            )
-        except (DataError, OSError, pa.ArrowException) as error:
-            raise DataError(f"{self.path}/{shard['file']}: {name}: {error}") from error
+        with _named(f"{where}: row {record['id']}"):
+            return _decoded(record)
 
     def columns(self, split: str, names: list[str]) -> Iterator[dict[str, Any]]:
-        """Some columns of all rows of a split, in their order, without decoding images."""
+        """Some columns of all rows of a split, in their order, without decoding images.
+
+        Raises:
+            DataError: Names the shard that cannot be read.
+        """
         for shard in self._shards[split]:
-            file = self._file(shard)
+            where = f"{self.path}/{shard.file}"
+            with _named(where):
+                file = self._file(shard)
             for group in range(file.num_row_groups):
-                yield from file.read_row_group(group, columns=names).to_pylist()
+                with _named(where):
+                    rows = file.read_row_group(group, columns=names).to_pylist()
+                yield from rows
 
     def fetch(self, split: str, index: int) -> None:
         """Bring the shard of a row near, where it lies on remote storage.
@@ -165,7 +154,7 @@ class PackedDataset:
         """
         if self._cache is not None:
             shard = self._shards[split][self._place(split, index)[0]]
-            self._cache.path(shard["file"], shard["sha256"], shard["bytes"])
+            self._cache.path(shard.file, shard.sha256, shard.bytes)
 
     def shard_number(self, split: str, index: int) -> int:
         """Which of the split's shards holds a row."""
@@ -180,9 +169,9 @@ class PackedDataset:
         """Read every shard whole and compare its hash; yields what differs."""
         for shards in self._shards.values():
             for shard in shards:
-                found, expected = self._storage.sha256(shard["file"]), shard["sha256"]
+                found, expected = self._storage.sha256(shard.file), shard.sha256
                 if found != expected:
-                    yield f"{self.path}/{shard['file']}: SHA-256 {found}, expected {expected}"
+                    yield f"{self.path}/{shard.file}: SHA-256 {found}, expected {expected}"
 
     def _place(self, split: str, index: int) -> tuple[int, int]:
         """Number of the shard, and row within it."""
@@ -192,7 +181,7 @@ class PackedDataset:
         number = bisect_right(ends, index)
         return number, index - (ends[number - 1] if number else 0)
 
-    def _record(self, shard: dict[str, Any], offset: int) -> dict[str, Any]:
+    def _record(self, shard: ShardEntry, offset: int) -> dict[str, Any]:
         file = self._file(shard)
         group = 0
         while offset >= (rows := file.metadata.row_group(group).num_rows):
@@ -201,14 +190,14 @@ class PackedDataset:
         table = file.read_row_group(group, use_threads=False)
         return table.slice(offset, 1).to_pylist()[0]
 
-    def _file(self, shard: dict[str, Any]) -> pq.ParquetFile:
+    def _file(self, shard: ShardEntry) -> pq.ParquetFile:
         files: OrderedDict[str, pq.ParquetFile] | None = getattr(self._open, "files", None)
         if files is None:
             files = self._open.files = OrderedDict()
-        name = shard["file"]
+        name = shard.file
         if name not in files:
             if self._cache is not None:
-                path = self._cache.path(name, shard["sha256"], shard["bytes"])
+                path = self._cache.path(name, shard.sha256, shard.bytes)
             else:
                 assert self._storage.local is not None
                 path = self._storage.local / name
@@ -217,3 +206,43 @@ class PackedDataset:
                 files.popitem(last=False)
         files.move_to_end(name)
         return files[name]
+
+
+@contextmanager
+def _named(place: str) -> Iterator[None]:
+    """Say where it happened, whatever damage made a decoder raise."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{place}: {error}") from error
+    except _DAMAGE as error:
+        raise DataError(f"{place}: it is damaged ({error!r})") from error
+
+
+def _decoded(record: dict[str, Any]) -> Row:
+    """A row of its stored columns, compared with what the packing knew of it."""
+    image = decode_image(record["image"])
+    # The hash is of the file's own bytes where these are stored, else of the pixels.
+    if not any(
+        hashlib.sha256(part).digest().startswith(record["image_hash"])
+        for part in (record["image"], image.data)
+    ):
+        raise DataError("the image is not the one that was packed: its bytes have changed")
+    # Wrong bytes of a PNG are met by its own check sums.
+    label = decode_index(record["label"])
+    encoded = record["instances"]
+    instances = None if encoded is None else decode_instances(encoded)
+    segments = tuple(record["segments"] or ())
+    sizes = {part.shape[:2] for part in (image, label, instances) if part is not None}
+    if sizes != {(record["height"], record["width"])}:
+        raise DataError(f"image and label have other sizes than were packed: {sorted(sizes)}")
+    if instances is not None and int(instances.max()) > len(segments):
+        raise DataError(f"{len(segments)} segments are listed, one is numbered {instances.max()}")
+    return Row(
+        id=record["id"],
+        image=image,
+        label=label,
+        instances=instances,
+        segments=segments,
+        crowd=tuple(record["crowd"] or ()),
+    )

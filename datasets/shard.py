@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .images import encode_png
+from .images import encode_png, value_counts
 from .spec import DataError, EncodedRow, RawDataset, RawRow
-from .storage import sha256_of
+from .storage import Storage, sha256_of
 
 # A reader takes a row group at a time: few rows where they are small, one where it is large.
 _ROWS_PER_GROUP = 8
@@ -69,47 +69,78 @@ class ShardEntry:
         return json.dumps(asdict(self))
 
 
-def write_rows(
-    dataset: RawDataset,
-    split: str,
-    rows: Sequence[RawRow],
-    target: Path,
-    file: str,
-    *,
-    quarantine: bool,
-) -> ShardEntry:
-    """Read raw rows and write them as one shard.
+@dataclass(frozen=True)
+class ShardTask:
+    """One shard that is to be written, and nothing of the others: all that a worker is sent.
 
-    Args:
+    Attributes:
         dataset: Reader of the raw rows.
         split: Name of the split.
         rows: What to write, in this order.
-        target: Local file to write.
-        file: Name of the file in the packed data set.
+        file: File name of the shard.
+        record: File that says it is done, for a packing that goes on after it was interrupted.
         quarantine: Leave out rows that break a rule, and say so in the entry.
+    """
+
+    dataset: RawDataset
+    split: str
+    rows: Sequence[RawRow]
+    file: str
+    record: str
+    quarantine: bool
+
+
+def write_shard(task: ShardTask, storage: Storage) -> ShardEntry:
+    """Write one shard whole, or reuse it where an interrupted packing already did.
+
+    Args:
+        task: What to write.
+        storage: Folder of the packed data set.
+
+    Raises:
+        DataError: Names the file and the rule it breaks; nothing is left of the shard.
+    """
+    done = _finished(storage, task.record)
+    # A bad row is looked at again: its file may have been mended since.
+    if done is not None and not done.bad:
+        return done
+    with storage.scratch() as scratch:
+        entry = write_rows(task, scratch)
+        if entry.rows:
+            storage.publish(scratch, task.file)
+    storage.write(task.record, entry.to_json().encode())
+    return entry
+
+
+def write_rows(task: ShardTask, target: Path) -> ShardEntry:
+    """Read the raw rows of a shard and write them to a local file.
+
+    Args:
+        task: What to write.
+        target: The file.
 
     Raises:
         DataError: Names the file and the rule it breaks, unless rows are quarantined.
     """
     digest = hashlib.sha256()
-    pixels = np.zeros(len(dataset.label_space.classes), np.int64)
+    pixels = np.zeros(len(task.dataset.label_space.classes), np.int64)
     bad: list[tuple[str, str]] = []
     group: list[tuple[EncodedRow, bytes]] = []
     written = 0
     # Images gain nothing from compression, dictionaries or smallest and largest values.
     plain = {"compression": "none", "use_dictionary": False, "write_statistics": False}
     with pq.ParquetWriter(target, SCHEMA, **plain) as writer:
-        for raw in rows:
+        for raw in task.rows:
             try:
-                item = dataset.read(raw)
+                item = task.dataset.read(raw)
             except DataError as error:
-                if not quarantine:
+                if not task.quarantine:
                     raise
                 bad.append((raw.id, str(error)))
                 continue
             image_hash = _image_hash(item)
             _add_content(digest, item.row, image_hash)
-            pixels += np.bincount(item.row.label.ravel(), minlength=256)[: len(pixels)]
+            pixels += value_counts(item.row.label)[: len(pixels)]
             group.append((item, image_hash))
             written += 1
             held = sum(len(encoded.image) for encoded, _ in group)
@@ -119,8 +150,8 @@ def write_rows(
         if group:
             writer.write_table(_table(group))
     return ShardEntry(
-        file=file,
-        split=split,
+        file=task.file,
+        split=task.split,
         rows=written,
         bytes=target.stat().st_size,
         sha256=sha256_of(target),
@@ -128,6 +159,21 @@ def write_rows(
         pixels=tuple(int(count) for count in pixels),
         bad=tuple(bad),
     )
+
+
+def _finished(storage: Storage, record: str) -> ShardEntry | None:
+    """Entry of a shard that an interrupted packing finished, if it still stands."""
+    if storage.size(record) is None:
+        return None
+    try:
+        entry = ShardEntry.from_json(json.loads(storage.read(record)))
+    except (ValueError, TypeError, KeyError):
+        # A record that a power cut damaged: the shard is written again.
+        return None
+    if entry.rows == 0:
+        return entry
+    same = storage.size(entry.file) == entry.bytes and storage.sha256(entry.file) == entry.sha256
+    return entry if same else None
 
 
 def _table(group: Sequence[tuple[EncodedRow, bytes]]) -> pa.Table:

@@ -65,6 +65,7 @@ def pack(
 ) -> None:
     """Pack data set NAME: decode every file once, check it, write shards and a manifest."""
     from ..datasets.catalog import make_dataset
+    from ..datasets.pack import PackingStoppedError
     from ..datasets.reader import PackedDataset
     from ..platform.packing import pack_dataset
 
@@ -77,22 +78,26 @@ def pack(
         raise click.UsageError(f"{name} needs --source, the folder of its raw files")
     if not dataset.needs_source and source is not None:
         raise click.UsageError(f"{name} is generated and takes no --source")
-    digest = pack_dataset(
-        name,
-        dataset,
-        source or Path(),
-        output,
-        rows_per_shard=rows_per_shard,
-        on_bad_row=on_bad_row,
-        max_bad_share=max_bad / 100,
-        partial=allow_partial,
-        where=where,
-        workers=workers,
-        progress=_Progress(),
-    )
+    try:
+        digest = pack_dataset(
+            name,
+            dataset,
+            source or Path(),
+            output,
+            rows_per_shard=rows_per_shard,
+            on_bad_row=on_bad_row,
+            max_bad_share=max_bad / 100,
+            partial=allow_partial,
+            where=where,
+            workers=workers,
+            progress=_Progress(),
+        )
+    except PackingStoppedError as error:
+        # Work that failed has another exit code than a request that was wrong.
+        raise RuntimeError(str(error)) from error
     packed = PackedDataset.open(output)
     counts = ", ".join(f"{split} {count}" for split, count in packed.splits.items())
-    print(f"{output}: {name}, rows: {counts}, digest {digest}")
+    print(f"{packed.path}: {name}, rows: {counts}, digest {digest}")
     if packed.quarantined:
         print(f"{packed.quarantined} bad rows were left out: see quarantine.csv there")
 

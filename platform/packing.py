@@ -4,14 +4,14 @@ import logging
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Unpack
+from typing import Any, Literal, TypeVar, Unpack
 
-from ..datasets.pack import PackPlan, PlanOptions, plan_pack, run_plan, write_shard
-from ..datasets.shard import ShardEntry
+from ..datasets.pack import PackPlan, PlanOptions, plan_pack, run_plan
+from ..datasets.shard import ShardEntry, ShardTask, write_shard
 from ..datasets.spec import DataError, RawDataset
 from ..datasets.storage import Storage
 from .cluster import connected
@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 _SMALL = 256
 
 Where = Literal["auto", "local", "ray"]
+_Running = TypeVar("_Running")
 
 
 def pack_dataset(
@@ -65,7 +66,7 @@ def pack_dataset(
     if count == 1 or plan.rows < _SMALL:
         numbers = range(len(plan.shards))
         return run_plan(
-            plan, storage, lambda: (write_shard(plan, i, storage) for i in numbers), progress
+            plan, storage, lambda: (write_shard(plan.task(i), storage) for i in numbers), progress
         )
     log.info("packing %d shards over %d processes", len(plan.shards), count)
     return run_plan(plan, storage, lambda: _over_processes(plan, storage, count), progress)
@@ -75,34 +76,51 @@ def _over_processes(plan: PackPlan, storage: Storage, count: int) -> Iterator[Sh
     # Not forked: this process may hold threads, and Arrow's and OpenCV's do not survive a fork.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(count, mp_context=context) as pool:
-        # Each task gets the rows of its own shard alone.
-        futures = [
-            pool.submit(_write_one, _only(plan, index), index, storage)
-            for index in range(len(plan.shards))
-        ]
-        try:
-            for future in futures:
-                yield future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+        yield from _in_order(
+            plan,
+            count,
+            start=lambda task: pool.submit(write_shard, task, storage),
+            result=lambda future: future.result(),
+            cancel=lambda future: future.cancel(),
+        )
 
 
 def _over_ray(plan: PackPlan, storage: Storage, count: int) -> Iterator[ShardEntry]:
-    """As many tasks in flight as there are workers, so that memory stays bounded."""
     import ray
 
-    write: Any = ray.remote(num_cpus=1, max_retries=2)(_write_one)
-    waiting: list[Any] = []
+    write: Any = ray.remote(num_cpus=1, max_retries=2)(write_shard)
+    yield from _in_order(
+        plan,
+        count,
+        start=lambda task: write.remote(task, storage),
+        result=_result,
+        cancel=lambda reference: ray.cancel(reference, force=True),
+    )
+
+
+def _in_order(
+    plan: PackPlan,
+    count: int,
+    *,
+    start: Callable[[ShardTask], _Running],
+    result: Callable[[_Running], ShardEntry],
+    cancel: Callable[[_Running], object],
+) -> Iterator[ShardEntry]:
+    """Entries in the plan's order; one task more than workers is in flight, and holds its rows.
+
+    So neither what is sent nor what is held grows with the number of shards.
+    """
+    waiting: deque[_Running] = deque()
     try:
         for index in range(len(plan.shards)):
-            waiting.append(write.remote(_only(plan, index), index, storage))
-            if len(waiting) >= count + 1:
-                yield _result(waiting.pop(0))
+            waiting.append(start(plan.task(index)))
+            if len(waiting) > count:
+                yield result(waiting.popleft())
         while waiting:
-            yield _result(waiting.pop(0))
+            yield result(waiting.popleft())
     finally:
-        for reference in waiting:
-            ray.cancel(reference, force=True)
+        for running in waiting:
+            cancel(running)
 
 
 def _result(reference: Any) -> ShardEntry:
@@ -115,18 +133,6 @@ def _result(reference: Any) -> ShardEntry:
         if isinstance(error.cause, DataError):
             raise DataError(str(error.cause)) from error
         raise
-
-
-def _write_one(plan: PackPlan, index: int, storage: Storage) -> ShardEntry:
-    return write_shard(plan, index, storage)
-
-
-def _only(plan: PackPlan, index: int) -> PackPlan:
-    """The plan with the rows of one shard; file names and digest stay those of the whole."""
-    shards: Iterable[tuple[str, tuple[Any, ...]]] = (
-        (split, rows if number == index else ()) for number, (split, rows) in enumerate(plan.shards)
-    )
-    return replace(plan, shards=tuple(shards))
 
 
 def _ray_is_near() -> bool:

@@ -1,38 +1,18 @@
 """Every fault that users met in raw data is named by file and rule, and can be quarantined."""
 
 import csv
-import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from raw_layouts import LAYOUTS, SIZE, Layout, write_image, write_index
+from raw_layouts import LAYOUTS, SIZE, Layout, index_values, packed, write_image, write_index
 from scipy.io import loadmat, savemat
 
-from spikeseg.datasets.catalog import make_dataset
-from spikeseg.datasets.pack import QUARANTINE, BadRowPolicy, pack
-from spikeseg.datasets.reader import PackedDataset
+from spikeseg.datasets.pack import MANIFEST, QUARANTINE, PackingStoppedError
 from spikeseg.datasets.spec import DataError
-
-
-def packed(
-    layout: Layout, output: Path, policy: BadRowPolicy = "refuse", share: float = 0.5
-) -> PackedDataset:
-    dataset = make_dataset(layout.name, layout.options)
-    pack(
-        layout.name,
-        dataset,
-        layout.source,
-        output,
-        rows_per_shard=2,
-        on_bad_row=policy,
-        max_bad_share=share,
-        partial=True,
-        workers=1,
-    )
-    return PackedDataset.open(output)
 
 
 def image_of(root: Path) -> Path:
@@ -41,10 +21,6 @@ def image_of(root: Path) -> Path:
 
 def label_of(root: Path) -> Path:
     return root / "trainannot" / "a1.png"
-
-
-def index_values(path: Path) -> np.ndarray:
-    return np.array(Image.open(path))
 
 
 def truncated(root: Path) -> None:
@@ -129,8 +105,11 @@ CAMVID_FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda r: label_of(r).write_bytes(label_of(r).read_bytes()[:60]),
         "annot/a1.png: the label cannot be decoded",
     ),
-    "no image": (lambda r: image_of(r).unlink(), r"train/a1\.(jpg|png): "),
-    "no label": (lambda r: label_of(r).unlink(), "trainannot/a1.png: "),
+    "no image": (lambda r: image_of(r).unlink(), r"train/a1\.jpg: (no such file|cannot be read)"),
+    "no label": (
+        lambda r: label_of(r).unlink(),
+        "trainannot/a1.png: (no such file|cannot be read)",
+    ),
 }
 
 
@@ -141,8 +120,7 @@ def test_a_bad_row_is_refused_by_file_and_rule(tmp_path: Path, fault: str) -> No
     change(layout.source)
     with pytest.raises(DataError, match=message):
         packed(layout, tmp_path / "packed")
-    with pytest.raises(DataError):
-        PackedDataset.open(tmp_path / "packed")
+    assert not (tmp_path / "packed" / MANIFEST).exists()
 
 
 @pytest.mark.parametrize("fault", CAMVID_FAULTS)
@@ -157,7 +135,7 @@ def test_a_quarantined_row_is_listed_and_the_rest_packed(tmp_path: Path, fault: 
     with (tmp_path / "packed" / QUARANTINE).open() as file:
         (entry,) = csv.DictReader(file)
     assert (entry["split"], entry["id"]) == ("train", "a1")
-    assert message.partition(":")[0].replace("\\", "").rpartition("/")[2][:2] in entry["reason"]
+    assert re.search(message, entry["reason"])
 
 
 def test_more_bad_rows_than_the_ceiling_stop_the_packing(tmp_path: Path) -> None:
@@ -165,6 +143,17 @@ def test_more_bad_rows_than_the_ceiling_stop_the_packing(tmp_path: Path) -> None
     truncated(layout.source)
     with pytest.raises(DataError, match=r"1 of 5 rows are bad, at most 10 % may be left out: .*a1"):
         packed(layout, tmp_path / "packed", "quarantine", share=0.1)
+
+
+def test_what_was_quarantined_is_refused_under_a_lower_ceiling(tmp_path: Path) -> None:
+    layout = LAYOUTS["camvid"](tmp_path / "raw")
+    out_of_range(layout.source)
+    digest = packed(layout, tmp_path / "packed", "quarantine", share=0.5).digest
+    assert packed(layout, tmp_path / "packed", "quarantine", share=0.2).digest == digest
+    message = r"packed without 1 bad rows \(quarantine.csv\), at most 0 of 5 may be left out now"
+    with pytest.raises(DataError, match=message) as caught:
+        packed(layout, tmp_path / "packed", "quarantine", share=0.1)
+    assert not isinstance(caught.value, PackingStoppedError), "found before any work"
 
 
 def test_what_was_quarantined_is_refused_where_nothing_may_be_bad(tmp_path: Path) -> None:
@@ -262,101 +251,6 @@ def test_an_unlisted_raw_value_of_coco_stuff_is_refused(tmp_path: Path) -> None:
         packed(layout, tmp_path / "packed")
 
 
-@pytest.mark.parametrize("folder", ["images/training", "images/validation"])
-def test_labels_without_their_images_are_named(tmp_path: Path, folder: str) -> None:
-    layout = LAYOUTS["ade20k"](tmp_path / "raw")
-    for path in (layout.source / "ADEChallengeData2016" / folder).iterdir():
-        path.unlink()
-    with pytest.raises(DataError, match=r"_a1.jpg|_b1.jpg: no such file \(and 1 more\)"):
-        packed(layout, tmp_path / "packed")
-
-
-def test_images_without_their_labels_are_named(tmp_path: Path) -> None:
-    layout = LAYOUTS["ade20k"](tmp_path / "raw")
-    write_image(layout.source / "ADEChallengeData2016/images/training/ADE_train_x.jpg", 3)
-    with pytest.raises(DataError, match=r"ADE_train_x.png: no such file;"):
-        packed(layout, tmp_path / "packed")
-
-
-@pytest.mark.parametrize(
-    ("line", "shown"),
-    [
-        ("/JPEGImages/a1.jpg /SegmentationClassAug/a1.png", "/JPEGImages/a1.jpg /Segm"),
-        ("JPEGImages/a1", "JPEGImages/a1"),
-        ("a1.jpg", "a1.jpg"),
-    ],
-    ids=["two paths", "leading folder", "suffix"],
-)
-def test_a_list_of_another_form_is_refused_by_line(tmp_path: Path, line: str, shown: str) -> None:
-    layout = LAYOUTS["pascal_voc12"](tmp_path / "raw")
-    listing = layout.source / "VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt"
-    listing.write_text(f"a2\n\n{line}\n")
-    with pytest.raises(DataError, match=rf"train.txt:3: '{shown}.*one file stem, without folder"):
-        packed(layout, tmp_path / "packed")
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [("a1\na2\na1\n", "a1 is listed twice"), ("\n", "the list of the split is empty")],
-    ids=["repeated", "empty"],
-)
-def test_a_repeated_or_empty_list_is_refused(tmp_path: Path, content: str, message: str) -> None:
-    for name, listing in (
-        ("pascal_voc12", "VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt"),
-        ("camvid", "train.txt"),
-    ):
-        layout = LAYOUTS[name](tmp_path / name)
-        (layout.source / listing).write_text(content)
-        with pytest.raises(DataError, match=rf"train.txt: {message}"):
-            packed(layout, tmp_path / "packed")
-
-
-@pytest.mark.parametrize(
-    ("name", "listing"),
-    [
-        ("camvid", "val.txt"),
-        ("pascal_voc12", "VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt"),
-        ("pascal_context_60", "VOCdevkit/VOC2010/ImageSets/SegmentationContext/val.txt"),
-        ("coco_stuff10k", "imageLists/test.txt"),
-    ],
-)
-def test_a_missing_list_is_named(tmp_path: Path, name: str, listing: str) -> None:
-    layout = LAYOUTS[name](tmp_path / "raw")
-    (layout.source / listing).unlink()
-    dataset = make_dataset(name, layout.options)
-    with pytest.raises(DataError, match=rf"{listing}: the list of the split is missing"):
-        pack(name, dataset, layout.source, tmp_path / "packed")
-
-
-def test_a_missing_list_of_added_images_names_every_way_to_give_it(tmp_path: Path) -> None:
-    layout = LAYOUTS["pascal_voc12_aug"](tmp_path / "raw")
-    lists = layout.source / "VOCdevkit/VOC2012/ImageSets/Segmentation"
-    (lists / "aug.txt").unlink()
-    with pytest.raises(DataError, match=r"aug.txt: the list .* missing; so are trainaug.txt and"):
-        packed(layout, tmp_path / "packed")
-    (lists / "trainaug.txt").write_text("a1\na2\nc1\nc2\n")
-    assert packed(layout, tmp_path / "packed").splits == {"train": 4, "val": 2}
-
-
-def test_sbd_lists_give_the_added_images_without_those_of_voc(tmp_path: Path) -> None:
-    layout = LAYOUTS["pascal_voc12_aug"](tmp_path / "raw")
-    (layout.source / "VOCdevkit/VOC2012/ImageSets/Segmentation/aug.txt").unlink()
-    sbd = layout.source / "VOCdevkit/VOCaug/dataset"
-    (sbd / "train.txt").write_text("c1\nb1\na1\n")
-    (sbd / "val.txt").write_text("c2\nb2\n")
-    dataset = packed(layout, tmp_path / "packed")
-    ids = {row["id"] for row in dataset.columns("train", ["id"])}
-    assert ids == {"a1", "a2", "c1", "c2"}
-
-
-def test_validation_images_among_the_added_ones_are_refused(tmp_path: Path) -> None:
-    layout = LAYOUTS["pascal_voc12_aug"](tmp_path / "raw")
-    lists = layout.source / "VOCdevkit/VOC2012/ImageSets/Segmentation"
-    (lists / "aug.txt").write_text("c1\nb2\n")
-    with pytest.raises(DataError, match=r"aug.txt: b2 is an image of VOC val"):
-        packed(layout, tmp_path / "packed")
-
-
 def test_a_full_ade20k_release_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "ADE20K_2016" / "images" / "training" / "a"
     write_image(folder / "ADE_train_1.jpg", 0)
@@ -385,95 +279,3 @@ def test_other_matlab_content_is_refused(
     savemat(next((layout.source / "annotations").glob("*a1.mat")), content)
     with pytest.raises(DataError, match=rf"a1.mat: .*{message}"):
         packed(layout, tmp_path / "packed")
-
-
-def panoptic_json(layout: Layout) -> tuple[Path, dict]:
-    path = layout.source / "annotations" / "panoptic_train2017.json"
-    return path, json.loads(path.read_text())
-
-
-def test_a_detection_file_is_not_taken_for_a_panoptic_one(tmp_path: Path) -> None:
-    layout = LAYOUTS["coco_panoptic"](tmp_path / "raw")
-    path, content = panoptic_json(layout)
-    content["annotations"] = [{"id": 1, "image_id": 0, "bbox": [0, 0, 1, 1], "category_id": 1}]
-    path.write_text(json.dumps(content))
-    with pytest.raises(DataError, match=r"panoptic_train2017.json: not a panoptic annotation file"):
-        packed(layout, tmp_path / "packed")
-
-
-def test_labels_of_another_kind_are_not_taken_for_panoptic_ones(tmp_path: Path) -> None:
-    layout = LAYOUTS["coco_panoptic"](tmp_path / "raw")
-    label = layout.source / "annotations" / "panoptic_train2017" / "a1.png"
-    stuff = Image.fromarray(np.full(SIZE, 92, np.uint8))
-    stuff.save(label)
-    with pytest.raises(DataError, match=r"a1.png: segments must be stored as 8-bit RGB .* mode L"):
-        packed(layout, tmp_path / "packed")
-    stuff.convert("RGB").save(label)
-    with pytest.raises(DataError, match=r"a1.png: segment ids \[\d+\] are not in its annotation"):
-        packed(layout, tmp_path / "packed")
-
-
-def test_annotated_segments_must_have_pixels_and_their_area(tmp_path: Path) -> None:
-    layout = LAYOUTS["coco_panoptic"](tmp_path / "raw")
-    path, content = panoptic_json(layout)
-    info = content["annotations"][0]["segments_info"]
-    info.append({"id": 9, "category_id": 1, "iscrowd": 0, "area": 5})
-    path.write_text(json.dumps(content))
-    with pytest.raises(DataError, match=r"a1.png: annotated segments \[9\] have no pixel in it"):
-        packed(layout, tmp_path / "packed")
-    info[-1] = info[0]
-    path.write_text(json.dumps(content))
-    with pytest.raises(DataError, match=r"a1.png: its annotation lists a segment id twice"):
-        packed(layout, tmp_path / "packed")
-    info[-1:] = []
-    info[0]["area"] += 1
-    path.write_text(json.dumps(content))
-    with pytest.raises(DataError, match=r"a1.png: segment 3000000 has \d+ pixels, its annotation"):
-        packed(layout, tmp_path / "packed")
-
-
-def test_a_panoptic_category_outside_the_label_space_is_refused(tmp_path: Path) -> None:
-    layout = LAYOUTS["coco_panoptic"](tmp_path / "raw")
-    path, content = panoptic_json(layout)
-    content["annotations"][0]["segments_info"][1]["category_id"] = 12
-    path.write_text(json.dumps(content))
-    with pytest.raises(DataError, match=r"a1.png: segment 77 has category 12, which is outside"):
-        packed(layout, tmp_path / "packed")
-
-
-def test_panoptic_categories_without_colours_do_no_harm(tmp_path: Path) -> None:
-    layout = LAYOUTS["coco_panoptic"](tmp_path / "raw")
-    _, content = panoptic_json(layout)
-    assert content["categories"] == []
-    assert packed(layout, tmp_path / "packed").label_space.palette[0] == (220, 20, 60)
-
-
-def test_every_number_in_the_manifest_is_plain_json(tmp_path: Path) -> None:
-    layout = LAYOUTS["coco_panoptic"](tmp_path / "raw")
-    packed(layout, tmp_path / "packed")
-    manifest = json.loads((tmp_path / "packed" / "manifest.json").read_text())
-    assert all(isinstance(n, int) for shard in manifest["shards"] for n in shard["pixels"])
-
-
-def test_instances_must_have_one_of_the_hundred_categories(tmp_path: Path) -> None:
-    layout = LAYOUTS["ade20k_panoptic"](tmp_path / "raw")
-    folder = layout.source / "ADEChallengeData2016" / "annotations_instance" / "training"
-    path = next(folder.glob("*a1.png"))
-    colours = np.array(Image.open(path))
-    colours[0, 0] = (101, 1, 0)
-    Image.fromarray(colours).save(path)
-    with pytest.raises(DataError, match=r"a1.png: instance category 101, they are 1\.\.100"):
-        packed(layout, tmp_path / "packed")
-
-
-def test_a_missing_instance_download_is_named(tmp_path: Path) -> None:
-    layout = LAYOUTS["ade20k"](tmp_path / "raw")
-    with pytest.raises(DataError, match=r"annotations_instance/training: no such folder; panoptic"):
-        packed(Layout("ade20k_panoptic", layout.source), tmp_path / "packed")
-
-
-def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
-    for name, make in LAYOUTS.items():
-        layout = Layout(name, tmp_path / "nowhere", make(tmp_path / name).options)
-        with pytest.raises(DataError, match=r"nowhere: no such folder"):
-            packed(layout, tmp_path / "packed")

@@ -115,6 +115,24 @@ def test_a_damaged_finished_shard_is_written_again(
     assert files(tmp_path / "part") == files(tmp_path / "whole")
 
 
+def test_a_shard_whose_record_is_damaged_is_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = shapes(tmp_path / "whole")
+
+    def killed(*arguments: object) -> str:
+        raise InterruptedHereError
+
+    monkeypatch.setattr(pack_module, "commit_manifest", killed)
+    with pytest.raises(InterruptedHereError):
+        shapes(tmp_path / "part")
+    monkeypatch.undo()
+    for number, text in enumerate(("", "{", '{"file": 1}')):
+        (record,) = (tmp_path / "part" / ".packing").glob(f"*/0000{number}.json")
+        record.write_text(text)
+    assert shapes(tmp_path / "part") == whole
+
+
 def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(DataError, match=r"holds other files \(thesis.txt\)"):

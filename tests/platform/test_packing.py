@@ -1,5 +1,8 @@
 """Packing over processes and Ray tasks gives what one thread gives, and names the same faults."""
 
+import pickle
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,7 @@ from raw_layouts import LAYOUTS
 from spikeseg.datasets.camvid import CamVid
 from spikeseg.datasets.pack import MANIFEST, pack
 from spikeseg.datasets.shapes import Shapes, ShapesOptions
+from spikeseg.datasets.shard import ShardEntry
 from spikeseg.datasets.spec import DataError
 from spikeseg.platform import packing
 from spikeseg.platform.packing import Where, pack_dataset
@@ -56,3 +60,91 @@ def test_a_fault_in_another_process_is_named_here(
             workers=2,
         )
     assert not (tmp_path / "packed" / MANIFEST).exists()
+
+
+class WeighingPool:
+    """In the place of a process pool: weighs what is sent, works when a result is asked for."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+        self.in_flight = self.most_in_flight = 0
+
+    def __call__(self, count: int, *, mp_context: object) -> "WeighingPool":
+        return self
+
+    def __enter__(self) -> "WeighingPool":
+        return self
+
+    def __exit__(self, *reason: object) -> None: ...
+
+    def submit(self, function: Callable[..., ShardEntry], *arguments: object) -> "Later":
+        self.sizes.append(len(pickle.dumps((function, arguments))))
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        return Later(self, partial(function, *arguments))
+
+
+class Later:
+    """A task of a `WeighingPool`."""
+
+    def __init__(self, pool: WeighingPool, work: Callable[[], ShardEntry]) -> None:
+        self._pool = pool
+        self._work = work
+
+    def result(self) -> ShardEntry:
+        self._pool.in_flight -= 1
+        return self._work()
+
+    def cancel(self) -> None:
+        self._pool.in_flight -= 1
+
+
+def weighed(monkeypatch: pytest.MonkeyPatch, output: Path, rows: int) -> WeighingPool:
+    pool = WeighingPool()
+    monkeypatch.setattr(packing, "_SMALL", 0)
+    monkeypatch.setattr(packing, "ProcessPoolExecutor", pool)
+    options = ShapesOptions(size=(16, 16), train=rows, val=1, test=1)
+    shapes = Shapes(options)
+    pack_dataset("s", shapes, Path(), output, rows_per_shard=1, where="local", workers=3)
+    assert len(pool.sizes) == rows + 2
+    return pool
+
+
+def test_what_a_task_is_sent_does_not_grow_with_the_number_of_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = weighed(monkeypatch, tmp_path / "few", 10)
+    many = weighed(monkeypatch, tmp_path / "many", 200)
+    # Only numbers in the options and names are longer.
+    assert max(many.sizes) <= max(few.sizes) + 8
+
+
+def test_one_task_more_than_workers_is_in_flight(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = weighed(monkeypatch, tmp_path / "packed", 20)
+    assert pool.most_in_flight == 4
+    assert pool.in_flight == 0
+
+
+def test_tasks_that_wait_behind_a_fault_are_cancelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = WeighingPool()
+    monkeypatch.setattr(packing, "_SMALL", 0)
+    monkeypatch.setattr(packing, "ProcessPoolExecutor", pool)
+    layout = LAYOUTS["camvid"](tmp_path / "raw")
+    (layout.source / "train" / "a1.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"a1.png: the file is empty"):
+        pack_dataset(
+            "camvid",
+            CamVid(),
+            layout.source,
+            tmp_path / "packed",
+            rows_per_shard=1,
+            partial=True,
+            where="local",
+            workers=2,
+        )
+    assert len(pool.sizes) == 3
+    assert pool.in_flight == 0
