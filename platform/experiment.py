@@ -28,7 +28,8 @@ class DataConfig(_Section):
         prefetch: Micro-batches decoded ahead by a thread beside training; 0 decodes in place.
         evaluation_batch: Images in one forward pass of an evaluation.
         on_bad_row: What a training does about a row that cannot be read any more: `refuse` stops;
-            `quarantine` reads the next row in its place and warns, ten times at most.
+            `quarantine` reads the next row in its place and warns, for ten different rows at most.
+            Each worker counts the rows that it met itself, and from 0 after a restart.
     """
 
     path: str

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -55,7 +56,8 @@ class TrainingRows:
         threads: Threads that decode and augment rows; by cores if not given.
         on_bad_row: What happens to a row that cannot be read any more: `refuse` raises;
             `quarantine` reads the next row in its place, says so, and raises from the
-            eleventh such row on.
+            eleventh such row on. Every reader counts the rows that it met itself: each worker
+            its own share, and again from 0 after a restart.
         pin_memory: Whether images go to memory that a GPU copies from beside its work.
         segments: Whether targets tell segments of one class apart.
     """
@@ -157,12 +159,15 @@ class TrainingRows:
             if self._dataset.remote:
                 fetcher = stack.enter_context(ThreadPoolExecutor(1, "fetch"))
             stack.callback(lambda: [f.cancel() for _, rows in waiting for f in rows])
+            # Nobody waits for shards that no row is read from: only the one on its way comes in.
+            done = threading.Event()
+            stack.callback(done.set)
             fetched = 0
             for step, index in places:
                 positions = self._positions(step, index)
                 if fetcher is not None and positions.stop > fetched - self._window // 2:
                     fetched = max(fetched, positions.start)
-                    fetcher.submit(self._fetch, range(fetched, fetched + self._window))
+                    fetcher.submit(self._fetch, range(fetched, fetched + self._window), done)
                     fetched += self._window
                 batch = self._empty()
                 rows = [
@@ -220,10 +225,12 @@ class TrainingRows:
                     ) from error
         raise DataError(f"{self._dataset.path}: no row of the training split can be read")
 
-    def _fetch(self, positions: range) -> None:
+    def _fetch(self, positions: range, done: threading.Event) -> None:
         """Bring the shards of some positions near, in the order they are needed first."""
         seen: set[int] = set()
         for position in positions:
+            if done.is_set():
+                return
             index = self._order.row(position)
             shard = self._dataset.shard_number("train", index)
             if shard not in seen:

@@ -1,5 +1,7 @@
 """Micro-batches for training: the same from any thread, worker, prefetch and starting point."""
 
+import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -85,8 +87,6 @@ def test_an_augmented_row_can_be_made_again_from_seed_epoch_and_id(
 
 
 def test_no_thread_outlives_an_abandoned_iterator(dataset: PackedDataset) -> None:
-    import threading
-
     before = threading.active_count()
     steps = rows(dataset, prefetch=2, threads=3).steps(0, 100, range(4))
     next(steps)
@@ -141,20 +141,69 @@ def test_too_many_bad_rows_stop_the_training(folder: Path, tmp_path: Path) -> No
         list(rows(broken, on_bad_row="quarantine").steps(0, 4, range(4)))
 
 
-def test_remote_shards_give_the_same_micro_batches(
-    folder: Path, dataset: PackedDataset, tmp_path: Path
-) -> None:
+def far_away(folder: Path) -> Storage:
     storage = Storage(pyarrow.fs._MockFileSystem(), "set", "memory://set")
     storage.filesystem.create_dir("set")
     for path in folder.iterdir():
         with storage.filesystem.open_output_stream(f"set/{path.name}") as stream:
             stream.write(path.read_bytes())
+    return storage
+
+
+def test_remote_shards_give_the_same_micro_batches(
+    folder: Path, dataset: PackedDataset, tmp_path: Path
+) -> None:
+    storage = far_away(folder)
     cache = CacheConfig(folder=tmp_path / "cache", limit=1 << 30)
     far = rows(PackedDataset.open_storage(storage, cache), prefetch=2, threads=2)
     near = rows(dataset)
     for step, batches in enumerate(far.steps(0, 6, range(4))):
         for index, batch in enumerate(batches):
             assert same(batch, near.read(step, index))
+
+
+def test_fetching_ahead_ends_with_the_reader(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = PackedDataset.open_storage(
+        far_away(folder), CacheConfig(folder=tmp_path / "cache", limit=1 << 30)
+    )
+    fetched: list[int] = []
+    fetching, closing = threading.Event(), threading.Event()
+
+    def fetch(split: str, index: int) -> None:
+        fetched.append(index)
+        if len(fetched) == 2:
+            fetching.set()
+            closing.wait(20)
+
+    monkeypatch.setattr(dataset, "fetch", fetch)
+    reader = rows(dataset, window=13, prefetch=2, threads=2)
+    steps = reader.steps(0, 100, range(4))
+    next(steps)
+    assert fetching.wait(20)
+    # The second fetch is on its way while the reader is closed, and ends only then.
+    release = threading.Timer(0.3, closing.set)
+    release.start()
+    steps.close()
+    release.join()
+    assert len(fetched) == 2
+
+
+def test_a_row_whose_image_changed_is_replaced_as_one_that_cannot_be_decoded(
+    folder: Path, tmp_path: Path
+) -> None:
+    broken = Path(shutil.copytree(folder, tmp_path / "bad"))
+    first = next(PackedDataset.open(folder).columns("train", ["image_hash"]))["image_hash"]
+    shard = broken / "train-00000.parquet"
+    shard.write_bytes(shard.read_bytes().replace(first, bytes(16)))
+    dataset = PackedDataset.open(broken)
+    with pytest.raises(DataError, match=r"row train-000000: the image is not the one that was"):
+        list(rows(dataset).steps(0, 4, range(4)))
+    reader = rows(dataset, on_bad_row="quarantine")
+    ids = [name for step in reader.steps(0, 4, range(4)) for batch in step for name in batch.ids]
+    assert "train-000000" not in ids
+    assert list(reader.bad_rows) == [0]
 
 
 def test_evaluation_reads_rows_in_their_order_with_labels_of_their_own_size(
