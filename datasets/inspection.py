@@ -24,6 +24,7 @@ class SplitReport:
         shares: Class -> share of the labelled pixels, in [0, 1].
         segments: Segments of all rows; 0 where the data set has none.
         crowds: Segments that are crowds.
+        things: Segments of things; 0 where things and stuff are not told apart.
     """
 
     rows: int
@@ -36,6 +37,7 @@ class SplitReport:
     shares: dict[str, float]
     segments: int
     crowds: int
+    things: int
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,8 @@ def _split(dataset: PackedDataset, split: str) -> tuple[SplitReport, dict[bytes,
     """Report, image hash -> row id, and ids whose image occurred before."""
     sizes: Counter[tuple[int, int]] = Counter()
     seen: dict[bytes, str] = {}
-    repeated, segments, crowds = [], 0, 0
+    repeated, segments, crowds, things = [], 0, 0, 0
+    is_thing = dataset.label_space.is_thing or ()
     names = ["id", "height", "width", "image_hash", "segments", "crowd"]
     for row in dataset.columns(split, names):
         sizes[row["width"], row["height"]] += 1
@@ -140,6 +143,7 @@ def _split(dataset: PackedDataset, split: str) -> tuple[SplitReport, dict[bytes,
         seen[row["image_hash"]] = row["id"]
         segments += len(row["segments"] or ())
         crowds += sum(row["crowd"] or ())
+        things += sum(is_thing[number] for number in (row["segments"] or ()) if is_thing)
     pixels = dataset.class_pixels(split)
     labelled = sum(pixels)
     total = sum(width * height * rows for (width, height), rows in sizes.items())
@@ -158,6 +162,7 @@ def _split(dataset: PackedDataset, split: str) -> tuple[SplitReport, dict[bytes,
         },
         segments=segments,
         crowds=crowds,
+        things=things,
     )
     return report, seen, repeated
 
@@ -185,6 +190,11 @@ def _class_warnings(dataset: PackedDataset, splits: dict[str, SplitReport]) -> l
             warnings.append(f"{split}: classes never seen: {', '.join(never[:5])}{more}")
         if part.labelled < 0.5:
             warnings.append(f"{split}: only {100 * part.labelled:.1f} % of its pixels are labelled")
+        if part.things and part.crowds == part.things:
+            warnings.append(
+                f"{split}: all {part.things} segments of things are crowds: labels without "
+                "instances?"
+            )
     train = splits.get("train")
     for split, part in splits.items():
         if train is None or split == "train":

@@ -80,7 +80,8 @@ def _split_table(report: Report) -> str:
 
 
 def _class_table(report: Report, palette: tuple[tuple[int, int, int], ...]) -> str:
-    most = max(max(part.shares.values()) for part in report.splits.values())
+    # Where every label is ignored all shares are 0, and no bar has a length.
+    most = max(max(part.shares.values()) for part in report.splits.values()) or 1.0
     rows = []
     for index, name in enumerate(report.classes):
         swatch = "#{:02x}{:02x}{:02x}".format(*palette[index])

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from .reader import PackedDataset
-from .spec import LabelSpace, Row
+from .spec import DataError, LabelSpace, Row
 from .transforms import TransformConfig, row_generator, train_transform
 
 _WIDTH = 320
@@ -45,7 +45,15 @@ def augmented_sheet(
         config: The augmentation.
         seed: Decides rows and augmentation.
         count: Number of rows.
+
+    Raises:
+        DataError: Where there is no training split.
     """
+    if "train" not in dataset.splits:
+        raise DataError(
+            f"{dataset.path}: augmented rows are those of the split train, it has "
+            f"{', '.join(dataset.splits)}"
+        )
     space = dataset.label_space
     cells: list[tuple[str, np.ndarray]] = []
     seen: set[int] = set()
