@@ -81,6 +81,9 @@ extern "C" __global__ void __launch_bounds__(BLOCK) norm_sums(
   int64 stride = inner * channels;
   int64 position = worker % inner;
   int64 offset = worker / inner * stride + channel * inner + position;
+  // From an element to the next: whole planes at once, then at most one more.
+  int64 rest = workers % inner;
+  int64 leap = workers / inner * stride + rest;
   float center = mean[channel];
   float plain = 0.0f, weighted = 0.0f;
   while (offset < n) {
@@ -89,15 +92,11 @@ extern "C" __global__ void __launch_bounds__(BLOCK) norm_sums(
       plain += d;
       weighted += d * (widen(x[offset]) - center);
     }
-    if (inner == 1) {
-      offset += workers * stride;
-    } else {
-      offset += workers;
-      position += workers;
-      while (position >= inner) {
-        position -= inner;
-        offset += stride - inner;
-      }
+    offset += leap;
+    position += rest;
+    if (position >= inner) {
+      position -= inner;
+      offset += stride - inner;
     }
   }
   sums[channel * workers + worker] = plain;

@@ -1,14 +1,16 @@
 """BatchNorm fused with the integer neuron equals the two layers, statistics and gradients too."""
 
 import copy
+import time
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from neuron_cases import DTYPES, Place, assert_same, currents, settings
 from torch import Tensor, nn
 
-from spikeseg.model.neuron import operators
+from spikeseg.model.neuron import cuda, kernel_calls, operators
 from spikeseg.model.neuron.batch_norm_lif import batch_norm_integer_lif, normalize_and_fire
 from spikeseg.model.neuron.integer_lif import IntegerLIF, integer_lif, integer_lif_with_state
 from spikeseg.model.neuron.reference import integer_forward
@@ -193,3 +195,46 @@ def test_a_state_of_another_device_is_refused(place: Place) -> None:
     rule = {**RULE, "decay": 0.25, "backend": place.backend}
     with pytest.raises(ValueError, match=r"state must be on x's device, .*, got meta"):
         integer_lif_with_state(x, state, **rule)
+
+
+def summed(inner: int, workers: int, planes: int, channels: int) -> tuple[Tensor, Tensor, float]:
+    """Sums by the kernel and in the order that it states, (2, channels, workers), and CPU time."""
+    generator = torch.Generator().manual_seed(inner)
+    shape = (planes, channels, inner)
+    x, g = (torch.randn(shape, generator=generator) for _ in range(2))
+    mean = torch.randn(channels, generator=generator)
+    mask = torch.randint(256, (kernel_calls.lanes(x.numel()),), generator=generator).byte()
+    sums = torch.zeros(2, channels, workers)
+    pointers = (tensor.data_ptr() for tensor in (g, x, mask, mean, sums))
+    began = time.process_time()
+    cuda.launch(
+        "norm_sums",
+        x,
+        channels * workers,
+        (*pointers, x.numel(), inner, channels, workers, np.float32(0.25)),
+    )
+    seconds = time.process_time() - began
+    bits = (mask.unsqueeze(1) >> torch.arange(8)) & 1
+    d = torch.where(bits.view(-1)[: x.numel()].view(shape).bool(), g * 0.25, 0.0)
+    each = torch.stack([d, d * (x - mean.view(-1, 1))]).transpose(1, 2).flatten(2)
+    padded = nn.functional.pad(each, (0, -each.shape[2] % workers))
+    total = torch.zeros(2, channels, workers)
+    for part in padded.unflatten(2, (-1, workers)).unbind(2):
+        total = total + part
+    return sums, total, seconds
+
+
+@pytest.mark.parametrize("place", ["host"], indirect=True)
+@pytest.mark.parametrize("inner", [1, 2, 3, 16, 100])
+def test_a_worker_adds_every_so_manieth_element_of_its_channel(place: Place, inner: int) -> None:
+    for workers in (1, 3, 5, 64, 150):
+        actual, expected, _ = summed(inner, workers, planes=30, channels=3)
+        assert_same(actual, expected)
+
+
+@pytest.mark.parametrize("place", ["host"], indirect=True)
+def test_many_workers_walk_small_planes_as_fast_as_large_ones(place: Place) -> None:
+    def seconds(inner: int) -> float:
+        return min(summed(inner, 1 << 14, (1 << 17) // inner, 2)[2] for _ in range(3))
+
+    assert seconds(2) < 20 * seconds(1 << 12)
