@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from . import operators
 from .dispatch import choose_backend
 from .integer_lif import IntegerLIF
+from .ranges import require
 
 # Adds a tensor over the workers, in place or not, and returns the sum.
 Reduce = Callable[[Tensor], Tensor]
@@ -92,12 +93,14 @@ def batch_norm_integer_lif(
 
     Raises:
         ValueError: Where a channel has no more than one value, or weight and bias are not of
-            its channels and device.
+            its channels and device, or a number or a word is not one that `ranges.py` allows.
         RuntimeError: Where a named backend cannot run; on differentiating twice.
 
     Source: NI-LIF behind Ioffe and Szegedy (2015), whose gradient is that of their section 3:
     dL/dx = gain (d - mean(d) - (x - mean) mean(d (x - mean)) / variance), d = dL/dy.
     """
+    require(eps=eps, levels=levels, divisor=divisor, threshold=threshold)
+    require(rounding=rounding, window=window)
     for name, values in (("weight", weight), ("bias", bias)):
         # The kernels read one value a channel, whatever there is.
         if values.shape != x.shape[1:2] or values.device != x.device:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ..config import NeuronConfig
 from . import operators
+from .ranges import require
 
 
 class _Stateless(torch.autograd.Function):
@@ -114,11 +115,12 @@ def integer_lif(
 
     Raises:
         RuntimeError: Where a named backend cannot run; on differentiating twice.
-        ValueError: Where a number is out of its range.
+        ValueError: Where a number or a word is not one that `ranges.py` allows.
 
     Source: paper, NI-LIF; ARCHITECTURE sections 1.1 and 1.2.
     """
-    _require(levels=levels, divisor=divisor, threshold=threshold, decay=decay)
+    require(levels=levels, divisor=divisor, threshold=threshold, decay=decay)
+    require(dynamics=dynamics, rounding=rounding, window=window)
     if dynamics == "temporal":
         return _temporal(
             x, None, levels, divisor, decay, threshold, rounding, window, False, backend
@@ -158,7 +160,8 @@ def integer_lif_with_state(
         Normalized spikes of x's shape, and the potential left, (B, C, ...), float32 for 16-bit x
         and else of x's type. Gradients flow through both.
     """
-    _require(levels=levels, divisor=divisor, threshold=threshold, decay=decay)
+    require(levels=levels, divisor=divisor, threshold=threshold, decay=decay)
+    require(rounding=rounding, window=window)
     if state is not None and state.shape != x.shape[1:]:
         raise ValueError(
             f"state must have the shape of one step, {tuple(x.shape[1:])}, got {tuple(state.shape)}"
@@ -193,17 +196,6 @@ def _temporal(
     return spikes, after
 
 
-def _require(*, levels: int, divisor: float, threshold: float, decay: float) -> None:
-    if levels < 1:
-        raise ValueError(f"levels must be at least 1, got {levels}")
-    if divisor <= 0:
-        raise ValueError(f"divisor must be positive, got {divisor}")
-    if threshold <= 0:
-        raise ValueError(f"threshold must be positive, got {threshold}")
-    if not 0 <= decay <= 1:
-        raise ValueError(f"decay must be in [0, 1], got {decay}")
-
-
 class IntegerLIF(nn.Module):
     """NI-LIF as a module without parameters and without state.
 
@@ -231,7 +223,8 @@ class IntegerLIF(nn.Module):
         backend: Literal["auto", "torch", "cuda"] = "auto",
     ) -> None:
         super().__init__()
-        _require(levels=levels, divisor=divisor, threshold=threshold, decay=decay)
+        require(levels=levels, divisor=divisor, threshold=threshold, decay=decay)
+        require(dynamics=dynamics, rounding=rounding, window=window)
         self.levels = levels
         self.divisor = float(divisor)
         self.dynamics: Literal["stateless", "temporal"] = dynamics

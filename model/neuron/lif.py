@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from . import operators
+from .ranges import require
 
 
 class _Binary(torch.autograd.Function):
@@ -41,8 +42,8 @@ def lif(
     Args:
         x: Input current, (T, B, C, ...), any layout.
         tau: Time constant in steps, at least 1.
-        threshold: Membrane potential of a spike.
-        alpha: Steepness of the surrogate.
+        threshold: Membrane potential of a spike, positive.
+        alpha: Steepness of the surrogate, positive.
         backend: Which implementation; `auto` chooses by device.
 
     Returns:
@@ -54,8 +55,7 @@ def lif(
 
     Source: SDT-V2's MultiStepLIFNode (ARCHITECTURE 1.4); `reference.py` is the law.
     """
-    if tau < 1:
-        raise ValueError(f"tau must be at least 1, got {tau}")
+    require(tau=tau, threshold=threshold, alpha=alpha)
     if x.dim() == 0 or x.shape[0] == 0:
         raise ValueError(f"x must be (T, ...) with T at least 1, got shape {tuple(x.shape)}")
     if torch.is_grad_enabled() and x.requires_grad:
@@ -85,6 +85,7 @@ class LIF(nn.Module):
         backend: Literal["auto", "torch", "cuda"] = "auto",
     ) -> None:
         super().__init__()
+        require(tau=tau, threshold=threshold, alpha=alpha)
         self.threshold = threshold
         self.tau = tau
         self.alpha = alpha

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from . import kernel_calls, torch_norm, torch_path
 from .dispatch import choose_backend
 from .layout import empty_like_flat, empty_like_planes, empty_like_sequence
+from .ranges import RULES, require
 from .reference import arithmetic
 
 
@@ -127,7 +128,7 @@ def _integer_temporal_fake(
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     spikes = empty_like_sequence(x)
-    window = _empty_window(x, save, backend, spikes, steps=len(x))
+    window = _empty_window(x, save, backend, spikes, steps=x.shape[0])
     return spikes, window, _empty_state(x, keep)
 
 
@@ -349,9 +350,16 @@ def _register(name: str) -> Callable[..., Any]:
     signature, run, fake = _OPERATORS[name]
     # Masks and results follow x's storage order, so a compiler must not change it in between.
     torch.library.define(f"spikeseg::{name}", signature, tags=(torch.Tag.needs_exact_strides,))
-    torch.library.impl(f"spikeseg::{name}", "default", run)
-    torch.library.register_fake(f"spikeseg::{name}", fake)
     operator = getattr(torch.ops.spikeseg, name).default
+    names = [argument.name for argument in operator._schema.arguments]
+
+    def checked(*arguments: Any) -> Any:
+        given = zip(names, arguments, strict=True)
+        require(**{name: value for name, value in given if name in RULES})
+        return run(*arguments)
+
+    torch.library.impl(f"spikeseg::{name}", "default", checked)
+    torch.library.register_fake(f"spikeseg::{name}", fake)
 
     def call(x: Tensor, *arguments: Any) -> Any:
         # In eager mode on a CPU torch's dispatcher would cost more than a small layer's neurons.

@@ -1,0 +1,49 @@
+"""What the constants and choices of a neuron may be: one rule each, for functions and operators."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+# Largest D: float32 holds every count up to it.
+MOST_LEVELS = 1 << 24
+
+
+def require(**values: Any) -> None:
+    """Refuse what no neuron can have.
+
+    Args:
+        values: By the names of `RULES`, all of them numbers or words.
+
+    Raises:
+        ValueError: With name, rule and value, at the first that breaks its rule. NaN breaks all.
+    """
+    for name, value in values.items():
+        allowed, rule = RULES[name]
+        if not allowed(value):
+            raise ValueError(f"{name} must be {rule}, got {value!r}")
+
+
+def _is_positive(value: float) -> bool:
+    return 0 < value < math.inf
+
+
+def _one_of(*words: str) -> tuple[Callable[[Any], bool], str]:
+    return lambda value: value in words, " or ".join(words)
+
+
+# Name -> whether a value is allowed, and the rule in words.
+RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "levels": (
+        lambda value: 1 <= value <= MOST_LEVELS and value % 1 == 0,
+        f"an integer from 1 to {MOST_LEVELS}",
+    ),
+    "divisor": (_is_positive, "positive and finite"),
+    "threshold": (_is_positive, "positive and finite"),
+    "alpha": (_is_positive, "positive and finite"),
+    "decay": (lambda value: 0 <= value <= 1, "in [0, 1]"),
+    "tau": (lambda value: 1 <= value < math.inf, "at least 1 and finite"),
+    "eps": (lambda value: 0 <= value < math.inf, "at least 0 and finite"),
+    "dynamics": _one_of("stateless", "temporal"),
+    "rounding": _one_of("half_even", "half_up"),
+    "window": _one_of("closed", "open"),
+}
