@@ -1,6 +1,5 @@
 """`spikeseg doctor`: what is installed here, and what that means."""
 
-import importlib.util
 import os
 import sys
 from importlib import metadata
@@ -29,11 +28,13 @@ def command(storage: Path) -> int:
                 problems.append(name)
     import torch
 
+    from ..model.neuron.dispatch import missing
+
     if torch.cuda.is_available():
         print(f"GPU: {torch.cuda.get_device_name()}, CUDA {torch.version.cuda}")
-        if importlib.util.find_spec("cupy") is None:
-            major = (torch.version.cuda or "13").split(".")[0]
-            print(f"neuron kernels need cupy: pip install cupy-cuda{major}x")
+        lacking = missing("cuda", torch.float32)
+        why = f"torch backend: {lacking}" if lacking else "cuda backend"
+        print(f"neurons run on the {why}")
     else:
         print("GPU: none that torch sees; neurons run on the torch backend")
     try:

@@ -94,6 +94,41 @@ def load_all(device: torch.device, dtypes: Sequence[torch.dtype] = tuple(STORAGE
                     _kernel(kernel, dtype, unroll)
 
 
+def missing(torch_cuda: str) -> str:
+    """What keeps cupy from making and loading kernels; empty where nothing does.
+
+    Args:
+        torch_cuda: Version of CUDA that torch is built for, as "13.0".
+    """
+    wanted = torch_cuda.split(".")[0]
+    try:
+        cupy_cuda: Any = importlib.import_module("cupy.cuda")
+        built = cupy_cuda.driver.get_build_version() // 1000
+        known = cupy_cuda.runtime.driverGetVersion() // 1000
+    except Exception as error:
+        # cupy passes on whatever its libraries raise, in a frame of several lines.
+        said = [line.strip() for line in str(error).splitlines() if line.strip(" =")]
+        return (
+            f"cupy cannot be loaded ({said[-1] if said else error!r}): install cupy-cuda{wanted}x"
+        )
+    if str(built) != wanted:
+        return (
+            f"cupy is built for CUDA {built} and this torch for CUDA {wanted}: "
+            f"install cupy-cuda{wanted}x instead"
+        )
+    if 0 < known < built:
+        return (
+            f"cupy is built for CUDA {built} and the driver knows CUDA {known}: "
+            f"install cupy-cuda{known}x instead, or a newer driver"
+        )
+    try:
+        cupy_cuda.nvrtc.getVersion()
+    except Exception as error:
+        package = "nvidia-cuda-nvrtc" if built > 12 else f"nvidia-cuda-nvrtc-cu{built}"
+        return f"cupy finds no NVRTC for CUDA {built} ({error}): install {package}"
+    return ""
+
+
 def compile_options(dtype: torch.dtype, unroll: int) -> tuple[str, ...]:
     """What the compiler is told: every operation rounds by itself, and which variant this is."""
     return (

@@ -7,6 +7,8 @@ from typing import Literal
 
 import torch
 
+from . import cuda
+
 _log = logging.getLogger(__name__)
 
 Backend = Literal["torch", "cuda"]
@@ -35,13 +37,13 @@ def choose_backend(wanted: str, device_type: str, dtype: torch.dtype = torch.flo
     reason = "it was asked for"
     chosen: Backend = "torch"
     if wanted != "torch":
-        missing = _missing(device_type, dtype)
-        if not missing:
+        lacking = missing(device_type, dtype)
+        if not lacking:
             chosen = "cuda"
         elif wanted == "cuda":
-            raise RuntimeError(f"neuron.backend is 'cuda', but {missing}")
+            raise RuntimeError(f"neuron.backend is 'cuda', but {lacking}")
         if wanted == "auto":
-            reason = missing or "its kernels can run"
+            reason = lacking or "its kernels can run"
     # On a GPU the torch path is the same result at several times the cost: nobody wants it unasked.
     level = logging.WARNING if (device_type, chosen, wanted) == _UNWANTED else logging.INFO
     told = "neurons (%s, %s) run on the %s backend: %s"
@@ -49,8 +51,8 @@ def choose_backend(wanted: str, device_type: str, dtype: torch.dtype = torch.flo
     return chosen
 
 
-def _missing(device_type: str, dtype: torch.dtype) -> str:
-    """Why the CUDA kernels cannot run; empty where they can."""
+def missing(device_type: str, dtype: torch.dtype) -> str:
+    """Why the CUDA kernels cannot run on tensors of a kind; empty where they can."""
     if device_type != "cuda":
         return f"the tensors are on {device_type}"
     if dtype not in STORAGE:
@@ -60,4 +62,4 @@ def _missing(device_type: str, dtype: torch.dtype) -> str:
     if importlib.util.find_spec("cupy") is None:
         major = torch.version.cuda.split(".")[0]
         return f"cupy is not installed: for this torch install cupy-cuda{major}x"
-    return ""
+    return cuda.missing(torch.version.cuda)

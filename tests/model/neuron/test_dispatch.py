@@ -1,14 +1,17 @@
 """The backend is chosen once, said aloud, and never silently another."""
 
 import logging
+import re
 import subprocess
 import sys
 from importlib.machinery import ModuleSpec
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from spikeseg.model.neuron.dispatch import choose_backend
+from spikeseg.model.neuron.integer_lif import integer_lif
 
 
 @pytest.fixture(autouse=True)
@@ -45,16 +48,81 @@ def test_a_missing_cupy_is_named_for_torchs_cuda(
     assert choose_backend("auto", "cuda") == "torch"
 
 
+def install_cupy(
+    monkeypatch: pytest.MonkeyPatch, *, torchs: str, cupys: int, driver: int, nvrtc: str = ""
+) -> None:
+    """A torch and a cupy for these versions of CUDA; `nvrtc` is what loading it fails with."""
+
+    def version() -> tuple[int, int]:
+        if nvrtc:
+            raise RuntimeError(nvrtc)
+        return cupys, 0
+
+    fake = SimpleNamespace(
+        driver=SimpleNamespace(get_build_version=lambda: 1000 * cupys),
+        runtime=SimpleNamespace(driverGetVersion=lambda: 1000 * driver + 80),
+        nvrtc=SimpleNamespace(getVersion=version),
+    )
+    monkeypatch.setattr(torch.version, "cuda", torchs)
+    spec = ModuleSpec("cupy", None)
+    monkeypatch.setattr("spikeseg.model.neuron.dispatch.importlib.util.find_spec", lambda _: spec)
+    monkeypatch.setitem(sys.modules, "cupy.cuda", fake)
+
+
 def test_where_everything_is_there_auto_takes_the_kernels(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(torch.version, "cuda", "13.0")
-    spec = ModuleSpec("cupy", None)
-    monkeypatch.setattr("spikeseg.model.neuron.dispatch.importlib.util.find_spec", lambda _: spec)
+    install_cupy(monkeypatch, torchs="13.0", cupys=13, driver=13)
     with caplog.at_level(logging.INFO, logger="spikeseg"):
         assert choose_backend("auto", "cuda", torch.bfloat16) == "cuda"
     assert "run on the cuda backend: its kernels can run" in caplog.text
     assert choose_backend("torch", "cuda") == "torch"
+
+
+NO_LIBRARY = "CuPy failed to load libnvrtc.so.12"
+
+
+@pytest.mark.parametrize(
+    ("torchs", "cupys", "driver", "nvrtc", "said"),
+    [
+        ("13.0", 12, 13, "", "cupy is built for CUDA 12 .* 13: install cupy-cuda13x instead"),
+        ("12.8", 13, 12, "", "cupy is built for CUDA 13 .* 12: install cupy-cuda12x instead"),
+        ("13.0", 13, 12, "", "the driver knows CUDA 12: install cupy-cuda12x instead"),
+        ("12.8", 12, 13, NO_LIBRARY, rf"\({NO_LIBRARY}\): install nvidia-cuda-nvrtc-cu12$"),
+        ("13.0", 13, 13, "no file", r"no NVRTC for CUDA 13 .*: install nvidia-cuda-nvrtc$"),
+    ],
+)
+def test_a_cupy_that_cannot_run_is_noticed_before_the_first_kernel(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    torchs: str,
+    cupys: int,
+    driver: int,
+    nvrtc: str,
+    said: str,
+) -> None:
+    install_cupy(monkeypatch, torchs=torchs, cupys=cupys, driver=driver, nvrtc=nvrtc)
+    with pytest.raises(RuntimeError, match=said):
+        choose_backend("cuda", "cuda")
+    with caplog.at_level(logging.WARNING, logger="spikeseg"):
+        for _ in range(3):
+            assert choose_backend("auto", "cuda") == "torch"
+    (record,) = caplog.records
+    assert re.search(said, record.getMessage())
+
+
+def test_a_cupy_that_does_not_load_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    install_cupy(monkeypatch, torchs="13.0", cupys=13, driver=13)
+    monkeypatch.setitem(sys.modules, "cupy.cuda", None)
+    with pytest.raises(
+        RuntimeError, match=r"cannot be loaded \(.*cupy\.cuda.*\): install cupy-cuda13x"
+    ):
+        choose_backend("cuda", "cuda")
+
+
+def test_a_backend_that_is_none_is_named() -> None:
+    with pytest.raises(ValueError, match="must be auto, torch or cuda, got 'gpu'"):
+        integer_lif(torch.zeros(1, 2), levels=4, backend="gpu")  # pyright: ignore[reportArgumentType]
 
 
 def test_named_kernels_that_cannot_run_say_why() -> None:
