@@ -5,92 +5,120 @@ from typing import Any
 
 import pytest
 import torch
+from host_kernels import use_host_kernels
 from models import shapes_batch, small_config
 from torch import Tensor, nn
 
 from spikeseg.model.accounting.firing import FiringMonitor
-from spikeseg.model.backbone import blocks
 from spikeseg.model.backbone.blocks import fire_after
 from spikeseg.model.config import LossConfig
 from spikeseg.model.initialize import start_alive
 from spikeseg.model.loss.criterion import build_criterion
 from spikeseg.model.neuron import batch_norm_lif
-from spikeseg.model.neuron.batch_norm_lif import batch_norm_integer_lif
 from spikeseg.model.neuron.integer_lif import IntegerLIF
 from spikeseg.model.segmentor import build_segmentor
 
 
 class Fused:
-    """`normalize_and_fire` as on the CUDA kernels, on torch's path, for every kind of BatchNorm."""
+    """The fused way taken as where the kernels run, whichever backend then computes it."""
 
-    def __init__(self) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls = 0
+        whole = batch_norm_lif.batch_norm_integer_lif
 
-    def __call__(self, norm: Any, neuron: IntegerLIF, x: Tensor) -> Tensor:
-        if not norm.training or neuron.dynamics != "stateless":
-            return neuron(norm(x.flatten(0, 1)).unflatten(0, x.shape[:2]))
-        self.calls += 1
-        spikes, mean, variance = batch_norm_integer_lif(
-            x.flatten(0, 1),
-            norm.weight,
-            norm.bias,
-            eps=norm.eps,
-            levels=neuron.levels,
-            divisor=neuron.divisor,
-            threshold=neuron.threshold,
-            rounding=neuron.rounding,
-            window=neuron.window,
-            backend="torch",
-        )
-        batch_norm_lif._advance(norm, mean, variance, x.numel() / x.shape[2])
-        return spikes.unflatten(0, x.shape[:2])
+        def counted(*arguments: Any, **more: Any) -> Any:
+            self.calls += 1
+            return whole(*arguments, **more)
+
+        monkeypatch.setattr(batch_norm_lif, "choose_backend", lambda *_: "cuda")
+        monkeypatch.setattr(batch_norm_lif, "batch_norm_integer_lif", counted)
 
 
-def step_of(family: Any, decoder: Any, compat: Any) -> tuple[Tensor, dict[str, Tensor]]:
-    """Loss, and gradients and statistics by name, of one step in float64."""
+def step_of(
+    family: Any, decoder: Any, compat: Any, *, dtype: torch.dtype, backend: Any, **neuron: Any
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss, and gradients and statistics by name, of one step."""
     config = small_config()
     config = dataclasses.replace(
         config,
+        neuron=dataclasses.replace(config.neuron, backend=backend, **neuron),
         backbone=dataclasses.replace(config.backbone, family=family),
         decoder=decoder,
         compat=compat,
     )
     torch.manual_seed(0)
-    model = build_segmentor(config).double()
+    model = build_segmentor(config).to(dtype)
     start_alive(model)
     images, labels = shapes_batch(2)
-    criterion = build_criterion(LossConfig(), config).double()
-    terms = criterion(model(images.double()), labels, criterion.count(labels))
+    criterion = build_criterion(LossConfig(), config).to(dtype)
+    terms = criterion(model(images.to(dtype)), labels, criterion.count(labels))
     loss = torch.stack(list(terms.values())).sum()
     loss.backward()
     found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     return loss.detach(), {**found, **dict(model.named_buffers())}
 
 
+def assert_close(actual: dict[str, Tensor], expected: dict[str, Tensor], rtol: float) -> None:
+    """All gradients and statistics, relative to the largest value of each."""
+    assert actual.keys() == expected.keys()
+    # The bias of a convolution before a BatchNorm has no gradient but the noise of sums.
+    largest = max(float(value.abs().max()) for value in expected.values())
+    for name, value in expected.items():
+        scale = float(value.double().abs().max()) + rtol * largest
+        torch.testing.assert_close(
+            actual[name],
+            value,
+            rtol=rtol,
+            atol=rtol * scale,
+            msg=lambda m, n=name: f"{n}: {m}",
+        )
+
+
+# Away from every default, so that a constant that is not passed on is seen.
+ODD = {"normalization": "constant", "normalization_constant": 3.0, "threshold": 0.7}
+ODD |= {"rounding": "half_up", "window": "open"}
+
+
+@pytest.mark.parametrize("neuron", [{}, ODD], ids=["published", "odd"])
 @pytest.mark.parametrize("compat", ["published", "corrected"])
 @pytest.mark.parametrize(
     ("family", "decoder"), [("meta_spikeformer", "query"), ("e_spikeformer", "fpn")]
 )
 def test_a_step_is_the_same_fused_and_apart(
-    monkeypatch: pytest.MonkeyPatch, family: str, decoder: str, compat: str
+    monkeypatch: pytest.MonkeyPatch, family: str, decoder: str, compat: str, neuron: dict[str, Any]
 ) -> None:
-    loss, apart = step_of(family, decoder, compat)
-    fused = Fused()
-    monkeypatch.setattr(blocks, "normalize_and_fire", fused)
-    same, together = step_of(family, decoder, compat)
+    how = {"dtype": torch.float64, "backend": "torch"} | neuron
+    loss, apart = step_of(family, decoder, compat, **how)
+    fused = Fused(monkeypatch)
+    same, together = step_of(family, decoder, compat, **how)
     assert fused.calls > 20
     torch.testing.assert_close(same, loss, rtol=1e-9, atol=0)
-    assert apart.keys() == together.keys()
-    # The bias of a convolution before a BatchNorm has no gradient but the noise of sums.
-    largest = max(float(value.abs().max()) for value in apart.values())
-    for name, value in apart.items():
-        scale = float(value.double().abs().max()) + 1e-6 * largest
-        torch.testing.assert_close(
-            together[name], value, rtol=1e-5, atol=1e-6 * scale, msg=lambda m, n=name: f"{n}: {m}"
-        )
+    assert_close(together, apart, 1e-6)
 
 
-def test_batch_norm_and_neuron_compile_as_one_graph_in_training() -> None:
+@pytest.mark.parametrize(
+    ("family", "decoder"), [("meta_spikeformer", "query"), ("e_spikeformer", "fpn")]
+)
+def test_a_step_on_the_kernels_is_that_on_torch(
+    monkeypatch: pytest.MonkeyPatch, family: str, decoder: str
+) -> None:
+    use_host_kernels(monkeypatch)
+    fused = Fused(monkeypatch)
+    loss, expected = step_of(family, decoder, "published", dtype=torch.float32, backend="torch")
+    same, actual = step_of(family, decoder, "published", dtype=torch.float32, backend="cuda")
+    assert fused.calls > 40
+    # Spikes are the same bits; of the backward pass the order of sums is another.
+    assert torch.equal(same, loss)
+    assert_close(actual, expected, 1e-3)
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["apart", "fused"])
+def test_batch_norm_and_neuron_compile_as_one_graph_in_training(
+    monkeypatch: pytest.MonkeyPatch, together: bool
+) -> None:
+    if together:
+        monkeypatch.setattr(batch_norm_lif, "choose_backend", lambda *_: "cuda")
+
     class Block(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -111,8 +139,7 @@ def test_batch_norm_and_neuron_compile_as_one_graph_in_training() -> None:
 
 
 def test_somebody_who_looks_at_a_neuron_sees_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    fused = Fused()
-    monkeypatch.setattr(blocks, "normalize_and_fire", fused)
+    fused = Fused(monkeypatch)
     model = build_segmentor(small_config())
     images = shapes_batch(2)[0]
     neurons = sum(isinstance(module, IntegerLIF) for module in model.modules())
