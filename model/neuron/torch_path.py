@@ -9,7 +9,8 @@ Measurements: RESULTS.md.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -23,6 +24,8 @@ WINDOW = torch.int8
 _EXACT = {torch.float16: 2048, torch.bfloat16: 256}
 # Neurons worked on at once by a CPU: intermediate values stay in the cache, and calls are few.
 _CHUNK = 1 << 17
+# The same for sequences, of which several steps are held.
+_PART = 1 << 16
 # In one pass each: g (1 - s) s, and 0 where x <= threshold, else g.
 _SIGMOID_BACKWARD = torch.ops.aten.sigmoid_backward.grad_input
 _THRESHOLD_BACKWARD = torch.ops.aten.threshold_backward.grad_input
@@ -253,81 +256,111 @@ def _parts(steps: int, like: Tensor, *others: Tensor | None) -> Iterator[tuple[A
         x.as_strided((x.numel() // n, n), (n, 1)) if x is not None and x.numel() else None
         for x in (like, *others)
     ]
-    if n <= _CHUNK or like.device.type != "cpu":
+    if n <= _PART or like.device.type != "cpu":
         yield tuple(rows)
         return
-    for start in range(0, n, _CHUNK):
-        yield tuple(None if row is None else row[:, start : start + _CHUNK] for row in rows)
+    for start in range(0, n, _PART):
+        yield tuple(None if row is None else row[:, start : start + _PART] for row in rows)
 
 
 def binary(x: Tensor, *, tau: float, threshold: float) -> Tensor:
     """Binary spikes."""
     spikes = empty_like_sequence(x)
     for currents, fired in _parts(len(x), laid_out_as(x, spikes), spikes):
-        mirrored = _mirrored_potentials(currents, tau=tau, threshold=threshold)
-        own = fired if fired.dtype == mirrored.dtype else torch.empty_like(mirrored)
-        torch.le(mirrored, _constant(-threshold, mirrored.dtype), out=own)
-        if _may_have_nan(mirrored[-1]):
-            # Zero, or NaN where the potential is NaN; clamped, since infinity times 0 is NaN.
-            own.add_(mirrored.clamp_(-1, 1).mul_(0.0))
-        if own is not fired:
-            fired.copy_(own)
+        charged = torch.empty_like(currents[0], dtype=arithmetic(x.dtype))
+        # On a GPU to look whether there is a NaN would be to wait for the last step.
+        looks = x.device.type == "cpu"
+        _fire_binary(currents, fired, charged, tau, threshold, careful=not looks)
+        if looks and _may_have_nan(charged):
+            _fire_binary(currents, fired, charged, tau, threshold, careful=True)
     return spikes
+
+
+def _fire_binary(
+    currents: Tensor, fired: Tensor, charged: Tensor, tau: float, threshold: float, careful: bool
+) -> None:
+    """`binary` of a part: the last potential, negated, is left in `charged`.
+
+    A NaN potential fires NaN where `careful`, else nothing.
+    """
+    below = _constant(-threshold, charged.dtype)
+    own = charged if fired.dtype == charged.dtype else torch.empty_like(charged)
+    rooms = [charged] * len(currents)
+    for spike, h in zip(
+        fired.unbind(), _mirrored_potentials(currents, rooms, tau, threshold), strict=True
+    ):
+        to = spike if spike.dtype == h.dtype else own
+        torch.le(h, below, out=to)
+        if careful:
+            # Clamped, since infinity times 0 is NaN too.
+            to.add_(h.clamp(-1, 1).mul_(0.0))
+        if to is not spike:
+            spike.copy_(to)
 
 
 def binary_backward(
     gradient: Tensor, x: Tensor, result: Tensor, *, tau: float, threshold: float, alpha: float
 ) -> Tensor:
-    """dL/dx into `result`; the potentials are computed again from x."""
+    """dL/dx into `result`; the potentials are computed again from x.
+
+    With r = dL/dx tau / alpha the law's recurrence is r_t = g_t (1 - s) s + left [h_t < threshold]
+    r_{t+1}, one product and one sum a step.
+    """
     wide = arithmetic(x.dtype)
     per_tau = rounded(1 / tau, x.dtype)
-    left, share, steep, opposite, top = (
-        _constant(value, wide)
-        for value in (rounded(1 - per_tau, x.dtype), per_tau, alpha, -alpha, threshold)
-    )
+    left = rounded(1 - per_tau, x.dtype)
+    share, far = _constant(per_tau * alpha, wide), _constant(-threshold * alpha, wide)
     for arriving, currents, leaving in _parts(
         len(x), laid_out_as(gradient, result), laid_out_as(x, result), result
     ):
-        mirrored = _mirrored_potentials(currents, tau=tau, threshold=threshold)
-        slope = torch.add(mirrored, top).mul_(opposite).sigmoid_()
-        own = _SIGMOID_BACKWARD(arriving.to(slope), slope, grad_input=slope).mul_(steep)
+        mirrored = torch.empty_like(currents, dtype=wide)
+        for _ in _mirrored_potentials(currents, mirrored.unbind(), tau, threshold):
+            pass
+        slope = torch.add(far, mirrored, alpha=-alpha).sigmoid_()
+        own = _SIGMOID_BACKWARD(arriving.to(wide), slope, grad_input=slope)
         broken = mirrored.isnan() if _may_have_nan(mirrored[-1]) else None
         if broken is not None:
             own.masked_fill_(broken, 0.0)
-        out = leaving if leaving.dtype == own.dtype else own
-        carried, passed = None, torch.empty_like(own[0])
-        for t in reversed(range(len(x))):
-            if carried is not None:
-                # A spike resets: nothing passes on.
-                _THRESHOLD_BACKWARD(carried, mirrored[t], -threshold, grad_input=passed)
-                if broken is not None:
-                    passed.masked_fill_(broken[t], 0.0)
-                own[t].add_(passed)
-            carried = torch.mul(own[t], left, out=passed)
-            torch.mul(own[t], share, out=out[t])
-        if out is not leaving:
-            leaving.copy_(out)
+        passed = torch.empty_like(own[0])
+        for t in reversed(range(len(x) - 1)):
+            # A spike resets: nothing passes on.
+            _THRESHOLD_BACKWARD(own[t + 1], mirrored[t], -threshold, grad_input=passed)
+            if broken is not None:
+                passed.masked_fill_(broken[t], 0.0)
+            own[t].add_(passed, alpha=left)
+        if leaving.dtype == wide:
+            torch.mul(own, share, out=leaving)
+        else:
+            leaving.copy_(own.mul_(share))
     return result
 
 
-def _mirrored_potentials(x: Tensor, *, tau: float, threshold: float) -> Tensor:
-    """Charged potentials -h of a part of a sequence, (T, neurons), in the arithmetic's type.
+def _mirrored_potentials(
+    currents: Tensor, rooms: Sequence[Tensor], tau: float, threshold: float
+) -> Iterator[Tensor]:
+    """Charged potentials -h of a part of a sequence, step by step, each in its room.
 
     Negated, because torch has the reset as one operation from below: 0 where -h <= -threshold.
+    Rooms are of the arithmetic's type; one may serve all steps.
     """
-    currents = x.to(arithmetic(x.dtype))
-    mirrored = torch.empty_like(currents)
-    factor = _constant(-1 / tau, currents.dtype)
-    v = None
-    for current, h in zip(currents.unbind(), mirrored.unbind(), strict=True):
-        if v is None:
-            torch.mul(current, factor, out=h)
-            v = torch.empty_like(h)
+    factor = _constant(-1 / tau, rooms[0].dtype)
+    # A product by a power of two is exact, so that it may be fused with the sum behind it.
+    exact = math.frexp(tau)[0] == 0.5
+    v, before = torch.empty_like(rooms[0]), None
+    for current, h in zip(currents.unbind(), rooms, strict=True):
+        if before is not None:
+            torch.threshold(before, -threshold, 0.0, out=v)
+        own = current if current.dtype == h.dtype else h.copy_(current)
+        # v + (current + v) * -1/tau is -((-v) + (current - (-v)) / tau).
+        if before is None:
+            torch.mul(own, factor, out=h)
+        elif exact:
+            torch.add(own, v, out=h)
+            torch.add(v, h, alpha=-1 / tau, out=h)
         else:
-            # v + (current + v) * -1/tau is -((-v) + (current - (-v)) / tau).
-            torch.add(current, v, out=h).mul_(factor).add_(v)
-        torch.threshold(h, -threshold, 0.0, out=v)
-    return mirrored
+            torch.add(own, v, out=h).mul_(factor).add_(v)
+        before = h
+        yield h
 
 
 def _may_have_nan(row: Tensor) -> bool:

@@ -23,6 +23,7 @@ from spikeseg.model.neuron.reference import (
     lif_forward,
 )
 
+TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 # 105 = 13 lanes of 8 neurons and one left over: the tail and, for T > 1, unaligned steps.
 ODD, WHOLE = (3, 5, 7), (2, 8, 4)
 
@@ -82,6 +83,30 @@ def test_long_sequences_go_through_in_pieces(place: Place, dtype: torch.dtype) -
         assert_same(gradient, integer_backward(g, inside, **only_gradient(arguments))[0])
 
 
+@pytest.mark.parametrize("dtype", DTYPES[::2], ids=str)
+@pytest.mark.parametrize("tau", [2.0, 3.0])
+def test_long_binary_sequences_go_through_in_pieces(
+    place: Place, dtype: torch.dtype, tau: float
+) -> None:
+    # NaN stands in the first piece alone, and has to stay there.
+    x = torch.randn(3, (1 << 17) + 13, generator=torch.Generator().manual_seed(2)) + 1
+    x[1, 5], x[0, 6], x[0, 7] = float("nan"), float("inf"), -float("inf")
+    x = x.to(dtype)
+    g = torch.randn(x.shape, generator=torch.Generator().manual_seed(7)).to(dtype)
+    on = x.to(place.device).requires_grad_()
+    spikes = lif(on, tau=tau, backend=place.backend)
+    spikes.backward(g.to(place.device))
+    assert_same(spikes, lif_forward(x, tau=tau, threshold=1.0))
+    expected = lif_backward(g, x, tau=tau, threshold=1.0, alpha=4.0)
+    assert on.grad is not None
+    torch.testing.assert_close(
+        on.grad.cpu().float(),
+        expected.float(),
+        rtol=TOLERANCE[dtype],
+        atol=TOLERANCE[dtype] * 1e-2,
+    )
+
+
 def test_float64_follows_the_law_in_its_own_precision() -> None:
     for rule in RULES:
         for dynamics in ("stateless", "temporal"):
@@ -115,9 +140,6 @@ def test_state_passes_through_with_its_gradient(
     if held is not None:
         assert held.grad is not None
         assert_same(held.grad, before)
-
-
-TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 
 
 @pytest.mark.parametrize(
