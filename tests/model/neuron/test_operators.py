@@ -13,6 +13,7 @@ from spikeseg.model.neuron.integer_lif import IntegerLIF, integer_lif, integer_l
 from spikeseg.model.neuron.lif import LIF, lif
 from spikeseg.model.neuron.reference import integer_backward, integer_forward
 
+STEPS = torch.export.Dim("T", max=64)
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "integer_stateless": (4, 4.0, 1.0, False, False, True, "torch"),
     "integer_temporal": (None, 4, 4.0, 0.25, 1.0, False, False, True, True, "torch"),
@@ -109,6 +110,16 @@ def test_export_keeps_the_operators() -> None:
         for operator in ("integer_stateless", "integer_temporal", "binary_lif"):
             assert f"spikeseg.{operator}" in names, names
         assert_same(program.module()(x), model(x))
+
+
+@pytest.mark.parametrize("neuron", ["temporal", "binary"])
+def test_a_sequence_of_another_length_goes_through_an_exported_neuron(neuron: str) -> None:
+    module = getattr(Neurons(), neuron)
+    program = torch.export.export(
+        nn.Sequential(module), (currents((3, 2, 5), torch.float32),), dynamic_shapes=({0: STEPS},)
+    )
+    longer = currents((7, 2, 5), torch.float32)
+    assert_same(program.module()(longer), module(longer))
 
 
 def test_differentiating_twice_is_refused(place: Place) -> None:
