@@ -2,10 +2,8 @@
 
 import ctypes
 import json
-import platform
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +16,11 @@ from ...model.neuron.dispatch import choose_backend
 from ...model.neuron.integer_lif import integer_lif
 from ...model.neuron.reference import integer_backward, integer_forward
 from ..cli import run
+from .neuron_machine import card_state, machine_row
+from .neuron_network import measure_network, print_network
 from .neuron_peers import CASES, LEVELS, Neuron, peers, runs
 from .neuron_start import cold_start, host_cost
-from .neuron_targets import print_ratios, print_targets
+from .neuron_targets import print_ratios, print_targets, read_rows
 from .neuron_timing import GRAPH_UP_TO, Call, Pair, pairs, phases, sample, saved_bytes, summary
 
 _MI = 1 << 20
@@ -35,6 +35,7 @@ Place = tuple[str, str, int, int, str]
 @click.option("--threads", default=1, show_default=True, help="CPU threads of torch.")
 @click.option("--seconds", default=240.0, show_default=True, help="Start no new row after this.")
 @click.option("--compile", "compile_", is_flag=True, help="Measure torch.compile as well.")
+@click.option("--network", is_flag=True, help="Measure a small network's training step instead.")
 @click.option("--output", type=click.Path(path_type=Path), help="Append JSON lines here.")
 @click.option(
     "--table",
@@ -46,14 +47,13 @@ def command(
     threads: int,
     seconds: float,
     compile_: bool,
+    network: bool,
     output: Path | None,
     table: Path | None,
 ) -> None:
     """Time of forward and backward, saved bytes, host cost; ratios and targets at the end."""
     if table is not None:
-        rows = [json.loads(line) for line in table.read_text().splitlines()]
-        print_ratios(rows)
-        print_targets(rows)
+        _print_tables(read_rows(table))
         return
     started = time.monotonic()
     if device == "auto":
@@ -70,19 +70,37 @@ def command(
             with output.open("a") as file:
                 file.write(json.dumps(row) + "\n")
 
-    _tell_machine(device, threads, emit)
-    _check_numbers(device)
-    cold_start(device, compile_, emit)
-    host_cost(device, emit)
+    row = machine_row(device, threads)
+    emit(row)
+    print(", ".join(f"{name} {value}" for name, value in row.items() if name != "case"))
+    if network:
+        measure_network(device, emit)
+    else:
+        _check_numbers(device)
+        cold_start(device, compile_, emit)
+        host_cost(device, emit)
+        _measure_grid(device, compile_, started + seconds, emit)
+    if device == "cuda":
+        emit({"case": "machine", "when": "at the end"} | card_state())
+    _print_tables(rows)
+    print(f"{time.monotonic() - started:.0f} s in all")
+
+
+def _print_tables(rows: list[dict[str, Any]]) -> None:
+    if any(row["case"] == "network" for row in rows):
+        print_network(rows)
+    if any("phase" in row for row in rows):
+        print_ratios(rows)
+        print_targets(rows)
+
+
+def _measure_grid(device: str, compile_: bool, until: float, emit: Emit) -> None:
     skipped: set[str] = set()
     for place in _grid(device):
-        if time.monotonic() - started > seconds:
-            print(f"stopped after {seconds:g} s: the rows that are missing were not measured")
+        if time.monotonic() > until:
+            print("out of --seconds: the rows that are missing were not measured")
             break
         _measure(place, device, compile_, skipped, emit)
-    print_ratios(rows)
-    print_targets(rows)
-    print(f"{time.monotonic() - started:.0f} s in all")
 
 
 def _grid(device: str) -> Iterator[Place]:
@@ -217,29 +235,6 @@ def _on_side_stream(
         return work()
     with torch.cuda.stream(torch.cuda.Stream()):
         return work()
-
-
-def _tell_machine(device: str, threads: int, emit: Emit) -> None:
-    row: dict[str, Any] = {
-        "case": "machine",
-        "date": datetime.now(UTC).isoformat(timespec="minutes"),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "backend": choose_backend("auto", device),
-    }
-    if device == "cuda":
-        row |= {"card": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
-        if row["backend"] == "cuda":
-            import importlib.metadata as metadata
-
-            names = ("cupy-cuda", "nvidia-cuda-nvrtc", "triton", "spikingjelly", "snntorch")
-            for found in metadata.distributions():
-                if found.name.startswith(names):
-                    row[found.name] = found.version
-    else:
-        row |= {"processor": platform.processor() or platform.machine(), "threads": threads}
-    emit(row)
-    print(", ".join(f"{name} {value}" for name, value in row.items() if name != "case"))
 
 
 def _keep_large_allocations() -> None:

@@ -126,7 +126,7 @@ def norm_then(neuron: Neuron) -> Neuron:
 
     def run(x: Tensor) -> Tensor:
         norm, _ = _layers(x.device)
-        return neuron(norm(_as_images(x)[0]).unsqueeze(0)).view_as(x)
+        return neuron(norm(_as_images(x).flatten(0, 1)).unsqueeze(0)).view_as(x)
 
     return run
 

@@ -1,12 +1,19 @@
 """The neurons' benchmark prints its tables from recorded lines: targets beside what was reached."""
 
 import json
+import os
+import re
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
+import torch
 from click.testing import CliRunner
 
 from spikeseg.jobs.benchmark.neuron import command
+from spikeseg.jobs.benchmark.neuron_machine import card_state
 from spikeseg.jobs.benchmark.neuron_targets import print_ratios, print_targets
 
 MI = 1 << 20
@@ -49,7 +56,7 @@ def test_a_ratio_is_the_others_time_over_ours_at_the_same_place() -> None:
     assert " 1.00x" in small
 
 
-def test_targets_stand_beside_what_was_reached_on_the_largest_row() -> None:
+def test_targets_stand_beside_what_was_reached() -> None:
     said = lines_of(print_targets)
 
     def line(start: str) -> list[str]:
@@ -72,3 +79,78 @@ def test_recorded_lines_are_printed_without_measuring(tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert "4.00x" in result.output and "not measured" in result.output
     assert "in all" not in result.output
+
+
+def test_a_target_is_held_against_the_least_favourable_row_that_counts() -> None:
+    def both(case: str, micros: float, elements: int) -> list[dict[str, Any]]:
+        usual = {"case": case, "T": 4, "device": "cpu", "elements": elements}
+        return [row("ours", 10.0, **usual), row("published form, eager", micros, **usual)]
+
+    rows = both("binary", 14.6, MI // 8) + both("binary", 26.0, 4 * MI)
+    said: list[str] = []
+    print_targets(rows, said.append)
+    (line,) = [each for each in said if each.startswith("binary T=4, against published")]
+    assert line[66:].split() == ["float32", "2.50", "1.46", "missed"]
+    # The host's cost has no limit where only the other was measured.
+    print_targets([row("spikingjelly cupy LIF", 60.0, case="host cost")], said.append)
+
+
+@pytest.mark.parametrize(
+    ("cut", "said"),
+    [
+        (lambda text: text[:-30], ":9: not a JSON object on one line"),
+        (lambda text: text + "[1]\n", ":10: not a JSON object on one line"),
+        (lambda text: text.replace('"who"', '"Who"'), ":2: not a row .* it lacks who"),
+        (lambda text: text.replace('"case": "stateless", ', ""), ":5: not a row .* it lacks case"),
+        (lambda text: "", ": holds no rows"),
+    ],
+    ids=["cut off", "no object", "renamed", "no case", "empty"],
+)
+def test_lines_that_are_no_rows_are_named(
+    tmp_path: Path, cut: Callable[[str], str], said: str
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(cut("".join(json.dumps(each) + "\n" for each in ROWS)))
+    with pytest.raises(ValueError, match=re.escape(str(path)) + said):
+        CliRunner().invoke(command, ["--table", str(path)], catch_exceptions=False)
+
+
+def test_a_card_is_told_with_driver_clocks_and_temperature(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = tmp_path / "nvidia-smi"
+    fake.write_text(
+        '#!/bin/sh\n[ "$1" = --id=GPU-12ab ] || exit 6\n'
+        '[ "$2" = --query-gpu=driver_version,clocks.sm,clocks.mem,temperature.gpu ] || exit 2\n'
+        "echo 580.65.06, 1980 MHz, 3201 MHz, 34\n"
+    )
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    card = SimpleNamespace(uuid="12ab")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
+    assert card_state() == {
+        "driver": "580.65.06",
+        "clock_sm": "1980 MHz",
+        "clock_memory": "3201 MHz",
+        "temperature_c": "34",
+    }
+    card.uuid = "another"
+    assert card_state() == {"driver": "unknown"}
+    monkeypatch.setenv("PATH", str(tmp_path / "none"))
+    assert card_state() == {"driver": "unknown"}
+
+
+def test_a_networks_step_is_measured_with_each_kind_of_neuron(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spikeseg.jobs.benchmark.neuron_network._SIZES", (32,))
+    monkeypatch.setattr("spikeseg.jobs.benchmark.neuron_network._ROUNDS", 1)
+    path = tmp_path / "rows.jsonl"
+    options = ["--network", "--device", "cpu", "--output", str(path)]
+    measured = CliRunner().invoke(command, options, catch_exceptions=False)
+    printed = CliRunner().invoke(command, ["--table", str(path)], catch_exceptions=False)
+    table = printed.output.strip().splitlines()
+    assert len(table) == 4 and printed.output.strip() in measured.output
+    # Every kind computes the same numbers, so that times alone are compared.
+    assert all(line.endswith("x  equal") for line in table[1:])
