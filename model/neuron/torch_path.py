@@ -316,22 +316,23 @@ def binary_backward(
         mirrored = torch.empty_like(currents, dtype=wide)
         for _ in _mirrored_potentials(currents, mirrored.unbind(), tau, threshold):
             pass
-        slope = torch.add(far, mirrored, alpha=-alpha).sigmoid_()
-        own = _SIGMOID_BACKWARD(arriving.to(wide), slope, grad_input=slope)
-        broken = mirrored.isnan() if _may_have_nan(mirrored[-1]) else None
-        if broken is not None:
-            own.masked_fill_(broken, 0.0)
-        passed = torch.empty_like(own[0])
-        for t in reversed(range(len(x) - 1)):
-            # A spike resets: nothing passes on.
-            _THRESHOLD_BACKWARD(own[t + 1], mirrored[t], -threshold, grad_input=passed)
-            if broken is not None:
-                passed.masked_fill_(broken[t], 0.0)
-            own[t].add_(passed, alpha=left)
-        if leaving.dtype == wide:
-            torch.mul(own, share, out=leaving)
-        else:
-            leaving.copy_(own.mul_(share))
+        careful = _may_have_nan(mirrored[-1])
+        slope, passed, own, carried = (torch.empty_like(mirrored[0]) for _ in range(4))
+        parts = [part.unbind()[::-1] for part in (arriving, mirrored, leaving)]
+        for t, (g, h, to) in enumerate(zip(*parts, strict=True)):
+            torch.add(far, h, alpha=-alpha, out=slope).sigmoid_()
+            _SIGMOID_BACKWARD(g if g.dtype == wide else own.copy_(g), slope, grad_input=own)
+            if t:
+                # A spike resets: nothing passes on.
+                _THRESHOLD_BACKWARD(carried, h, -threshold, grad_input=passed)
+                own.add_(passed, alpha=left)
+            if careful:
+                own.masked_fill_(h.isnan(), 0.0)
+            if to.dtype == wide:
+                torch.mul(own, share, out=to)
+            else:
+                to.copy_(torch.mul(own, share, out=slope))
+            own, carried = carried, own
     return result
 
 
