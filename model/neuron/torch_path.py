@@ -154,12 +154,14 @@ def temporal(
     for currents, fired, kept, last, first in _parts(
         steps, laid_out_as(x, spikes), spikes, window, after, before
     ):
-        u, count, scratch, ratio = (torch.empty_like(currents[0], dtype=wide) for _ in range(4))
+        u, count, scratch, ratio, room = (
+            torch.empty_like(currents[0], dtype=wide) for _ in range(5)
+        )
         charge = None if first is None else first[0]
         windows = kept.unbind() if save else [None] * steps
         each = zip(currents.unbind(), fired.unbind(), windows, strict=True)
         for t, (current, spike, inside) in enumerate(each):
-            h = current.to(wide)
+            h = current if current.dtype == wide else room.copy_(current)
             if charge is not None:
                 h = torch.add(charge, h, out=u)
             own = h if threshold == 1.0 else torch.mul(h, per_threshold, out=ratio)
@@ -231,7 +233,7 @@ def _carry_back(
             torch.mul(carried, left, out=passed)
         weight.copy_(inside)
         carried = to if to.dtype == wide else room
-        torch.mul(own.to(wide), scale, out=carried)
+        torch.mul(own if own.dtype == wide else carried.copy_(own), scale, out=carried)
         select(passed, carried, weight, out=carried)
         if carried is room:
             to.copy_(room)
