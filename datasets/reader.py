@@ -1,5 +1,6 @@
 """Packed shards to rows."""
 
+import errno
 import hashlib
 import threading
 from bisect import bisect_right
@@ -17,12 +18,14 @@ from .images import decode_image, decode_index, decode_instances
 from .manifest import MANIFEST, Manifest, read_manifest
 from .shard import ShardEntry
 from .shard_cache import CacheConfig, ShardCache
-from .spec import DataError, Row
+from .spec import DataError, Row, StorageAwayError
 from .storage import Storage
 
 _OPEN_FILES = 32
 # Damaged bytes make Arrow and the decoders raise any of these.
 _DAMAGE = (ValueError, LookupError, TypeError, OSError, pa.ArrowException)
+# These say nothing about the bytes.
+_AWAY = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENOTCONN)
 
 
 class PackedDataset:
@@ -121,6 +124,7 @@ class PackedDataset:
 
         Raises:
             DataError: Names the shard and row that cannot be read, or is not what was packed.
+            StorageAwayError: Where storage does not answer; the row may be good.
             IndexError: Where the split has no such row.
         """
         number, offset = self._place(split, index)
@@ -150,7 +154,8 @@ class PackedDataset:
         """Bring the shard of a row near, where it lies on remote storage.
 
         Raises:
-            DataError: Where it cannot be fetched.
+            DataError: Where it is not there, or is not what was packed.
+            StorageAwayError: Where it cannot be fetched now.
         """
         if self._cache is not None:
             shard = self._shards[split][self._place(split, index)[0]]
@@ -216,6 +221,10 @@ def _named(place: str) -> Iterator[None]:
     except DataError as error:
         raise DataError(f"{place}: {error}") from error
     except _DAMAGE as error:
+        if isinstance(error, StorageAwayError):
+            raise
+        if isinstance(error, OSError) and error.errno in _AWAY:
+            raise StorageAwayError(f"{place}: {error}") from error
         raise DataError(f"{place}: it is damaged ({error!r})") from error
 
 

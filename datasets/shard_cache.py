@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .spec import DataError
+from .spec import DataError, StorageAwayError
 from .storage import Storage, sha256_of
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,8 @@ class ShardCache:
             size: Its bytes.
 
         Raises:
-            DataError: Where it cannot be fetched, or what is fetched hashes to something else.
+            DataError: Where it is not there, or what is fetched hashes to something else.
+            StorageAwayError: Where it cannot be fetched now.
         """
         target = self._config.folder / f"{sha256}.parquet"
         if sha256 in self._hashed and self._touch(target, size):
@@ -98,8 +99,10 @@ class ShardCache:
                     f"{self._storage.location}/{name}: SHA-256 {found}, expected {sha256}"
                 )
             writing.replace(target)
+        except FileNotFoundError as error:
+            raise DataError(f"{self._storage.location}/{name}: is not there ({error})") from error
         except OSError as error:
-            raise DataError(
+            raise StorageAwayError(
                 f"{self._storage.location}/{name}: cannot be fetched ({error})"
             ) from error
         finally:

@@ -15,6 +15,10 @@ class DataError(ValueError):
     """Data that breaks a rule; the message names the file and the rule."""
 
 
+class StorageAwayError(OSError):
+    """Storage that does not answer; what it holds may be good, and worth another try."""
+
+
 @dataclass(frozen=True)
 class LabelSpace:
     """Classes of a data set, and how raw label values map to them.

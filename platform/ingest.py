@@ -17,7 +17,7 @@ from torch import Tensor
 from ..datasets.order import RowOrder
 from ..datasets.pack import BadRowPolicy
 from ..datasets.reader import PackedDataset
-from ..datasets.spec import DataError, Row
+from ..datasets.spec import DataError, Row, StorageAwayError
 from ..datasets.targets import LabelledSegments, labelled_segments, segment_map
 from ..datasets.transforms import TransformConfig, augment, row_generator, test_transform
 from ..model.loss.matcher import SEGMENT_STRIDE
@@ -237,7 +237,7 @@ class TrainingRows:
                 seen.add(shard)
                 try:
                     self._dataset.fetch("train", index)
-                except DataError as error:
+                except (DataError, StorageAwayError) as error:
                     # The row's own reader meets the same and follows the policy.
                     log.warning("%s", error)
                     return

@@ -14,6 +14,8 @@ METRICS = {
     "val/mIoU": "percent",
     "val/mAcc": "percent",
     "val/aAcc": "percent",
+    "val/category_mIoU": "percent, of a label space with categories (Cityscapes)",
+    "test/category_mIoU": "percent, once, likewise",
     "test/mIoU": "percent, once, of the checkpoint that val chose",
     "test/mAcc": "percent, once",
     "test/aAcc": "percent, once",

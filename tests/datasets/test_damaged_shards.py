@@ -1,5 +1,6 @@
 """Damage inside of packed data is noticed when a row is read, wherever it lies."""
 
+import errno
 import json
 import shutil
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from spikeseg.datasets.manifest import MANIFEST
 from spikeseg.datasets.pack import pack
 from spikeseg.datasets.reader import PackedDataset
 from spikeseg.datasets.shapes import Shapes, ShapesOptions
-from spikeseg.datasets.spec import DataError, EncodedRow, RawRow, Row
+from spikeseg.datasets.spec import DataError, EncodedRow, RawRow, Row, StorageAwayError
 
 OPTIONS = ShapesOptions(size=(32, 40), train=6, val=1, test=1, seed=0)
 
@@ -177,3 +178,17 @@ def test_a_manifest_that_is_no_object_is_named(folder: Path, text: str) -> None:
     (folder / MANIFEST).write_text(text, "latin-1")
     with pytest.raises(DataError, match=rf"{MANIFEST}: not a readable manifest"):
         PackedDataset.open(folder)
+
+
+def test_a_disk_that_does_not_answer_is_no_damage(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    dataset = PackedDataset.open(folder)
+    with monkeypatch.context() as once:
+        once.setattr(PackedDataset, "_record", broken)
+        with pytest.raises(StorageAwayError, match=r"row 0 of val: .*Input/output error"):
+            dataset.row("val", 0)
+    assert dataset.row("val", 0).id == "val-000000"

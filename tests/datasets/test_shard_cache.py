@@ -16,6 +16,7 @@ from spikeseg.datasets.pack import MANIFEST, pack
 from spikeseg.datasets.reader import PackedDataset
 from spikeseg.datasets.shapes import Shapes, ShapesOptions
 from spikeseg.datasets.shard_cache import CacheConfig, ShardCache
+from spikeseg.datasets.spec import DataError, StorageAwayError
 from spikeseg.datasets.storage import Storage
 
 
@@ -113,3 +114,30 @@ def test_a_cache_that_travels_makes_its_folder_where_it_arrives(
     shard = json.loads((folder / MANIFEST).read_text())["shards"][0]
     copy = pickle.loads(travelling).path(shard["file"], shard["sha256"], shard["bytes"])
     assert copy.read_bytes() == (folder / shard["file"]).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (OSError("AWS Error NETWORK_CONNECTION"), StorageAwayError),
+        (FileNotFoundError("no such key"), DataError),
+    ],
+)
+def test_a_network_that_is_away_is_no_damage(
+    folder: Path,
+    cache: CacheConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    kind: type[Exception],
+) -> None:
+    dataset = PackedDataset.open_storage(remote(folder), cache)
+
+    def away(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as once:
+        once.setattr(Storage, "fetch", away)
+        with pytest.raises(kind, match=rf"memory://set/val-.*{error}"):
+            dataset.row("val", 0)
+    assert dataset.row("val", 0).id == "val-000000"
+    assert not list(cache.folder.glob("*.fetching"))

@@ -15,7 +15,7 @@ import torch
 from tiny import experiment, pack_shapes
 from torch import Tensor
 
-from spikeseg.datasets.spec import DataError
+from spikeseg.datasets.spec import DataError, StorageAwayError
 from spikeseg.platform.config import ConfigError, Resolved
 from spikeseg.platform.experiment import ExperimentConfig
 from spikeseg.platform.train.checkpoint import FencedError, NoGoodCheckpointError, RunFolder
@@ -426,6 +426,7 @@ def test_progress_names_loss_rate_memory_next_checkpoint_and_time_left(
         (OutOfMemoryForGoodError("x"), Decision.RAISE),
         (PreemptedError("x"), Decision.RETRY),
         (OSError(28, "No space left on device"), Decision.RETRY),
+        (StorageAwayError("x"), Decision.RETRY),
         (RuntimeError("Connection closed by peer"), Decision.RETRY),
         (torch.OutOfMemoryError("x"), Decision.RETRY),
     ],
