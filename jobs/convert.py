@@ -1,6 +1,7 @@
 """`spikeseg convert`: published checkpoints to ours and back, with a report of every key."""
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -19,7 +20,14 @@ from .options import plain_logging
 @click.option(
     "--heads", default=8, show_default=True, help="Attention heads, which no weight's shape shows."
 )
-def command(source: Path, output: Path, heads: int) -> None:
+@click.option(
+    "--neuron",
+    type=click.Choice(["lif", "integer"]),
+    help="Neuron of an SDT-V2 classifier, which no weight shows.  [default: lif, as published]",
+)
+def command(
+    source: Path, output: Path, heads: int, neuron: Literal["lif", "integer"] | None
+) -> None:
     """Convert SOURCE.
 
     A published .pth (or .safetensors) of a segmentor or an ImageNet classifier becomes a folder
@@ -30,7 +38,7 @@ def command(source: Path, output: Path, heads: int) -> None:
 
     plain_logging()
     if not source.is_dir():
-        print(weights.convert_published(source, output, num_heads=heads))
+        print(weights.convert_published(source, output, num_heads=heads, neuron=neuron))
         print(f"written: {output}")
         return
     if output.suffix != ".pth":

@@ -12,8 +12,15 @@ from typing import Any
 import torch
 
 
-class _Inert:
-    """Stands for an object of a class that is not loaded; it does nothing, whatever is asked."""
+class _Inert(dict[Any, Any]):
+    """Stands for an object of a class that is not loaded; it does nothing, whatever is asked.
+
+    It keeps the items that it is given, so that a state dict in a mapping of another class is read.
+    """
+
+    # It may be a key, as an object of any class.
+    __hash__ = object.__hash__  # pyright: ignore[reportAssignmentType]
+    __eq__ = object.__eq__
 
     def __init__(self, *_: Any, **__: Any) -> None:
         pass
@@ -29,9 +36,6 @@ class _Inert:
 
     def extend(self, _: Any) -> None:
         """Take what a pickled list would, and drop it."""
-
-    def __setitem__(self, _: Any, __: Any) -> None:
-        pass
 
 
 class _Rebuild:

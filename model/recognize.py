@@ -2,8 +2,8 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
@@ -18,6 +18,7 @@ from .config import (
 from .published import head_neuron, large_neuron
 from .segmentor import Spike2Former, SpikeFPNSegmentor
 
+ClassifierNeuron = Literal["lif", "integer"]
 _POINTS = 9  # Of a deformable 3x3 kernel.
 
 
@@ -29,16 +30,38 @@ class Recognized:
         architecture: A segmentor, or the backbone of an ImageNet classifier.
         num_classes: K.
         distilled: Whether a classifier has a second head.
+        neuron: Of a classifier: `lif`, the binary LIF of SDT-V2's published checkpoints, or
+            `integer`, the NI-LIF of this family's segmentors and SDT-V3.
     """
 
     architecture: ModelConfig | BackboneConfig | LargeBackboneConfig
     num_classes: int
     distilled: bool = False
+    neuron: ClassifierNeuron = "integer"
 
     @property
     def is_classifier(self) -> bool:
         """Whether this is the ImageNet form of a backbone."""
         return not isinstance(self.architecture, ModelConfig)
+
+    @property
+    def assumed(self) -> list[str]:
+        """Settings, as `name=value`, that no key or shape shows."""
+        architecture = self.architecture
+        if isinstance(architecture, LargeBackboneConfig):
+            return [f"num_heads={architecture.num_heads}"]
+        segmentor = isinstance(architecture, ModelConfig)
+        backbone = architecture.backbone if segmentor else architecture
+        settings = [f"num_heads={backbone.num_heads}"]
+        if backbone.levels is not None:
+            settings.append(f"backbone.levels={backbone.levels}")
+        elif not segmentor:
+            settings.append(f"neuron={self.neuron}")
+        if segmentor:
+            neuron = architecture.neuron
+            settings += [f"neuron.timesteps={neuron.timesteps}", f"neuron.levels={neuron.levels}"]
+            settings.append(f"compat={architecture.compat}")
+        return settings
 
     def to_json(self) -> dict[str, Any]:
         """As JSON types; `from_json` reads it back."""
@@ -47,6 +70,7 @@ class Recognized:
             "architecture": asdict(self.architecture),
             "num_classes": self.num_classes,
             "distilled": self.distilled,
+            "neuron": self.neuron,
         }
 
 
@@ -76,32 +100,45 @@ def from_json(record: dict[str, Any]) -> Recognized:
         architecture = LargeBackboneConfig(**_with_tuples(fields))
     else:
         raise ValueError(f"kind {record['kind']!r} is unknown")
-    return Recognized(architecture, record["num_classes"], record["distilled"])
+    if record["neuron"] not in get_args(ClassifierNeuron):
+        raise ValueError(f"neuron {record['neuron']!r} is unknown")
+    return Recognized(architecture, record["num_classes"], record["distilled"], record["neuron"])
 
 
-def recognize(state: Mapping[str, Tensor], *, num_heads: int) -> Recognized:
+def recognize(
+    state: Mapping[str, Tensor], *, num_heads: int, neuron: ClassifierNeuron | None = None
+) -> Recognized:
     """Find the architecture.
 
     Args:
         state: Published keys -> tensors, of a segmentor or of an ImageNet classifier.
         num_heads: Attention heads, which no shape shows.
+        neuron: Of an SDT-V2 classifier, which no key shows; None takes the published LIF.
 
     Raises:
-        ValueError: Where the keys are of no known architecture; names a key that is missing.
+        ValueError: Where the keys are of no known architecture; names a key that is missing; where
+            a neuron is given for another family.
     """
     shapes = {key: tuple(value.shape) for key, value in state.items()}
     try:
         if "decode_head.query_feat.weight" in shapes or "decode_head.conv_seg.weight" in shapes:
-            return _segmentor(shapes, num_heads)
-        backbone = _backbone(shapes, "", num_heads)
-        classes = shapes["head.weight"][0]
-        return Recognized(backbone, classes, "head_kd.weight" in shapes)
+            found = _segmentor(shapes, num_heads)
+        else:
+            backbone = _backbone(shapes, "", num_heads)
+            classes = shapes["head.weight"][0]
+            found = Recognized(backbone, classes, "head_kd.weight" in shapes)
     except KeyError as error:
         raise ValueError(
             f"its keys are of no known architecture: {error.args[0]} is missing"
         ) from error
     except (IndexError, ZeroDivisionError) as error:
         raise ValueError("its shapes are of no known architecture") from error
+    backbone = found.architecture
+    if isinstance(backbone, BackboneConfig) and backbone.family == "meta_spikeformer":
+        return replace(found, neuron=neuron or "lif")
+    if neuron is not None:
+        raise ValueError(f"neuron is chosen for SDT-V2 classifiers only, got {neuron}")
+    return found
 
 
 def build_recognized(recognized: Recognized) -> nn.Module:
@@ -112,9 +149,10 @@ def build_recognized(recognized: Recognized) -> nn.Module:
             architecture
         )
     large = isinstance(architecture, LargeBackboneConfig)
+    integer = large_neuron() if large else head_neuron()
     return build_classifier(
         architecture,
-        large_neuron() if large else head_neuron(),
+        "lif" if recognized.neuron == "lif" else integer,
         num_classes=recognized.num_classes,
         distilled=recognized.distilled,
     )

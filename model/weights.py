@@ -1,11 +1,11 @@
-"""Published checkpoints to ours and back: key names, a both-way report, no code from files."""
+"""Published checkpoints to ours and back: what loads into what, no code from files."""
 
 import json
 import pickle
 import shutil
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,108 +15,21 @@ from torch import Tensor, nn
 
 from .config import ModelConfig
 from .inert_pickle import load_inert
-from .recognize import Recognized, build_recognized, from_json, recognize
+from .published_keys import BACKBONE, DECODER, KeyReport, compare_keys, published_name
+from .recognize import ClassifierNeuron, Recognized, build_recognized, from_json, recognize
 
-_OURS = "decode_head.embedding."
-_PUBLISHED = "decode_head."
-_BACKBONE = "backbone."
 _CONTAINERS = ("state_dict", "model")
-_CLASSIFIER = ("head.", "head_kd.")
+_HEADS = ("head.", "head_kd.", DECODER, "neck.")
 _AUXILIARY = ".pixel_head."
 _TENSORS, _RECORD = "model.safetensors", "model.json"
 
 
-def published_name(ours: str, *, bare: bool = False) -> str:
-    """Published key of one of our state-dict keys.
-
-    Our modules carry the published names but for one: the mask embedding's parts stand in a module
-    of their own.
-
-    Args:
-        ours: Our key.
-        bare: Whether in the form of ImageNet checkpoints, without `backbone.`.
-    """
-    if bare:
-        return ours.removeprefix(_BACKBONE)
-    return ours.replace(_OURS, _PUBLISHED, 1) if ours.startswith(_OURS) else ours
-
-
-@dataclass(frozen=True)
-class KeyReport:
-    """How two state dicts meet.
-
-    Attributes:
-        matched: Keys that both have, with equal shapes.
-        missing: Keys that the model wants and the checkpoint lacks.
-        unexpected: Keys that the checkpoint has and the model does not want.
-        mismatched: Keys with unequal shapes, with both shapes.
-        placeholders: Classes in the file that were not loaded but made inert.
-    """
-
-    matched: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    unexpected: list[str] = field(default_factory=list)
-    mismatched: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
-    placeholders: list[str] = field(default_factory=list)
-
-    @property
-    def complete(self) -> bool:
-        """Whether every key of both sides met its partner."""
-        return not (self.missing or self.unexpected or self.mismatched)
-
-    @property
-    def numbers(self) -> str:
-        """How many keys there are of each kind, in a line."""
-        return (
-            f"{len(self.matched)} matched, {len(self.missing)} missing, "
-            f"{len(self.unexpected)} unexpected, {len(self.mismatched)} of another shape"
-        )
-
-    def require_complete(self, name: str) -> None:
-        """Refuse weights that do not fit.
-
-        Args:
-            name: What they came from.
-
-        Raises:
-            ValueError: With both numbers of classes where these differ, else with the report.
-        """
-        for key, ours, theirs in self.mismatched:
-            head = key.removeprefix(_PUBLISHED)
-            extra = {"cls_embed.weight": 1, "conv_seg.weight": 0, "head.weight": 0}
-            if head in extra and ours[1:] == theirs[1:]:
-                raise ValueError(
-                    f"{name}: num_classes is {ours[0] - extra[head]} in the model and "
-                    f"{theirs[0] - extra[head]} in the weights ({key})"
-                )
-        if not self.complete:
-            raise ValueError(f"{name}: weights and model do not fit: {self.sentence}")
-
-    @property
-    def sentence(self) -> str:
-        """The numbers and the first key of each kind that did not match."""
-        first = [f"missing {key}" for key in self.missing[:1]]
-        first += [f"unexpected {key}" for key in self.unexpected[:1]]
-        first += [
-            f"{key} is {ours} in the model and {theirs} in the file"
-            for key, ours, theirs in self.mismatched[:1]
-        ]
-        return "; first: ".join([self.numbers, ", ".join(first)]) if first else self.numbers
-
-    def __str__(self) -> str:
-        """The numbers, then a line per key that did not match."""
-        lines = [self.numbers]
-        lines += [f"missing     {key}" for key in self.missing]
-        lines += [f"unexpected  {key}" for key in self.unexpected]
-        lines += [
-            f"shape       {key}: {a} in the model, {b} in the file" for key, a, b in self.mismatched
-        ]
-        lines += [f"placeholder {name}" for name in self.placeholders]
-        return "\n".join(lines)
-
-
 def load_published(
-    model: nn.Module, state: Mapping[str, Tensor], *, placeholders: list[str] | None = None
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    *,
+    name: str = "weights",
+    placeholders: list[str] | None = None,
 ) -> KeyReport:
     """Load a published state dict into a model; what does not fit is reported, not loaded.
 
@@ -125,55 +38,47 @@ def load_published(
         state: Published keys -> tensors. A bare ImageNet backbone's keys are found below
             `backbone.`; a segmentor leaves out its classifier (`head.*`, `head_kd.*`) and reports
             it as unexpected.
+        name: What they came from.
         placeholders: Reported along.
+
+    Raises:
+        ValueError: Where a key is given in two forms, or a value that fits is not finite.
     """
-    ours = model.state_dict()
-    wanted = {published_name(key): key for key in ours}
-    given = {
-        _BACKBONE + key if key not in wanted and _BACKBONE + key in wanted else key: value
-        for key, value in state.items()
-    }
-    shapes = {name: tuple(ours[key].shape) for name, key in wanted.items()}
-    fits, mismatched = {}, []
-    for name, value in given.items():
-        if name not in wanted:
-            continue
-        if tuple(value.shape) == shapes[name]:
-            fits[wanted[name]] = value
-        else:
-            mismatched.append((name, shapes[name], tuple(value.shape)))
-    if not any(value.is_meta for value in ours.values()):
+    report, fits = compare_keys(model, state, name=name, placeholders=placeholders)
+    _load(model, fits)
+    return report
+
+
+def _load(model: nn.Module, fits: Mapping[str, Tensor]) -> None:
+    if not any(value.is_meta for value in model.state_dict().values()):
         model.load_state_dict(fits, strict=False)
-    return KeyReport(
-        matched=[name for name in given if wanted.get(name) in fits],
-        missing=[name for name in wanted if name not in given],
-        unexpected=[name for name in given if name not in wanted],
-        mismatched=mismatched,
-        placeholders=placeholders or [],
-    )
 
 
 def load_backbone(model: nn.Module, path: Path) -> KeyReport:
-    """Start a segmentor from an ImageNet checkpoint, published or converted.
+    """Start a segmentor from an ImageNet checkpoint or another segmentor's backbone.
 
     Args:
-        model: A segmentor.
+        model: A segmentor; nothing but its backbone is loaded.
         path: A `.pth` or safetensors file, or a folder that `convert_published` wrote.
 
     Returns:
-        The report; what is missing are the decoder's keys, what is unexpected the classifier's.
+        The report; what is missing are the decoder's keys, what is unexpected the classifier's or
+        the other segmentor's decoder's.
 
     Raises:
-        ValueError: Where a key of the backbone is missing or has another shape.
+        ValueError: Where a key of the backbone is missing, given in two forms or of another shape,
+            or a value is not finite; the model is then as it was.
     """
     state, placeholders = read_weights(path)
-    report = load_published(model, state, placeholders=placeholders)
-    lacking = [key for key in report.missing if key.startswith(_BACKBONE)]
-    unknown = [key for key in report.unexpected if not key.startswith(_CLASSIFIER)]
-    if lacking or unknown or report.mismatched:
-        found = replace(report, missing=lacking, unexpected=unknown)
+    heads = [key for key in state if key.startswith(_HEADS)]
+    backbone = {key: value for key, value in state.items() if not key.startswith(_HEADS)}
+    report, fits = compare_keys(model, backbone, name=str(path), placeholders=placeholders)
+    lacking = [key for key in report.missing if key.startswith(BACKBONE)]
+    if lacking or report.unexpected or report.mismatched:
+        found = replace(report, missing=lacking)
         raise ValueError(f"{path}: does not hold this model's backbone: {found.sentence}")
-    return report
+    _load(model, fits)
+    return replace(report, unexpected=heads)
 
 
 def load_weights(model: nn.Module, path: Path) -> KeyReport:
@@ -184,7 +89,7 @@ def load_weights(model: nn.Module, path: Path) -> KeyReport:
         path: A `.pth` or safetensors file, or a folder that `convert_published` wrote.
 
     Raises:
-        ValueError: Where any key is missing, unexpected or of another shape.
+        ValueError: As `load_all`, and where the file cannot be read.
     """
     state, placeholders = read_weights(path)
     return load_all(model, state, name=str(path), placeholders=placeholders)
@@ -206,11 +111,12 @@ def load_all(
         placeholders: Reported along.
 
     Raises:
-        ValueError: Where any key is missing, unexpected or of another shape.
+        ValueError: Where any key is missing, unexpected, given in two forms or of another shape,
+            or a value is not finite; the model is then as it was.
     """
-    published = {published_name(key): value for key, value in state.items()}
-    report = load_published(model, published, placeholders=placeholders)
+    report, fits = compare_keys(model, state, name=name, placeholders=placeholders)
     report.require_complete(name)
+    _load(model, fits)
     return report
 
 
@@ -273,8 +179,10 @@ def read_published(path: Path) -> tuple[dict[str, Tensor], list[str]]:
     except Exception as error:  # A damaged file can raise anything.
         raise ValueError(f"{path}: not a checkpoint that torch can read ({error})") from error
     for name in _CONTAINERS:
-        if isinstance(content, dict) and isinstance(content.get(name), dict):
-            content = content[name]
+        inner = content.get(name) if isinstance(content, dict) else None
+        # A placeholder is an empty dict.
+        if isinstance(inner, dict) and inner:
+            content = inner
             break
     if not isinstance(content, dict):
         raise ValueError(f"{path}: holds no state dict, but {type(content).__name__}")
@@ -338,28 +246,34 @@ def write_published(model: nn.Module, path: Path, *, bare: bool = False) -> None
         partial.unlink(missing_ok=True)
 
 
-def convert_published(path: Path, output: Path, *, num_heads: int = 8) -> KeyReport:
+def convert_published(
+    path: Path, output: Path, *, num_heads: int = 8, neuron: ClassifierNeuron | None = None
+) -> KeyReport:
     """Turn a published checkpoint into a folder of ours: tensors, architecture, report.
 
-    The architecture is read from keys and shapes.
+    The architecture is read from keys and shapes; what these do not show is assumed, and the
+    report says so.
 
     Args:
         path: The published file.
         output: Folder to write, not there yet.
         num_heads: Attention heads, which no shape shows; 8 in all published models.
+        neuron: Of an SDT-V2 classifier, which no key shows; None takes the binary LIF that the
+            published ones were trained with.
 
     Raises:
-        ValueError: Where the file is no checkpoint, the keys are of no known architecture or do
-            not map one to one, or the output exists.
+        ValueError: Where the file is no checkpoint, a value is not finite, the keys are of no known
+            architecture or do not map one to one, or the output exists.
     """
     if output.exists():
         raise ValueError(f"{output}: exists already")
     state, placeholders = read_published(path)
-    recognized = recognize(state, num_heads=num_heads)
+    recognized = recognize(state, num_heads=num_heads, neuron=neuron)
     with torch.device("meta"):
         model = build_recognized(recognized)
     model = model.to_empty(device="cpu")
-    report = load_published(model, state, placeholders=placeholders)
+    report = load_published(model, state, name=str(path), placeholders=placeholders)
+    report = replace(report, assumed=recognized.assumed)
     if not report.complete:
         raise ValueError(f"{path}: its keys do not fit the architecture that they show\n{report}")
     record = {**recognized.to_json(), "source": path.name, "report": asdict(report)}

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from ...datasets.reader import PackedDataset
+from ...model.published_keys import KeyReport
 from ...model.segmentor import build_segmentor
-from ...model.weights import KeyReport, is_converted, load_all, load_backbone, load_weights
+from ...model.weights import is_converted, load_all, load_backbone, load_weights
 from ..config import ConfigError
 from ..experiment import ExperimentConfig, TrainerConfig
 from .checkpoint import find_checkpoint

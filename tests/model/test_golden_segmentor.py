@@ -22,8 +22,8 @@ from spikeseg.model.loss.criterion import SetCriterion, nearest
 from spikeseg.model.loss.matcher import image_targets, match, matching_costs
 from spikeseg.model.postprocess import label_map, semantic_logits
 from spikeseg.model.prediction import MaskPrediction
+from spikeseg.model.published_keys import published_name
 from spikeseg.model.segmentor import Spike2Former
-from spikeseg.model.weights import published_name
 
 
 def whole(name: str, dtype: torch.dtype, levels: int = 8) -> tuple[Golden, Spike2Former]:

@@ -13,8 +13,8 @@ from spikeseg.model import published
 from spikeseg.model.accounting.macs import count_macs
 from spikeseg.model.classifier import build_classifier
 from spikeseg.model.config import BackboneConfig, LargeBackboneConfig, ModelConfig
+from spikeseg.model.published_keys import published_name
 from spikeseg.model.segmentor import build_segmentor
-from spikeseg.model.weights import published_name
 
 
 def parameters(model: nn.Module) -> int:

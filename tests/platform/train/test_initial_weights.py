@@ -10,8 +10,9 @@ from tiny import experiment, pack_shapes
 from torch import Tensor, nn
 
 from spikeseg.model.classifier import build_classifier
+from spikeseg.model.published_keys import published_name
 from spikeseg.model.segmentor import build_segmentor
-from spikeseg.model.weights import convert_published, published_name, write_published
+from spikeseg.model.weights import convert_published, write_published
 from spikeseg.platform.config import ConfigError, Resolved
 from spikeseg.platform.experiment import ExperimentConfig
 from spikeseg.platform.train.checkpoint import RunFolder
