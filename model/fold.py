@@ -9,22 +9,26 @@ unrolling into binary spikes needs. The modules stay, so that a folded model run
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .backbone import blocks, e_spikeformer, e_spikeformer_large, meta_spikeformer
-from .backbone.rep_conv import RepConv
 from .classifier import Classifier
 from .decoder import deformable_conv, fpn, pixel_decoder, query_decoder
+from .fold_layers import (
+    NORMS,
+    RepConvForm,
+    fold_norm,
+    fold_rep_convs,
+    fold_sequential,
+    scale_input,
+    scale_output,
+)
 from .neuron.integer_lif import IntegerLIF
 from .neuron.lif import LIF
 from .segmentor import QueryHead
-
-RepConvForm = Literal["chain", "dense"]
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
-_Layer = nn.Conv1d | nn.Conv2d | nn.Linear
 
 
 @torch.no_grad()
@@ -39,17 +43,22 @@ def fold(model: nn.Module, *, rep_conv: RepConvForm = "chain") -> nn.Module:
     Returns:
         A copy in eval mode whose parameters take no gradient. It predicts with the last decoder
         layer only (L = 1).
+
+    Raises:
+        ValueError: Where the model has no BatchNorm to fold, as one that is folded already.
     """
+    if not any(isinstance(module, NORMS) for module in model.modules()):
+        raise ValueError("the model has no BatchNorm to fold: it is folded already")
     folded = copy.deepcopy(model).eval().requires_grad_(False)
     for module in list(folded.modules()):
-        _fold_rep_convs(module, rep_conv)
+        fold_rep_convs(module, rep_conv)
     for module in list(folded.modules()):
         for cls, pairs in _NORM_PAIRS.items():
             if isinstance(module, cls):
                 for layer, norm in pairs:
-                    _fold_norm(module, layer, norm)
+                    fold_norm(module, layer, norm)
         if isinstance(module, nn.Sequential):
-            _fold_sequential(module)
+            fold_sequential(module)
     for module in list(folded.modules()):
         for cls, fold_counts in _COUNTS.items():
             if isinstance(module, cls):
@@ -87,113 +96,6 @@ def _reuse_input(module: nn.Module, name: str) -> None:
         setattr(module, name, _ReusingLIF(levels=neuron.levels, divisor=1.0))
 
 
-def _statistics(norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """Factor and offset that a BatchNorm is in eval mode, (C,) each."""
-    assert isinstance(norm, _NORMS) and norm.running_mean is not None
-    assert norm.running_var is not None
-    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-    return scale, norm.bias - norm.running_mean * scale
-
-
-def _scale_output(layer: _Layer, scale: Tensor, offset: Tensor | None = None) -> None:
-    """Multiply what a layer gives by (C,) factors, and add (C,) offsets."""
-    shape = (-1, *(1,) * (layer.weight.dim() - 1))
-    layer.weight = nn.Parameter(layer.weight * scale.view(shape))
-    bias = layer.bias * scale if layer.bias is not None else None
-    if offset is not None:
-        bias = offset.clone() if bias is None else bias + offset
-    layer.bias = None if bias is None else nn.Parameter(bias)
-
-
-def _scale_input(layer: nn.Module, factor: float) -> None:
-    """Multiply what a layer sees by a factor; of a chain its first layer."""
-    if isinstance(layer, nn.Sequential):
-        _scale_input(layer[0], factor)
-        return
-    assert isinstance(layer, _Layer), type(layer)
-    layer.weight = nn.Parameter(layer.weight * factor)
-
-
-def _fold_norm(module: nn.Module, layer: str, norm: str) -> None:
-    target = getattr(module, layer)
-    assert isinstance(target, _Layer)
-    _scale_output(target, *_statistics(getattr(module, norm)))
-    setattr(module, norm, nn.Identity())
-
-
-def _fold_sequential(chain: nn.Sequential) -> None:
-    """Fold every BatchNorm into the layer before it."""
-    for index in range(1, len(chain)):
-        if isinstance(chain[index], _NORMS):
-            before = chain[index - 1]
-            assert isinstance(before, _Layer), type(before)
-            _scale_output(before, *_statistics(chain[index]))
-            chain[index] = nn.Identity()
-
-
-def _fold_rep_convs(module: nn.Module, form: RepConvForm) -> None:
-    """Replace chains of (RepConv or PointwisePair, BatchNorm) below a module by plain layers."""
-    for name, child in list(module.named_children()):
-        inner = child[0] if isinstance(child, nn.Sequential) and len(child) == 2 else child
-        if isinstance(inner, RepConv):
-            layers: list[nn.Module] = _rep_conv_layers(inner, form)
-        elif isinstance(inner, e_spikeformer_large.PointwisePair):
-            layers = [_one_pointwise(inner)]
-        else:
-            continue
-        if isinstance(child, nn.Sequential):
-            last = layers[-1]
-            assert isinstance(last, _Layer)
-            _scale_output(last, *_statistics(child[1]))
-        setattr(module, name, nn.Sequential(*layers))
-
-
-def _rep_conv_layers(conv: RepConv, form: RepConvForm) -> list[nn.Module]:
-    """RepConv without BatchNorms.
-
-    Its inner BatchNorm offset also fills the border, so behind it the offset is the same at every
-    place and the depthwise kernel only sums it: it moves into the last bias, and what is left has a
-    border of zeros.
-    """
-    first, padding, (depthwise, last, norm) = conv.body
-    scale, offset = _statistics(padding.bn)
-    into = first.weight[:, :, 0, 0] * scale[:, None]
-    kernel = depthwise.weight[:, 0]
-    out = last.weight[:, :, 0, 0]
-    bias = out @ (kernel.sum((1, 2)) * offset)
-    channels = into.shape[1]
-    if form == "dense":
-        dense = nn.Conv2d(channels, out.shape[0], 3, padding=1)
-        dense.weight = nn.Parameter(torch.einsum("om,mxy,mi->oixy", out, kernel, into))
-        dense.bias = nn.Parameter(bias)
-        layers = [dense]
-    else:
-        one = nn.Conv2d(channels, into.shape[0], 1, bias=False)
-        one.weight = nn.Parameter(into[:, :, None, None])
-        three = nn.Conv2d(
-            into.shape[0], into.shape[0], 3, padding=1, groups=into.shape[0], bias=False
-        )
-        three.weight = nn.Parameter(kernel[:, None].clone())
-        two = nn.Conv2d(into.shape[0], out.shape[0], 1)
-        two.weight = nn.Parameter(out[:, :, None, None].clone())
-        two.bias = nn.Parameter(bias)
-        layers = [one, three, two]
-    _scale_output(layers[-1], *_statistics(norm))
-    return list(layers)
-
-
-def _one_pointwise(pair: e_spikeformer_large.PointwisePair) -> nn.Conv1d:
-    """Two pointwise layers as one: C^2 instead of 2 C hidden multiply-accumulates a token."""
-    (first, norm1), (second, norm2) = pair.conv1, pair.conv2
-    scale, offset = _statistics(norm1)
-    out = second.weight[:, :, 0]
-    layer = nn.Conv1d(first.in_channels, second.out_channels, 1)
-    layer.weight = nn.Parameter((out @ (first.weight[:, :, 0] * scale[:, None]))[:, :, None])
-    layer.bias = nn.Parameter(out @ offset)
-    _scale_output(layer, *_statistics(norm2))
-    return layer
-
-
 def _emit_counts(neuron: nn.Module) -> float:
     """Let a neuron emit counts; returns the factor that its reader must take over."""
     assert isinstance(neuron, IntegerLIF | LIF)
@@ -212,7 +114,7 @@ def _readers(*pairs: tuple[str, Sequence[str]]) -> Callable[[Any], None]:
                 continue
             factor = _emit_counts(getattr(module, neuron))
             for layer in layers:
-                _scale_input(getattr(module, layer), factor)
+                scale_input(getattr(module, layer), factor)
 
     return fold_counts
 
@@ -233,9 +135,7 @@ def _fold_deformable(module: deformable_conv.SpikeDeformableConv) -> None:
     if module.dw_conv is not None:
         _readers(("dw_spike", ("dw_conv",)))(module)
     _readers(("offset_spike", ("offset", "mask")))(module)
-    last = _last_conv(module.input_proj)
-    factor = torch.full((last.out_channels,), _emit_counts(module.mask_spike))
-    _scale_output(last, factor.to(last.weight))
+    scale_output(_last_conv(module.input_proj), _emit_counts(module.mask_spike))
 
 
 def _last_conv(projection: nn.Module) -> nn.Conv2d:
@@ -253,7 +153,7 @@ def _fold_encoder_layer(module: pixel_decoder.EncoderLayer) -> None:
         layers.append(("gamma3", module.ffn.fc2_conv))
     for name, layer in layers:
         gamma = getattr(module, name)
-        _scale_output(layer, gamma)
+        scale_output(layer, gamma)
         setattr(module, name, nn.Parameter(torch.ones_like(gamma)))
 
 
@@ -264,7 +164,7 @@ def _fold_large_block(module: e_spikeformer_large.LargeBlock) -> None:
         ("layer_scale2", module.mlp.fc2_conv),
     ):
         gamma = getattr(module, name)
-        _scale_output(layer, gamma)
+        scale_output(layer, gamma)
         setattr(module, name, nn.Parameter(torch.ones_like(gamma)))
 
 
@@ -283,7 +183,7 @@ def _fold_pixel_decoder(module: pixel_decoder.PixelDecoder) -> None:
 
 def _fold_lists(neurons: nn.ModuleList, layers: nn.ModuleList) -> None:
     for neuron, layer in zip(neurons, layers, strict=True):
-        _scale_input(layer, _emit_counts(neuron))
+        scale_input(layer, _emit_counts(neuron))
 
 
 def _fold_fpn(module: fpn.SpikeFPN) -> None:
@@ -292,7 +192,7 @@ def _fold_fpn(module: fpn.SpikeFPN) -> None:
 
 
 def _fold_unit(module: fpn._ConvUnit) -> None:
-    _scale_input(module[1], _emit_counts(module[0]))
+    scale_input(module[1], _emit_counts(module[0]))
 
 
 def _fold_head(module: QueryHead) -> None:
@@ -301,21 +201,20 @@ def _fold_head(module: QueryHead) -> None:
     alpha = embedding.alpha
     factor = alpha * _emit_counts(embedding.query_spike)
     for layer in (embedding.cls_embed, embedding.mask_embed.fc1):
-        _scale_input(layer, factor)
+        scale_input(layer, factor)
     if embedding.shortcut == "conv":
         shortcut = embedding.shortcut_conv[0]
-        _scale_input(shortcut, alpha * _emit_counts(embedding.shortcut_spike))
-        _scale_output(shortcut, embedding.w.expand(shortcut.out_channels))
+        scale_input(shortcut, alpha * _emit_counts(embedding.shortcut_spike))
+        scale_output(shortcut, embedding.w.expand(shortcut.out_channels))
         embedding.w = nn.Parameter(torch.ones_like(embedding.w))
     elif embedding.shortcut == "identity":
         counts = alpha * _emit_counts(embedding.shortcut_spike)
         embedding.w = nn.Parameter(embedding.w.detach() * counts)
     mlp = embedding.mask_embed
-    _scale_input(mlp.fc2, mlp.alpha * _emit_counts(mlp.fc1_spike))
-    _scale_input(mlp.fc_out, mlp.alpha * _emit_counts(mlp.fc2_spike))
-    mask_feature = module.pixel_decoder.mask_feature
-    factors = torch.full((mask_feature.out_channels,), alpha * _emit_counts(embedding.mask_spike))
-    _scale_output(mask_feature, factors.to(mask_feature.weight))
+    scale_input(mlp.fc2, mlp.alpha * _emit_counts(mlp.fc1_spike))
+    scale_input(mlp.fc_out, mlp.alpha * _emit_counts(mlp.fc2_spike))
+    counts = alpha * _emit_counts(embedding.mask_spike)
+    scale_output(module.pixel_decoder.mask_feature, counts)
     embedding.alpha = mlp.alpha = 1.0
     module.last_only = True
 
@@ -336,9 +235,9 @@ def _project_embeddings(module: QueryHead) -> None:
 def _fold_classifier(module: Classifier) -> None:
     factor = _emit_counts(module.lif)
     if module.spiking_head:
-        _scale_input(module.head, factor)
+        scale_input(module.head, factor)
     if module.head_kd is not None:
-        _scale_input(module.head_kd, factor)
+        scale_input(module.head_kd, factor)
 
 
 _QKV = ("q_conv", "k_conv", "v_conv")
