@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from covering import Case, all_pairs, covering_cases, pairs_of
+from covering import Case, all_pairs, covering_cases, has_effect, pairs_of
 from models import shapes_batch
 from torch import Tensor, nn
 
@@ -28,10 +28,10 @@ from spikeseg.model.segmentor import build_segmentor
 FACTORS: dict[str, list[Any]] = {
     "timesteps": [1, 2, 4],
     "levels": [1, 2, 4, 8],
-    "backbone_levels": [None, 4],
+    "backbone_levels": [None, 3],
     "normalization": ["levels", "none", "constant"],
     "scope": ["everywhere", "cross_attention"],
-    "alpha": [4.0, None],
+    "alpha": [5.0, None],  # No divisor below is 5, so that the two always differ.
     "dynamics": ["stateless", "temporal"],
     "decay": [0.0, 0.25, 1.0],
     "threshold": [1.0, 0.5],
@@ -47,8 +47,24 @@ FACTORS: dict[str, list[Any]] = {
     "decoder": ["query", "fpn"],
     "time_axis": [False, True],
 }
+_QUERY = {"decoder": ["query"]}
+_DEFORMABLE = {**_QUERY, "encoder_layer": ["deformable"]}
+_SEVERAL_STEPS = {"timesteps": [2, 4]}
+# What each of these needs to have an effect.
+CONDITIONS: dict[str, dict[str, list[Any]]] = {
+    "scope": {"normalization": ["levels", "constant"]},
+    "alpha": _QUERY,
+    "dynamics": _SEVERAL_STEPS,
+    "decay": {**_SEVERAL_STEPS, "dynamics": ["temporal"]},
+    "shortcut": _QUERY,
+    "deformable_projection": _DEFORMABLE,
+    "deformable_depthwise": _DEFORMABLE,
+    "pyramid": _QUERY,
+    "encoder_layer": _QUERY,
+    "compat": _QUERY,
+}
 CONSTANT = 3.0
-CASES = covering_cases(FACTORS)
+CASES = covering_cases(FACTORS, CONDITIONS)
 _ABLATED = (
     "shortcut",
     "deformable_projection",
@@ -102,15 +118,48 @@ def build_config(case: Case, **more: Any) -> ModelConfig:
 
 PLAIN: Case = {name: values[0] for name, values in FACTORS.items()} | {
     "levels": 4,
+    "alpha": 4.0,
     "decay": 0.25,
     "compat": "corrected",
 }
 
 
 def test_the_combinations_cover_every_pair() -> None:
-    covered = set().union(*(pairs_of(case, FACTORS) for case in CASES))
-    assert covered == all_pairs(FACTORS)
+    covered = set().union(*(pairs_of(case, FACTORS, CONDITIONS) for case in CASES))
+    assert covered == all_pairs(FACTORS, CONDITIONS)
     assert len(CASES) < 40
+
+
+def outcome(case: Case) -> list[Tensor]:
+    """What a model of a case is and gives in training, whatever initial values it had."""
+    torch.manual_seed(0)
+    model = build_segmentor(build_config(case))
+    torch.manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.reset_parameters()
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            nn.init.kaiming_normal_(parameter)
+    prediction = model(2 * torch.randn(2, 3, 32, 48))
+    return [*model.parameters(), *(part for part in prediction if isinstance(part, Tensor))]
+
+
+def same(a: list[Tensor], b: list[Tensor]) -> bool:
+    return len(a) == len(b) and all(map(torch.equal, a, b))
+
+
+@pytest.mark.parametrize("factor", CONDITIONS)
+def test_a_factor_has_an_effect_exactly_where_its_conditions_hold(factor: str) -> None:
+    case = {**PLAIN, "timesteps": 2, "dynamics": "temporal", "levels": 2}
+    assert has_effect(factor, case, CONDITIONS)
+    given, *others = (outcome({**case, factor: value}) for value in FACTORS[factor])
+    assert not any(same(given, other) for other in others)
+    for name, allowed in CONDITIONS[factor].items():
+        for value in (value for value in FACTORS[name] if value not in allowed):
+            without = {**case, name: value}
+            given, *others = (outcome({**without, factor: value}) for value in FACTORS[factor])
+            assert all(same(given, other) for other in others), (name, value)
 
 
 def case_name(case: Case) -> str:
