@@ -4,6 +4,7 @@ Range rules live here, beside the fields they guard; `platform/config.py` adds f
 """
 
 from dataclasses import dataclass, field
+from math import inf
 from typing import ClassVar, Literal
 
 Compat = Literal["published", "corrected"]
@@ -12,6 +13,14 @@ Compat = Literal["published", "corrected"]
 def _require(rule: bool, message: str) -> None:
     if not rule:
         raise ValueError(message)
+
+
+def _require_positive(name: str, value: float) -> None:
+    _require(0 < value < inf, f"{name} must be positive and finite, got {value}")
+
+
+def _require_not_negative(name: str, value: float) -> None:
+    _require(0 <= value < inf, f"{name} must be finite and not negative, got {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +62,7 @@ class NeuronConfig:
         _require(self.timesteps >= 1, f"timesteps must be at least 1, got {self.timesteps}")
         _require(self.levels >= 1, f"levels must be at least 1, got {self.levels}")
         _require(0.0 <= self.decay <= 1.0, f"decay must be in [0, 1], got {self.decay}")
-        _require(self.threshold > 0, f"threshold must be positive, got {self.threshold}")
+        _require_positive("threshold", self.threshold)
         given = self.normalization_constant is not None
         _require(
             given == (self.normalization == "constant"),
@@ -61,10 +70,7 @@ class NeuronConfig:
             f"normalization={self.normalization!r}, constant={self.normalization_constant}",
         )
         if self.normalization_constant is not None:
-            _require(
-                self.normalization_constant > 0,
-                f"normalization_constant must be positive, got {self.normalization_constant}",
-            )
+            _require_positive("normalization_constant", self.normalization_constant)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,7 +217,9 @@ class QueryDecoderConfig:
             "num_encoder_layers must be at least 0 and num_decoder_layers at least 1, got "
             f"{self.num_encoder_layers} and {self.num_decoder_layers}",
         )
-        _require(self.alpha is None or self.alpha > 0, f"alpha must be positive, got {self.alpha}")
+        if self.alpha is not None:
+            _require_positive("alpha", self.alpha)
+        _require_not_negative("layer_scale", self.layer_scale)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -325,9 +333,7 @@ class LossConfig:
             "semantic_weight",
             "class_balance",
         ):
-            _require(
-                getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}"
-            )
+            _require_not_negative(name, getattr(self, name))
         _require(
             self.mask_points is None or self.mask_points >= 4,
             f"mask_points must be at least 4, got {self.mask_points}",

@@ -116,6 +116,9 @@ class SetCriterion(nn.Module):
 
         Returns:
             Term name -> scalar; their sum is the loss.
+
+        Raises:
+            ValueError: As `layer_losses`.
         """
         config = self.config
         layers = self.layer_losses(prediction, target, normalizer)
@@ -134,9 +137,15 @@ class SetCriterion(nn.Module):
     def layer_losses(
         self, prediction: MaskPrediction, target: Tensor, normalizer: Tensor | float
     ) -> dict[str, Tensor]:
-        """Unweighted class, mask and dice loss of every layer, each (L,)."""
+        """Unweighted class, mask and dice loss of every layer, each (L,).
+
+        Raises:
+            ValueError: Where prediction and target are of different numbers of images, or a label
+                is none of the K classes.
+        """
         class_logits = prediction.class_logits
         mask_logits = prediction.mask_logits
+        _require_images(mask_logits.shape[1], target)
         size = (mask_logits.shape[-2], mask_logits.shape[-1])
         images = [image_targets(t, ignore_label=self.config.ignore_label) for t in target]
         small = [ImageTargets(i.labels, nearest(i.masks, size)) for i in images]
@@ -183,12 +192,13 @@ class SetCriterion(nn.Module):
         places, chosen_masks = [], []
         for b, layers in enumerate(pairs):
             for layer, (queries, chosen) in enumerate(layers):
-                places += [(layer, b, query) for query in queries.tolist()]
+                here = [torch.full_like(queries, number) for number in (layer, b)]
+                places.append(torch.stack((*here, queries)))
                 chosen_masks.append(images[b].masks[chosen])
         if not places:
             zero = logits.sum() * 0
             return zero.expand(L), zero.expand(L)
-        index = torch.tensor(places, device=logits.device).unbind(1)
+        index = torch.cat(places, 1).unbind()
         matched, masks = chosen_logits(prediction, index), torch.cat(chosen_masks)
         # Sums over all pixels of a mask want more digits than 16-bit types have.
         if matched.dtype in (torch.float16, torch.bfloat16):
@@ -253,8 +263,12 @@ class DenseCriterion(nn.Module):
 
         Returns:
             `pixel` -> scalar.
+
+        Raises:
+            ValueError: Where prediction and target are of different numbers of images.
         """
         logits = prediction.logits
+        _require_images(len(logits), target)
         if self.config.mask_resolution == "prediction":
             scale = target[0].numel() / (logits.shape[-2] * logits.shape[-1])
             target = nearest(target, (logits.shape[-2], logits.shape[-1]))
@@ -271,6 +285,14 @@ class DenseCriterion(nn.Module):
             reduction="sum",
         )
         return {"pixel": self.config.class_weight * scale * loss / (normalizer + _EPS)}
+
+
+def _require_images(predicted: int, target: Tensor) -> None:
+    if len(target) != predicted:
+        raise ValueError(
+            f"predictions and targets must be of the same images, got {predicted} predictions and "
+            f"{len(target)} targets"
+        )
 
 
 def balanced_cross_entropy(

@@ -190,3 +190,14 @@ def test_class_factors_favour_rare_classes_with_mean_one() -> None:
     assert factors[0] < factors[1] < factors[2] == factors[3]
     assert (factors * frequency / frequency.sum()).sum() == pytest.approx(1.0)
     assert torch.equal(class_factors(frequency, 0.0, 4), torch.ones(4))
+
+
+def test_predictions_and_targets_of_different_images_are_refused_with_both_numbers() -> None:
+    said = "must be of the same images, got 2 predictions and 1 targets"
+    with pytest.raises(ValueError, match=said):
+        criterion()(random_prediction(), torch.zeros(1, 8, 8, dtype=torch.int64), 1.0)
+    dense = build_criterion(LossConfig(), dataclasses.replace(small_config(), decoder="fpn"))
+    with pytest.raises(ValueError, match=said):
+        dense(
+            DensePrediction(torch.randn(2, 9, 8, 8)), torch.zeros(1, 8, 8, dtype=torch.int64), 1.0
+        )

@@ -350,3 +350,33 @@ def test_counts_below_one_are_refused(name: str) -> None:
     if name == "levels":
         with pytest.raises(ValueError, match="levels must be at least 1, got 0"):
             build_config({**PLAIN, "backbone_levels": 0})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
+@pytest.mark.parametrize(
+    "name", ["threshold", "normalization_constant", "decay", "alpha", "layer_scale"]
+)
+def test_a_constant_of_the_network_that_is_no_number_of_its_range_is_refused(
+    name: str, value: float
+) -> None:
+    rules = {
+        "decay": r"decay must be in \[0, 1\]",
+        "layer_scale": "layer_scale must be finite and not negative",
+    }
+    rule = rules.get(name, f"{name} must be positive and finite")
+    constant = dataclasses.replace(NEURON, normalization="constant", normalization_constant=3.0)
+    section = QueryDecoderConfig() if name in ("alpha", "layer_scale") else constant
+    with pytest.raises(ValueError, match=f"{rule}, got {value}"):
+        dataclasses.replace(section, **{name: value})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
+@pytest.mark.parametrize(
+    "name",
+    [field.name for field in dataclasses.fields(LossConfig) if field.type is float],
+)
+def test_a_weight_of_the_loss_that_is_no_number_of_its_range_is_refused(
+    name: str, value: float
+) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be finite and not negative, got {value}"):
+        LossConfig(**{name: value})
