@@ -38,9 +38,9 @@ class LayerMacs:
 class LayerMeter:
     """Watches convolutions and linear layers while a model runs.
 
-    An input is spikes if it is (a view of) a neuron's output, or that output times a module's
-    `alpha`: all its values are then whole multiples of alpha / divisor. Sums of spikes, images and
-    the inner tensors of linear chains are real-valued.
+    An input is spikes if it is (a view of) a neuron's output, or, in a head that has an `alpha`,
+    that output times alpha: all its values are then whole multiples of alpha / divisor. Sums of
+    spikes, images and the inner tensors of linear chains are real-valued, whatever their values.
 
     Args:
         model: The model.
@@ -55,9 +55,14 @@ class LayerMeter:
         self._handles: list[Any] = []
         neurons = [m for m in model.modules() if isinstance(m, IntegerLIF | LIF)]
         alphas = {
-            float(m.alpha) for m in model.modules() if isinstance(getattr(m, "alpha", None), float)
+            name: float(m.alpha)
+            for name, m in model.named_modules()
+            if isinstance(getattr(m, "alpha", None), float)
         }
-        self._scales = sorted({a / n.divisor for a in alphas for n in neurons}, reverse=True)
+        self._scales = sorted(
+            {a / n.divisor for a in alphas.values() for n in neurons}, reverse=True
+        )
+        self._heads = tuple(name.rpartition(".")[0] for name in alphas)
 
     def __enter__(self) -> Self:
         for name, module in self._model.named_modules():
@@ -105,16 +110,16 @@ class LayerMeter:
         assert isinstance(weight, Tensor)
         # Conv weights are (out, in / groups, *kernel), linear ones (out, in).
         macs = output.numel() * weight[0].numel()
-        self._rows.setdefault(name, []).append((macs, self._rate(x)))
+        self._rows.setdefault(name, []).append((macs, self._rate(name, x)))
 
-    def _rate(self, x: Tensor) -> float | None:
+    def _rate(self, name: str, x: Tensor) -> float | None:
         """Mean spike count of spikes, None for real values, and where there are no values."""
         if x.is_meta:
             return None
         known = self._outputs.get(x.untyped_storage().data_ptr())
         if known is not None:
             return float(x.float().mean()) * known[1]
-        if not self._scales or float(x.min()) < 0:
+        if not name.startswith(self._heads) or float(x.min()) < 0:
             return None
         for scale in self._scales:
             counts = x.float() / scale
@@ -134,8 +139,9 @@ def count_macs(model: nn.Module, image: Tensor) -> list[LayerMacs]:
             every input passes for real-valued, since there are no values to look at.
         image: (B, 3, H, W) or (T, B, 3, H, W).
     """
-    steps = model.config.neuron.timesteps if hasattr(model, "config") else 1
-    images = image.shape[0] if image.dim() == 4 else image.shape[1]
+    steps, images = image.shape[:2] if image.dim() == 5 else (1, image.shape[0])
+    if image.dim() == 4 and hasattr(model, "config"):
+        steps = model.config.neuron.timesteps
     with LayerMeter(model, steps_and_images=steps * images) as meter:
         model(image)
     return meter.rows()
