@@ -5,37 +5,82 @@ see constants and scale gradients by 1 / sqrt(eps) each; attention products fall
 tokens meet. Functions here change initial values only, never the function or its parameters.
 """
 
+# torch types what a module holds as Tensor | Module; what it is here is asserted or known.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportIndexIssue=false, reportOperatorIssue=false
+
 import torch
 from torch import Tensor, nn
 
 from .decoder.deformable_conv import SpikeDeformableConv
-from .decoder.mask_embedding import SpikeMLP
+from .decoder.mask_embedding import MaskEmbedding
+from .decoder.pixel_decoder import PixelDecoder
+from .neuron.integer_lif import IntegerLIF
 
 _TARGET = 1.0
-_LARGEST_SHIFT = 2.0
+_LARGEST_SHIFT = 3.0
+# D, divisor and alpha at which all scales below are 1.
+_USUAL = 4.0
+_PROJECTIONS = ("q", "k", "v")
 
 
 @torch.no_grad()
 def start_alive(model: nn.Module) -> None:
     """Give the silent parts of a new segmentor initial values that let them fire.
 
-    DCN masks start near one spike instead of 0 with offsets of a quarter pixel; the mask
-    embedding's linear layers keep unit variance for the spikes they see.
+    BatchNorms and embeddings start in units of the threshold, and narrower where D is less than 4:
+    of a unit normal so much lies outside the window that every layer would pass on more gradient
+    than it gets. DCN masks start near one spike instead of 0 with offsets of a quarter pixel.
+    Where no BatchNorm takes a divisor out again, weights or BatchNorms before the neuron do.
 
     Args:
         model: A segmentor fresh from its constructor; drawn from torch's global generator.
     """
-    for module in model.modules():
-        if isinstance(module, SpikeDeformableConv):
-            for branch, weight, bias in ((module.offset, 0.25, 0.0), (module.mask, 1.0, 1.0)):
-                conv, norm = branch[0], branch[1]
-                assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
-                conv.reset_parameters()
-                norm.weight.fill_(weight)
-                norm.bias.fill_(bias)
-        elif isinstance(module, SpikeMLP):
-            for layer in (module.fc1, module.fc2):
-                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    for part in model.children():
+        neuron = next(module for module in part.modules() if isinstance(module, IntegerLIF))
+        scale = neuron.threshold * min(1.0, 0.5 + 0.15 * neuron.levels)
+        for module in part.modules():
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.Embedding):
+                module.weight.mul_(scale)
+        for module in part.modules():
+            if isinstance(module, SpikeDeformableConv):
+                _start_deformable(module, scale)
+            elif hasattr(module, "attn_spike"):
+                _start_attention(module)
+    parts = {type(module): module for module in model.modules()}
+    if MaskEmbedding in parts:
+        _start_masks(parts[MaskEmbedding], parts[PixelDecoder])
+
+
+def _start_deformable(module: SpikeDeformableConv, scale: float) -> None:
+    for branch, weight, bias in ((module.offset, 0.25, 0.0), (module.mask, scale, scale)):
+        conv, norm = branch[0], branch[1]
+        conv.reset_parameters()
+        norm.weight.fill_(weight)
+        norm.bias.fill_(bias)
+    values = [part for part in module.input_proj.modules() if isinstance(part, nn.BatchNorm2d)]
+    values[-1].weight.mul_(module.mask_spike.divisor / _USUAL)
+
+
+def _start_attention(module: nn.Module) -> None:
+    """Use of a larger range what the divisor takes from each of the product's three factors."""
+    for name in _PROJECTIONS:
+        neuron = getattr(module, f"{name}_spike")
+        used = min(float(neuron.levels), neuron.divisor)
+        getattr(module, f"{name}_conv")[-1].weight.mul_(max(1.0, used / _USUAL))
+
+
+def _start_masks(embedding: MaskEmbedding, pixels: PixelDecoder) -> None:
+    """Linear layers keep unit variance for the spikes they see, masks have one size."""
+    mlp, alpha = embedding.mask_embed, embedding.alpha
+    for layer, before, after in (
+        (mlp.fc1, embedding.query_spike, mlp.fc1_spike),
+        (mlp.fc2, mlp.fc1_spike, mlp.fc2_spike),
+    ):
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        layer.weight.mul_(after.threshold * before.divisor / alpha)
+    of_embedding = embedding.mask_spike.divisor / alpha
+    of_pixels = pixels.mask_feature_spike.divisor / _USUAL
+    pixels.mask_feature.weight.mul_(of_embedding * of_pixels)
 
 
 @torch.no_grad()
@@ -89,12 +134,12 @@ def _measure(
     for name, module in attentions.items():
 
         def product(neuron: nn.Module, args: tuple[Tensor], name: str = name) -> None:
-            products[name] = float(args[0].mean()) / neuron.threshold  # pyright: ignore[reportArgumentType, reportOperatorIssue]
+            products[name] = float(args[0].mean()) / neuron.threshold
 
         def count(neuron: nn.Module, _: object, output: Tensor, name: str = name) -> None:
-            counts[name].append(float(output.mean()) * neuron.divisor)  # pyright: ignore[reportArgumentType, reportOperatorIssue]
+            counts[name].append(float(output.mean()) * neuron.divisor)
 
-        handles.append(module.attn_spike.register_forward_pre_hook(product))  # pyright: ignore[reportAttributeAccessIssue]
+        handles.append(module.attn_spike.register_forward_pre_hook(product))
         handles += [
             getattr(module, part).register_forward_hook(count)
             for part in ("q_spike", "k_spike", "v_spike")
@@ -109,7 +154,9 @@ def _measure(
 
 def _shift(attention: nn.Module, product: float, rate: float) -> None:
     factor = min(2.0, max(0.5, (_TARGET / max(product, 1e-6)) ** (1 / 3)))
-    step = max(rate, 0.1) * (factor - 1)
-    for part in ("q_conv", "k_conv", "v_conv"):
-        norm = getattr(attention, part)[-1]
-        norm.bias.add_(step).clamp_(-_LARGEST_SHIFT, _LARGEST_SHIFT)
+    step = max(rate, 0.1) * (factor - 1) * attention.attn_spike.threshold
+    for name in _PROJECTIONS:
+        norm = getattr(attention, f"{name}_conv")[-1]
+        # In units of the BatchNorm, which are equal at the start.
+        largest = _LARGEST_SHIFT * float(norm.weight[0])
+        norm.bias.add_(step).clamp_(-largest, largest)

@@ -1,5 +1,6 @@
 """Spike-driven mask embedding (SDME): queries to class logits and mask embeddings."""
 
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -40,7 +41,8 @@ class SpikeMLP(nn.Module):
 class MaskEmbedding(nn.Module):
     """Class logits and spiking mask embeddings of every query, with a shortcut over queries.
 
-    The sigmoid before the first neuron makes it a sign test whatever D (ARCHITECTURE section 5).
+    The sigmoid before the first neurons makes them sign tests whatever D (ARCHITECTURE section 5);
+    their threshold is 1 whatever the configuration's, since a sigmoid never reaches half of 2.
 
     Args:
         config: Sizes and alpha.
@@ -53,15 +55,16 @@ class MaskEmbedding(nn.Module):
     ) -> None:
         super().__init__()
         make = partial(IntegerLIF.from_config, neuron)
+        make_sign = partial(IntegerLIF.from_config, replace(neuron, threshold=1.0))
         self.shortcut = config.shortcut
-        self.query_spike, self.mask_spike = make(), make()
+        self.query_spike, self.mask_spike = make_sign(), make()
         self.alpha = self.query_spike.divisor if config.alpha is None else config.alpha
         self.cls_embed = nn.Linear(config.width, num_classes + 1)
         nn.init.trunc_normal_(self.cls_embed.weight, std=0.02)
         nn.init.zeros_(self.cls_embed.bias)
         self.mask_embed = SpikeMLP(config.width, alpha=self.alpha, neuron=make)
         if self.shortcut in ("conv", "identity"):
-            self.shortcut_spike = make()
+            self.shortcut_spike = make_sign()
         if self.shortcut == "conv":
             self.shortcut_conv = nn.Sequential(
                 nn.Conv1d(config.num_queries, config.num_queries, 1, bias=False),

@@ -56,6 +56,51 @@ def test_a_new_training_starts_alive_in_every_layer(family: str, decoder: str) -
     assert health.gradient_norm < 1e3
 
 
+def with_neuron(config: ModelConfig, **changes: Any) -> ModelConfig:
+    if changes.get("normalization") == "constant":
+        changes["normalization_constant"] = 8.0
+    return dataclasses.replace(config, neuron=dataclasses.replace(config.neuron, **changes))
+
+
+@pytest.mark.parametrize("threshold", [1.0, 2.0])
+@pytest.mark.parametrize(
+    ("levels", "normalization", "family"),
+    [
+        (1, "none", "meta_spikeformer"),
+        (1, "none", "e_spikeformer"),  # With D = 1, none and levels are one.
+        (2, "levels", "e_spikeformer"),
+        (2, "none", "meta_spikeformer"),
+        (4, "levels", "meta_spikeformer"),
+        (4, "none", "e_spikeformer"),
+        (8, "levels", "meta_spikeformer"),
+        (8, "none", "e_spikeformer"),
+        (8, "constant", "e_spikeformer"),
+    ],
+)
+def test_a_new_training_starts_alive_whatever_its_neuron(
+    levels: int, normalization: str, threshold: float, family: str
+) -> None:
+    health = first_step(
+        with_neuron(
+            config_of(family, "query", "corrected"),
+            levels=levels,
+            normalization=normalization,
+            threshold=threshold,
+        )
+    )
+    assert health.neurons.alive, str(health.neurons)
+    assert min(row.rate for row in health.firing) > 0.01
+    assert all(row.norm > 0 for row in health.gradients)
+    assert health.gradient_norm < 2e3
+
+
+def test_a_divisor_far_above_d_silences_attention_among_few_tokens_and_is_named() -> None:
+    # Nine tokens of eight channels, spikes of 1 / 8: the product is below 0.05 at its largest.
+    config = with_neuron(small_config(), levels=1, normalization="constant")
+    dead = first_step(config).neurons.dead
+    assert dead and all(name.endswith("attn_spike") for name in dead)
+
+
 def test_the_published_start_has_dead_layers_and_gradients_beyond_use() -> None:
     health = first_step(config_of("meta_spikeformer", "query", "published"))
     assert "dcn.mask_spike" in str(health.neurons)
