@@ -38,7 +38,7 @@ class NeuronConfig:
         dynamics: `stateless` is what the published code computes; `temporal` is the paper's
             recurrence over T with decay and soft reset.
         decay: Share of the membrane potential kept between steps, in [0, 1].
-        threshold: Membrane potential of one spike, positive.
+        threshold: Membrane potential of one spike, positive; 1 behind the mask embedding's sigmoid.
         rounding: `half_even` (published models) or `half_up` (SDT-V3 large models).
         window: Surrogate gradient on [0, D] (`closed`) or (0, D) (`open`).
         backend: Which implementation runs it; `auto` picks by device and logs the choice once.
