@@ -47,6 +47,12 @@ def samples(shared_folder: Path, name: str) -> Path:
     return folder
 
 
+def pixels(path: Path) -> np.ndarray:
+    image = cv2.imread(str(path))
+    assert image is not None
+    return image[..., ::-1]
+
+
 def raw_coco(root: Path) -> Iterator[Raw]:
     content = json.loads((root / "annotations" / "panoptic_val2017.json").read_text())
     names = {image["id"]: image["file_name"] for image in content["images"]}
@@ -56,7 +62,7 @@ def raw_coco(root: Path) -> Iterator[Raw]:
         ).astype(int)
         yield Raw(
             "val",
-            cv2.imread(str(root / "val2017" / names[item["image_id"]]))[..., ::-1],
+            pixels(root / "val2017" / names[item["image_id"]]),
             colours[..., 0] + 256 * colours[..., 1] + 65536 * colours[..., 2],
             {segment["id"]: segment["category_id"] for segment in item["segments_info"]},
             {segment["id"] for segment in item["segments_info"] if segment["iscrowd"]},
