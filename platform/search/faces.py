@@ -12,6 +12,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Generator
 from dataclasses import asdict
 from pathlib import Path
@@ -45,13 +46,16 @@ class KeeperSearcher(Searcher):
 
     Args:
         orders: The sweep's orders.
+        max_failures: Deaths of a trial's process that are survived.
     """
 
-    def __init__(self, orders: Orders) -> None:
+    def __init__(self, orders: Orders, max_failures: int) -> None:
         super().__init__()
         self._orders = orders
+        self._max_failures = max_failures
         self._numbers: dict[str, int] = {}
-        self.errors: dict[str, str] = {}
+        self._deaths: Counter[int] = Counter()
+        self.errors: dict[str, tuple[str, int]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles what it is given when it starts, and nobody reads that back: the study is
@@ -70,11 +74,23 @@ class KeeperSearcher(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Catch what ended without a decision: a process that died too often."""
+        """Catch what ended without a decision: a process that died too often.
+
+        Tune gives up at once where a process dies before its first step, so deaths are counted
+        here, and such a trial is given out once more.
+        """
         number = self._numbers.pop(trial_id, None)
-        if number is not None:
-            reason = self.errors.pop(trial_id, "killed: its process died")
-            self._orders.lost(number, reason if error else "ended without a decision")
+        if number is None or number not in self._orders.keeper.live_numbers:
+            return
+        if not error:
+            self._orders.lost(number, "ended without a decision")
+            return
+        text, deaths = self.errors.pop(trial_id, ("", 1))
+        self._deaths[number] += deaths
+        if self._deaths[number] > self._max_failures:
+            self._orders.lost(number, death_reason(text, self._deaths[number]))
+        else:
+            self._orders.keeper.again(number)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the study is the truth."""
@@ -110,8 +126,7 @@ class KeeperScheduler(FIFOScheduler):
     def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
         """Note why a trial's process died for the last time."""
         told = Path(trial.error_file).read_text() if trial.error_file else ""
-        deaths = trial.run_metadata.num_failures
-        self._searcher.errors[trial.trial_id] = death_reason(told, deaths)
+        self._searcher.errors[trial.trial_id] = told, trial.run_metadata.num_failures
 
 
 def death_reason(text: str, deaths: int) -> str:
@@ -187,7 +202,7 @@ def run_on_tune(
         # trials hold. Ray refuses a request for nothing at all.
         own = tune.PlacementGroupFactory([{"memory": 2**20}])
     trainable = type("TrialWork", (TrialWork,), {"work": staticmethod(orders.work)})
-    searcher = KeeperSearcher(orders)
+    searcher = KeeperSearcher(orders, max_failures)
     # A process that died is told as the trial's reason; Tune would add pages of traceback.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     for leftover in folder.glob(f"{_SCRATCH}*"):

@@ -129,6 +129,13 @@ class Keeper:
             return None
         return self._end(trial, Verdict("FAIL", reason, self._last_step(number)))
 
+    def again(self, number: int) -> None:
+        """Give a running trial out once more: its process died, and it is worth another one."""
+        del self._live[number]
+        self._orphans += [
+            frozen for frozen in self.study.get_trials(deepcopy=False) if frozen.number == number
+        ]
+
     def signed(self, metrics: Mapping[str, float]) -> tuple[float, ...]:
         """Objective vector of an evaluation, signed so that smaller is better."""
         return tuple(o.sign * metrics[o.metric] for o in self._objectives)
