@@ -47,8 +47,8 @@ class InitConfig(_Section):
     """Weights that a new training starts from; what no file gives is drawn by the seed.
 
     Attributes:
-        backbone: File of an ImageNet checkpoint, or folder that `spikeseg convert` made of one: the
-            backbone alone is loaded.
+        backbone: File of an ImageNet checkpoint or of a published segmentor, or folder that
+            `spikeseg convert` made of one: the backbone alone is loaded.
         segmentor: File of a published segmentor, folder that `spikeseg convert` made of one, or
             folder of a run or of a checkpoint of ours: every weight is loaded.
     """
