@@ -9,11 +9,11 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from ..config import ConfigError, Resolved, load_experiment, override
+from ..config import ConfigError, Resolved, load_experiment, override, recipe_names
 from ..yaml_source import parse_value, read_yaml
 from .recipe import SweepRecipe
 from .rungs import geometric_rungs
-from .space import Choices, Point, Space, active, encode
+from .space import Choices, Point, Space, active
 
 SWEEPS = Path(__file__).resolve().parents[2] / "jobs" / "sweeps"
 # What every evaluation of a training measures, so what objectives and limits can be about.
@@ -105,7 +105,7 @@ def check_plan(
         )
     try:
         # Until the recipe's own overrides are in, no number of workers is sure to fit.
-        base = load_experiment(recipe.base, [*overrides, "trainer.workers=0"])
+        base = load_experiment(_base(recipe.base, source), [*overrides, "trainer.workers=0"])
     except ConfigError as error:
         at = lines.get("base", source)
         raise error if overrides else ConfigError(f"{at}: base: {error}") from error
@@ -137,6 +137,13 @@ def check_plan(
     return SweepPlan(recipe, base, _rungs(recipe, base, lines, source), tuple(points))
 
 
+def _base(base: str, source: str) -> str:
+    """A base as `load_experiment` finds it: shipped, in the working folder, beside the sweep."""
+    beside = Path(source).parent / base
+    known = base in recipe_names() or Path(base).is_file()
+    return str(beside) if not known and beside.is_file() else base
+
+
 def _find(recipe: str) -> Path:
     if recipe in sweep_names():
         return SWEEPS / f"{recipe}.yaml"
@@ -157,7 +164,7 @@ def _parse(content: Any, lines: dict[str, str], path: Path, own: Sequence[str]) 
         key, separator, text = item.removeprefix("sweep.").partition("=")
         if not separator:
             raise ConfigError(f"command line: {item!r} is not of the form field=value")
-        *parents, last = key.split(".")
+        *parents, last = _parts(key, content)
         node = content
         for name in parents:
             node = node.setdefault(name, {})
@@ -173,6 +180,16 @@ def _parse(content: Any, lines: dict[str, str], path: Path, own: Sequence[str]) 
     except ValidationError as error:
         sentences = [_sentence(item, lines, path) for item in error.errors()]
         raise ConfigError("\n".join(sentences)) from error
+
+
+def _parts(key: str, content: Mapping[str, Any]) -> list[str]:
+    """A key of the recipe in its parts; the name of a dimension, which holds dots, is one."""
+    space = content.get("space")
+    for path in space if isinstance(space, dict) else ():
+        if f"{key}.".startswith(f"space.{path}."):
+            below = key.removeprefix(f"space.{path}").split(".")[1:]
+            return ["space", str(path), *below]
+    return key.split(".")
 
 
 def _sentence(item: Any, lines: Mapping[str, str], path: Path) -> str:
@@ -226,7 +243,7 @@ def _fields(location: Sequence[str]) -> Sequence[str]:
 def _check_corners(
     recipe: SweepRecipe, base: Resolved, lines: Mapping[str, str], source: str
 ) -> None:
-    """Try every choice and both ends of every range, then their combinations, before any trial."""
+    """Try every choice, the few values or both ends of every range, then combinations of these."""
     if "trainer.workers" in recipe.space.dimensions:
         at = lines.get("space.trainer.workers", source)
         raise ConfigError(f"{at}: trainer.workers: workers_per_trial decides this")
@@ -288,15 +305,9 @@ def _check_member(space: Space, key: str, value: Any, point: Point, at: str) -> 
         raise ConfigError(f"{at}: first: {key}: not in the space{near}")
     if not active(dimension.when, point):
         raise ConfigError(f"{at}: first: {key}: its condition {dimension.when} does not hold here")
-    if isinstance(dimension, Choices):
-        if encode(value) not in [encode(choice) for choice in dimension.choices]:
-            raise ConfigError(
-                f"{at}: first: {key}: got {value!r}: must be one of {dimension.choices}"
-            )
-    elif not isinstance(value, int | float) or not dimension.low <= value <= dimension.high:
-        raise ConfigError(
-            f"{at}: first: {key}: got {value!r}: must be in [{dimension.low}, {dimension.high}]"
-        )
+    rule = dimension.broken_rule(value)
+    if rule is not None:
+        raise ConfigError(f"{at}: first: {key}: got {value!r}: {rule}")
 
 
 def _rungs(

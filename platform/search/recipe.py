@@ -1,5 +1,6 @@
 """The fields of a sweep recipe, with types, ranges and defaults; `plan.py` checks it as a whole."""
 
+import itertools
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -190,7 +191,16 @@ class SweepRecipe(_Section):
             raise ValueError("sampler.name 'listed' needs points in first")
         if self.trials is None and self.sampler.name not in ("grid", "listed"):
             raise ValueError(f"trials must be given for sampler.name {self.sampler.name!r}")
+        _check_contradictions(self.constraints)
         metrics = [objective.metric for objective in self.objectives]
         if len(set(metrics)) < len(metrics):
             raise ValueError(f"objectives must differ, got {', '.join(metrics)}")
         return self
+
+
+def _check_contradictions(limits: list[Limit]) -> None:
+    for upper, lower in itertools.product(limits, limits):
+        if upper.metric != lower.metric or upper.at_most is None or lower.at_least is None:
+            continue
+        if upper.at_most < lower.at_least:
+            raise ValueError(f"constraints {upper} and {lower} exclude each other")

@@ -9,6 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Scalar = bool | int | float | str | None
 Point = dict[str, Any]
+# Numbers of so few values are checked one by one before a sweep starts.
+_ALL_VALUES = 64
+# A tenth ten times is a bit less than 1; in steps.
+_ROUNDING = 1e-9
 
 
 class Suggester(Protocol):
@@ -59,14 +63,30 @@ class Choices(_Dimension):
     kind: Literal["choices"] = "choices"
     choices: list[Any] = Field(min_length=1)
 
+    @model_validator(mode="after")
+    def _choices_differ(self) -> "Choices":
+        texts = [json.dumps(value) for value in self.choices]
+        if len(set(texts)) < len(texts):
+            raise ValueError(f"choices must differ, got {', '.join(texts)}")
+        return self
+
     def draw(self, path: str, trial: Suggester) -> Any:
         """Draw one value."""
         coded = trial.suggest_categorical(path, [encode(value) for value in self.choices])
         return next(value for value in self.choices if encode(value) == coded)
 
-    def corners(self) -> list[Any]:
-        """The values that are checked before a sweep starts: all of them."""
+    def listed(self) -> list[Any]:
+        """Every value."""
         return list(self.choices)
+
+    def corners(self) -> list[Any]:
+        """The values that are combined with others before a sweep starts: all of them."""
+        return list(self.choices)
+
+    def broken_rule(self, value: Any) -> str | None:
+        """The rule that a value breaks; None for a value that may be drawn."""
+        there = encode(value) in [encode(choice) for choice in self.choices]
+        return None if there else f"must be one of {self.choices}"
 
 
 class Integers(_Dimension):
@@ -95,9 +115,20 @@ class Integers(_Dimension):
         """Draw one value."""
         return trial.suggest_int(path, self.low, self.high, step=self.step, log=self.log)
 
+    def listed(self) -> range:
+        """Every value."""
+        return range(self.low, self.high + 1, self.step)
+
     def corners(self) -> list[int]:
-        """Both ends."""
-        return [self.low, self.high]
+        """The first and the last value."""
+        return [self.low, self.listed()[-1]]
+
+    def broken_rule(self, value: Any) -> str | None:
+        """The rule that a value breaks; None for a value that may be drawn."""
+        if type(value) is int and value in self.listed():
+            return None
+        steps = "" if self.step == 1 else f" in steps of {self.step}"
+        return f"must be a whole number in [{self.low}, {self.high}]{steps}"
 
 
 class Floats(_Dimension):
@@ -126,9 +157,27 @@ class Floats(_Dimension):
         """Draw one value."""
         return trial.suggest_float(path, self.low, self.high, step=self.step, log=self.log)
 
+    def listed(self) -> list[float] | None:
+        """Every value; None where there is no step."""
+        if self.step is None:
+            return None
+        count = int((self.high - self.low) / self.step + _ROUNDING) + 1
+        return [min(self.low + index * self.step, self.high) for index in range(count)]
+
     def corners(self) -> list[float]:
-        """Both ends."""
-        return [self.low, self.high]
+        """The first and the last value."""
+        listed = self.listed()
+        return [self.low, self.high] if listed is None else [listed[0], listed[-1]]
+
+    def broken_rule(self, value: Any) -> str | None:
+        """The rule that a value breaks; None for a value that may be drawn."""
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if number and self.low <= value <= self.high:
+            steps = 0.0 if self.step is None else (value - self.low) / self.step
+            if abs(steps - round(steps)) < _ROUNDING:
+                return None
+        steps = "" if self.step is None else f" in steps of {self.step}"
+        return f"must be in [{self.low}, {self.high}]{steps}"
 
 
 def _check_range(low: float, high: float, log: bool, stepped: bool) -> None:
@@ -170,6 +219,22 @@ class Space(BaseModel):
             return {"dimensions": _parents_first(entries)}
         return given
 
+    @model_validator(mode="after")
+    def _conditions_can_hold(self) -> "Space":
+        for path, dimension in self.dimensions.items():
+            for parent, values in dimension.when.items():
+                if not values:
+                    raise ValueError(f"{path}: when: {parent}: needs at least one value")
+                for value in values:
+                    rule = self.dimensions[parent].broken_rule(value)
+                    if rule is not None:
+                        raise ValueError(f"{path}: when: {parent}: got {value!r}: {rule}")
+            if next(self._required(path), None) is None:
+                raise ValueError(
+                    f"{path}: when: its conditions exclude each other, it would never be drawn"
+                )
+        return self
+
     def draw(self, trial: Suggester) -> Point:
         """Draw one point, dimension by dimension; those whose condition fails are left out.
 
@@ -188,7 +253,11 @@ class Space(BaseModel):
         Raises:
             ValueError: Names a dimension without a finite list of values.
         """
-        yield from self._combined({p: _listed(p, entry) for p, entry in self.dimensions.items()})
+        listed = {path: entry.listed() for path, entry in self.dimensions.items()}
+        for path, entry in self.dimensions.items():
+            if listed[path] is None or (isinstance(entry, Integers) and entry.log):
+                raise ValueError(f"{path}: a grid needs choices or a step")
+        yield from self._combined({path: values or [] for path, values in listed.items()})
 
     def _combined(self, listed: Mapping[str, Sequence[Any]]) -> Iterator[Point]:
         seen: set[str] = set()
@@ -205,12 +274,18 @@ class Space(BaseModel):
     def corner_points(self) -> Iterator[tuple[str, Any, Point]]:
         """For each dimension and each of its values that matter, a whole point that has it.
 
+        Of a number with many values, or without a step, both ends matter, of any other all values.
+
         Yields:
             Dotted key, value, and a point in which the key has this value.
         """
         for path, dimension in self.dimensions.items():
-            for value in dimension.corners():
-                yield path, value, self._completed(self._required(path) | {path: value})
+            listed = dimension.listed()
+            if listed is None or len(listed) > _ALL_VALUES:
+                listed = dimension.corners()
+            required = next(self._required(path))
+            for value in listed:
+                yield path, value, self._completed(required | {path: value})
 
     def corner_combinations(self) -> Iterator[Point]:
         """Every combination of corners, conditions respected, in order; there may be many."""
@@ -235,12 +310,16 @@ class Space(BaseModel):
                 point[path] = next(v for v in dimension.choices if encode(v) == stored[path])
         return point
 
-    def _required(self, path: str) -> Point:
-        """The values of other dimensions under which a dimension is there."""
-        needed: Point = {}
-        for parent, values in self.dimensions[path].when.items():
-            needed |= self._required(parent) | {parent: values[0]}
-        return needed
+    def _required(self, path: str) -> Iterator[Point]:
+        """Values of other dimensions under which a dimension is there, every way there is."""
+        when = self.dimensions[path].when
+        for values in itertools.product(*when.values()):
+            given = dict(zip(when, values, strict=True))
+            for above in itertools.product(*(self._required(parent) for parent in when)):
+                needed = dict(given)
+                parts = [item for part in above for item in part.items()]
+                if all(needed.setdefault(key, value) == value for key, value in parts):
+                    yield needed
 
     def _completed(self, fixed: Point) -> Point:
         point: Point = {}
@@ -260,17 +339,6 @@ def active(when: Mapping[str, Sequence[Any]], point: Mapping[str, Any]) -> bool:
 def encode(value: Any) -> Scalar:
     """A choice as Optuna can store it: lists and mappings as JSON text."""
     return json.dumps(value) if isinstance(value, list | dict) else value
-
-
-def _listed(path: str, entry: Choices | Integers | Floats) -> list[Any]:
-    if isinstance(entry, Choices):
-        return list(entry.choices)
-    if isinstance(entry, Integers) and not entry.log:
-        return list(range(entry.low, entry.high + 1, entry.step))
-    if isinstance(entry, Floats) and entry.step is not None:
-        count = int((entry.high - entry.low) / entry.step + 1e-9) + 1
-        return [entry.low + index * entry.step for index in range(count)]
-    raise ValueError(f"{path}: a grid needs choices or a step")
 
 
 def _parents_first(entries: dict[str, Any]) -> dict[str, Any]:

@@ -107,6 +107,28 @@ def test_a_model_that_cannot_be_built_is_refused_with_key_and_value(
         tuner.check_models(plan)
 
 
+def test_a_value_inside_of_a_range_that_the_model_refuses_is_found(tmp_path: Path) -> None:
+    space = {"model.query.num_heads": {"low": 4, "high": 8, "step": 1}}
+    with pytest.raises(ConfigError, match=r"model\.query\.num_heads.*5"):
+        tuner.check_models(load(tmp_path, space=space))
+
+
+def test_a_point_on_a_step_of_tenths_is_accepted(tmp_path: Path) -> None:
+    space = {"loss.mask_weight": {"low": 5.0, "high": 6.0, "step": 0.1}}
+    assert load(tmp_path, space=space, first=[{"loss.mask_weight": 5.3}]).points
+
+
+def test_a_base_beside_the_sweep_is_found_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "extends: [shapes_tiny]\nname: own\nloss: {mask_weight: 7.0}\n"
+    (tmp_path / "mybase.yaml").write_text(text)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert load(tmp_path, base="mybase.yaml").base.config.loss.mask_weight == 7.0
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -152,6 +174,29 @@ def test_a_model_that_cannot_be_built_is_refused_with_key_and_value(
             {"first": [{"model.neuron.level": 1}]},
             "not in the space, did you mean 'model.neuron.levels'?",
         ),
+        (
+            {
+                "space": {"model.neuron.levels": {"low": 1, "high": 7, "step": 2}},
+                "first": [{"model.neuron.levels": 2}],
+            },
+            "first: model.neuron.levels: got 2: must be a whole number in [1, 7] in steps of 2",
+        ),
+        (
+            {
+                "space": {"loss.mask_weight": {"low": 5.0, "high": 6.0, "step": 0.1}},
+                "first": [{"loss.mask_weight": 5.35}],
+            },
+            "first: loss.mask_weight: got 5.35: must be in [5.0, 6.0] in steps of 0.1",
+        ),
+        (
+            {
+                "constraints": [
+                    {"metric": "energy/mJ", "at_most": 1},
+                    {"metric": "energy/mJ", "at_least": 2},
+                ]
+            },
+            "constraints energy/mJ <= 1.0 and energy/mJ >= 2.0 exclude each other",
+        ),
         ({"resources": {"cpu": 0}}, "cpu and gpu must not both be 0"),
         ({"workers_per_trial": 5}, "workers must not exceed micro_batches"),
         ({"space": {"trainer.workers": {"choices": [0, 1]}}}, "workers_per_trial decides this"),
@@ -196,6 +241,12 @@ def test_the_command_line_can_change_the_recipe_itself(tmp_path: Path) -> None:
     assert plan.points == ({"model.neuron.levels": 1}, {"model.neuron.levels": 2})
     assert plan.recipe.concurrency == 1
     assert "command line: concurrency: got 0" in refusal(tmp_path, "sweep.concurrency=0")
+
+
+def test_the_command_line_can_change_a_dimension(tmp_path: Path) -> None:
+    space = {"loss.mask_weight": {"low": 5.0, "high": 40.0}}
+    plan = load(tmp_path, "sweep.space.loss.mask_weight.low=6.0", space=space)
+    assert plan.recipe.space.dimensions["loss.mask_weight"].corners() == [6.0, 40.0]
 
 
 def test_a_grid_without_a_number_of_trials_runs_all_its_points(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ def test_whole_numbers_make_integers_and_others_floats() -> None:
         ({"choices": []}, "at least 1 item"),
         ({"low": 1}, "required"),
         ({"choices": [1], "high": 3}, "Extra inputs"),
+        ({"choices": [1, 2, 1]}, "choices must differ, got 1, 2, 1"),
     ],
 )
 def test_a_dimension_that_makes_no_sense_is_refused(entry: dict[str, Any], message: str) -> None:
@@ -70,6 +71,38 @@ def test_conditions_that_form_a_circle_are_refused() -> None:
 def test_a_condition_on_nothing_is_refused() -> None:
     with pytest.raises(ValidationError, match="when names 'b', which is not in the space"):
         space(a={"choices": [1], "when": {"b": 1}})
+
+
+@pytest.mark.parametrize(
+    ("when", "message"),
+    [
+        ({"levels": []}, "a: when: levels: needs at least one value"),
+        ({"levels": 3}, r"a: when: levels: got 3: must be one of \[1, 2, 4\]"),
+        ({"weight": 41.0}, r"a: when: weight: got 41.0: must be in \[5.0, 40.0\]"),
+        ({"steps": 4}, r"got 4: must be a whole number in \[1, 8\] in steps of 2"),
+        ({"only_one": 7, "only_two": 7}, "conditions exclude each other, it would never be drawn"),
+    ],
+    ids=["empty", "no choice", "out of range", "off the step", "parents exclude each other"],
+)
+def test_a_condition_that_cannot_hold_is_refused(when: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        space(
+            a={"choices": [1], "when": when},
+            levels={"choices": [1, 2, 4]},
+            weight={"low": 5.0, "high": 40.0},
+            steps={"low": 1, "high": 8, "step": 2},
+            only_one={"choices": [7], "when": {"levels": 1}},
+            only_two={"choices": [7], "when": {"levels": 2}},
+        )
+
+
+def test_a_condition_that_holds_by_a_later_value_is_accepted() -> None:
+    corners = space(
+        a={"choices": [5], "when": {"levels": [1, 2], "only_two": 7}},
+        levels={"choices": [1, 2, 4]},
+        only_two={"choices": [7], "when": {"levels": 2}},
+    ).corner_points()
+    assert ("a", 5, {"levels": 2, "only_two": 7, "a": 5}) in list(corners)
 
 
 def test_a_grid_has_every_combination_once_and_respects_conditions() -> None:
@@ -113,6 +146,24 @@ def test_corner_points_make_conditions_true() -> None:
         ("constant", 4.0, {"kind": "constant", "constant": 4.0}),
         ("constant", 8.0, {"kind": "constant", "constant": 8.0}),
     ]
+
+
+def test_of_a_number_with_few_values_every_one_is_checked_and_of_others_both_ends() -> None:
+    corners = space(
+        few={"low": 1, "high": 8, "step": 3},
+        many={"low": 1, "high": 1000},
+        stepped={"low": 0.0, "high": 0.5, "step": 0.25},
+        any={"low": 0.0, "high": 1.0},
+    ).corner_points()
+    values: dict[str, list[Any]] = {}
+    for path, value, _ in corners:
+        values.setdefault(path, []).append(value)
+    assert values == {
+        "few": [1, 4, 7],
+        "many": [1, 1000],
+        "stepped": [0.0, 0.25, 0.5],
+        "any": [0.0, 1.0],
+    }
 
 
 def test_lists_as_choices_come_back_from_optuna_as_lists() -> None:
