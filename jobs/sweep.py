@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,31 +34,39 @@ def command(
     concurrency: int | None,
     here: bool,
     storage: Path,
-) -> None:
+) -> int:
     """Run the sweep RECIPE (a shipped name or a YAML file).
 
     Values of every trial's experiment are given as FIELD=VALUE, those of the recipe itself as
     sweep.FIELD=VALUE.
     """
-    from ..platform.search.tuner import sweep
+    from ..platform.search.tuner import SweepUnfinishedError, sweep
 
     plain_logging()
-    with _table() as show:
-        outcome = sweep(
-            recipe,
-            overrides,
-            trials=trials,
-            storage=storage,
-            resume=resume,
-            concurrency=concurrency,
-            here=here,
-            progress=progress_printer(),
-            show=show,
-        )
     home = ("--storage", storage.absolute())
+    try:
+        with _table() as show:
+            outcome = sweep(
+                recipe,
+                overrides,
+                trials=trials,
+                storage=storage,
+                resume=resume,
+                concurrency=concurrency,
+                here=here,
+                progress=progress_printer(),
+                show=show,
+            )
+    except SweepUnfinishedError as error:
+        print(f"spikeseg: {error}", file=sys.stderr)
+        again = continuation(recipe, overrides, error.name, storage)
+        print(f"continue: {again}", file=sys.stderr)
+        return error.code
     states = ", ".join(f"{count} {state}" for state, count in outcome.counts.items())
     print(f"\n{outcome.name}: {states}")
-    if outcome.best is not None:
+    if outcome.best is None:
+        print(outcome.missing)
+    else:
         print(f"best trial: {outcome.best.number}")
         for key, value in outcome.best.params.items():
             print(f"  {key} = {value}")
@@ -66,8 +74,30 @@ def command(
             print(f"  {key}: {value:.5g}")
         print(f"train it: {command_line('train', outcome.folder / 'best.yaml', *home)}")
     print(f"results:  {outcome.folder}")
-    print(f"continue: {command_line('sweep', recipe, '--resume', outcome.name, *home)}")
+    print(f"continue: {continuation(recipe, overrides, outcome.name, storage)}")
     print(f"compare:  {command_line('ui', *home)}")
+    return 1 if set(outcome.counts) == {"FAIL"} else 0
+
+
+def continuation(recipe: str, overrides: Sequence[str], name: str, storage: Path) -> str:
+    """The command that continues a sweep, from any folder.
+
+    Args:
+        recipe: As the sweep was started.
+        overrides: Likewise.
+        name: The sweep's name.
+        storage: Folder of all runs.
+    """
+    from ..platform.search.plan import sweep_names
+
+    where = recipe if recipe in sweep_names() else Path(recipe).absolute()
+    given = []
+    for item in overrides:
+        key, _, value = item.partition("=")
+        local = key == "data.path" and "://" not in value
+        given.append(f"{key}={Path(value).absolute()}" if local else item)
+    home = ("--storage", storage.absolute())
+    return command_line("sweep", where, *given, "--resume", name, *home)
 
 
 @contextlib.contextmanager

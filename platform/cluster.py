@@ -129,14 +129,27 @@ def check_nodes(nodes: list[str], storage: Path, tracking: str) -> None:
     Raises:
         ValueError: Names node and folder, or the address, and what to use instead.
     """
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
     if not tracking.startswith(("http://", "https://")):
         raise ValueError(
             f"tracking {tracking}: not an HTTP address, and the cluster has {len(nodes)} nodes "
             "that may write to it at once; start `mlflow server` and set MLFLOW_TRACKING_URI"
         )
+    check_storage(nodes, storage)
+
+
+def check_storage(nodes: list[str], storage: Path) -> None:
+    """Refuse a folder that some node does not see, or cannot write to.
+
+    Args:
+        nodes: `worker_nodes()`.
+        storage: Folder of all runs.
+
+    Raises:
+        ValueError: Names node and folder, and what to use instead.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
     token = uuid.uuid4().hex
     probe = storage / f".probe-{token}"
     probe.write_text(token)
@@ -149,7 +162,7 @@ def check_nodes(nodes: list[str], storage: Path, tracking: str) -> None:
             reason = ray.get(seen, timeout=_PROBE_SECONDS)
             if reason:
                 raise ValueError(
-                    f"storage {storage}: node {node[:12]} does not see it ({reason}); training on "
+                    f"storage {storage}: node {node[:12]} does not see it ({reason}); work on "
                     "several nodes needs a folder on a shared file system"
                 )
     finally:

@@ -84,16 +84,18 @@ SWEEP_METRICS = {
     "best/": "best value of each objective so far; slashes in its name become _",
     "sweep/best": "number of the best trial",
     "sweep/hypervolume": "of the front, where objectives have references",
-    "trials/": "trials that ended in each state",
+    "trials/": "trials in each state",
 }
 """Metrics of a sweep's own run, or how they begin; their steps are trials that have ended."""
 
 SWEEP_TAGS = (
-    *("sweep", "recipe", "base"),
+    *("sweep", "recipe", "base", "trials"),
+    *("best_trial", "best_point"),
     *("code_digest", "config_digest"),
     *("git_sha", "dirty"),
 )
-"""Tags of a sweep's own run; `base` is the recipe that its trials change."""
+"""Tags of a sweep's own run; `base` is the recipe that its trials change, `best_*` are there
+once a trial is a result."""
 
 SWEEP_ARTIFACTS = (
     *("config.yaml", "recipe.yaml", "provenance.json", "code.diff"),

@@ -1,14 +1,20 @@
 """What runs a sweep's trials: the orders that every engine follows, and the plainest engine."""
 
-from collections.abc import Callable, Generator
+import contextlib
+import logging
+import signal
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from types import FrameType
 from typing import Protocol
 
 from ..yaml_source import ConfigError
 from .study import Keeper
 from .trial_training import Given
 from .verdict import Proposal, TrialReport, Verdict
+
+_log = logging.getLogger(__name__)
 
 Work = Callable[[Given], Generator[TrialReport, None, None]]
 
@@ -50,9 +56,11 @@ class Orders:
         return None
 
     def report(self, number: int, report: TrialReport) -> Verdict:
-        """Hand a report to the keeper, and its decision on."""
+        """Hand a report to the keeper, and its decision on; nobody hears twice of an end."""
+        running = number in self.keeper.live_numbers
         verdict = self.keeper.report(number, report)
-        self.told(number, report, verdict)
+        if running:
+            self.told(number, report, verdict)
         return verdict
 
     def lost(self, number: int, reason: str) -> None:
@@ -60,6 +68,49 @@ class Orders:
         verdict = self.keeper.lost(number, reason)
         if verdict is not None:
             self.told(number, TrialReport(step=verdict.step, failure=reason), verdict)
+
+
+class StoppedError(RuntimeError):
+    """SIGTERM or Ctrl-C came.
+
+    Args:
+        number: The signal.
+    """
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextlib.contextmanager
+def stopped_by_signals() -> Iterator[None]:
+    """While the block runs, SIGTERM interrupts it as Ctrl-C does; the second one as before.
+
+    Ray's own answer to the signal, which it takes when it starts, ends the process in an abort.
+
+    Raises:
+        StoppedError: Where the block was interrupted.
+    """
+    taken = [signal.SIGINT]
+
+    def interrupt(number: int, _: FrameType | None) -> None:
+        signal.signal(number, before)
+        # Ray raises an interrupt of its own for this one: it carries no number.
+        taken.append(signal.Signals(number))
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:
+        _log.debug("not the main thread: signals are left as they are")
+        yield
+        return
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        raise StoppedError(taken[-1]) from stop
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def run_here(orders: Orders) -> None:

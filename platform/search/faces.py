@@ -223,7 +223,10 @@ def run_on_tune(
                 name=f"tune-{time.time_ns()}",
                 storage_path=scratch,
                 failure_config=tune.FailureConfig(max_failures=max_failures),
-                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0),
+                # By default Tune saves at the end, and runs a finished trial again if that fails.
+                checkpoint_config=tune.CheckpointConfig(
+                    checkpoint_frequency=0, checkpoint_at_end=False
+                ),
                 verbose=0,
             ),
         ).fit()

@@ -5,16 +5,21 @@ import json
 import os
 import socket
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Any, Self
 
+import yaml
+
+from ..address import without_user
 from ..config import ConfigError, dump
 from .plan import SweepPlan
 
 _PLAN = "plan.json"
 _LOCK = "driver.lock"
+_TOLD = 4
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,7 @@ class SweepFolder:
         plan: SweepPlan,
         storage: Path,
         *,
+        study: str | None,
         resume: str | None,
         name: str | None,
         trials: int | None,
@@ -45,18 +51,20 @@ class SweepFolder:
         Args:
             plan: The sweep.
             storage: Folder of all runs.
+            study: Address of the study; None where it lies in the folder.
             resume: Name of a sweep to continue.
             name: Name of a new sweep; made of recipe and time if not given.
             trials: Trials of the whole sweep, where not the plan's, or those of the sweep so far.
 
         Raises:
-            ConfigError: Where the name is taken, is unknown, belongs to another recipe, or another
-                driver is at work on it.
+            ConfigError: Where the name is taken, is unknown, belongs to another recipe or study, or
+                another driver is at work on it.
         """
         started = {
             "recipe": plan.recipe.model_dump(mode="json"),
             "base": dump(plan.base.config),
             "trials": trials or plan.trials,
+            "study": None if study is None else without_user(study),
         }
         if resume is None:
             stamp = time.strftime("%Y%m%d-%H%M%S")
@@ -97,8 +105,42 @@ def _continued(path: Path, now: dict, storage: Path, resume: str, trials: int | 
     before = json.loads((path / _PLAN).read_text())
     for part, word in (("recipe", "recipe"), ("base", "base experiment or overrides")):
         if before[part] != now[part]:
-            raise ConfigError(f"--resume {resume}: its {word} differs from the one it began with")
+            raise ConfigError(
+                f"--resume {resume}: its {word} differs from the one it began with: "
+                f"{_differences(before[part], now[part])}"
+            )
+    # Folders of an earlier version do not say where their study lies.
+    if "study" in before and before["study"] != now["study"]:
+        began, given = (part["study"] or "the sweep's folder" for part in (before, now))
+        raise ConfigError(
+            f"--resume {resume}: its study lies in {began}, and SPIKESEG_STUDY now makes it "
+            f"{given}; set or unset it as when the sweep began"
+        )
     return {**now, "trials": trials or before["trials"]}
+
+
+def _differences(before: Any, now: Any) -> str:
+    """The settings that differ, with both values; a few of them where there are many."""
+    old, new = (dict(_leaves("", _tree(part))) for part in (before, now))
+    told = [
+        f"{key} was {old.get(key, 'not given')}, is {new.get(key, 'not given')}"
+        for key in dict.fromkeys([*old, *new])
+        if old.get(key) != new.get(key)
+    ]
+    more = f"; and {len(told) - _TOLD} more" if len(told) > _TOLD else ""
+    return "; ".join(told[:_TOLD]) + more
+
+
+def _tree(part: Any) -> Any:
+    return yaml.safe_load(part) if isinstance(part, str) else part
+
+
+def _leaves(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict) and value:
+        for key, item in value.items():
+            yield from _leaves(f"{prefix}.{key}" if prefix else str(key), item)
+    else:
+        yield prefix, json.dumps(value)
 
 
 def _locked(path: Path) -> IO[str]:

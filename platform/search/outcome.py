@@ -5,13 +5,14 @@ import io
 import json
 import os
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
 
-from ..config import dump
+from ..config import dump, override
 from .pictures import sweep_pictures
 from .plan import SweepPlan
 from .status import best_trial, devices_of_a_trial, front_trials, results_of
@@ -44,11 +45,14 @@ def finish_sweep(plan: SweepPlan, keeper: Keeper, folder: Path, record: SweepRec
     }
     best = best_trial(plan, keeper.records)
     if best is not None:
-        files["best.yaml"] = dump(plan.experiment(best.point).config)
-        journal.params({f"best.{key}": str(value) for key, value in best.point.items()})
+        # What a sweep does without, a single training has.
+        whole = {"trainer.test": True, "tracking.first_step": None}
+        files["best.yaml"] = dump(override(plan.experiment(best.point), whole, "sweep").config)
+        # Tags, since parameters keep their first value and a sweep may be extended.
+        journal.tags({"best_trial": str(best.number), "best_point": json.dumps(best.point)})
         names = [objective.metric for objective in plan.recipe.objectives]
         journal.metrics(
-            len(rows),
+            keeper.finished,
             {f"best/{n.replace('/', '_')}": v for n, v in zip(names, best.values, strict=True)},
         )
     for name, text in files.items():
@@ -86,6 +90,25 @@ def importances(plan: SweepPlan, keeper: Keeper) -> dict[str, dict[str, float]]:
             )
             for axis, objective in enumerate(plan.recipe.objectives)
         }
+
+
+def why_no_result(records: Mapping[int, TrialRecord]) -> str:
+    """Why no trial counts as a result, in one sentence; empty where one does.
+
+    Args:
+        records: A sweep's trials by number.
+    """
+    if results_of(records):
+        return ""
+    ordered = [records[number] for number in sorted(records)]
+    parts = []
+    for state, word in (("FAIL", "failed"), ("PRUNED", "were pruned")):
+        ended = [item for item in ordered if item.state == state]
+        if ended:
+            parts.append(f"{len(ended)} {word} (trial {ended[0].number}: {ended[0].reason})")
+    broken = Counter(limit for item in ordered for limit in item.violations if item.values)
+    parts += [f"{count} broke {limit}" for limit, count in broken.items()]
+    return f"no result: of {len(ordered)} trials {', '.join(parts)}"
 
 
 def description(

@@ -13,17 +13,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import optuna
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from .plan import SweepPlan
 from .recipe import Limit, Objective, Sampler
 from .space import Point, Space
+from .storage import open_storage
 from .verdict import Proposal, State, TrialRecord, TrialReport, Verdict
 
 _log = logging.getLogger(__name__)
 _GO_ON = "go on"
+_SPENT = "seconds_without_evaluation"
 
 
 class Keeper:
@@ -61,6 +61,8 @@ class Keeper:
         self._only_listed = recipe.sampler.name in ("grid", "listed")
         if self._only_listed:
             self.trials = min(trials, len(plan.points))
+        # What was started is brought to an end, however few trials are asked for now.
+        self.trials = max(self.trials, len(self.records))
         self._enqueue(plan.points[: self.trials])
 
     @property
@@ -98,17 +100,21 @@ class Keeper:
             report: What it sent.
 
         Returns:
-            The decision; the study knows of it already.
+            The decision; the study knows of it already. A trial that has ended stays as it was,
+            whoever reports for it.
         """
         trial = self._live.get(number)
         if trial is None:
             record = self.records[number]
-            return Verdict("FAIL", record.reason or "not running", record.step)
+            assert record.state in ("COMPLETE", "PRUNED", "FAIL")
+            return Verdict(record.state, record.reason, record.step)
         self._count_attempt(trial, report.attempt)
         if report.failure is not None:
+            self._spend(trial, report.seconds)
             return self._end(trial, Verdict("FAIL", report.failure, self._last_step(number)))
         problem = self._problem(report.metrics)
         if problem:
+            self._spend(trial, report.seconds)
             return self._end(trial, Verdict("FAIL", problem, report.step))
         self._remember(trial, report)
         for limit in self._limits:
@@ -168,6 +174,12 @@ class Keeper:
         )
         record.history[report.step] = dict(report.metrics)
         record.seconds += report.seconds
+
+    def _spend(self, trial: Trial, seconds: float) -> None:
+        """Count time that led to no evaluation."""
+        before = trial.user_attrs.get(_SPENT, 0.0)
+        trial.set_user_attr(_SPENT, before + seconds)
+        self.records[trial.number].seconds += seconds
 
     def _count_attempt(self, trial: Trial, attempt: int) -> None:
         """Tune restarts a dead process without asking: the trial itself tells how often."""
@@ -270,7 +282,7 @@ class Keeper:
             state=frozen.state.name,
             point=self._space.decode(frozen.params),
             history=history,
-            seconds=sum(value["seconds"] for value in kept.values()),
+            seconds=sum(value["seconds"] for value in kept.values()) + attrs.get(_SPENT, 0.0),
             reason=verdict.get("reason", ""),
             step=verdict.get("step", 0),
             attempts=int(attrs.get("attempts", 1)),
@@ -300,18 +312,6 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-def open_storage(storage: str) -> BaseStorage:
-    """The study's storage: an RDB URL, or the path of a journal file.
-
-    Args:
-        storage: `sqlite:///…`, another RDB URL, or a path ending in `.log`.
-    """
-    if "://" not in storage:
-        return JournalStorage(JournalFileBackend(storage))
-    arguments = {"connect_args": {"timeout": 60}} if storage.startswith("sqlite") else {}
-    return RDBStorage(storage, engine_kwargs=arguments)
 
 
 def build_sampler(sampler: Sampler, number: int) -> optuna.samplers.BaseSampler:

@@ -25,6 +25,7 @@ _log = logging.getLogger(__name__)
 _POLL_SECONDS = 15.0
 # MLflow's import and a new database would slow the start of Ray and of the first trials.
 _FIRST_SECONDS = 60.0
+_STATES = ("COMPLETE", "PRUNED", "FAIL", "RUNNING")
 _STATUS: dict[str, Status] = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 
 
@@ -48,6 +49,7 @@ class SweepRecord:
                 "sweep": folder.name,
                 "recipe": recipe.name,
                 "base": recipe.base,
+                "trials": str(trials),
                 **git_state(),
                 "code_digest": code_digest(),
                 "config_digest": config_digest(plan.base.config),
@@ -57,7 +59,6 @@ class SweepRecord:
                 ),
             },
             params={
-                "sweep.trials": str(trials),
                 "sweep.sampler": recipe.sampler.name,
                 "sweep.seed": str(recipe.sampler.seed),
                 "sweep.pruner": recipe.pruner.rule,
@@ -141,8 +142,7 @@ class SweepRecord:
         """Record how many trials ended in which state."""
         states = [item.state for item in keeper.records.values()]
         self.journal.metrics(
-            len(states),
-            {f"trials/{state.lower()}": states.count(state) for state in sorted(set(states))},
+            keeper.finished, {f"trials/{state.lower()}": states.count(state) for state in _STATES}
         )
 
     def close(self, *, finished: bool) -> None:

@@ -3,9 +3,10 @@
 import time
 from collections.abc import Generator
 from contextlib import closing
+from pathlib import Path
 
 from .trial_training import Evaluations, Given, failure_reason, train_trial
-from .verdict import TrialReport
+from .verdict import VERDICT, TrialReport
 
 
 def reports(given: Given) -> Generator[TrialReport, None, None]:
@@ -17,8 +18,13 @@ def reports(given: Given) -> Generator[TrialReport, None, None]:
             `resources` (`CPU` and `GPU` of one worker).
 
     Yields:
-        One report per evaluation, those of an earlier attempt first; a failure is the last one.
+        One report per evaluation, those of an earlier attempt first; a failure is the last one,
+        and the only one of a trial whose folder says that it has ended.
     """
+    ended = Path(given["folder"]) / VERDICT
+    if ended.is_file():
+        yield TrialReport(failure=f"not run again: {ended} says that this trial has ended")
+        return
     started = time.monotonic()
     try:
         with closing(_evaluations(given)) as evaluations:
@@ -35,7 +41,7 @@ def reports(given: Given) -> Generator[TrialReport, None, None]:
                 started = now
     except Exception as error:
         # An exception would cost the warm process, and Tune would repeat the same bug.
-        yield TrialReport(failure=failure_reason(error))
+        yield TrialReport(failure=failure_reason(error), seconds=time.monotonic() - started)
 
 
 def _evaluations(given: Given) -> Evaluations:

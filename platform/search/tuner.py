@@ -1,33 +1,48 @@
 """Run a sweep: Optuna proposes through the keeper, Ray Tune runs, MLflow shows."""
 
+import contextlib
 import json
-import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ...model.segmentor import build_segmentor
-from ..cluster import connected
+from ..cluster import check_storage, connected, worker_nodes
 from ..config import ConfigError, dump
 from ..train.checkpoint import RunFolder
 from ..train.trainer import preflight
 from .capacity import trials_at_once
-from .engine import Orders, Work, run_here
+from .engine import Orders, StoppedError, Work, run_here, stopped_by_signals
 from .folder import SweepFolder
-from .outcome import finish_sweep
+from .outcome import finish_sweep, why_no_result
 from .plan import SweepPlan, load_sweep
 from .status import SweepStatus, Watcher, best_trial, front_trials, hypervolumes
+from .storage import given_address
 from .study import Keeper
 from .tracked import SweepRecord
 from .trial import reports
-from .verdict import Proposal, TrialRecord, TrialReport, Verdict
+from .verdict import VERDICT, Proposal, TrialRecord, TrialReport, Verdict
 
 
 class SweepUnfinishedError(RuntimeError):
-    """The engine ended before every trial had an end (exit code 1)."""
+    """Trials are left that have no end; the sweep can be continued.
+
+    Args:
+        sentence: What happened.
+        name: The sweep's name; `--resume NAME` takes it.
+        code: Exit code: 1, or 128 and the signal that stopped the sweep.
+    """
+
+    def __init__(self, sentence: str, name: str, code: int = 1) -> None:
+        super().__init__(sentence, name, code)
+        self.name = name
+        self.code = code
+
+    def __str__(self) -> str:
+        return self.args[0]
 
 
 @dataclass(frozen=True)
@@ -57,6 +72,7 @@ class SweepOutcome:
         best: The best trial by the first objective; None where none finished.
         front: Trials that no other beats in every objective.
         counts: State -> trials.
+        missing: Where there is no best trial, why; else empty.
     """
 
     name: str
@@ -64,6 +80,7 @@ class SweepOutcome:
     best: TrialResult | None
     front: list[TrialResult]
     counts: dict[str, int]
+    missing: str
 
 
 def sweep(
@@ -99,46 +116,75 @@ def sweep(
     Raises:
         ConfigError: Where the request is wrong, or the concurrency cannot fit the cluster; no trial
             was started.
-        SweepUnfinishedError: Where trials are left that had no end.
+        ValueError: Where a node of the cluster does not see the storage; no trial was started.
+        SweepUnfinishedError: Where trials are left that had no end, or SIGTERM or Ctrl-C came.
     """
     plan = load_sweep(recipe, overrides)
-    if here and plan.recipe.workers_per_trial > 1:
-        raise ConfigError("workers_per_trial: more than 1 needs Ray, which is not used here")
+    if here:
+        _check_here(plan, concurrency)
     storage = storage.absolute()
     preflight(plan.base, storage)
     check_models(plan)
-    with SweepFolder.open(plan, storage, resume=resume, name=name, trials=trials) as folder:
+    study = given_address()
+    with contextlib.ExitStack() as opened:
+        engine = _engine(plan, storage, here=here, concurrency=concurrency, progress=progress)
+        # What cannot run leaves no folder; of a sweep to continue, work may not even be left.
+        run = None if resume is not None else opened.enter_context(engine)
+        folder = opened.enter_context(
+            SweepFolder.open(plan, storage, study=study, resume=resume, name=name, trials=trials)
+        )
         keeper = Keeper(
             plan,
             folder.path,
-            storage=os.environ.get("SPIKESEG_STUDY", f"sqlite:///{folder.path / 'study.db'}"),
+            storage=study or f"sqlite:///{folder.path / 'study.db'}",
             trials=folder.trials,
         )
+        label = folder.path.name
+        if len(keeper.records) > folder.trials:
+            progress(
+                f"{label}: {len(keeper.records)} trials were started already, more than the "
+                f"{folder.trials} asked for; each of them is brought to an end"
+            )
         record = SweepRecord(plan, folder.path, storage, trials=keeper.trials)
         finished = False
         try:
             record.reconcile(keeper)
             if keeper.finished < keeper.trials:
-                orders = _orders(plan, keeper, record, progress, show, work)
-                if here:
-                    run_here(orders)
-                else:
-                    _run_on_ray(plan, orders, concurrency, progress)
+                run = run or opened.enter_context(engine)
+                with stopped_by_signals():
+                    run(_orders(plan, keeper, record, progress, show, work))
             finished = keeper.finished >= keeper.trials
             record.finish(keeper)
             finish_sweep(plan, keeper, folder.path, record)
+        except StoppedError as stop:
+            progress(f"{label}: stopping ({stop.number.name})")
+            what = f"stopped by {stop.number.name}"
+            raise _unfinished(keeper, what, 128 + stop.number) from stop
         finally:
             record.close(finished=finished)
     if not finished:
-        raise SweepUnfinishedError(
-            f"{keeper.folder.name}: {keeper.finished} of {keeper.trials} trials have ended; "
-            f"continue with --resume {keeper.folder.name}"
-        )
+        raise _unfinished(keeper, "the engine ended", 1)
     return _outcome(plan, keeper)
 
 
+def _unfinished(keeper: Keeper, what: str, code: int) -> SweepUnfinishedError:
+    name = keeper.folder.name
+    return SweepUnfinishedError(
+        f"{name}: {what}, {keeper.finished} of {keeper.trials} trials have ended", name, code
+    )
+
+
+def _check_here(plan: SweepPlan, concurrency: int | None) -> None:
+    if plan.recipe.workers_per_trial > 1:
+        raise ConfigError("workers_per_trial: more than 1 needs Ray, which is not used here")
+    if concurrency is not None and concurrency > 1:
+        raise ConfigError(
+            f"concurrency: got {concurrency}: without Ray, one trial runs after the other"
+        )
+
+
 def check_models(plan: SweepPlan) -> None:
-    """Build, without memory, the model of every choice and both ends of every range.
+    """Build, without memory, the model of every choice, few numbers, and both ends of ranges.
 
     Raises:
         ConfigError: Names key and value, and what the model says.
@@ -156,36 +202,54 @@ def check_models(plan: SweepPlan) -> None:
             raise ConfigError(f"space: {key}: got {value!r}: {error}") from error
 
 
-def _run_on_ray(
-    plan: SweepPlan, orders: Orders, concurrency: int | None, progress: Callable[[str], None]
-) -> None:
+@contextlib.contextmanager
+def _engine(
+    plan: SweepPlan,
+    storage: Path,
+    *,
+    here: bool,
+    concurrency: int | None,
+    progress: Callable[[str], None],
+) -> Iterator[Callable[[Orders], None]]:
+    """What runs orders: this process, or a cluster on which the trials are known to fit."""
+    if here:
+        yield run_here
+        return
     recipe = plan.recipe
     with connected(cpus=recipe.resources.cpu * recipe.workers_per_trial):
         # Not before `connected`: Ray reads its authentication mode when it is first imported.
         import ray
 
-        from .faces import run_on_tune
-
-        keeper = orders.keeper
+        nodes = worker_nodes()
+        if nodes:
+            # Trials write journals into it; of all processes only this one talks to the tracker.
+            check_storage(nodes, storage)
         at_once = trials_at_once(
             recipe.resources,
             workers=recipe.workers_per_trial,
             wanted=concurrency or recipe.concurrency,
             nodes=[node["Resources"] for node in ray.nodes() if node["Alive"]],
         )
-        at_once = min(at_once, keeper.trials)
-        progress(
-            f"{keeper.folder.name}: {keeper.trials} trials, {at_once} at once, "
-            f"{keeper.finished} done before"
-        )
-        run_on_tune(
-            orders,
-            folder=keeper.folder,
-            resources=recipe.resources,
-            workers=recipe.workers_per_trial,
-            at_once=at_once,
-            max_failures=recipe.max_failures,
-        )
+
+        def run(orders: Orders) -> None:
+            from .faces import run_on_tune
+
+            keeper = orders.keeper
+            number = min(at_once, keeper.trials)
+            progress(
+                f"{keeper.folder.name}: {keeper.trials} trials, {number} at once, "
+                f"{keeper.finished} done before"
+            )
+            run_on_tune(
+                orders,
+                folder=keeper.folder,
+                resources=recipe.resources,
+                workers=recipe.workers_per_trial,
+                at_once=number,
+                max_failures=recipe.max_failures,
+            )
+
+        yield run
 
 
 def _orders(
@@ -218,6 +282,8 @@ def _orders(
     def told(number: int, report: TrialReport, verdict: Verdict) -> None:
         record.begin_sending()
         if verdict.state is not None:
+            run = RunFolder(keeper.folder / "trials" / str(number))
+            run.write(VERDICT, json.dumps(asdict(verdict)))
             record.trial_ended(keeper.records[number])
             _follow(plan, keeper, record)
         if verdict.state is not None or not report.replayed:
@@ -250,6 +316,7 @@ def _outcome(plan: SweepPlan, keeper: Keeper) -> SweepOutcome:
         best=None if best is None else _result(plan, keeper, best),
         front=[_result(plan, keeper, item) for item in front_trials(plan, keeper.records)],
         counts={state: states.count(state) for state in sorted(set(states))},
+        missing=why_no_result(keeper.records),
     )
 
 

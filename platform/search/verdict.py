@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 State = Literal["COMPLETE", "PRUNED", "FAIL"]
+VERDICT = "verdict.json"
+"""File in a trial's folder, written once the study knows its end."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +18,7 @@ class TrialReport:
         metrics: What the evaluation measured, names as in MLflow.
         final: Whether this is the evaluation at full budget.
         replayed: Read back from a checkpoint after a restart.
-        seconds: Time since the report before; 0 for replayed ones.
+        seconds: Time since the report before, a failure's too; 0 for replayed ones.
         attempt: How often the trial's folder was claimed by a process, from 1; 0 if it was not.
         failure: Why the trial cannot go on; then the rest counts nothing.
     """

@@ -2,6 +2,7 @@
 
 import functools
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from spikeseg.platform.search import study
 from spikeseg.platform.search.engine import Orders, run_here
 from spikeseg.platform.search.plan import SweepPlan, load_sweep
 from spikeseg.platform.search.study import Keeper
+from spikeseg.platform.search.tuner import SweepOutcome, sweep
 from spikeseg.platform.search.verdict import TrialReport, Verdict
 
 UP = {"metric": "val/mIoU", "direction": "maximize"}
@@ -50,7 +52,7 @@ def listed(*levels: int, **changes: Any) -> dict[str, Any]:
     ]
     space = {
         "model.neuron.timesteps": {"choices": [1, 2, 4]},
-        "model.neuron.levels": {"low": 1, "high": 32},
+        "model.neuron.levels": {"low": 1, "high": 16},
         "loss.mask_weight": {"low": 5.0, "high": 40.0, "log": True},
     }
     sampler = {"name": "listed", "seed": 1}
@@ -127,6 +129,24 @@ def run(
     prepare = functools.partial(toy_trials.prepare, plan)
     run_here(Orders(keeper, prepare, _nobody, toy_trials.toy))
     return keeper, dying.done
+
+
+def silent(line: str) -> None:
+    """Tell nobody."""
+
+
+def run_toys(
+    data: Path, storage: Path, progress: Callable[[str], None] = silent, **given: Any
+) -> SweepOutcome:
+    """A sweep of toy trials in this process, named `toy`."""
+    return sweep(
+        str(storage / "toy.yaml"),
+        [f"data.path={data}"],
+        storage=storage,
+        progress=progress,
+        work=toy_trials.toy,
+        **{"trials": None, "here": True, **given},
+    )
 
 
 def _nobody(number: int, report: TrialReport, verdict: Verdict) -> None:

@@ -1,5 +1,7 @@
 """The keeper: honest states, adoption after any kill, seeded proposals; no Ray in sight."""
 
+import copy
+import functools
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +11,9 @@ import optuna
 import pytest
 from optuna.storages import InMemoryStorage
 from toy_sweep import DOWN, UP, Killed, check_sweep, listed, run, toy_plan
-from toy_trials import NAN, RAISES
+from toy_trials import NAN, RAISES, prepare, toy
 
+from spikeseg.platform.search.engine import Orders, run_here
 from spikeseg.platform.search.plan import SweepPlan
 from spikeseg.platform.search.recipe import Sampler
 from spikeseg.platform.search.study import Keeper, build_sampler
@@ -84,13 +87,54 @@ def test_a_lost_process_fails_a_running_trial_and_leaves_an_ended_one(tmp_path: 
     assert [t.state.name for t in keeper.study.trials] == ["COMPLETE", "FAIL"]
 
 
-def test_a_report_of_an_ended_trial_changes_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("late", [TrialReport(4, metrics(99.0)), TrialReport(failure="again")])
+def test_a_report_of_an_ended_trial_changes_nothing(tmp_path: Path, late: TrialReport) -> None:
     keeper = keeper_of(toy_plan(tmp_path), tmp_path)
     keeper.next()
-    keeper.lost(0, "killed")
-    late = keeper.report(0, TrialReport(4, metrics(99.0), final=True))
-    assert late.state == "FAIL"
-    assert keeper.study.trials[0].state.name == "FAIL"
+    end = keeper.report(0, TrialReport(4, metrics(1.0), final=True, seconds=2.0))
+    before = copy.deepcopy(keeper.records[0]), keeper.study.trials[0]
+    assert keeper.report(0, late) == end
+    assert (keeper.records[0], keeper.study.trials[0]) == before
+
+
+def test_nobody_hears_twice_of_a_trials_end(tmp_path: Path) -> None:
+    plan = toy_plan(tmp_path)
+    keeper = keeper_of(plan, tmp_path)
+    told: list[Verdict] = []
+    orders = Orders(
+        keeper,
+        functools.partial(prepare, plan),
+        lambda number, report, verdict: told.append(verdict),
+        toy,
+    )
+    orders.next()
+    end = orders.report(0, TrialReport(4, metrics(1.0), final=True))
+    assert orders.report(0, TrialReport(2, metrics(1.0))) == end, "the engine stops it"
+    assert told == [end]
+
+
+def test_fewer_trials_than_were_started_end_those_that_a_kill_left(tmp_path: Path) -> None:
+    plan = toy_plan(tmp_path)
+    killed = keeper_of(plan, tmp_path)
+    for _ in range(3):
+        killed.next()
+    killed.report(0, TrialReport(4, metrics(1.0), final=True))
+    keeper = Keeper(plan, tmp_path, storage=f"{tmp_path / 'study.log'}", trials=1)
+    assert keeper.trials == 3
+    run_here(Orders(keeper, functools.partial(prepare, plan), lambda *told: None, toy))
+    assert [t.state.name for t in keeper.study.trials] == ["COMPLETE"] * 3
+
+
+def test_a_failed_trial_carries_the_seconds_that_it_took(tmp_path: Path) -> None:
+    plan = toy_plan(tmp_path)
+    keeper = keeper_of(plan, tmp_path)
+    keeper.next(), keeper.next()
+    keeper.report(0, TrialReport(1, metrics(1.0), seconds=2.0))
+    keeper.report(0, TrialReport(failure="out of memory", seconds=3.0))
+    keeper.report(1, TrialReport(1, metrics(float("nan")), seconds=4.0))
+    assert [record.seconds for record in keeper.records.values()] == [5.0, 4.0]
+    again = keeper_of(plan, tmp_path)
+    assert [record.seconds for record in again.records.values()] == [5.0, 4.0]
 
 
 def test_the_attempts_are_those_that_the_trial_tells(tmp_path: Path) -> None:

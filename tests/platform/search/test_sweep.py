@@ -2,18 +2,15 @@
 
 import csv
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
 from mlflow import MlflowClient
-from toy_sweep import Killed, check_sweep, listed, toy_plan
-from toy_trials import NAN, RAISES, toy
+from toy_sweep import Killed, check_sweep, listed, run_toys, silent, toy_plan
+from toy_trials import NAN, RAISES
 
-from spikeseg.datasets.pack import pack
-from spikeseg.datasets.shapes import Shapes, ShapesOptions
 from spikeseg.platform.address import tracking_uri
 from spikeseg.platform.config import ConfigError, load_experiment
 from spikeseg.platform.names import (
@@ -30,7 +27,7 @@ from spikeseg.platform.replay import plan_replay
 from spikeseg.platform.search.plan import METRICS
 from spikeseg.platform.search.status import SweepStatus
 from spikeseg.platform.search.trial import reports
-from spikeseg.platform.search.tuner import SweepOutcome, sweep
+from spikeseg.platform.search.tuner import sweep
 
 TINY = (
     "trainer.max_steps=2",
@@ -41,35 +38,6 @@ TINY = (
     "trainer.energy_images=1",
     "tracking.images=0",
 )
-
-
-def silent(line: str) -> None:
-    """Tell nobody."""
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A packed data set of a few generated images."""
-    folder = tmp_path_factory.mktemp("data") / "shapes"
-    options = ShapesOptions(size=(32, 32), train=8, val=3, test=3, seed=1)
-    pack("shapes", Shapes(options), Path(), folder, progress=lambda done, total: None)
-    return folder
-
-
-def run_toys(
-    data: Path, storage: Path, progress: Callable[[str], None] = silent, **given: Any
-) -> SweepOutcome:
-    """A sweep of toy trials in this process, named `toy`."""
-    return sweep(
-        str(storage / "toy.yaml"),
-        [f"data.path={data}"],
-        trials=None,
-        storage=storage,
-        here=True,
-        progress=progress,
-        work=toy,
-        **given,
-    )
 
 
 def children(storage: Path) -> list[Any]:
@@ -142,7 +110,8 @@ def test_a_finished_sweep_leaves_front_figures_and_a_recipe(tmp_path: Path, data
         {"metric": "val/mIoU", "direction": "maximize", "reference": 0.0},
         {"metric": "energy/mJ", "direction": "minimize", "reference": 5.0},
     ]
-    toy_plan(tmp_path, **listed(4, 1, 8, 2, 6, objectives=objectives))
+    overrides = ["trainer.max_steps=4", "trainer.evaluate_every=1", "trainer.test=false"]
+    toy_plan(tmp_path, **listed(4, 1, 8, 2, 6, objectives=objectives, overrides=overrides))
     outcome = run_toys(data, tmp_path, name="toy")
     front = json.loads((outcome.folder / "front.json").read_text())
     assert [row["model.neuron.levels"] for row in front] == [8, 6, 4, 2, 1]
@@ -150,6 +119,7 @@ def test_a_finished_sweep_leaves_front_figures_and_a_recipe(tmp_path: Path, data
     best = load_experiment(str(outcome.folder / "best.yaml")).config
     assert best.model.neuron.levels == 8
     assert best.trainer.workers == 0
+    assert best.trainer.test and best.tracking.first_step is None, "a training has all of it"
     names = {path.name for path in (outcome.folder / "figures").iterdir()}
     assert names == {"parallel.png", "front.png", "importance.png", "hypervolume.png"}
     shares = json.loads((outcome.folder / "importance.json").read_text())
@@ -170,11 +140,16 @@ def test_a_finished_sweep_leaves_front_figures_and_a_recipe(tmp_path: Path, data
 def test_two_drivers_cannot_work_on_one_sweep(tmp_path: Path, data: Path) -> None:
     toy_plan(tmp_path, **listed(4, 2))
 
+    seen: list[str] = []
+
     def second(line: str) -> None:
-        with pytest.raises(ConfigError, match="another driver is at work on this sweep"):
-            run_toys(data, tmp_path, resume="toy")
+        if not seen:
+            with pytest.raises(ConfigError, match="another driver is at work on this sweep"):
+                run_toys(data, tmp_path, resume="toy")
+        seen.append(line)
 
     run_toys(data, tmp_path, second, name="toy")
+    assert seen
 
 
 def test_a_sweep_cannot_be_resumed_with_another_recipe(tmp_path: Path, data: Path) -> None:
@@ -183,7 +158,8 @@ def test_a_sweep_cannot_be_resumed_with_another_recipe(tmp_path: Path, data: Pat
     with pytest.raises(ConfigError, match="there is a sweep of this name"):
         run_toys(data, tmp_path, name="toy")
     toy_plan(tmp_path, **listed(4, 5))
-    with pytest.raises(ConfigError, match="its recipe differs from the one it began with"):
+    differs = "its recipe differs from the one it began with: first was "
+    with pytest.raises(ConfigError, match=differs):
         run_toys(data, tmp_path, resume="toy")
     with pytest.raises(ConfigError, match=r"no such sweep in .*; there are: toy"):
         run_toys(data, tmp_path, resume="tyo")

@@ -1,0 +1,292 @@
+"""How sweeps of toys are started, refused, stopped and continued; nothing is sent to a tracker."""
+
+import contextlib
+import json
+import os
+import shlex
+import signal
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import ray
+from toy_sweep import listed, run_toys, toy_plan
+from toy_trials import RAISES
+from toy_trials import toy as toy_work
+
+from spikeseg.jobs import sweep as job
+from spikeseg.platform.config import ConfigError
+from spikeseg.platform.journal import read_records
+from spikeseg.platform.search import faces, tuner
+from spikeseg.platform.search.engine import Orders
+from spikeseg.platform.search.outcome import why_no_result
+from spikeseg.platform.search.study import Keeper
+from spikeseg.platform.search.trial import reports
+from spikeseg.platform.search.tuner import SweepOutcome, SweepUnfinishedError
+from spikeseg.platform.search.verdict import TrialRecord
+
+
+@pytest.fixture(autouse=True)
+def starts_are_quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Databases of MLflow's and dozens of models take seconds; other tests look at them."""
+    monkeypatch.setattr(tuner, "check_models", lambda plan: None)
+    monkeypatch.setattr("spikeseg.platform.tracking.sync", lambda *given: None)
+
+
+def cluster(monkeypatch: pytest.MonkeyPatch, *nodes: str) -> None:
+    """Ray as `_engine` sees it: nodes of 2 CPUs each, more than one of them far away."""
+    resources = [{"Alive": True, "Resources": {"CPU": 2.0}} for _ in nodes]
+    monkeypatch.setattr(tuner, "connected", lambda cpus: contextlib.nullcontext())
+    monkeypatch.setattr(tuner, "worker_nodes", lambda: list(nodes) if len(nodes) > 1 else [])
+    monkeypatch.setattr(ray, "nodes", lambda: resources)
+
+
+def tags(folder: Path) -> dict[str, str]:
+    """The last value of each tag of a sweep's own journal."""
+    kept: dict[str, str] = {}
+    for record in read_records(folder / "journal"):
+        if record["kind"] == "tags":
+            kept |= record["values"]
+    return kept
+
+
+def interrupted(data: Path, storage: Path, number: int, **given: Any) -> SweepUnfinishedError:
+    """A sweep that gets a signal with its first report."""
+
+    def kill(line: str) -> None:
+        if line.startswith("trial"):
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(SweepUnfinishedError) as caught:
+        run_toys(data, storage, kill, name="toy", **given)
+    return caught.value
+
+
+def test_nodes_that_do_not_see_the_storage_are_refused_before_anything_is_made(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def blind(nodes: list[str], storage: Path) -> None:
+        raise ValueError(f"storage {storage}: node {nodes[1]} does not see it")
+
+    toy_plan(tmp_path, **listed(4))
+    cluster(monkeypatch, "near", "far")
+    monkeypatch.setattr(tuner, "check_storage", blind)
+    with pytest.raises(ValueError, match="node far does not see it"):
+        run_toys(data, tmp_path, name="toy", here=False)
+    assert not (tmp_path / "toy").exists()
+
+
+def test_a_concurrency_that_does_not_fit_leaves_no_folder(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy_plan(tmp_path, **listed(4))
+    cluster(monkeypatch, "near")
+    with pytest.raises(ConfigError, match="3 trials at once"):
+        run_toys(data, tmp_path, name="toy", here=False, concurrency=3)
+    assert not (tmp_path / "toy").exists()
+
+
+def test_trials_at_once_are_refused_without_ray(tmp_path: Path, data: Path) -> None:
+    toy_plan(tmp_path, **listed(4))
+    with pytest.raises(ConfigError, match="concurrency: got 5: without Ray"):
+        run_toys(data, tmp_path, name="toy", concurrency=5)
+
+
+def test_tune_saves_nothing_at_a_trials_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where such a save fails (another disk, a node that goes), Tune runs the trial again."""
+    seen: dict[str, Any] = {}
+
+    class Tuner:
+        def __init__(self, trainable: Any, **given: Any) -> None:
+            seen.update(given)
+
+        def fit(self) -> None:
+            """Run nothing."""
+
+    plan = toy_plan(tmp_path, **listed(4))
+    keeper = Keeper(plan, tmp_path, storage=f"{tmp_path / 'study.log'}", trials=1)
+    orders = Orders(keeper, lambda proposal: {}, lambda *told: None, toy_work)
+    monkeypatch.setattr(faces.tune, "Tuner", Tuner)
+    faces.run_on_tune(
+        orders,
+        folder=tmp_path,
+        resources=plan.recipe.resources,
+        workers=1,
+        at_once=1,
+        max_failures=1,
+    )
+    assert seen["run_config"].checkpoint_config.checkpoint_at_end is False
+
+
+def test_a_trial_that_has_ended_refuses_to_train(tmp_path: Path, data: Path) -> None:
+    toy_plan(tmp_path, **listed(4))
+    trial = run_toys(data, tmp_path, name="toy").folder / "trials" / "0"
+    assert json.loads((trial / "verdict.json").read_text())["state"] == "COMPLETE"
+    told = list(reports({"folder": str(trial)}))
+    assert len(told) == 1
+    assert told[0].failure is not None and "this trial has ended" in told[0].failure
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "Ctrl-C"]
+)
+def test_a_signal_stops_a_sweep_that_can_be_continued(
+    tmp_path: Path, data: Path, number: signal.Signals, code: int
+) -> None:
+    before = signal.getsignal(number)
+    toy_plan(tmp_path, **listed(4, 2))
+    error = interrupted(data, tmp_path, number)
+    assert (error.name, error.code) == ("toy", code)
+    assert str(error) == f"toy: stopped by {number.name}, 0 of 2 trials have ended"
+    assert signal.getsignal(number) is before
+    assert run_toys(data, tmp_path, resume="toy").counts == {"COMPLETE": 2}
+
+
+def test_a_resume_with_fewer_trials_than_were_started_leaves_none_running(
+    tmp_path: Path, data: Path
+) -> None:
+    toy_plan(tmp_path, trials=4)
+    interrupted(data, tmp_path, signal.SIGTERM)
+    study = optuna.load_study(study_name="toy", storage=f"sqlite:///{tmp_path / 'toy/study.db'}")
+    study.ask()
+    lines: list[str] = []
+    outcome = run_toys(data, tmp_path, lines.append, resume="toy", trials=1)
+    assert outcome.counts == {"COMPLETE": 2}
+    assert "2 trials were started already, more than the 1 asked for" in lines[0]
+
+
+def test_an_extended_sweep_shows_its_new_best_and_its_new_number(
+    tmp_path: Path, data: Path
+) -> None:
+    levels = {"model.neuron.levels": {"choices": [1, 2, 8]}}
+    toy_plan(tmp_path, trials=None, sampler={"name": "grid", "seed": 1}, space=levels)
+    folder = run_toys(data, tmp_path, name="toy", trials=2).folder
+    assert (tags(folder)["trials"], tags(folder)["best_trial"]) == ("2", "1")
+    run_toys(data, tmp_path, resume="toy", trials=3)
+    assert (tags(folder)["trials"], tags(folder)["best_trial"]) == ("3", "2")
+    assert json.loads(tags(folder)["best_point"]) == {"model.neuron.levels": 8}
+
+
+def test_a_study_elsewhere_is_remembered_without_its_password(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy_plan(tmp_path, **listed(4))
+    monkeypatch.setenv("SPIKESEG_STUDY", str(tmp_path / "study.log"))
+    folder = run_toys(data, tmp_path, name="toy").folder
+    assert json.loads((folder / "plan.json").read_text())["study"] == f"{tmp_path / 'study.log'}"
+    monkeypatch.delenv("SPIKESEG_STUDY")
+    with pytest.raises(ConfigError) as caught:
+        run_toys(data, tmp_path, resume="toy")
+    assert f"its study lies in {tmp_path / 'study.log'}, and SPIKESEG_STUDY now makes it the " in (
+        str(caught.value)
+    )
+    assert not (folder / "study.db").exists()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SPIKESEG_STUDY", "study.log")
+    assert run_toys(data, tmp_path, resume="toy").counts == {"COMPLETE": 1}
+    monkeypatch.setattr(tuner, "given_address", lambda: "postgresql://me:secret@db/studies")
+    with pytest.raises(ConfigError, match="now makes it postgresql://db/studies"):
+        run_toys(data, tmp_path, resume="toy")
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("", "SPIKESEG_STUDY: is empty"),
+        ("{folder}/none/study.log", "cannot be opened (No such file or directory)"),
+        ("sqlite:///{folder}/none/study.db", "cannot be opened (OperationalError)"),
+        ("nosuch://me:secret@host:1/a", "got 'nosuch://[hidden]/a': its driver is not installed"),
+    ],
+    ids=["empty", "journal in no folder", "sqlite in no folder", "no driver"],
+)
+def test_an_address_that_cannot_hold_a_study_is_refused_and_leaves_nothing(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, address: str, message: str
+) -> None:
+    toy_plan(tmp_path, **listed(4))
+    monkeypatch.setenv("SPIKESEG_STUDY", address.format(folder=tmp_path))
+    with pytest.raises(ConfigError) as caught:
+        run_toys(data, tmp_path, name="toy")
+    assert message in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert not (tmp_path / "toy").exists()
+
+
+def test_a_setting_that_differs_at_a_resume_is_named_with_both_values(
+    tmp_path: Path, data: Path
+) -> None:
+    toy_plan(tmp_path, **listed(4))
+    run_toys(data, tmp_path, name="toy")
+    toy_plan(tmp_path, steps=3, **listed(4))
+    with pytest.raises(ConfigError) as caught:
+        run_toys(data, tmp_path, resume="toy")
+    assert "overrides was" in str(caught.value)
+    toy_plan(tmp_path, **listed(4))
+    given = {"trials": None, "storage": tmp_path, "resume": "toy", "progress": print}
+    overrides = [f"data.path={data}", "loss.dice_weight=9.0"]
+    with pytest.raises(ConfigError, match=r"overrides differs .*: loss\.dice_weight was .*is 9\.0"):
+        tuner.sweep(str(tmp_path / "toy.yaml"), overrides, here=True, **given)
+
+
+def test_the_printed_command_continues_from_any_folder(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy_plan(tmp_path, **listed(4))
+    monkeypatch.chdir(tmp_path)
+    overrides = [f"data.path={os.path.relpath(data)}", "loss.dice_weight=9.0"]
+    given: dict[str, Any] = {"trials": None, "here": True, "progress": print, "work": toy_work}
+    tuner.sweep("toy.yaml", overrides, storage=Path("runs"), name="toy", **given)
+    line = job.continuation("toy.yaml", overrides, "toy", Path("runs"))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    _, verb, recipe, *items, flag, name, option, storage = shlex.split(line)
+    assert (verb, flag, option) == ("sweep", "--resume", "--storage")
+    tuner.sweep(recipe, items, storage=Path(storage), resume=name, **given)
+    assert job.continuation("demo", [], "n", Path("/r")) == (
+        "spikeseg sweep demo --resume n --storage /r"
+    )
+
+
+def test_a_sweep_without_a_result_says_why(tmp_path: Path, data: Path) -> None:
+    energy = [{"metric": "energy/mJ", "at_most": 0.01}]
+    toy_plan(tmp_path, **listed(4, RAISES, 2, constraints=energy))
+    outcome = run_toys(data, tmp_path, name="toy")
+    assert outcome.best is None
+    assert outcome.missing == (
+        "no result: of 3 trials 1 failed (trial 1: RuntimeError: a toy that raises), "
+        "2 broke energy/mJ <= 0.01"
+    )
+    assert why_no_result({0: TrialRecord(0, "COMPLETE", values=(1.0,))}) == ""
+
+
+@pytest.mark.parametrize(("counts", "code"), [({"FAIL": 2}, 1), ({"COMPLETE": 1, "FAIL": 1}, 0)])
+def test_the_command_fails_where_every_trial_failed(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    counts: dict[str, int],
+    code: int,
+) -> None:
+    ended = SweepOutcome("toy", tmp_path, None, [], counts, "no result: because")
+    monkeypatch.setattr(tuner, "sweep", lambda *given, **named: ended)
+    with pytest.raises(SystemExit) as left:
+        job.run(job.command, ["demo", "--storage", str(tmp_path)])
+    assert left.value.code == code
+    assert "no result: because" in capsys.readouterr().out
+
+
+def test_the_command_says_how_to_continue_a_stopped_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*given: Any, **named: Any) -> None:
+        raise SweepUnfinishedError("toy: stopped by SIGTERM", "toy", 143)
+
+    monkeypatch.setattr(tuner, "sweep", stopped)
+    with pytest.raises(SystemExit) as left:
+        job.run(job.command, ["demo", "data.path=/d", "--storage", str(tmp_path)])
+    assert left.value.code == 143
+    told = capsys.readouterr().err
+    assert f"spikeseg sweep demo data.path=/d --resume toy --storage {tmp_path}" in told
