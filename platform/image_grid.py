@@ -7,6 +7,8 @@ from typing import Any
 
 from PIL import Image
 
+from .set_aside import UnsendableError
+
 _THUMBNAIL = 512
 
 
@@ -20,13 +22,19 @@ def grid_files(record: Mapping[str, Any], picture: Path, folder: Path) -> Iterab
         record: The picture's record, with name, step and time.
         picture: The PNG.
         folder: Where the named files are made.
+
+    Raises:
+        UnsendableError: Where the PNG is damaged.
     """
     key = record["name"].replace("/", "~")
     name = f"{key}+step+{record['step']}+timestamp+{record['time']}+0"
     whole, small = folder / f"{name}.png", folder / f"{name}+compressed.webp"
     data = picture.read_bytes()
     whole.write_bytes(data)
-    image = Image.open(io.BytesIO(data)).convert("RGB")
+    try:
+        image = Image.open(io.BytesIO(data)).convert("RGB")
+    except Exception as error:  # PIL raises errors of many kinds over damaged bytes.
+        raise UnsendableError(f"{picture}: not a whole picture, {len(data)} bytes") from error
     image.thumbnail((_THUMBNAIL, _THUMBNAIL))
     image.save(small, "WEBP", quality=80)
     # The small one last: where it is, the whole one is too.

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from .address import tracking_uri, without_user
 from .config import load_resolved
-from .tracking import Replay, alone, reachable
+from .sent_offset import alone
+from .tracking import Replay, reachable
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 from .address import without_user
-from .sent_offset import unsent
-from .tracking import TIMEOUT, Replay, RunDeletedError, alone, connect
+from .sent_offset import alone, unsent
+from .tracking import TIMEOUT, Replay, RunDeletedError, connect
 
 _log = logging.getLogger(__name__)
 # A batch costs MLflow about the same whether it holds one step or twenty.
@@ -66,7 +66,9 @@ class Sender:
             stopping = self._stop.is_set()
             try:
                 with alone(self._journal):
-                    replay = replay or Replay(self._journal, self._uri, self._experiment)
+                    replay = replay or Replay(
+                        self._journal, self._uri, self._experiment, self._run_folder
+                    )
                     replay.send()
                 wait, told = _FIRST_RETRY, False
                 if stopping:

@@ -1,13 +1,17 @@
 """How far a journal was sent, kept beside it and bound to an address and to bytes."""
 
+import contextlib
+import fcntl
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from .journal import RECORDS
 
 _SENT = "sent.json"
+_LOCK = "sender.lock"
 _TAIL = 80
 
 
@@ -57,6 +61,14 @@ class SentOffset:
             start = max(0, offset - _TAIL)
             file.seek(start)
             return file.read(offset - start).decode(errors="replace")
+
+
+@contextlib.contextmanager
+def alone(journal: Path) -> Iterator[None]:
+    """One sender at a time; two would only do the same work twice."""
+    with (journal / _LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def unsent(journal: Path) -> int:

@@ -1,7 +1,6 @@
 """The only file that talks to MLflow: replays a journal into a run, as often as it takes."""
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -13,16 +12,15 @@ from typing import Any
 from .address import without_user
 from .image_grid import grid_files
 from .journal import file_of, read_records
-from .sent_offset import SentOffset, write_whole
+from .sent_offset import SentOffset, alone
+from .set_aside import UnsendableError, refused, set_aside, try_again, unsendable
 
 _log = logging.getLogger(__name__)
 
 JOURNAL_TAG = "spikeseg.journal"
 PARENT_TAG = "spikeseg.parent_journal"
-_LOCK = "sender.lock"
-_DEAD_LETTERS = "dead_letters.jsonl"
+_PARENT = "mlflow.parentRunId"
 _BATCH = 500
-_REFUSED = ("INVALID_PARAMETER_VALUE", "RESOURCE_ALREADY_EXISTS", "BAD_REQUEST")
 TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 _QUIET = {
@@ -68,19 +66,12 @@ def reachable(uri: str) -> Iterator[None]:
         RuntimeError: Where MLflow raised.
     """
     from mlflow.exceptions import MlflowException
+    from requests import RequestException
 
     try:
         yield
-    except MlflowException as error:
+    except (MlflowException, RequestException) as error:
         raise RuntimeError(f"MLflow at {without_user(uri)} is out of reach: {error}") from error
-
-
-@contextlib.contextmanager
-def alone(journal: Path) -> Iterator[None]:
-    """One sender at a time; two would only do the same work twice."""
-    with (journal / _LOCK).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def connect(uri: str) -> Any:
@@ -102,10 +93,13 @@ class Replay:
         journal: The journal's folder.
         uri: MLflow's tracking URI.
         experiment: Name of the experiment.
+        run: The run's folder, from where files are sent; the one that holds the journal if not
+            given.
     """
 
-    def __init__(self, journal: Path, uri: str, experiment: str) -> None:
+    def __init__(self, journal: Path, uri: str, experiment: str, run: Path | None = None) -> None:
         self._journal = journal
+        self._run_folder = run or journal.parent
         self._client = connect(uri)
         self._uri = uri
         self._experiment_name = experiment
@@ -116,31 +110,32 @@ class Replay:
         self._known = False
 
     def send(self) -> str:
-        """Send, batch by batch; the offset is written after each."""
-        if self._run_id and not self._known:
-            self._forget_a_lost_run()
+        """Send, batch by batch; the offset is written after each.
+
+        Raises:
+            RunDeletedError: Where the run was deleted in MLflow.
+        """
+        if not self._known:
+            self._look_for_the_run()
+        if not self._run_id:
+            self._run_id = self._create()
         batch: list[Record] = []
         for record in read_records(self._journal, self._read_to):
             self._read_to = record["end"]
             fresh = self._first_only(record)
             if record["end"] <= self._sent.offset:
                 continue
-            if record["kind"] == "run" and not self._run_id:
-                self._run_id = self._find_or_create(record)
             batch.append(fresh)
             if len(batch) >= _BATCH:
                 self._deliver(batch)
                 batch = []
         if batch:
             self._deliver(batch)
-        if not self._run_id:
-            raise RuntimeError(f"{self._journal}: holds no run record")
         return self._run_id
 
     def experiment_sent_to(self) -> str | None:
         """Name of the experiment that holds the run; None where nothing was sent."""
-        if self._run_id:
-            self._forget_a_lost_run()
+        self._look_for_the_run()
         if not self._run_id:
             return None
         identity = self._client.get_run(self._run_id).info.experiment_id
@@ -152,43 +147,57 @@ class Replay:
         Returns:
             How many records stay set aside.
         """
-        letters = self._journal / _DEAD_LETTERS
-        if not letters.exists():
-            return 0
-        # A journal that was sent twice, to two databases, may name a record twice.
-        lines = dict.fromkeys(letters.read_text().splitlines())
-        kept = [line for line in lines if not self._sent_now(json.loads(line)["record"])]
-        write_whole(letters, "".join(f"{line}\n" for line in kept))
-        return len(kept)
+        return try_again(self._journal, self._send_file)
 
-    def _sent_now(self, record: Record) -> bool:
-        """Whether a record that was set aside could be sent; only a file's reason can go away."""
+    def _look_for_the_run(self) -> None:
+        """Find the journal's run, which may be in another experiment or database than it was."""
         from mlflow.exceptions import MlflowException
 
-        if "path" not in record:
-            return False
-        try:
-            self._send_file(record)
-        except FileNotFoundError:
-            return False
-        except MlflowException as error:
-            if error.error_code not in _REFUSED:
-                raise
-            return False
-        return True
-
-    def _forget_a_lost_run(self) -> None:
-        """Start from the journal's beginning where the database is another one by now."""
-        from mlflow.exceptions import MlflowException
-
-        try:
-            self._client.get_run(self._run_id)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            self._sent.forget()
-            self._run_id = ""
+        run = None
+        if self._run_id:
+            try:
+                run = self._client.get_run(self._run_id)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                self._sent.forget()
+                self._run_id = ""
+        if run is None:
+            run = self._search(self._start()["id"])
+            if run is not None:
+                self._run_id = run.info.run_id
+                self._see_what_is_there(self._run_id)
+        if run is not None:
+            self._check_alive(run)
+            self._say_where_it_is(run)
+            self._adopt(run)
         self._known = True
+
+    def _say_where_it_is(self, run: Any) -> None:
+        name = self._client.get_experiment(run.info.experiment_id).name
+        if name != self._experiment_name:
+            _log.warning(
+                "%s: goes on as run %s of experiment %s, not in %s: a journal has one run",
+                self._journal,
+                self._run_id,
+                name,
+                self._experiment_name,
+            )
+
+    def _adopt(self, run: Any) -> None:
+        """Put a run below its parent where that was not there yet when the run was made."""
+        parent = run.data.tags.get(PARENT_TAG)
+        if parent and _PARENT not in run.data.tags:
+            found = self._search(parent)
+            if found is not None:
+                self._client.set_tag(self._run_id, _PARENT, found.info.run_id)
+
+    def _start(self) -> Record:
+        """The journal's first record of its run."""
+        for record in read_records(self._journal):
+            if record["kind"] == "run":
+                return record
+        raise RuntimeError(f"{self._journal}: holds no run record")
 
     def _first_only(self, record: Record) -> Record:
         """The record without what an earlier one holds (an orphaned writer may have doubled it)."""
@@ -240,31 +249,22 @@ class Replay:
         self, items: Sequence[Any], size: int, call: Callable[[Sequence[Any]], object]
     ) -> None:
         """Make calls of limited size; what MLflow refuses for good is set aside, one by one."""
-        from mlflow.exceptions import MlflowException
-
         for start in range(0, len(items), size):
             part = items[start : start + size]
             try:
                 call(part)
-            except MlflowException as error:
-                if error.error_code not in _REFUSED:
+            except Exception as error:
+                if refused(error):
+                    self._check_alive(self._client.get_run(self._run_id))
+                elif not unsendable(error):
                     raise
-                self._check_alive()
                 if len(part) > 1:
                     self._in_parts(part, (len(part) + 1) // 2, call)
                 else:
-                    self._set_aside(part[0], error)
-            except FileNotFoundError as error:
-                self._set_aside(part[0], error)
+                    set_aside(self._journal, dict(part[0]), error)
 
-    def _set_aside(self, item: Any, error: Exception) -> None:
-        text = item if isinstance(item, dict) else dict(item)
-        with (self._journal / _DEAD_LETTERS).open("a") as file:
-            file.write(json.dumps({"record": text, "error": str(error)}) + "\n")
-        _log.warning("%s: MLflow refused a record: %s: %s", self._journal, text, error)
-
-    def _check_alive(self) -> None:
-        if self._client.get_run(self._run_id).info.lifecycle_stage == "deleted":
+    def _check_alive(self, run: Any) -> None:
+        if run.info.lifecycle_stage == "deleted":
             raise RunDeletedError(
                 f"{self._journal}: run {self._run_id} was deleted in MLflow; "
                 "restore it there to send more"
@@ -272,21 +272,32 @@ class Replay:
 
     def _send_file(self, record: Record) -> None:
         path, client = record["path"], self._client
+        try:
+            file = file_of(self._journal, path)
+        except ValueError as error:
+            raise UnsendableError(str(error)) from error
+        if ".." in Path(path).parts:
+            raise UnsendableError(f"artifact path {path!r} must not hold ..")
         if record["kind"] == "image":
             with tempfile.TemporaryDirectory() as folder:
-                for file in grid_files(record, file_of(self._journal, path), Path(folder)):
-                    client.log_artifact(self._run_id, str(file), "images")
+                for named in grid_files(record, file, Path(folder)):
+                    client.log_artifact(self._run_id, str(named), "images")
             return
         parent = str(Path(path).parent)
         place = None if parent == "." else parent
-        if record["kind"] == "file":
-            client.log_artifact(self._run_id, str(file_of(self._journal, path)), place)
-            return
+        if record["kind"] == "link":
+            file = self._linked(record)
+        client.log_artifact(self._run_id, str(file), place)
+
+    def _linked(self, record: Record) -> Path:
+        """A file that lies outside of the journal, which must not name any file of this machine."""
         # Relative to the run's folder, which may have been moved since.
-        source = self._journal.parent / record["source"]
-        if source.name != Path(path).name or not source.is_file():
-            raise FileNotFoundError(f"{source}: gone, or not named as artifact {path}")
-        client.log_artifact(self._run_id, str(source), place)
+        source = self._run_folder / record["source"]
+        if not source.resolve().is_relative_to(self._run_folder.resolve()):
+            raise UnsendableError(f"{source}: not sent, it lies outside of {self._run_folder}")
+        if source.name != Path(record["path"]).name or not source.is_file():
+            raise FileNotFoundError(f"{source}: gone, or not named as artifact {record['path']}")
+        return source
 
     def _send_status(self, records: Sequence[Record]) -> None:
         if not records:
@@ -305,8 +316,9 @@ class Replay:
             if twin.info.run_id != self._run_id and not twin.data.params:
                 self._client.delete_run(twin.info.run_id)
 
-    def _find_or_create(self, record: Record) -> str:
-        """The run of this journal: searched by tag first, since creating it twice would double."""
+    def _create(self) -> str:
+        """A new run for this journal, which has none: creating it twice would double."""
+        record = self._start()
         experiment = self._client.get_experiment_by_name(self._experiment_name)
         if experiment is not None and experiment.lifecycle_stage == "deleted":
             raise RunDeletedError(
@@ -314,30 +326,32 @@ class Replay:
                 "restore it there to send more"
             )
         identity = self._create_experiment() if experiment is None else experiment.experiment_id
-        found = self._search(identity, record["id"])
-        if found is not None:
-            self._run_id = found
-            self._check_alive()
-            self._see_what_is_there(found)
-            return found
         tags = {JOURNAL_TAG: record["id"], "mlflow.runName": record["name"]}
         if record["parent"]:
             tags[PARENT_TAG] = record["parent"]
-            parent = self._search(identity, record["parent"])
+            parent = self._search(record["parent"])
             if parent is not None:
-                tags["mlflow.parentRunId"] = parent
+                tags[_PARENT] = parent.info.run_id
         run = self._client.create_run(identity, start_time=record["time"], tags=tags)
         return run.info.run_id
 
-    def _search(self, experiment: str, journal: str) -> str | None:
+    def _search(self, journal: str) -> Any:
+        """The run of a journal, wherever it is: somebody may have chosen another experiment."""
         from mlflow.entities import ViewType
 
-        found = self._client.search_runs(
-            [experiment], f"tags.`{JOURNAL_TAG}` = '{journal}'", ViewType.ALL
-        )
+        mine = f"tags.`{JOURNAL_TAG}` = '{journal}'"
+        found: list[Any] = []
+        token = None
+        while True:
+            page = self._client.search_experiments(ViewType.ALL, page_token=token)
+            identities = [experiment.experiment_id for experiment in page]
+            found += self._client.search_runs(identities, mine, ViewType.ALL)
+            token = page.token
+            if not token:
+                break
         # A deleted one counts only alone: it may be an empty twin.
-        found = sorted(found, key=lambda run: run.info.lifecycle_stage)
-        return found[0].info.run_id if found else None
+        found.sort(key=lambda run: run.info.lifecycle_stage)
+        return found[0] if found else None
 
     def _see_what_is_there(self, run_id: str) -> None:
         """MLflow may hold records that a lost machine sent and could not keep: those stay."""

@@ -32,20 +32,6 @@ from spikeseg.platform.tracking import RunDeletedError, sync
 EXPERIMENT = "outages"
 
 
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database without runs; making its tables takes seconds."""
-    storage = tmp_path_factory.mktemp("empty")
-    MlflowClient(tracking_uri(storage)).search_experiments()
-    return storage / "mlflow.db"
-
-
-@pytest.fixture
-def storage(tmp_path: Path, empty_database: Path) -> Path:
-    shutil.copy(empty_database, tmp_path / "mlflow.db")
-    return tmp_path
-
-
 def send(journal: Path, storage: Path) -> str:
     return sync(journal, tracking_uri(storage), EXPERIMENT)
 
@@ -211,7 +197,9 @@ def test_what_mlflow_refuses_is_set_aside_and_the_rest_arrives(
     send(journal.folder, storage)
     journal.params({"no|such*param": "4", "seed": "1"})
     journal.metrics(1, {"val/mIoU": 40.0, "no|such*name": 1.0})
-    journal.link("checkpoints/best/model.safetensors", storage / "gone" / "model.safetensors")
+    journal.link(
+        "checkpoints/best/model.safetensors", storage / "run" / "gone" / "model.safetensors"
+    )
     journal.metrics(2, {"val/mIoU": 41.0})
     run_id = send(journal.folder, storage)
     run = MlflowClient(tracking_uri(storage)).get_run(run_id)
@@ -304,7 +292,7 @@ def test_messages_show_no_password() -> None:
 
 
 def test_a_file_that_is_back_is_sent_by_hand_and_what_stays_away_is_counted(storage: Path) -> None:
-    gone = [storage / "mount" / name for name in ("a.bin", "b.bin")]
+    gone = [storage / "run" / "mount" / name for name in ("a.bin", "b.bin")]
     journal = open_journal(storage / "run" / "journal")
     for path in gone:
         journal.link(f"checkpoints/{path.name}", path)
