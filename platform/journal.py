@@ -12,13 +12,14 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from .records import RECORDS, cut_torn_line, read_records
+
 _log = logging.getLogger(__name__)
 
-RECORDS = "records.jsonl"
 FILES = "files"
 _SYNC_SECONDS = 1.0
 _KEPT_FOR_NUMBERS = 0.9
@@ -45,7 +46,6 @@ class Journal:
 
     Raises:
         OSError: Where the folder cannot be written.
-        ValueError: Where a line inside of an existing journal is not a record.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Journal:
         if mirror is not None and _size(mirror / RECORDS) > _size(self._path):
             shutil.copytree(mirror, folder, dirs_exist_ok=True)
         (folder / FILES).mkdir(parents=True, exist_ok=True)
-        identity, self.started = self._scan()
+        identity, self.started, damaged = self._scan()
         self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         self._used = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
         self._synced = time.monotonic()
@@ -80,6 +80,10 @@ class Journal:
         )
         self.params(params)
         self.tags(tags)
+        if damaged:
+            text = f"{len(damaged)} of {RECORDS}, the first at byte {damaged[0]}"
+            _log.warning("%s: damaged lines are left out: %s", folder, text)
+            self.tags({"records_damaged": text})
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Record numbers of one step; a step that was recorded before is left as it was.
@@ -175,9 +179,10 @@ class Journal:
                 os.close(self._file)
                 self._file = -1
 
-    def _scan(self) -> tuple[str | None, int]:
-        """What an existing journal holds; its run's id and the time of its first record."""
+    def _scan(self) -> tuple[str | None, int, list[int]]:
+        """What an existing journal holds: its run's id, its first time, bytes of damaged lines."""
         identity, started = None, _now()
+        damaged: list[int] = []
         if self._path.exists():
             cut_torn_line(self._path)
             for record in read_records(self.folder):
@@ -190,7 +195,9 @@ class Journal:
                     self._known.add(("i", record["name"], record["step"]))
                 elif kind == "params":
                     self._known.update(("p", key, 0) for key in record["values"])
-        return identity, started
+                elif kind == "damaged":
+                    damaged.append(record["byte"])
+        return identity, started, damaged
 
     def _store(self, record: dict[str, Any], data: bytes) -> bool:
         target = confined(self.folder / FILES, record["path"])
@@ -200,9 +207,7 @@ class Journal:
                 return self._drop(f"{record['path']}: the journal's limit is reached")
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)
-                writing = target.with_name(f".{target.name}.writing")
-                writing.write_bytes(data)
-                writing.replace(target)
+                _write_through(target, data)
             except OSError as error:
                 return self._drop(f"{record['path']}: {error.strerror}")
             self._used += grown
@@ -247,9 +252,7 @@ class Journal:
         for path in sorted(self._unshipped):
             target = confined(mirror / FILES, path)
             target.parent.mkdir(parents=True, exist_ok=True)
-            writing = target.with_name(f".{target.name}.writing")
-            shutil.copyfile(confined(self.folder / FILES, path), writing)
-            writing.replace(target)
+            _write_through(target, confined(self.folder / FILES, path).read_bytes())
         mirror.mkdir(parents=True, exist_ok=True)
         (mirror / RECORDS).touch()
         cut_torn_line(mirror / RECORDS)
@@ -281,29 +284,6 @@ def append_end(folder: Path, tags: Mapping[str, str], status: Status) -> None:
         os.fsync(file.fileno())
 
 
-def read_records(folder: Path, offset: int = 0) -> Iterator[dict[str, Any]]:
-    """Whole records of a journal from a byte offset on; each carries the offset behind it.
-
-    Args:
-        folder: The journal's folder.
-        offset: Where to start, a record's `end`.
-
-    Raises:
-        ValueError: Where a line inside is not JSON; names file and byte.
-    """
-    path = folder / RECORDS
-    with path.open("rb") as file:
-        file.seek(offset)
-        for line in file:
-            if not line.endswith(b"\n"):
-                return
-            start, offset = offset, offset + len(line)
-            try:
-                yield {**json.loads(line), "end": offset}
-            except (ValueError, TypeError) as error:
-                raise ValueError(f"{path}: byte {start}: not a record") from error
-
-
 def file_of(folder: Path, path: str) -> Path:
     """Where a recorded file's content lies."""
     return confined(folder / FILES, path)
@@ -321,20 +301,19 @@ def confined(root: Path, path: str) -> Path:
     return target
 
 
-def cut_torn_line(path: Path) -> None:
-    """Cut a file back to its last newline: a killed writer may have left half a record."""
-    with path.open("rb+") as file:
-        position = end = file.seek(0, os.SEEK_END)
-        while position > 0:
-            start = max(0, position - 65536)
-            file.seek(start)
-            found = file.read(position - start).rfind(b"\n")
-            if found >= 0:
-                position = start + found + 1
-                break
-            position = start
-        if position != end:
-            file.truncate(position)
+def _write_through(path: Path, data: bytes) -> None:
+    """Replace a file at once and for good: its record, written next, must not outlive it."""
+    writing = path.with_name(f".{path.name}.writing")
+    with writing.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    writing.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _size(path: Path) -> int:

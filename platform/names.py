@@ -51,6 +51,7 @@ TAGS = {
     "run_name": "name of the run's folder or trial",
     "figures_failed": "why a figure could not be drawn, where one could not",
     "records_dropped": "records that a full disk or the journal's limit cost, where there are any",
+    "records_damaged": "lines of the journal that a disk damaged, where there are any",
     "replay_of": "of a replay: the run that it repeats",
 }
 

@@ -10,8 +10,8 @@ from typing import Any
 from ..datasets.reader import PackedDataset
 from .address import tracking_uri
 from .config import ConfigError, Resolved, load_resolved
-from .journal import read_records
 from .provenance import code_digest, environment, git_state, hardware, packages
+from .records import read_records
 from .tracked_run import TrackedRun, read_run
 from .train.trainer import train
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .journal import RECORDS
+from .records import RECORDS
 
 _SENT = "sent.json"
 _LOCK = "sender.lock"

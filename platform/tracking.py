@@ -11,7 +11,8 @@ from typing import Any
 
 from .address import without_user
 from .image_grid import grid_files
-from .journal import file_of, read_records
+from .journal import file_of
+from .records import read_records
 from .sent_offset import SentOffset, alone
 from .set_aside import UnsendableError, refused, set_aside, try_again, unsendable
 

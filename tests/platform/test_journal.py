@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from journals import open_journal, picture, write_steps
 
-from spikeseg.platform.journal import Journal, append_end, confined, file_of, read_records
+from spikeseg.platform.journal import Journal, append_end, confined, file_of
+from spikeseg.platform.records import read_records
 
 
 def values(folder: Path) -> dict[tuple[str, int], list[float]]:
@@ -202,15 +203,56 @@ def test_a_full_disk_costs_records_and_never_raises(
     assert "No space left" in caplog.text
 
 
-def test_a_damaged_line_inside_is_named_with_file_and_byte(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    [b"\0" * 9, b"{}", b"7", b'{"kind":"metrics"}', b"\xff\xfe", b'{"kind":["a"]}'],
+    ids=["zeros", "no kind", "no record", "no values", "no text", "kind of another type"],
+)
+def test_a_damaged_line_costs_that_line_and_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: bytes
+) -> None:
     journal = open_journal(tmp_path)
+    for step in range(3):
+        journal.metrics(step, {"train/loss": float(step)})
     journal.close()
     path = tmp_path / "records.jsonl"
-    data = path.read_bytes()
-    start = data.index(b"\n") + 1
-    path.write_bytes(data[:start] + b"#" + data[start:])
-    with pytest.raises(ValueError, match=f"records.jsonl: byte {start}: not a record"):
-        list(read_records(tmp_path))
+    lines = path.read_bytes().splitlines(keepends=True)
+    start = sum(len(line) for line in lines[:-2])
+    path.write_bytes(b"".join([*lines[:-2], damage + b"\n", lines[-1]]))
+    again = open_journal(tmp_path)
+    again.metrics(1, {"train/loss": 5.0})
+    again.close()
+    text = f"1 of records.jsonl, the first at byte {start}"
+    assert again.id == journal.id
+    assert f"{tmp_path}: damaged lines are left out: {text}" in caplog.text
+    assert values(tmp_path) == {
+        ("train/loss", 0): [0.0],
+        ("train/loss", 1): [5.0],
+        ("train/loss", 2): [2.0],
+    }
+    tags = [record["values"] for record in read_records(tmp_path) if record["kind"] == "tags"]
+    assert tags[-1] == {"records_damaged": text}
+
+
+def test_a_file_is_on_the_disk_before_its_record_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = open_journal(tmp_path)
+    done: list[str] = []
+    fsync, write = os.fsync, os.write
+
+    def remember(file: int) -> None:
+        done.append(Path(os.readlink(f"/proc/self/fd/{file}")).name)
+        fsync(file)
+
+    def record(file: int, data: bytes) -> int:
+        done.append(json.loads(data)["kind"])
+        return write(file, data)
+
+    monkeypatch.setattr(os, "fsync", remember)
+    monkeypatch.setattr(os, "write", record)
+    journal.image("val", 1, picture(1))
+    assert done[:3] == [".00000001.png.writing", "val", "image"]
 
 
 @pytest.mark.parametrize("path", ["../outside", "a/../../outside", "/etc/outside"])

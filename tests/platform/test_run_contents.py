@@ -52,6 +52,7 @@ def test_every_tag_has_a_name_of_the_list(trained: TrainedRun) -> None:
         "replay_of",
         "figures_failed",
         "records_dropped",
+        "records_damaged",
         "git_sha",
         "dirty",
     }

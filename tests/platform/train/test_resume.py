@@ -13,7 +13,7 @@ from tiny import experiment, pack_shapes
 
 from spikeseg.platform.config import ConfigError, Resolved, load_resolved
 from spikeseg.platform.experiment import ExperimentConfig
-from spikeseg.platform.journal import read_records
+from spikeseg.platform.records import read_records
 from spikeseg.platform.train.checkpoint import NoGoodCheckpointError, RunFolder
 from spikeseg.platform.train.failure import Decision, decide
 from spikeseg.platform.train.loop import Training
