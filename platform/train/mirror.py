@@ -1,8 +1,9 @@
 """A second home of a run's checkpoints on any file system that pyarrow knows: S3, GCS, HDFS, disk.
 
 Training reads and writes its run's folder; the mirror gets a copy of every checkpoint after it is
-whole, manifest last, so that what lies there without a manifest is no checkpoint. Object stores
-have no rename, and need none for this.
+whole, manifest last, so that what lies there without a manifest is no checkpoint. The journal goes
+before it, files first, so that a run that comes back from here is the same run for the tracker.
+Object stores have no rename and no append, and need none for this.
 """
 
 import logging
@@ -13,6 +14,8 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import fs
 
+from ..journal import FILES, confined
+from ..records import RECORDS
 from .checkpoint import (
     Checkpoint,
     FencedError,
@@ -23,7 +26,10 @@ from .checkpoint import (
 
 _log = logging.getLogger(__name__)
 _MANIFEST = "manifest.json"
-_RUN_FILES = ("config.yaml", "origins.json")
+# What tells that the run is there comes last.
+_RUN_FILES = ("origins.json", "config.yaml")
+_JOURNAL = "journal"
+_COPIES = "records"
 
 
 class Mirror:
@@ -40,6 +46,7 @@ class Mirror:
 
     def __init__(self, uri: str, name: str) -> None:
         self._token = uuid.uuid4().hex
+        self._sent: dict[str, tuple[int, int]] | None = None
         try:
             self._fs, base = fs.FileSystem.from_uri(uri)
             self._base = f"{base.rstrip('/')}/{name}"
@@ -59,7 +66,7 @@ class Mirror:
                 self._write(name, (run.path / name).read_bytes())
 
     def put(self, run: RunFolder, step: int) -> None:
-        """Copy a checkpoint, and delete those that the run's folder has no more.
+        """Copy the journal and a checkpoint, and delete those that the run's folder has no more.
 
         Args:
             run: The run's folder, which has the checkpoint.
@@ -71,6 +78,7 @@ class Mirror:
         """
         folder = run.path / "checkpoints" / f"step-{step:08d}"
         self._check_owner()
+        self._put_journal(run.path / _JOURNAL, step)
         # A manifest from before would vouch for files that are replaced one by one.
         self._forget(step)
         files = sorted(folder.iterdir(), key=lambda path: path.name == _MANIFEST)
@@ -83,6 +91,40 @@ class Mirror:
             if f"step-{old:08d}" not in kept:
                 self._forget(old)
                 self._fs.delete_dir(f"{self._base}/checkpoints/step-{old:08d}")
+
+    def _put_journal(self, journal: Path, step: int) -> None:
+        """Copy what is new of a journal: files first, since records name them."""
+        if not (journal / RECORDS).is_file():
+            return
+        records = (journal / RECORDS).read_bytes()
+        if self._sent is None:
+            # Pictures never change, so what another attempt copied need not go again.
+            there = self._sizes(f"{_JOURNAL}/{FILES}/pictures")
+            self._sent = {name: (size, 0) for name, size in there.items()}
+        for path in sorted((journal / FILES).rglob("*")):
+            if path.is_dir() or path.name.endswith(".writing"):
+                continue
+            name, state = f"{_JOURNAL}/{path.relative_to(journal)}", path.stat()
+            before = self._sent.get(name)
+            if before not in ((state.st_size, 0), (state.st_size, state.st_mtime_ns)):
+                self._write(name, path.read_bytes())
+                self._sent[name] = (state.st_size, state.st_mtime_ns)
+        self._check_owner()
+        # A name for each: a copy that is torn leaves the one before, which is deleted after it.
+        older = self._sizes(f"{_JOURNAL}/{_COPIES}")
+        newest = f"{_JOURNAL}/{_COPIES}/{step:08d}-{len(records):012d}.jsonl"
+        self._write(newest, records)
+        for name in older.keys() - {newest}:
+            self._fs.delete_file(f"{self._base}/{name}")
+
+    def _sizes(self, folder: str) -> dict[str, int]:
+        """Files below a folder of the copies: name -> bytes."""
+        selector = fs.FileSelector(f"{self._base}/{folder}", recursive=True, allow_not_found=True)
+        return {
+            info.path.removeprefix(f"{self._base}/"): info.size
+            for info in self._fs.get_file_info(selector)
+            if info.type == fs.FileType.File
+        }
 
     def steps(self) -> list[int]:
         """Steps of the checkpoints that have a manifest, newest first."""
@@ -124,7 +166,7 @@ class Mirror:
         return None
 
     def fetch_run(self, folder: Path) -> None:
-        """Bring configuration and origins into a new run's folder.
+        """Bring journal, origins and configuration into a new run's folder.
 
         Raises:
             ValueError: Where the mirror has no such run.
@@ -133,8 +175,30 @@ class Mirror:
             info = self._fs.get_file_info(f"{self._base}/{name}")
             if info.type != fs.FileType.File:
                 raise ValueError(f"{self._base}: no run is kept there ({name} is missing)")
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(self._read(f"{self._base}/{name}"))
+        self.fetch_journal(folder)
+        for name in _RUN_FILES:
+            self._fetch_file(name, folder, name)
+
+    def fetch_journal(self, folder: Path) -> None:
+        """Bring the journal into a run's folder where it holds more than the one there.
+
+        Args:
+            folder: The run's folder.
+        """
+        # A journal only grows: the longest copy is the newest that is whole.
+        copies = self._sizes(f"{_JOURNAL}/{_COPIES}")
+        newest = max(copies, key=lambda name: copies[name], default=None)
+        there = folder / _JOURNAL / RECORDS
+        if newest is None or (there.is_file() and there.stat().st_size >= copies[newest]):
+            return
+        for name in self._sizes(f"{_JOURNAL}/{FILES}"):
+            self._fetch_file(name, folder, name)
+        self._fetch_file(newest, folder, f"{_JOURNAL}/{RECORDS}")
+
+    def _fetch_file(self, name: str, folder: Path, place: str) -> None:
+        target = confined(folder, place)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(self._read(f"{self._base}/{name}"))
 
     def remove(self) -> None:
         """Delete all copies of this run."""
@@ -188,6 +252,19 @@ def newest_anywhere(run: RunFolder, mirror: Mirror | None) -> Checkpoint | None:
             raise
         _log.warning("mirror not looked into, it may hold a newer checkpoint: %s", error)
         return newest
+
+
+def newest_journal(run: RunFolder, uri: str) -> None:
+    """Bring a run's journal up to date with its copy: another machine may have gone on with it.
+
+    Args:
+        run: The run's folder.
+        uri: Address below which runs are kept.
+    """
+    try:
+        Mirror(uri, run.path.name).fetch_journal(run.path)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        _log.warning("mirror not looked into, it may hold a newer journal: %s", error)
 
 
 def check_mirror(uri: str) -> None:

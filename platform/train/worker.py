@@ -17,6 +17,7 @@ from .evaluate import SplitCounts, class_table
 from .failure import PreemptedError
 from .guard import Guard
 from .loop import Training
+from .mirror import newest_journal
 from .record import measured, record_result
 from .reduction import WorkerGroup
 
@@ -49,6 +50,8 @@ def run_worker(
     run.attempt = group.agree(run.attempt)
     try:
         if group.rank == 0:
+            if resolved.config.trainer.mirror is not None:
+                newest_journal(run, resolved.config.trainer.mirror)
             journal = make_journal(resolved, run, group.size, tags)
             sender = start_sender(journal, folder, resolved.config.tracking.experiment)
             monitor = SystemMonitor(journal, resolved.config.tracking.system_interval)

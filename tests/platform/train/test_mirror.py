@@ -5,15 +5,26 @@ from pathlib import Path
 
 import pytest
 import torch
+from journals import expected_rows, metric_rows, open_journal, picture, run_count, write_steps
+from mlflow import MlflowClient
 from tiny import experiment, pack_shapes
 
+from spikeseg.platform.address import tracking_uri
 from spikeseg.platform.config import ConfigError, Resolved, dump
+from spikeseg.platform.journal import file_of
+from spikeseg.platform.records import read_records
+from spikeseg.platform.tracking import sync
 from spikeseg.platform.train.checkpoint import FencedError, RunFolder
 from spikeseg.platform.train.failure import Decision, decide
 from spikeseg.platform.train.loop import Training
-from spikeseg.platform.train.mirror import Mirror, newest_anywhere
+from spikeseg.platform.train.mirror import Mirror, newest_anywhere, newest_journal
 from spikeseg.platform.train.reduction import OneWorker
-from spikeseg.platform.train.trainer import preflight
+from spikeseg.platform.train.trainer import (
+    TrainingFailedError,
+    preflight,
+    resume_training,
+    train,
+)
 from spikeseg.platform.train.writer import CheckpointWriter
 
 TENSORS = {"model": {"weight": torch.arange(8.0)}}
@@ -155,3 +166,120 @@ def test_an_address_that_nobody_knows_is_refused_before_work_starts(tmp_path: Pa
     config = experiment(pack_shapes(tmp_path / "data"), mirror="nowhere://bucket/runs")
     with pytest.raises(ConfigError, match=r"trainer\.mirror: mirror nowhere://bucket/runs: "):
         preflight(Resolved(config, {}), tmp_path / "runs")
+
+
+def test_a_run_that_comes_back_from_the_mirror_is_the_same_run_for_mlflow(tmp_path: Path) -> None:
+    run, mirror = mirrored(tmp_path)
+    journal = open_journal(run.path / "journal")
+    write_steps(journal, range(6))
+    run.save(5, TENSORS, {"history": []})
+    mirror.put(run, 5)
+    write_steps(journal, range(6, 12))
+    run.save(11, TENSORS, {"history": []})
+    mirror.put(run, 11)
+    write_steps(journal, range(12, 15))
+    run_id = sync(journal.folder, tracking_uri(tmp_path), "lost")
+    shutil.rmtree(run.path)
+
+    other = tmp_path / "other"
+    Mirror((tmp_path / "far").as_uri(), "run").fetch_run(other)
+    assert file_of(other / "journal", "pictures/val/00000010.png").read_bytes() == picture(10)
+    again = open_journal(other / "journal")
+    assert again.id == journal.id
+    write_steps(again, range(12, 20))
+    assert sync(again.folder, tracking_uri(tmp_path), "lost") == run_id
+    assert run_count(tmp_path) == 1
+    assert metric_rows(tmp_path, run_id) == expected_rows(range(20))
+
+
+def test_a_folder_that_stayed_behind_takes_the_journal_that_went_on(tmp_path: Path) -> None:
+    run, mirror = mirrored(tmp_path)
+    journal = open_journal(run.path / "journal")
+    write_steps(journal, range(4))
+    behind = tmp_path / "behind" / "run"
+    shutil.copytree(run.path, behind)
+    write_steps(journal, range(4, 9))
+    run.save(8, TENSORS, {"history": []})
+    mirror.put(run, 8)
+    for _ in range(2):
+        newest_journal(RunFolder(behind), (tmp_path / "far").as_uri())
+        whole = (run.path / "journal" / "records.jsonl").read_bytes()
+        assert (behind / "journal" / "records.jsonl").read_bytes() == whole
+        write_steps(journal, range(9, 12))
+        shutil.copytree(run.path, behind, dirs_exist_ok=True)
+    assert file_of(behind / "journal", "pictures/val/00000005.png").read_bytes() == picture(5)
+
+
+def test_a_torn_copy_of_the_records_leaves_the_one_before(tmp_path: Path) -> None:
+    run, mirror = mirrored(tmp_path)
+    journal = open_journal(run.path / "journal")
+    write_steps(journal, range(6))
+    run.save(5, TENSORS, {"history": []})
+    mirror.put(run, 5)
+    (whole,) = (tmp_path / "far" / "run" / "journal" / "records").iterdir()
+    whole.with_name("00000011-000000009999.jsonl").write_bytes(whole.read_bytes()[:50])
+    mirror.fetch_run(tmp_path / "other")
+    assert list(read_records(tmp_path / "other" / "journal")) == list(read_records(journal.folder))
+
+
+def test_a_mirror_gets_each_picture_once_and_a_text_that_changed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, _ = mirrored(tmp_path)
+    journal = open_journal(run.path / "journal")
+    written: list[str] = []
+    write = Mirror._write
+
+    def remember(mirror: Mirror, name: str, data: bytes) -> None:
+        written.append(name)
+        write(mirror, name, data)
+
+    monkeypatch.setattr(Mirror, "_write", remember)
+    for step, text in ((1, "a"), (2, "ab"), (3, "ab")):
+        # A start of its own each time, as after kills.
+        mirror = Mirror((tmp_path / "far").as_uri(), "run")
+        mirror.claim(run)
+        journal.image("val", step, picture(step))
+        journal.text("events.txt", text)
+        run.save(step, TENSORS, {"history": []})
+        written.clear()
+        mirror.put(run, step)
+        sent = [name for name in written if name.startswith("journal/files/")]
+        new = f"journal/files/pictures/val/{step:08d}.png"
+        assert sent == ["journal/files/events.txt", new]
+        (records,) = [name for name in written if name.startswith("journal/records/")]
+        assert written.index(new) < written.index(records)
+        assert written[-1] == f"checkpoints/step-{step:08d}/manifest.json"
+        journal.text("events.txt", f"{text}c")
+        run.save(step + 10, TENSORS, {"history": []})
+        written.clear()
+        mirror.put(run, step + 10)
+        assert [n for n in written if "/files/" in n] == ["journal/files/events.txt"]
+
+
+def test_a_training_whose_machine_was_lost_is_resumed_as_the_same_run(tmp_path: Path) -> None:
+    far, first = (tmp_path / "far").as_uri(), tmp_path / "first"
+    config = experiment(
+        pack_shapes(tmp_path / "data"),
+        decoder="fpn",
+        max_steps=4,
+        micro_batches=1,
+        evaluate_every=1,
+        workers=0,
+        mirror=far,
+    )
+
+    def lose_the_machine(line: str) -> None:
+        if line.startswith("step 3"):
+            raise OSError("the machine is gone")
+
+    with pytest.raises(TrainingFailedError, match="the machine is gone"):
+        train(Resolved(config, {}), storage=first, name="run", progress=lose_the_machine)
+    shutil.rmtree(first / "run")
+    outcome = resume_training(f"{far}/run", storage=first)
+    assert outcome.metrics
+    client = MlflowClient(tracking_uri(first))
+    (found,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    assert found.info.status == "FINISHED"
+    steps = [p.step for p in client.get_metric_history(found.info.run_id, "val/mIoU")]
+    assert sorted(steps) == [1, 2, 3, 4]
