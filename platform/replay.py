@@ -1,6 +1,7 @@
 """Repeat a run from its id, and say where the repetition leaves it and why that may be."""
 
 import json
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,10 @@ from .train.trainer import train
 
 # What depends on the clock and on the machine's load is not part of a result.
 _NOT_COMPARED = ("perf/", "system/")
+# Where a run goes and who starts it; the platform sets some of these itself.
+_NOT_DECIDING = ("MLFLOW_", "RAY_", "SLURM_", "SPIKESEG_JOB_ID")
+# Recorded every `trainer.log_every` steps.
+_LOGGED = "train/"
 _DECIDING_PACKAGES = ("torch", "numpy", "scipy", "opencv-python-headless", "pillow", "pyarrow")
 
 
@@ -41,11 +46,14 @@ class Plan:
         run: The run.
         resolved: Its configuration.
         differences: What is not as it was, the likeliest cause of another result first.
+        one_interval: Whether all starts of the run had one `trainer.log_every`, so that the
+            repetition records the same steps.
     """
 
     run: TrackedRun
     resolved: Resolved
     differences: list[Difference]
+    one_interval: bool
 
 
 @dataclass(frozen=True)
@@ -87,13 +95,31 @@ def plan_replay(run_id: str, storage: Path, data: str | None = None) -> Plan:
     ]
     if config is None or recorded is None:
         raise ConfigError(f"run {run_id} cannot be repeated; missing: {'; '.join(missing)}")
-    made_of = json.loads(recorded)
-    resolved = Resolved(load_resolved(config.decode()).config, made_of.get("origins", {}))
+    made_of = _read_json(run_id, recorded)
+    try:
+        resolved = Resolved(load_resolved(config.decode()).config, made_of.get("origins", {}))
+    except ValueError as error:
+        raise ConfigError(f"run {run_id}: artifact config.yaml: {error}") from error
     if data is not None:
         section = resolved.config.data.model_copy(update={"path": str(Path(data).absolute())})
         resolved = Resolved(resolved.config.model_copy(update={"data": section}), resolved.origins)
     differences = _data(run, resolved.config.data.path) + compare_provenance(made_of)
-    return Plan(run, resolved, differences)
+    starts = made_of.get("starts", [])
+    intervals = {str(start.get("log_every")) for start in starts if isinstance(start, dict)}
+    # A parameter is the first start's, the configuration the last one's.
+    last = str(resolved.config.trainer.log_every)
+    intervals |= {last, run.params.get("trainer.log_every", last)}
+    return Plan(run, resolved, differences, len(intervals) == 1)
+
+
+def _read_json(run_id: str, content: bytes) -> dict[str, Any]:
+    try:
+        made_of = json.loads(content)
+    except ValueError as error:
+        raise ConfigError(f"run {run_id}: artifact provenance.json: no JSON: {error}") from error
+    if not isinstance(made_of, dict):
+        raise ConfigError(f"run {run_id}: artifact provenance.json: not an object")
+    return made_of
 
 
 def _data(run: TrackedRun, path: str) -> list[Difference]:
@@ -118,31 +144,34 @@ def compare_provenance(recorded: Mapping[str, Any]) -> list[Difference]:
     """
     found = []
     now = packages()
-    then = recorded.get("packages", {})
+    then = _section(recorded, "packages")
     for name in sorted({*then, *now}, key=lambda n: (n not in _DECIDING_PACKAGES, n)):
         if then.get(name) != now.get(name):
             text = f"{name} was {then.get(name, 'absent')}, is {now.get(name, 'absent')}"
             found.append(Difference("packages", text))
-    code = recorded.get("code", {})
+    code = _section(recorded, "code")
     if code.get("digest") != code_digest():
         at, here = code.get("git_sha", "unknown"), git_state().get("git_sha", "unknown")
         changed = " with changes (artifact code.diff)" if code.get("dirty") == "true" else ""
         found.append(Difference("code", f"was commit {at[:12]}{changed}, is {here[:12]}"))
-    import os
-
-    before, after = recorded.get("environment", {}), environment(os.environ)
+    before, after = _section(recorded, "environment"), environment(os.environ)
     for name in sorted({*before, *after}):
-        if before.get(name) != after.get(name):
+        if before.get(name) != after.get(name) and not name.startswith(_NOT_DECIDING):
             kind = "threads" if name.endswith("_NUM_THREADS") else "environment"
             text = f"{name} was {before.get(name, 'unset')}, is {after.get(name, 'unset')}"
             found.append(Difference(kind, text))
-    machine, here_too = recorded.get("hardware", {}), hardware()
+    machine, here_too = _section(recorded, "hardware"), hardware()
     for name in ("processor", "capability", "gpus", "cuda", "cores"):
         if machine.get(name) != here_too[name]:
             text = f"{name} was {machine.get(name)}, is {here_too[name]}"
             found.append(Difference("hardware", text))
     order = ("data", "packages", "code", "threads", "hardware", "environment")
     return sorted(found, key=lambda item: order.index(item.kind))
+
+
+def _section(recorded: Mapping[str, Any], name: str) -> dict[str, Any]:
+    section = recorded.get(name)
+    return section if isinstance(section, dict) else {}
 
 
 def replay(plan: Plan, *, storage: Path, progress: Callable[[str], None]) -> Verdict:
@@ -180,6 +209,12 @@ def replay(plan: Plan, *, storage: Path, progress: Callable[[str], None]) -> Ver
         # It may have ended in the middle of its last step, and the repetition goes on after it.
         last = max(step for step, _ in before)
         now = {at: value for at, value in now.items() if at in before or at[0] < last}
+    if not plan.one_interval:
+        progress("trainer.log_every changed between the run's starts: train/ where both logged it")
+        # A step that one of them merely did not log says nothing.
+        for one, other in ((before, dict(now)), (now, dict(before))):
+            for step, key in [at for at in one if at[1].startswith(_LOGGED) and at not in other]:
+                del one[step, key]
     first = first_difference(before, now)
     return Verdict(outcome.folder, len(before), first, likely_cause(plan) if first else "")
 

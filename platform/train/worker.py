@@ -5,11 +5,11 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..address import tracking_uri
 from ..config import Resolved, dump, flat
-from ..journal import Journal
+from ..journal import Journal, file_of
 from ..monitor import SystemMonitor
 from ..provenance import code_diff, provenance, run_description, run_tags
 from .checkpoint import Evaluation, FencedError, RunFolder
@@ -117,9 +117,26 @@ def make_journal(
     )
     journal.text("config.yaml", dump(config))
     made_of = provenance(resolved, world_size=world_size)
+    made_of["starts"] = starts(journal.folder, made_of["command"], config.trainer.log_every)
     journal.text("provenance.json", json.dumps(made_of, indent=1))
     journal.text("code.diff", code_diff())
     return journal
+
+
+def starts(journal: Path, command: str, log_every: int) -> list[dict[str, Any]]:
+    """Every different start of a run, this one last: its command line and what it logs.
+
+    Args:
+        journal: The journal's folder, which has those before.
+        command: This start's command line.
+        log_every: This start's `trainer.log_every`.
+    """
+    try:
+        before = json.loads(file_of(journal, "provenance.json").read_text())["starts"]
+    except (OSError, ValueError, KeyError, TypeError):
+        before = []
+    this = {"command": command, "log_every": log_every}
+    return [*before, this] if before[-1:] != [this] else before
 
 
 def _flat_name(path: Path) -> str:

@@ -81,6 +81,26 @@ def test_no_planted_secret_reaches_any_record_of_a_run(
     assert (tmp_path / "run" / "journal" / "files" / "provenance.json").is_file()
 
 
+def test_every_start_of_a_run_leaves_its_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from spikeseg.platform.train.checkpoint import RunFolder
+    from spikeseg.platform.train.worker import make_journal
+
+    run = RunFolder(tmp_path / "run")
+    lines = ["train shapes_tiny", "train --resume run", "train --resume run", "train --resume x"]
+    for line in lines:
+        monkeypatch.setattr("sys.argv", ["spikeseg", *line.split()])
+        run.claim()
+        make_journal(load_experiment("shapes_tiny"), run, 1, {}).close()
+    made_of = json.loads((tmp_path / "run/journal/files/provenance.json").read_text())
+    commands = [start["command"] for start in made_of["starts"]]
+    assert commands == [f"spikeseg {line}" for line in (*lines[:2], lines[3])]
+    assert (
+        made_of["starts"][0]["log_every"] == load_experiment("shapes_tiny").config.trainer.log_every
+    )
+
+
 def test_a_run_records_code_packages_hardware_and_origins(trained: TrainedRun) -> None:
     folder = trained.folder / "journal" / "files"
     made_of = json.loads((folder / "provenance.json").read_text())

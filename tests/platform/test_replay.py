@@ -1,6 +1,8 @@
 """A run can be repeated from its id; what is missing or different is said."""
 
 import dataclasses
+import json
+import os
 import shutil
 from pathlib import Path
 
@@ -10,7 +12,14 @@ from trained_run import TrainedRun
 from spikeseg.platform import replay as module
 from spikeseg.platform.config import ConfigError
 from spikeseg.platform.provenance import packages
-from spikeseg.platform.replay import first_difference, likely_cause, plan_replay, replay
+from spikeseg.platform.replay import (
+    compare_provenance,
+    first_difference,
+    likely_cause,
+    plan_replay,
+    replay,
+)
+from spikeseg.platform.tracked_run import TrackedRun
 
 
 def test_a_run_repeated_from_its_id_ends_with_equal_numbers(trained: TrainedRun) -> None:
@@ -48,6 +57,74 @@ def test_a_run_that_ended_early_is_compared_as_far_as_it_came(trained: TrainedRu
     verdict = replay(plan, storage=trained.storage, progress=lambda line: None)
     assert verdict.first is None
     assert verdict.compared == len(module.recorded_values(run)) > 0
+
+
+def test_a_run_resumed_with_another_logging_interval_is_compared_where_both_logged(
+    trained: TrainedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_replay(trained.run_id, trained.storage)
+    assert plan.one_interval
+    starts = [{"command": "train.py", "log_every": number} for number in (1, 2, 1)]
+    read = TrackedRun.read
+
+    def resumed(run: TrackedRun, path: str) -> bytes | None:
+        content = read(run, path)
+        if path != "provenance.json" or content is None:
+            return content
+        return json.dumps({**json.loads(content), "starts": starts}).encode()
+
+    monkeypatch.setattr(TrackedRun, "read", resumed)
+    plan = plan_replay(trained.run_id, trained.storage)
+    assert not plan.one_interval
+    whole = len(module.recorded_values(plan.run))
+    # As a start with log_every=2 leaves it: steps 1 and 3 were not logged.
+    logged = [name for name in plan.run.series if name.startswith("train/")]
+    for name in logged:
+        plan.run.series[name] = [point for point in plan.run.series[name] if point[0] % 2 == 0]
+    verdict = replay(plan, storage=trained.storage, progress=lambda line: None)
+    assert verdict.first is None
+    assert verdict.compared == whole - 2 * len(logged) > 10
+    del plan.run.series["val/mIoU"][0]
+    verdict = replay(plan, storage=trained.storage, progress=lambda line: None)
+    assert verdict.first is not None and verdict.first[:3] == (2, "val/mIoU", None)
+
+
+def test_variables_that_say_where_a_run_goes_are_no_difference(
+    trained: TrainedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_of = json.loads((trained.folder / "journal/files/provenance.json").read_text())
+    recorded = made_of["environment"].items()
+    made_of["environment"] = {k: v for k, v in recorded if not k.startswith(("MLFLOW_", "RAY_"))}
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"]
+    assert compare_provenance(made_of) == []
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+    (found,) = compare_provenance(made_of)
+    assert found.text == "CUBLAS_WORKSPACE_CONFIG was unset, is :16:8"
+
+
+@pytest.mark.parametrize(
+    ("artifact", "content", "message"),
+    [
+        ("provenance.json", b"", "provenance.json: no JSON"),
+        ("provenance.json", b"[1]", "provenance.json: not an object"),
+        ("config.yaml", b"seed: [", "config.yaml: "),
+    ],
+)
+def test_an_artifact_that_cannot_be_read_is_named(
+    trained: TrainedRun,
+    monkeypatch: pytest.MonkeyPatch,
+    artifact: str,
+    content: bytes,
+    message: str,
+) -> None:
+    read = TrackedRun.read
+    monkeypatch.setattr(
+        TrackedRun, "read", lambda run, path: content if path == artifact else read(run, path)
+    )
+    with pytest.raises(ConfigError, match=f"run {trained.run_id}: artifact {message}"):
+        plan_replay(trained.run_id, trained.storage)
 
 
 def test_the_first_difference_is_the_earliest_step() -> None:
