@@ -1,6 +1,7 @@
 """Pictures that people look at, as PNG bytes: contact sheets, curves, sweeps."""
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 
 import cv2
@@ -16,6 +17,7 @@ _CAPTION = 18
 _SHORT_SIDE = 160
 _NAMED_CLASSES = 60
 _WRITTEN_CLASSES = 20
+_LARGEST_DRAWN = 1e100
 _RIGHT = (224, 224, 224)
 _WRONG = (200, 30, 45)
 
@@ -152,6 +154,8 @@ def curves(series: Mapping[str, Sequence[tuple[int, float]]]) -> bytes:
 def compared_curves(series: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]) -> bytes:
     """One small plot per metric over steps, one line per run.
 
+    Values that no axis can show (infinite, or MLflow's 1.8e308 for that) leave a gap.
+
     Args:
         series: Metric name -> name of the run -> (step, value) pairs.
 
@@ -165,14 +169,17 @@ def compared_curves(series: Mapping[str, Mapping[str, Sequence[tuple[int, float]
     for index, name in enumerate(names):
         axes = figure.add_subplot(lines, columns, index + 1)
         for run, points in series[name].items():
-            steps, values = zip(*points, strict=True) if points else ((), ())
+            steps = [step for step, _ in points]
+            values = [value if abs(value) < _LARGEST_DRAWN else math.nan for _, value in points]
             axes.plot(steps, values, marker="o", markersize=3, linewidth=1.5, label=run)
-        axes.set_title(name, fontsize=10)
+        axes.set_title(name, fontsize=10, parse_math=False)
         axes.set_xlabel("step", fontsize=8)
         axes.tick_params(labelsize=8)
         axes.grid(alpha=0.3)
         if index == 0 and len(series[name]) > 1:
-            axes.legend(fontsize=7)
+            # Names are anybody's: a $ in one is no formula.
+            for text in axes.legend(fontsize=7).get_texts():
+                text.set_parse_math(False)
     return rendered(figure)
 
 

@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import html
 import json
+import logging
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 from . import figures
 from .address import tracking_uri
 from .tracked_run import TrackedRun, read_run
+
+_log = logging.getLogger(__name__)
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1b1f24; margin: 2rem auto; max-width: 72rem;
@@ -157,7 +160,12 @@ def _tables(run: TrackedRun) -> Iterable[str]:
         paths = sorted(p for p in run.artifacts if p.startswith(f"tables/{folder}/"))
         final = [p for p in run.artifacts if p == f"tables/test_{title}.json"]
         for path in [*final, *paths[-1:]]:
-            rows = json.loads(run.read(path) or b"[]")
+            try:
+                rows = json.loads(run.read(path) or b"[]")
+            except ValueError as error:
+                _log.warning("run %s (%s): %s: no table: %s", run.run_id, run.name, path, error)
+                yield f"<p><code>{_text(path)}</code> is no table: {_text(str(error))}</p>"
+                continue
             if isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows):
                 names = list(rows[0])
                 body = _table(names, [[row.get(name) for name in names] for row in rows])

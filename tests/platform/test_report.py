@@ -138,6 +138,34 @@ def test_a_dead_server_is_one_sentence(
         write_report([trained.run_id], storage=tmp_path, output=tmp_path / "report.html")
 
 
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), 1.7976931348623157e308, 1e200])
+def test_names_and_values_that_no_axis_shows_leave_the_rest_drawn(
+    trained: TrainedRun, value: float
+) -> None:
+    run = read_run(tracking_uri(trained.storage), trained.run_id)
+    (first, *_), *_ = run.series.values()
+    series = {**run.series, "x/$y_{": [(1, -value), (2, value), first], "x/z": [(1, value)]}
+    other = dataclasses.replace(run, name=r"$\frac$ x", series=series)
+    page = report.report_page([run, other])
+    assert r"$\frac$ x" in page
+    assert f'<td>x/z</td><td></td><td class="number">{value!r}</td>' in page
+
+
+def test_a_table_that_is_damaged_is_named_and_the_rest_is_there(
+    trained: TrainedRun, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = read_run(tracking_uri(trained.storage), trained.run_id)
+    broken = max(path for path in run.artifacts if path.startswith("tables/val_classes/"))
+    read = type(run).read
+    damaged = {broken: b"{'a'", "tables/test_classes.json": b"\xff"}
+    monkeypatch.setattr(type(run), "read", lambda run, path: damaged.get(path) or read(run, path))
+    page = report.report_page([run])
+    for path in damaged:
+        assert f"<code>{path}</code> is no table: " in page
+        assert f"run {run.run_id} ({run.name}): {path}: no table" in caplog.text
+    assert "<summary>tables/layers" in page and "<summary>Provenance" in page
+
+
 def test_two_runs_of_one_name_keep_a_curve_each(trained: TrainedRun) -> None:
     run = read_run(tracking_uri(trained.storage), trained.run_id)
     other = dataclasses.replace(run, run_id="f" * 32)
