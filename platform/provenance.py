@@ -18,6 +18,7 @@ from typing import Any
 
 from .config import RECIPES, ConfigError, Resolved, config_digest, flat, load_experiment
 from .experiment import ExperimentConfig
+from .scrub import SECRET_VARIABLE, scrubbed, scrubbed_argument, scrubbed_code
 from .yaml_source import parse_value
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -30,27 +31,6 @@ _VARIABLES = re.compile(
     r"^(OMP|MKL|OPENBLAS|KMP|CUDA|CUBLAS|CUDNN|CUPY|NCCL|GLOO|TORCH|PYTORCH|RAY|MLFLOW|SPIKESEG)_"
     r"|^(PYTHONHASHSEED|SLURM_JOB_ID)$"
 )
-_SECRET = re.compile(
-    r"TOKEN|SECRET|PASS|PWD|CREDENTIAL|APIKEY|_KEY|PRIVATE|_SAS|_SIG|JOB_CONFIG_JSON"
-    r"|AUTH(?!_MODE$)",
-    re.IGNORECASE,
-)
-# Up to the last @ of a word: a password may hold one, or a slash.
-_USER_IN_ADDRESS = re.compile(r"(?<=://)[^\s\"']*@")
-_NAMED = (
-    r"[\w.-]*(?:token|secret|(?<!com)(?<!by)pass|pwd|credential|api[_-]?key|access[_-]?key|signature"
-    r"|authorization|(?<![a-z])sig|(?<![a-z])sas)[\w-]*"
-)
-# Quoted values may hold escapes; JSON inside of JSON has escaped quotes.
-_SECRET_VALUE = re.compile(
-    rf"(?i)({_NAMED}\\*[\"']?[=\s:]+)(?!\[hidden\])"
-    r"(\\+\"[^\"]*\"|\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'"
-    r"|(?:bearer|basic)\s+\S+|[^\s&;,\"'}\]]+)"
-)
-_SECRET_IN_QUOTES = re.compile(rf"(?i)([\"'])(-*{_NAMED}=)(?:(?!\1)[^\n])*\1")
-_SECRET_ARGUMENT = re.compile(rf"(?i)(-*{_NAMED}=).*", re.DOTALL)
-_SECRET_IN_CODE = re.compile(rf"(?i)({_NAMED}[\"']?\s*[=:]\s*)([\"'])[^\"'\n]{{4,}}\2")
-_HIDDEN = "[hidden]"
 
 
 def run_tags(config: ExperimentConfig, *, world_size: int, attempt: int) -> dict[str, str]:
@@ -111,7 +91,7 @@ def code_diff() -> str:
             text = _git("diff", *plain, "HEAD", "--", *_CODE, variables=index)
     except (OSError, subprocess.CalledProcessError):
         return ""
-    text = _SECRET_IN_CODE.sub(rf"\1\2{_HIDDEN}\2", text)
+    text = scrubbed_code(text)
     if len(text) > _LONGEST_DIFF:
         return text[:_LONGEST_DIFF] + "\n[cut here: the difference is too long]\n"
     return text
@@ -205,15 +185,8 @@ def environment(variables: Mapping[str, str]) -> dict[str, str]:
     return {
         name: scrubbed(value)
         for name, value in sorted(variables.items())
-        if _VARIABLES.search(name) and not _SECRET.search(name)
+        if _VARIABLES.search(name) and not SECRET_VARIABLE.search(name)
     }
-
-
-def scrubbed(text: str) -> str:
-    """A text without users in addresses and without values that are named like secrets."""
-    text = _USER_IN_ADDRESS.sub(f"{_HIDDEN}@", text)
-    text = _SECRET_IN_QUOTES.sub(rf"\1\2{_HIDDEN}\1", text)
-    return _SECRET_VALUE.sub(rf"\1{_HIDDEN}", text)
 
 
 def versions() -> dict[str, str]:
@@ -259,7 +232,7 @@ def run_description(resolved: Resolved) -> str:
 
 def command_line() -> str:
     """What this process was started with, without values that are named like secrets."""
-    given = [_SECRET_ARGUMENT.sub(rf"\1{_HIDDEN}", argument) for argument in sys.argv[1:]]
+    given = [scrubbed_argument(argument) for argument in sys.argv[1:]]
     return shlex.join([Path(sys.argv[0]).name, *given])
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ from trained_run import TrainedRun
 
 from spikeseg.platform import provenance
 from spikeseg.platform.config import ConfigError, load_experiment, override
-from spikeseg.platform.provenance import environment, rerun_line, scrubbed
+from spikeseg.platform.provenance import environment, rerun_line
+from spikeseg.platform.scrub import scrubbed, scrubbed_code
 from spikeseg.platform.search.plan import load_sweep
 
 SECRET = "s3cr3t-value-that-must-not-leak"
@@ -31,6 +33,14 @@ PLANTED = {
     "SPIKESEG_MIRROR": f"s3://bucket/x?X-Amz-Signature={SECRET}&sig={SECRET}",
     "SPIKESEG_HEADER": f"Authorization: Bearer {SECRET}",
     "SPIKESEG_URL": f"postgresql://bob:a@{SECRET}/b@db",
+    "MLFLOW_HH": f'{{"headers": {{"X-Auth": "{SECRET}", "X-Other": "{SECRET}"}}}}',
+    "MLFLOW_HOOK": f'{{"X-Auth": "{SECRET}", "cookie": "{SECRET}"}}',
+    "MLFLOW_EXTRA_HEADERS": f"X-Other: {SECRET}",
+    "MLFLOW_TRACKING_USERNAME": SECRET,
+    "SPIKESEG_LIST": f"passwords: [a, {SECRET}]",
+    "SPIKESEG_TOKENS": f'["a", "{SECRET}"]',
+    "SPIKESEG_ITEMS": f'{{"secrets": ["a", "{SECRET}"], "credentials": {{"a": "{SECRET}"}}}}',
+    "SPIKESEG_HOST": f"user:{SECRET}@127.0.0.1:5432/db",
     "DATABASE_URL": f"postgresql://user:{SECRET}@127.0.0.1/db",
 }
 
@@ -113,6 +123,61 @@ def test_a_run_records_code_packages_hardware_and_origins(trained: TrainedRun) -
     file, _, line = made_of["origins"]["model.num_classes"].rpartition(":")
     assert file.endswith("shapes_tiny.yaml")
     assert "num_classes" in Path(file).read_text().splitlines()[int(line) - 1]
+
+
+TOKENS = (
+    "AKIA" + "IOSFODNN7EXAMPLE",
+    "hf_" + "aBcDeFgHiJkLmNoPqRsTuVwXyZ012345",
+    "ghp_" + "0123456789abcdefghijABCDEFGHIJ012345",
+    "xoxb-" + "1234567890-abcdefghij",
+    "sk-" + "proj-0123456789abcdefghij",
+)
+
+
+@pytest.mark.parametrize("token", TOKENS, ids=lambda token: token[:4])
+def test_a_token_of_a_form_that_everybody_knows_is_hidden_whatever_its_name(token: str) -> None:
+    assert token not in environment({"MLFLOW_NOTE": f"see {token}!"})["MLFLOW_NOTE"]
+    assert scrubbed_code(f'+NOTE = "see {token}"') == '+NOTE = "see [hidden]"'
+
+
+@pytest.mark.parametrize(
+    ("line", "hidden"),
+    [
+        (f'+DSN = "postgresql://u:{SECRET}@h/db"', '+DSN = "postgresql://[hidden]@h/db"'),
+        (f'+DSN = "u:{SECRET}@h/db"', '+DSN = "[hidden]@h/db"'),
+        (f'+AWS_SECRET = ("{SECRET}")', '+AWS_SECRET = ("[hidden]")'),
+        (f"+AWS_SECRET = (\n+    '{SECRET}'\n+)", "+AWS_SECRET = (\n+    '[hidden]'\n+)"),
+        (f'+api_token: str = "{SECRET}"', '+api_token: str = "[hidden]"'),
+        (f'+TOKENS = ["{SECRET}", "{SECRET}"]', '+TOKENS = ["[hidden]", "[hidden]"]'),
+        (f'+    "X-Auth": b"{SECRET}",', '+    "X-Auth": b"[hidden]",'),
+        (f"+# password: {SECRET}", "+# password: [hidden]"),
+    ],
+)
+def test_a_secret_in_code_is_hidden_and_the_code_stays(line: str, hidden: str) -> None:
+    assert scrubbed_code(line) == hidden
+    assert scrubbed_code(hidden) == hidden
+
+
+def test_a_long_word_takes_no_longer_than_its_length() -> None:
+    started = time.thread_time()
+    for hide in (scrubbed, scrubbed_code):
+        hide(f"+x = '{'a' * 100_000}'")
+    assert time.thread_time() - started < 5
+
+
+def test_code_and_settings_without_secrets_stay_as_they_are() -> None:
+    import spikeseg
+
+    (root,) = spikeseg.__path__
+    for path in Path(root, "model").rglob("*.py"):
+        assert scrubbed_code(path.read_text()) == path.read_text(), path
+    for text in (
+        "RAY_AUTH_MODE=token",
+        "ghcr.io/org/image:tag@sha256:0123",
+        "authors=Somebody data.path=/a/b:c",
+        "spikeseg train shapes_tiny data.transform.crop=[48, 48] trainer.threads=2",
+    ):
+        assert scrubbed(text) == text
 
 
 @pytest.mark.parametrize(
