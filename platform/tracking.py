@@ -108,7 +108,8 @@ class Replay:
         self._read_to = 0
         self._seen: set[tuple[str, str, int]] = set()
         self._run_id = self._sent.run_id
-        self._known = False
+        self._known = self._told = False
+        self._experiments: dict[str, Any] = {}
 
     def send(self) -> str:
         """Send, batch by batch; the offset is written after each.
@@ -120,6 +121,8 @@ class Replay:
             self._look_for_the_run()
         if not self._run_id:
             self._run_id = self._create()
+            # Behind a connection that often breaks, each search anew could be one too many.
+            self._sent.write(self._sent.offset, self._run_id)
         batch: list[Record] = []
         for record in read_records(self._journal, self._read_to):
             self._read_to = record["end"]
@@ -132,11 +135,14 @@ class Replay:
                 batch = []
         if batch:
             self._deliver(batch)
+        if not self._told:
+            self._say_where_it_is()
         return self._run_id
 
     def experiment_sent_to(self) -> str | None:
         """Name of the experiment that holds the run; None where nothing was sent."""
-        self._look_for_the_run()
+        if not self._known:
+            self._look_for_the_run()
         if not self._run_id:
             return None
         identity = self._client.get_run(self._run_id).info.experiment_id
@@ -170,12 +176,11 @@ class Replay:
                 self._see_what_is_there(self._run_id)
         if run is not None:
             self._check_alive(run)
-            self._say_where_it_is(run)
             self._adopt(run)
         self._known = True
 
-    def _say_where_it_is(self, run: Any) -> None:
-        name = self._client.get_experiment(run.info.experiment_id).name
+    def _say_where_it_is(self) -> None:
+        name, self._told = self.experiment_sent_to(), True
         if name != self._experiment_name:
             _log.warning(
                 "%s: goes on as run %s of experiment %s, not in %s: a journal has one run",
@@ -320,7 +325,8 @@ class Replay:
     def _create(self) -> str:
         """A new run for this journal, which has none: creating it twice would double."""
         record = self._start()
-        experiment = self._client.get_experiment_by_name(self._experiment_name)
+        # Listed when the run was looked for.
+        experiment = self._experiments.get(self._experiment_name)
         if experiment is not None and experiment.lifecycle_stage == "deleted":
             raise RunDeletedError(
                 f"{self._journal}: experiment {self._experiment_name} was deleted in MLflow; "
@@ -345,6 +351,7 @@ class Replay:
         token = None
         while True:
             page = self._client.search_experiments(ViewType.ALL, page_token=token)
+            self._experiments.update({experiment.name: experiment for experiment in page})
             identities = [experiment.experiment_id for experiment in page]
             found += self._client.search_runs(identities, mine, ViewType.ALL)
             token = page.token
