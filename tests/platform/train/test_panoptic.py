@@ -138,7 +138,8 @@ def test_a_panoptic_training_is_byte_equal_for_two_workers_and_after_a_kill(
     text = panoptic(data, reduction="strict", checkpoint_every=1).model_dump_json()
     assert group.attempt(tmp_path / "alone", text, 0)[0] == [0]
     codes, _ = group.attempt(tmp_path / "run", text, 2, Kill(0, "reduce", 3, whole=True))
-    assert codes == [-9] * 2
+    # The other worker may meet the closed connection before it is killed too.
+    assert codes[0] == -9 and all(codes)
     assert group.attempt(tmp_path / "run", text, 2)[0] == [0] * 2
     assert final(tmp_path / "run") == final(tmp_path / "alone")
     assert history(tmp_path / "run") == history(tmp_path / "alone")

@@ -70,7 +70,8 @@ def test_strict_stays_byte_equal_when_the_number_of_workers_changes_at_a_resume(
 ) -> None:
     text = config(data, reduction="strict", checkpoint_every=1)
     codes, _ = group.attempt(tmp_path / "run", text, before, Kill(0, "reduce", 3, whole=True))
-    assert codes == [-9] * before
+    # Others may meet the closed connection before they are killed too.
+    assert -9 in codes and all(codes)
     assert group.attempt(tmp_path / "run", text, after)[0] == [0] * after
     assert tensors(tmp_path / "run") == tensors(alone)
     assert path_to_weights(tmp_path / "run", STEPS) == path_to_weights(alone, STEPS)
