@@ -48,6 +48,7 @@ def toy(given: dict[str, Any]) -> Generator[TrialReport, None, None]:
         final = step >= config.trainer.max_steps
         yield TrialReport(step, metrics, final=final, replayed=True, attempt=attempt)
     step = history[-1][0] if history else 0
+    _forget_the_unkept(folder, step)
     while step < config.trainer.max_steps:
         step += config.trainer.evaluate_every
         seconds = float(os.environ.get("TOY_SECONDS", "0"))
@@ -69,6 +70,13 @@ def toy(given: dict[str, Any]) -> Generator[TrialReport, None, None]:
             journal.metrics(step, metrics)
         final = step >= config.trainer.max_steps
         yield TrialReport(step, metrics, final=final, seconds=0.01 + seconds, attempt=attempt)
+
+
+def _forget_the_unkept(folder: Path, step: int) -> None:
+    """Take back the ledger's last line where a kill came before its step was kept."""
+    lines = trained_steps(folder)
+    if lines and lines[-1] > step:
+        (folder / "ledger").write_text("".join(f"{done}\n" for done in lines[:-1]))
 
 
 def prepare(plan: SweepPlan, proposal: Proposal) -> dict[str, Any]:
