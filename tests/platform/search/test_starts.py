@@ -137,12 +137,17 @@ def test_a_trial_that_has_ended_refuses_to_train(tmp_path: Path, data: Path) -> 
 def test_a_signal_stops_a_sweep_that_can_be_continued(
     tmp_path: Path, data: Path, number: signal.Signals, code: int
 ) -> None:
-    before = signal.getsignal(number)
     toy_plan(tmp_path, **listed(4, 2))
-    error = interrupted(data, tmp_path, number)
+    # Whoever starts the tests in the background may have left Ctrl-C ignored.
+    before = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+    outside = signal.signal(number, before)
+    try:
+        error = interrupted(data, tmp_path, number)
+        assert signal.getsignal(number) is before
+    finally:
+        signal.signal(number, outside)
     assert (error.name, error.code) == ("toy", code)
     assert str(error) == f"toy: stopped by {number.name}, 0 of 2 trials have ended"
-    assert signal.getsignal(number) is before
     assert run_toys(data, tmp_path, resume="toy").counts == {"COMPLETE": 2}
 
 
