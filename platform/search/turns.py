@@ -1,7 +1,6 @@
 """Works that take turns on one machine: what else it does meanwhile falls on all alike."""
 
 import contextlib
-import itertools
 import multiprocessing
 import signal
 import sys
@@ -38,25 +37,21 @@ def take_turns(works: Mapping[str, Work], *, seconds: float) -> dict[str, float]
     # Whoever ends this process must not leave stopped ones behind.
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        for name in itertools.cycle(works):
-            if not left:
-                return spent
-            if name not in left:
-                continue
-            process = left[name]
-            began = time.monotonic()
-            if process.pid is None:
-                process.start()
-            else:
-                _signal(process, signal.SIGCONT)
-            process.join(seconds if len(left) > 1 else None)
-            spent[name] += time.monotonic() - began
-            if process.exitcode is None:
-                _signal(process, signal.SIGSTOP)
-                continue
-            del left[name]
-            if process.exitcode:
-                raise RuntimeError(f"{name} ended with code {process.exitcode}")
+        while left:
+            for name, process in list(left.items()):
+                began = time.monotonic()
+                if process.pid is None:
+                    process.start()
+                else:
+                    _signal(process, signal.SIGCONT)
+                process.join(seconds if len(left) > 1 else None)
+                spent[name] += time.monotonic() - began
+                if process.exitcode is None:
+                    _signal(process, signal.SIGSTOP)
+                    continue
+                del left[name]
+                if process.exitcode:
+                    raise RuntimeError(f"{name} ended with code {process.exitcode}")
         return spent
     finally:
         signal.signal(signal.SIGTERM, before)
