@@ -1,20 +1,17 @@
 """What runs a sweep's trials: the orders that every engine follows, and the plainest engine."""
 
 import contextlib
-import logging
 import signal
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from types import FrameType
 from typing import Protocol
 
+from ..train.notice import first_signal
 from ..yaml_source import ConfigError
 from .study import Keeper
 from .trial_training import Given
 from .verdict import Proposal, TrialReport, Verdict
-
-_log = logging.getLogger(__name__)
 
 Work = Callable[[Given], Generator[TrialReport, None, None]]
 
@@ -93,24 +90,16 @@ def stopped_by_signals() -> Iterator[None]:
     """
     taken = [signal.SIGINT]
 
-    def interrupt(number: int, _: FrameType | None) -> None:
-        signal.signal(number, before)
-        # Ray raises an interrupt of its own for this one: it carries no number.
-        taken.append(signal.Signals(number))
+    def interrupt() -> None:
+        # Ray raises an interrupt of its own for Ctrl-C: it carries no number.
+        taken.append(signal.SIGTERM)
         raise KeyboardInterrupt
 
     try:
-        before = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:
-        _log.debug("not the main thread: signals are left as they are")
-        yield
-        return
-    try:
-        yield
+        with first_signal(signal.SIGTERM, interrupt):
+            yield
     except KeyboardInterrupt as stop:
         raise StoppedError(taken[-1]) from stop
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def run_here(orders: Orders) -> None:

@@ -12,6 +12,33 @@ _log = logging.getLogger(__name__)
 _LOOK_SECONDS = 0.5
 
 
+@contextlib.contextmanager
+def first_signal(number: int, act: Callable[[], None]) -> Iterator[None]:
+    """While the block runs, answer the first signal of a kind; the second does what it did before.
+
+    Outside of the main thread, which alone may answer signals, all stays as it is.
+
+    Args:
+        number: The signal.
+        act: The answer; it may raise into the block.
+    """
+
+    def take(_: int, __: FrameType | None) -> None:
+        signal.signal(number, before)
+        act()
+
+    try:
+        before = signal.signal(number, take)
+    except ValueError:
+        _log.debug("not the main thread: signals are left as they are")
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
 class Notice:
     """Whether this process was told to leave."""
 
@@ -60,22 +87,15 @@ class Notice:
             order: File to make at the signal, for workers that `watch` it.
         """
 
-        def take(_: int, __: FrameType | None) -> None:
+        def take() -> None:
             self._leave = True
             if order is not None:
                 order.touch()
-            signal.signal(number, before)
 
         try:
-            before = signal.signal(number, take)
-        except ValueError:
-            _log.debug("not the main thread: signals are left as they are")
-            yield
-            return
-        try:
-            yield
+            with first_signal(number, take):
+                yield
         finally:
-            signal.signal(number, before)
             self._leave = False
             if order is not None:
                 order.unlink(missing_ok=True)
