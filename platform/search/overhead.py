@@ -5,13 +5,14 @@ import json
 import multiprocessing
 import time
 from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
 
-from ..config import Resolved, dump, load_resolved
+from ..config import dump, load_resolved
 from .plan import METRICS, SweepPlan, load_sweep
 from .space import Point
 from .status import SweepStatus
@@ -163,39 +164,27 @@ def _whole_sweep(recipe: str, overrides: list[str], storage: Path, concurrency: 
 
 
 def _plain_loop(configs: Sequence[str], folder: Path, concurrency: int) -> None:
-    """The trainings in as many fresh processes as there are at once, each a plain loop."""
-    context = multiprocessing.get_context("spawn")
+    """The trainings in as many fresh processes as there are at once; who is free takes the next."""
     folders = [str(folder / str(number)) for number in range(len(configs))]
-    processes = [
-        context.Process(
-            target=train_in_a_row,
-            args=(configs[slot::concurrency], folders[slot::concurrency]),
-        )
-        for slot in range(concurrency)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    if any(process.exitcode for process in processes):
-        raise RuntimeError(f"{folder}: a training of the plain loop failed")
+    with ProcessPoolExecutor(concurrency, multiprocessing.get_context("spawn")) as pool:
+        for _ in pool.map(train_alone, configs, folders):
+            pass
 
 
-def train_in_a_row(configs: Sequence[str], folders: Sequence[str]) -> None:
-    """Train one experiment after the other: no search, no tracker, no Ray.
+def train_alone(config: str, folder: str) -> None:
+    """Train one experiment: no search, no tracker, no Ray.
 
     Args:
-        configs: Experiments as YAML.
-        folders: One for each.
+        config: The experiment as YAML.
+        folder: Its run folder.
     """
     from ..train.checkpoint import RunFolder
     from ..train.loop import Training
     from ..train.reduction import OneWorker
 
-    for config, folder in zip(configs, folders, strict=True):
-        resolved = Resolved(load_resolved(config).config, {})
-        run = RunFolder(Path(folder))
-        run.claim()
-        training = Training(resolved.config, run, group=OneWorker(), recorder=None, progress=None)
-        for _ in training.evaluations():
-            pass
+    run = RunFolder(Path(folder))
+    run.claim()
+    resolved = load_resolved(config)
+    training = Training(resolved.config, run, group=OneWorker(), recorder=None, progress=None)
+    for _ in training.evaluations():
+        pass
