@@ -267,7 +267,7 @@ class Training:
         return metrics
 
     def _evaluate(self, train_metrics: dict[str, float], guard: Guard) -> Evaluation:
-        """Score val, measure energy, keep a checkpoint, tell the recorder."""
+        """Score val, measure energy, tell the recorder, keep a checkpoint."""
         metrics, counts = self.score("val", guard.feed)
         report, firing, health = measure_energy_and_health(
             self.model, self.dataset, config=self.config, device=self.device
@@ -277,9 +277,7 @@ class Training:
             metrics["train/loss"] = train_metrics["train/loss"]
         evaluation = self.group.agree(Evaluation(self.step, metrics))
         self.history.append(evaluation)
-        self._save()
-        if self.finished and self._writer is not None:
-            self._writer.flush()
+        # Before its checkpoint: an attempt that resumes there does not measure it again.
         if self._recorder is not None and self.best is not None:
             record_evaluation(
                 self._recorder,
@@ -290,6 +288,9 @@ class Training:
                 neurons=[dataclasses.asdict(row) for row in firing],
                 sheet=self.contact_sheet("val") if self.config.tracking.images else None,
             )
+        self._save()
+        if self.finished and self._writer is not None:
+            self._writer.flush()
         self._tell(summary(evaluation))
         self._watch.look(firing, self.step)
         if self.finished and self.step < self.config.trainer.max_steps:

@@ -1,9 +1,11 @@
 """A run is continued as the run it is: what decides results stays, what is gone is said."""
 
+import contextlib
 import errno
 import hashlib
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from tiny import experiment, pack_shapes
 
 from spikeseg.platform.config import ConfigError, Resolved, load_resolved
 from spikeseg.platform.experiment import ExperimentConfig
+from spikeseg.platform.journal import Journal
 from spikeseg.platform.records import read_records
 from spikeseg.platform.train.checkpoint import NoGoodCheckpointError, RunFolder
 from spikeseg.platform.train.failure import Decision, decide
@@ -112,6 +115,29 @@ def test_a_configuration_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     run.write("config.yaml", "name: [")
     with pytest.raises(ConfigError, match=r"run/config\.yaml"):
         continued(run, [])
+
+
+class DiesBeforeItRecords(Journal):
+    """The process ends between an evaluation and its record."""
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        if "val/mIoU" in values:
+            raise KeyboardInterrupt
+        super().metrics(step, values)
+
+
+def test_a_death_between_measuring_and_recording_leaves_no_gap(data: Path, tmp_path: Path) -> None:
+    given = {"run_name": "run", "tags": {}, "params": {}}
+    for kind in (DiesBeforeItRecords, Journal):
+        run = RunFolder(tmp_path / "run")
+        run.claim()
+        journal = kind(tmp_path / "run/journal", **given)
+        made = Training(small(data), run, group=OneWorker(), recorder=journal, progress=None)
+        with contextlib.suppress(KeyboardInterrupt):
+            assert [item.step for item in made.evaluations() if not item.replayed] == [2, 4]
+    records = list(read_records(tmp_path / "run/journal"))
+    scored = [r["step"] for r in records if "val/mIoU" in r.get("values", {})]
+    assert scored == [2, 4]
 
 
 def test_checkpoints_that_somebody_deleted_are_not_a_fresh_start(
