@@ -70,14 +70,22 @@ def _start_attention(module: nn.Module) -> None:
 
 
 def _start_masks(embedding: MaskEmbedding, pixels: PixelDecoder) -> None:
-    """Linear layers keep unit variance for the spikes they see, masks have one size."""
+    """Linear layers keep unit variance for the spikes they see, masks have one size.
+
+    The last layer stays small beside a shortcut, whose spikes reach the threshold alone.
+    """
     mlp, alpha = embedding.mask_embed, embedding.alpha
-    for layer, before, after in (
+    layers = [
         (mlp.fc1, embedding.query_spike, mlp.fc1_spike),
         (mlp.fc2, mlp.fc1_spike, mlp.fc2_spike),
-    ):
+    ]
+    if embedding.shortcut == "none":
+        layers.append((mlp.fc_out, mlp.fc2_spike, embedding.mask_spike))
+    for layer, before, after in layers:
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         layer.weight.mul_(after.threshold * before.divisor / alpha)
+    if embedding.shortcut == "identity":
+        embedding.w.mul_(embedding.mask_spike.threshold * embedding.shortcut_spike.divisor / alpha)
     of_embedding = embedding.mask_spike.divisor / alpha
     of_pixels = pixels.mask_feature_spike.divisor / _USUAL
     pixels.mask_feature.weight.mul_(of_embedding * of_pixels)

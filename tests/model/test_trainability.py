@@ -64,25 +64,33 @@ def with_neuron(config: ModelConfig, **changes: Any) -> ModelConfig:
 
 @pytest.mark.parametrize("threshold", [1.0, 2.0])
 @pytest.mark.parametrize(
-    ("levels", "normalization", "family"),
+    ("levels", "normalization", "family", "shortcut"),
     [
-        (1, "none", "meta_spikeformer"),
-        (1, "none", "e_spikeformer"),  # With D = 1, none and levels are one.
-        (2, "levels", "e_spikeformer"),
-        (2, "none", "meta_spikeformer"),
-        (4, "levels", "meta_spikeformer"),
-        (4, "none", "e_spikeformer"),
-        (8, "levels", "meta_spikeformer"),
-        (8, "none", "e_spikeformer"),
-        (8, "constant", "e_spikeformer"),
+        (1, "none", "meta_spikeformer", "conv"),
+        (1, "none", "e_spikeformer", "conv"),  # With D = 1, none and levels are one.
+        (2, "levels", "e_spikeformer", "conv"),
+        (2, "none", "meta_spikeformer", "conv"),
+        (4, "levels", "meta_spikeformer", "conv"),
+        (4, "none", "e_spikeformer", "conv"),
+        (8, "levels", "meta_spikeformer", "conv"),
+        (8, "none", "e_spikeformer", "conv"),
+        (8, "constant", "e_spikeformer", "conv"),
+        (1, "none", "meta_spikeformer", "none"),
+        (4, "levels", "e_spikeformer", "none"),
+        (8, "none", "meta_spikeformer", "none"),
+        (1, "none", "e_spikeformer", "identity"),
+        (8, "levels", "meta_spikeformer", "identity"),
+        (2, "levels", "meta_spikeformer", "membrane"),
     ],
 )
-def test_a_new_training_starts_alive_whatever_its_neuron(
-    levels: int, normalization: str, threshold: float, family: str
+def test_a_new_training_starts_alive_whatever_its_neuron_and_shortcut(
+    levels: int, normalization: str, threshold: float, family: str, shortcut: Any
 ) -> None:
+    config = config_of(family, "query", "corrected")
+    query = dataclasses.replace(config.query, shortcut=shortcut)
     health = first_step(
         with_neuron(
-            config_of(family, "query", "corrected"),
+            dataclasses.replace(config, query=query),
             levels=levels,
             normalization=normalization,
             threshold=threshold,
