@@ -6,6 +6,7 @@ Submodule names are those of the published checkpoints, so that their keys load 
 from collections.abc import Callable
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from ..neuron.batch_norm_lif import normalize_and_fire
@@ -261,7 +262,10 @@ def linear_attention(
     q, k, v = (tensor.unflatten(2, (num_heads, -1)) for tensor in (q, k, v))
     head, width, length, keys = q.shape[3], v.shape[3], q.shape[4], k.shape[4]
     values_first = head * width * (keys + length) <= length * keys * (head + width)
-    if order == "values_first" or (order == "cheaper" and values_first):
+    # A choice by size would hold an exported program to the sizes that it was exported with.
+    if order == "values_first" or (
+        order == "cheaper" and (torch.compiler.is_exporting() or values_first)
+    ):
         y = (k @ v.transpose(-1, -2)).transpose(-1, -2) @ q
     else:
         y = v @ (k.transpose(-1, -2) @ q)

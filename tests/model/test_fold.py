@@ -200,13 +200,24 @@ def test_the_chain_costs_less_than_the_dense_kernel_by_count() -> None:
     assert totals["chain"] < totals["dense"]
 
 
-@pytest.mark.parametrize("name", ["corrected", "published", "fpn"])
-def test_a_folded_model_exports_and_agrees(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "dimensions", "shape"),
+    [
+        ("corrected", (0, 2, 3), (3, 3, 64, 80)),
+        ("fpn", (0, 2, 3), (1, 3, 53, 77)),
+        ("published", (0,), (3, 3, 48, 48)),  # Its raw reshapes are of one image size.
+    ],
+)
+def test_a_folded_model_exports_with_dynamic_shapes_and_agrees(
+    name: str, dimensions: tuple[int, ...], shape: tuple[int, ...]
+) -> None:
     model, images = segmentor(name, torch.float32)
     folded = fold(model)
-    exported = torch.export.export(folded, (images,)).module()
-    with torch.no_grad():
-        torch.testing.assert_close(exported(images), folded(images))
+    dynamic = dict.fromkeys(dimensions, torch.export.Dim.AUTO)
+    exported = torch.export.export(folded, (images,), dynamic_shapes=(dynamic,)).module()
+    for given in (images, torch.randn(shape)):
+        with torch.no_grad():
+            torch.testing.assert_close(exported(given), folded(given))
 
 
 @pytest.mark.parametrize("size", [(16, 16), (53, 77), (48, 33)])
