@@ -47,7 +47,8 @@ class _Rebuild:
         self._function = function
 
     def __call__(self, *args: Any) -> Any:
-        return self._function(*args)
+        # What stands for values of an unknown type becomes no tensor.
+        return args[0] if args and isinstance(args[0], _Inert) else self._function(*args)
 
     def __setstate__(self, _: Any) -> None:
         raise pickle.UnpicklingError("it would change what rebuilds its tensors")
@@ -70,6 +71,8 @@ _STORAGES = {
     "CharStorage": torch.int8,
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
+    "ComplexFloatStorage": torch.complex64,
+    "ComplexDoubleStorage": torch.complex128,
 }
 
 
@@ -86,7 +89,8 @@ def load_inert(path: Path, placeholders: list[str]) -> Any:
         placeholders: Gets the dotted names of what was replaced, each once.
 
     Returns:
-        What was saved; tensors are real, containers plain, everything else does nothing.
+        What was saved; tensors are real, containers plain, everything else does nothing, tensors
+        of types that this reader does not know included.
 
     Raises:
         ValueError: Where the file is not torch's zip form, or its pickle is damaged.
@@ -128,6 +132,8 @@ def _unpickle(path: Path, placeholders: list[str]) -> Any:
 
             def persistent_load(self, pid: Any) -> Any:
                 _, kind, key, _, _ = pid
+                if not isinstance(kind, _StorageKind):
+                    return _Inert()
                 if key not in storages:
                     data = bytearray(archive.read(f"{root}data/{key}"))
                     storages[key] = torch.UntypedStorage.from_buffer(

@@ -1,5 +1,6 @@
 """Published keys beside ours: names, and how two state dicts meet."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -36,6 +37,7 @@ class KeyReport:
         mismatched: Keys with unequal shapes, with both shapes.
         placeholders: Classes in the file that were not loaded but made inert.
         assumed: Settings, as `name=value`, that no key or shape shows.
+        retyped: Matched tensors that take the model's type, as `float16 to float32: 3 tensors`.
     """
 
     matched: list[str] = field(default_factory=list)
@@ -44,6 +46,7 @@ class KeyReport:
     mismatched: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
     placeholders: list[str] = field(default_factory=list)
     assumed: list[str] = field(default_factory=list)
+    retyped: list[str] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
@@ -99,6 +102,7 @@ class KeyReport:
         ]
         lines += [f"placeholder {name}" for name in self.placeholders]
         lines += [f"assumed     {setting}" for setting in self.assumed]
+        lines += [f"type        {change}" for change in self.retyped]
         return "\n".join(lines)
 
 
@@ -149,8 +153,15 @@ def compare_keys(
             if key in wanted and tuple(value.shape) != shapes[key]
         ],
         placeholders=placeholders or [],
+        retyped=_retyped([(given[key], ours[wanted[key]]) for key in alike]),
     )
     return report, {wanted[key]: given[key] for key in alike}
+
+
+def _retyped(pairs: list[tuple[Tensor, Tensor]]) -> list[str]:
+    names = [tuple(str(t.dtype).removeprefix("torch.") for t in pair) for pair in pairs]
+    changes = Counter(f"{before} to {after}" for before, after in names if before != after)
+    return [f"{change}: {number} tensors" for change, number in sorted(changes.items())]
 
 
 def _require_finite(value: Tensor, name: str) -> None:

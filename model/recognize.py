@@ -160,7 +160,8 @@ def build_recognized(recognized: Recognized) -> nn.Module:
 
 def _segmentor(shapes: dict[str, tuple[int, ...]], num_heads: int) -> Recognized:
     backbone = _backbone(shapes, "backbone.", num_heads)
-    assert isinstance(backbone, BackboneConfig)
+    if not isinstance(backbone, BackboneConfig):
+        raise KeyError("backbone.downsample4.encode_conv.weight")
     if "decode_head.conv_seg.weight" in shapes:
         classes = shapes["decode_head.conv_seg.weight"][0]
         width = shapes["neck.lateral_convs.0.0.weight"][0]
@@ -173,7 +174,9 @@ def _segmentor(shapes: dict[str, tuple[int, ...]], num_heads: int) -> Recognized
             compat="published",
         )
         return Recognized(config, classes)
-    queries, width = shapes["decode_head.query_feat.weight"]
+    # A shape of another rank is named where keys and model are compared.
+    embedding = shapes["decode_head.query_feat.weight"]
+    queries, width = embedding[0], embedding[1]
     classes = shapes["decode_head.cls_embed.weight"][0] - 1
     encoder = "decode_head.pixel_decoder.encoder.layers."
     decoder = "decode_head.transformer_decoder.layers."

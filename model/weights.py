@@ -268,9 +268,12 @@ def convert_published(
     if output.exists():
         raise ValueError(f"{output}: exists already")
     state, placeholders = read_published(path)
-    recognized = recognize(state, num_heads=num_heads, neuron=neuron)
-    with torch.device("meta"):
-        model = build_recognized(recognized)
+    try:
+        recognized = recognize(state, num_heads=num_heads, neuron=neuron)
+        with torch.device("meta"):
+            model = build_recognized(recognized)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     model = model.to_empty(device="cpu")
     report = load_published(model, state, name=str(path), placeholders=placeholders)
     report = replace(report, assumed=recognized.assumed)

@@ -130,6 +130,50 @@ def test_a_file_that_is_not_finite_is_not_converted(tmp_path: Path) -> None:
     assert not (tmp_path / "ours").exists()
 
 
+@pytest.mark.parametrize(
+    ("key", "shape", "heads", "said"),
+    [
+        (
+            "query_feat.weight",
+            (20, 32, 1),
+            2,
+            r"fit .*query_feat.weight: \(20, 32\) .*, \(20, 32, 1\)",
+        ),
+        ("query_feat.weight", (20,), 4, "its shapes are of no known architecture"),
+        ("cls_embed.weight", (301, 32), 4, "num_classes must be from 1 to 255, got 300"),
+        ("query_feat.weight", (20, 32), 7, "num_heads must divide"),
+    ],
+)
+def test_what_is_not_converted_is_said_with_the_files_name(
+    tmp_path: Path, key: str, shape: tuple[int, ...], heads: int, said: str
+) -> None:
+    state = to_published(segmentor(1))
+    torch.save(state | {f"decode_head.{key}": torch.zeros(shape)}, tmp_path / "odd.pth")
+    with pytest.raises(ValueError, match=rf"(?s)odd\.pth: .*{said}"):
+        convert_published(tmp_path / "odd.pth", tmp_path / "ours", num_heads=heads)
+
+
+def test_a_segmentor_of_three_stages_is_of_no_known_architecture(tmp_path: Path) -> None:
+    state = to_published(segmentor(1))
+    lacking = "backbone.downsample4.encode_conv.weight"
+    torch.save({key: v for key, v in state.items() if key != lacking}, tmp_path / "odd.pth")
+    with pytest.raises(
+        ValueError, match=rf"odd.pth: .*no known architecture: {lacking} is missing"
+    ):
+        convert_published(tmp_path / "odd.pth", tmp_path / "ours", num_heads=4)
+
+
+def test_a_conversion_says_which_types_change(tmp_path: Path) -> None:
+    state = to_published(segmentor(1))
+    halves = {key: v.half() if v.is_floating_point() else v for key, v in state.items()}
+    torch.save(halves, tmp_path / "half.pth")
+    report = convert_published(tmp_path / "half.pth", tmp_path / "ours", num_heads=4)
+    number = sum(value.dtype == torch.float16 for value in halves.values())
+    assert f"type        float16 to float32: {number} tensors" in str(report).splitlines()
+    model, _ = read_converted(tmp_path / "ours")
+    assert {v.dtype for v in to_published(model).values()} == {torch.float32, torch.int64}
+
+
 @pytest.mark.parametrize("kind", ["ordered", "plain", "default"])
 def test_a_state_dict_in_another_kind_of_mapping_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str

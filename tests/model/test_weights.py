@@ -277,6 +277,19 @@ def test_views_of_one_storage_stay_views(tmp_path: Path) -> None:
     assert len(places) == 1
 
 
+def test_tensors_of_a_type_without_a_reader_cost_no_others(tmp_path: Path) -> None:
+    state = {
+        "good": torch.ones(3),
+        "complex": torch.tensor([1 + 2j]),
+        "newer": nn.Parameter(torch.ones(2).to(torch.float8_e4m3fn), requires_grad=False),
+        "args": argparse.Namespace(),
+    }
+    torch.save(state, tmp_path / "types.pth")
+    tensors, placeholders = read_published(tmp_path / "types.pth")
+    assert equal(tensors, {key: state[key] for key in ("good", "complex")})
+    assert "torch._utils._rebuild_tensor_v3" in placeholders
+
+
 @pytest.mark.parametrize("change", ["cut", "flipped", "byte", "safetensors"])
 def test_damage_of_a_file_with_classes_is_one_sentence(tmp_path: Path, change: str) -> None:
     path = tmp_path / f"damaged.{'safetensors' if change == 'safetensors' else 'pth'}"
