@@ -140,12 +140,13 @@ class SetCriterion(nn.Module):
         """Unweighted class, mask and dice loss of every layer, each (L,).
 
         Raises:
-            ValueError: Where prediction and target are of different numbers of images, or a label
-                is none of the K classes.
+            ValueError: Where prediction and target are of different numbers of images, targets are
+                not int64, a label is none of the K classes, or a logit is not finite.
         """
         class_logits = prediction.class_logits
         mask_logits = prediction.mask_logits
         _require_images(mask_logits.shape[1], target)
+        _require_labels(target, class_logits.shape[-1] - 1, self.config.ignore_label, segments=True)
         size = (mask_logits.shape[-2], mask_logits.shape[-1])
         images = [image_targets(t, ignore_label=self.config.ignore_label) for t in target]
         small = [ImageTargets(i.labels, nearest(i.masks, size)) for i in images]
@@ -265,10 +266,12 @@ class DenseCriterion(nn.Module):
             `pixel` -> scalar.
 
         Raises:
-            ValueError: Where prediction and target are of different numbers of images.
+            ValueError: Where prediction and target are of different numbers of images, targets are
+                not int64, or a label is none of the K classes.
         """
         logits = prediction.logits
         _require_images(len(logits), target)
+        _require_labels(target, logits.shape[1], self.config.ignore_label)
         if self.config.mask_resolution == "prediction":
             scale = target[0].numel() / (logits.shape[-2] * logits.shape[-1])
             target = nearest(target, (logits.shape[-2], logits.shape[-1]))
@@ -292,6 +295,24 @@ def _require_images(predicted: int, target: Tensor) -> None:
         raise ValueError(
             f"predictions and targets must be of the same images, got {predicted} predictions and "
             f"{len(target)} targets"
+        )
+
+
+def _require_labels(
+    target: Tensor, num_classes: int, ignore_label: int, *, segments: bool = False
+) -> None:
+    """Refuse what is no label; `segments` says whether class + SEGMENT_STRIDE x number is one."""
+    if target.dtype != torch.int64:
+        raise ValueError(f"targets must be int64, got {target.dtype}")
+    classes = target % SEGMENT_STRIDE if segments else target
+    wrong = target[((target < 0) | (classes >= num_classes)) & (target != ignore_label)]
+    if len(wrong):
+        label = int(wrong[0])
+        coded = segments and label >= SEGMENT_STRIDE
+        of = f" (class {label % SEGMENT_STRIDE} of segment {label // SEGMENT_STRIDE})"
+        raise ValueError(
+            f"label {label}{of if coded else ''} in the targets, but num_classes is {num_classes}: "
+            f"labels are 0 to {num_classes - 1} and {ignore_label}, which is ignored"
         )
 
 

@@ -104,15 +104,8 @@ def match(
         Per layer the matched queries and the indices of their labels, both (min(Q, M),).
 
     Raises:
-        ValueError: Where a label is none of the K classes.
+        ValueError: Where a cost is not finite.
     """
-    num_classes = class_logits.shape[-1] - 1
-    highest = int(targets.labels.max()) if len(targets.labels) else -1
-    if highest >= num_classes:
-        raise ValueError(
-            f"label {highest} in the targets, but num_classes is {num_classes}: labels are 0 to "
-            f"{num_classes - 1} and {config.ignore_label}, which is ignored"
-        )
     costs = matching_costs(
         class_logits.float(),
         mask_logits.flatten(2).float(),
@@ -122,9 +115,12 @@ def match(
     weights = (config.class_cost, config.mask_cost, config.dice_cost)
     total = sum(weight * cost for weight, cost in zip(weights, costs, strict=True))
     assert isinstance(total, Tensor)
+    total = total.cpu()
+    if not total.isfinite().all():
+        raise ValueError("class and mask logits must be finite to be matched, and are not")
     device = class_logits.device
     pairs = []
-    for layer in total.cpu().numpy():
+    for layer in total.numpy():
         queries, chosen = linear_sum_assignment(layer)
         pairs.append((torch.from_numpy(queries).to(device), torch.from_numpy(chosen).to(device)))
     return pairs

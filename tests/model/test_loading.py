@@ -136,7 +136,7 @@ def test_a_file_that_is_not_finite_is_not_converted(tmp_path: Path) -> None:
         (
             "query_feat.weight",
             (20, 32, 1),
-            2,
+            4,
             r"fit .*query_feat.weight: \(20, 32\) .*, \(20, 32, 1\)",
         ),
         ("query_feat.weight", (20,), 4, "its shapes are of no known architecture"),

@@ -20,10 +20,12 @@ def criterion(num_classes: int = 2, **weights: float) -> SetCriterion:
     return SetCriterion(LossConfig(**weights), num_classes, torch.ones(num_classes))
 
 
-def random_prediction(batch: int = 2, queries: int = 4, size: int = 8) -> MaskPrediction:
+def random_prediction(
+    batch: int = 2, queries: int = 4, size: int = 8, classes: int = 2
+) -> MaskPrediction:
     torch.manual_seed(0)
     return MaskPrediction(
-        torch.randn(3, batch, queries, 3, requires_grad=True),
+        torch.randn(3, batch, queries, classes + 1, requires_grad=True),
         torch.randn(3, batch, queries, size, size, requires_grad=True),
         None,
     )
@@ -52,13 +54,54 @@ def test_an_image_without_labels_counts_one_and_has_only_a_class_loss() -> None:
     assert prediction.mask_logits.grad is not None and not prediction.mask_logits.grad.any()
 
 
-@pytest.mark.parametrize("wrong", [2, 7, -2])
-def test_a_label_that_is_no_class_is_refused_with_both_numbers(wrong: int) -> None:
-    target = torch.zeros(1, 8, 8, dtype=torch.int64)
-    target[0, 0, 0] = wrong
-    said = f"label {wrong % SEGMENT_STRIDE} in the targets, but num_classes is 2"
-    with pytest.raises(ValueError, match=said):
+def dense_criterion() -> nn.Module:
+    return build_criterion(LossConfig(), dataclasses.replace(small_config(), decoder="fpn"))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (9, "label 9 in"),
+        (-2, "label -2 in"),
+        (-257, "label -257 in"),
+        (9 + 3 * SEGMENT_STRIDE, r"label 777( \(class 9 of segment 3\))? in"),
+    ],
+)
+@pytest.mark.parametrize("decoder", ["query", "fpn"])
+def test_a_label_that_is_no_class_is_refused_with_both_numbers(
+    decoder: str, wrong: int, said: str
+) -> None:
+    target = torch.full((1, 8, 8), 255)
+    target[0, 3, 3] = wrong
+    with pytest.raises(ValueError, match=f"{said} the targets, but num_classes is 9"):
+        if decoder == "query":
+            prediction = random_prediction(batch=1, classes=9)
+            criterion(num_classes=9)(prediction, target, 1.0)
+        else:
+            dense_criterion()(DensePrediction(torch.randn(1, 9, 8, 8)), target, 1.0)
+
+
+def test_a_label_of_a_segment_is_a_class_for_the_query_decoder_alone() -> None:
+    target = torch.full((1, 8, 8), 1 + 3 * SEGMENT_STRIDE)
+    criterion()(random_prediction(batch=1), target, 1.0)
+    with pytest.raises(ValueError, match="label 769 in the targets, but num_classes is 9"):
+        dense_criterion()(DensePrediction(torch.randn(1, 9, 8, 8)), target, 1.0)
+
+
+def test_targets_of_another_type_are_refused() -> None:
+    target = torch.zeros(1, 8, 8, dtype=torch.uint8)
+    with pytest.raises(ValueError, match=r"targets must be int64, got torch\.uint8"):
         criterion()(random_prediction(batch=1), target, 1.0)
+    with pytest.raises(ValueError, match=r"targets must be int64, got torch\.uint8"):
+        dense_criterion()(DensePrediction(torch.randn(1, 9, 8, 8)), target, 1.0)
+
+
+@pytest.mark.parametrize("part", ["class_logits", "mask_logits"])
+def test_logits_that_are_not_finite_are_refused_in_words(part: str) -> None:
+    prediction = random_prediction(batch=1)
+    broken = prediction._replace(**{part: torch.full_like(getattr(prediction, part), math.nan)})
+    with pytest.raises(ValueError, match="logits must be finite to be matched"):
+        criterion()(broken, torch.zeros(1, 8, 8, dtype=torch.int64), 1.0)
 
 
 def test_segments_of_one_class_are_matched_and_counted_apart() -> None:
@@ -196,8 +239,7 @@ def test_predictions_and_targets_of_different_images_are_refused_with_both_numbe
     said = "must be of the same images, got 2 predictions and 1 targets"
     with pytest.raises(ValueError, match=said):
         criterion()(random_prediction(), torch.zeros(1, 8, 8, dtype=torch.int64), 1.0)
-    dense = build_criterion(LossConfig(), dataclasses.replace(small_config(), decoder="fpn"))
     with pytest.raises(ValueError, match=said):
-        dense(
+        dense_criterion()(
             DensePrediction(torch.randn(2, 9, 8, 8)), torch.zeros(1, 8, 8, dtype=torch.int64), 1.0
         )
