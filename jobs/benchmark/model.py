@@ -47,8 +47,21 @@ class _Task:
 
 
 @click.command("model")
-@click.option("--size", default=512, show_default=True, help="Height and width of the image.")
-@click.option("--batch", "batches", multiple=True, type=int, default=(1, 2), show_default=True)
+@click.option(
+    "--size",
+    type=click.IntRange(16),  # The model's coarsest stride.
+    default=512,
+    show_default=True,
+    help="Height and width of the image.",
+)
+@click.option(
+    "--batch",
+    "batches",
+    multiple=True,
+    type=click.IntRange(1),
+    default=(1, 2),
+    show_default=True,
+)
 @click.option(
     "--precision",
     "precisions",
@@ -69,8 +82,16 @@ class _Task:
 @click.option(
     "--form", "forms", multiple=True, help="Only these forms besides plain; all if not given."
 )
-@click.option("--rounds", default=3, show_default=True, help="Rounds after one that warms up.")
-@click.option("--threads", default=1, show_default=True, help="torch threads.")
+@click.option(
+    "--rounds",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    help="Rounds after one that warms up.",
+)
+@click.option(
+    "--threads", type=click.IntRange(1), default=1, show_default=True, help="torch threads."
+)
 @click.option("--memory/--no-memory", default=True, help="Measure peak memory in subprocesses.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")
 @click.option("--probe", hidden=True, help="Run one form alone and print its memory.")
