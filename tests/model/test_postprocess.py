@@ -1,7 +1,7 @@
 """Queries become maps: semantic, and panoptic with the published thresholds."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from spikeseg.model.postprocess import label_map, panoptic_maps, semantic_logits
 from spikeseg.model.prediction import DensePrediction, MaskPrediction
@@ -63,6 +63,31 @@ def test_a_panoptic_map_has_the_original_size() -> None:
     (found,) = panoptic_maps(prediction, (16, 16), things=THINGS, original=(20, 12))
     assert found.segments.shape == (20, 12)
     assert found.segments[:9].eq(1).all() and found.segments[11:].eq(2).all()
+
+
+def test_panoptic_masks_take_the_inputs_size_before_the_original_one() -> None:
+    torch.manual_seed(0)
+    masks = [torch.randn(8, 8) for _ in range(2)]
+    prediction = MaskPrediction(
+        torch.tensor([[[[9.0, 0, 0, 0, 0], [0, 9.0, 0, 0, 0]]]]),
+        torch.stack(masks)[None, None],
+        None,
+    )
+    (found,) = panoptic_maps(
+        prediction, (24, 16), things=THINGS, original=(21, 37), overlap_threshold=0.0
+    )
+
+    def resize(x: Tensor, *sizes: tuple[int, int]) -> Tensor:
+        for size in sizes:
+            x = nn.functional.interpolate(x, size=size, mode="bilinear", align_corners=False)
+        return x[0]
+
+    def segments(logits: Tensor) -> Tensor:
+        return torch.where(logits.max(0).values >= 0, logits.argmax(0) + 1, 0)
+
+    logits = torch.stack(masks)[None]
+    assert torch.equal(found.segments, segments(resize(logits, (24, 16), (21, 37))))
+    assert not torch.equal(found.segments, segments(resize(logits, (21, 37))))
 
 
 def test_semantic_logits_sum_class_times_mask_over_queries() -> None:
