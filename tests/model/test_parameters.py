@@ -42,13 +42,16 @@ FACTORS: dict[str, list[Any]] = {
     "deformable_depthwise": [True, False],
     "pyramid": ["depthwise", "dense"],
     "encoder_layer": ["deformable", "attention"],
+    "num_encoder_layers": [1, 0],
+    "pixel_head": [False, True],
     "compat": ["published", "corrected"],
     "family": ["meta_spikeformer", "e_spikeformer"],
     "decoder": ["query", "fpn"],
     "time_axis": [False, True],
 }
 _QUERY = {"decoder": ["query"]}
-_DEFORMABLE = {**_QUERY, "encoder_layer": ["deformable"]}
+_ENCODER = {**_QUERY, "num_encoder_layers": [1]}
+_DEFORMABLE = {**_ENCODER, "encoder_layer": ["deformable"]}
 _SEVERAL_STEPS = {"timesteps": [2, 4]}
 # What each of these needs to have an effect.
 CONDITIONS: dict[str, dict[str, list[Any]]] = {
@@ -60,17 +63,21 @@ CONDITIONS: dict[str, dict[str, list[Any]]] = {
     "deformable_projection": _DEFORMABLE,
     "deformable_depthwise": _DEFORMABLE,
     "pyramid": _QUERY,
-    "encoder_layer": _QUERY,
+    "encoder_layer": _ENCODER,
+    "num_encoder_layers": _QUERY,
+    "pixel_head": _QUERY,
     "compat": _QUERY,
 }
 CONSTANT = 3.0
 CASES = covering_cases(FACTORS, CONDITIONS)
-_ABLATED = (
+_QUERY_FIELDS = (
     "shortcut",
     "deformable_projection",
     "deformable_depthwise",
     "pyramid",
     "encoder_layer",
+    "num_encoder_layers",
+    "pixel_head",
 )
 
 
@@ -99,12 +106,11 @@ def build_config(case: Case, **more: Any) -> ModelConfig:
         ),
         decoder=case["decoder"],
         query=QueryDecoderConfig(
-            **{name: case[name] for name in _ABLATED},
+            **{name: case[name] for name in _QUERY_FIELDS},
             width=16,
             num_queries=12,
             num_heads=2,
             num_groups=4,
-            num_encoder_layers=1,
             encoder_hidden=16,
             num_decoder_layers=3,
             decoder_hidden=16,
@@ -181,7 +187,8 @@ def test_a_combination_builds_trains_a_step_and_keeps_its_promises(case: Case) -
     if case["time_axis"]:
         image = image.repeat(case["timesteps"], 1, 1, 1, 1)
     target = torch.randint(0, 9, (2, 32, 48))
-    criterion = build_criterion(LossConfig(), config)
+    pixel_weight = float(config.decoder == "query" and case["pixel_head"])
+    criterion = build_criterion(LossConfig(pixel_weight=pixel_weight), config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     prediction = model(image)
     loss = torch.stack(list(criterion(prediction, target, criterion.count(target)).values())).sum()
