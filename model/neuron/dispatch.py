@@ -19,6 +19,10 @@ _UNWANTED = ("cuda", "torch", "auto")
 STORAGE = (torch.float32, torch.float16, torch.bfloat16)
 
 
+class BackendError(RuntimeError):
+    """The backend that is named cannot run here; another attempt would meet the same."""
+
+
 @functools.cache
 def choose_backend(wanted: str, device_type: str, dtype: torch.dtype = torch.float32) -> Backend:
     """The implementation for tensors of a kind.
@@ -29,7 +33,7 @@ def choose_backend(wanted: str, device_type: str, dtype: torch.dtype = torch.flo
         dtype: Type of the tensors.
 
     Raises:
-        RuntimeError: Where `cuda` is named and its kernels cannot run; says what to install.
+        BackendError: Where `cuda` is named and its kernels cannot run; says what to install.
         ValueError: Where another backend is named.
     """
     if wanted not in ("auto", "torch", "cuda"):
@@ -41,7 +45,7 @@ def choose_backend(wanted: str, device_type: str, dtype: torch.dtype = torch.flo
         if not lacking:
             chosen = "cuda"
         elif wanted == "cuda":
-            raise RuntimeError(f"neuron.backend is 'cuda', but {lacking}")
+            raise BackendError(f"neuron.backend is 'cuda', but {lacking}")
         if wanted == "auto":
             reason = lacking or "its kernels can run"
     # On a GPU the torch path is the same result at several times the cost: nobody wants it unasked.
@@ -54,7 +58,8 @@ def choose_backend(wanted: str, device_type: str, dtype: torch.dtype = torch.flo
 def missing(device_type: str, dtype: torch.dtype) -> str:
     """Why the CUDA kernels cannot run on tensors of a kind; empty where they can."""
     if device_type != "cuda":
-        return f"the tensors are on {device_type}"
+        seen = "" if torch.cuda.is_available() else ", and torch sees no GPU"
+        return f"the tensors are on {device_type}{seen}"
     if dtype not in STORAGE:
         return f"its kernels take float32, float16 and bfloat16, and the tensors are {dtype}"
     if torch.version.cuda is None:

@@ -13,6 +13,7 @@ from ...model.segmentor import build_segmentor
 from ..cluster import check_storage, connected, worker_nodes
 from ..config import ConfigError, dump
 from ..train.checkpoint import RunFolder
+from ..train.setup import choose_device, require_neurons
 from ..train.trainer import preflight
 from .capacity import trials_at_once
 from .engine import Orders, StoppedError, Work, run_here, stopped_by_signals
@@ -191,13 +192,14 @@ def check_models(plan: SweepPlan) -> None:
     """
     seen = set()
     for key, value, point in plan.recipe.space.corner_points():
-        config = plan.experiment(point).config.model
-        if config in seen:
+        config = plan.experiment(point).config
+        if config.model in seen:
             continue
-        seen.add(config)
+        seen.add(config.model)
         try:
+            require_neurons(config, choose_device(config.trainer.device))
             with torch.device("meta"):
-                build_segmentor(config)
+                build_segmentor(config.model)
         except ValueError as error:
             raise ConfigError(f"space: {key}: got {value!r}: {error}") from error
 

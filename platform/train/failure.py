@@ -3,6 +3,7 @@
 from enum import Enum
 
 from ...datasets.spec import DataError
+from ...model.neuron.dispatch import BackendError
 from ..config import ConfigError
 from .checkpoint import FencedError, NoGoodCheckpointError
 
@@ -29,6 +30,7 @@ class Decision(Enum):
 _PERMANENT = (
     ConfigError,
     DataError,
+    BackendError,
     NonFiniteError,
     OutOfMemoryForGoodError,
     FencedError,

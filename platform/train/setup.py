@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from ...datasets.reader import PackedDataset
+from ...model.neuron.dispatch import BackendError, choose_backend
 from ...model.published_keys import KeyReport
 from ...model.segmentor import build_segmentor
 from ...model.weights import is_converted, load_all, load_backbone, load_weights
@@ -115,3 +116,18 @@ def choose_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError("trainer.device: cuda, but torch sees no GPU")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def require_neurons(config: ExperimentConfig, device: torch.device) -> None:
+    """Refuse a named backend of the neurons that cannot run.
+
+    Raises:
+        ConfigError: Says why, and what to install where that is what is missing.
+    """
+    wanted = config.model.neuron.backend
+    if wanted != "cuda":
+        return
+    try:
+        choose_backend(wanted, device.type)
+    except BackendError as error:
+        raise ConfigError(f"model.{error}") from error

@@ -26,7 +26,7 @@ from .optimizer import build_optimizer
 from .progress import Followed
 from .reduction import OneWorker, ProcessGroup
 from .resume import continued
-from .setup import choose_device, load_initial_weights, open_data
+from .setup import choose_device, load_initial_weights, open_data, require_neurons
 from .worker import run_worker
 
 _log = logging.getLogger(__name__)
@@ -189,6 +189,7 @@ def preflight(resolved: Resolved, storage: Path) -> None:
             "trainer.precision: fp16 scales gradients and needs a CUDA device; on the CPU take "
             "bf16 or fp32"
         )
+    require_neurons(config, device)
     try:
         with torch.device("meta"):
             model = build_segmentor(config.model)

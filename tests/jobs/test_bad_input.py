@@ -57,6 +57,7 @@ def packed(capsys: Capture, source: Path, output: Path) -> tuple[int, str]:
         ("model.neuron.normalization=l2", "model.neuron.normalization: got 'l2'"),
         ("trainer.workers=9", "workers must not exceed micro_batches"),
         ("model.num_classes=4", "has 9 classes"),
+        ("model.neuron.backend=cuda", "model.neuron.backend is 'cuda', but the tensors are on cpu"),
         ("optimizer.rules=[{match: nothing*}]", "no parameter's name matches"),
     ],
 )

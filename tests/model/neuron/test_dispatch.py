@@ -28,12 +28,16 @@ def test_a_gpu_without_kernels_is_warned_of(caplog: pytest.LogCaptureFixture) ->
     assert "run on the torch backend: its kernels take" in record.getMessage()
 
 
-def test_a_choice_is_logged_once_with_its_reason(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_choice_is_logged_once_with_its_reason(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with caplog.at_level(logging.INFO, logger="spikeseg"):
         for _ in range(3):
             assert choose_backend("auto", "cpu") == "torch"
     assert [record.getMessage() for record in caplog.records] == [
-        "neurons (cpu, torch.float32) run on the torch backend: the tensors are on cpu"
+        "neurons (cpu, torch.float32) run on the torch backend: the tensors are on cpu, "
+        "and torch sees no GPU"
     ]
 
 

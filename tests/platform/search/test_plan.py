@@ -107,6 +107,13 @@ def test_a_model_that_cannot_be_built_is_refused_with_key_and_value(
         tuner.check_models(plan)
 
 
+def test_a_backend_that_cannot_run_is_refused_with_the_rest(tmp_path: Path) -> None:
+    space = {"model.neuron.backend": {"choices": ["torch", "cuda"]}}
+    plan = load(tmp_path, "trainer.device=cpu", space=space)
+    with pytest.raises(ConfigError, match=r"space: model\.neuron\.backend: got 'cuda': .* on cpu"):
+        tuner.check_models(plan)
+
+
 def test_a_value_inside_of_a_range_that_the_model_refuses_is_found(tmp_path: Path) -> None:
     space = {"model.query.num_heads": {"low": 4, "high": 8, "step": 1}}
     with pytest.raises(ConfigError, match=r"model\.query\.num_heads.*5"):

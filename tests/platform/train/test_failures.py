@@ -14,6 +14,7 @@ from tiny import experiment, pack_shapes
 from torch import Tensor
 
 from spikeseg.datasets.spec import DataError, StorageAwayError
+from spikeseg.model.neuron.dispatch import BackendError
 from spikeseg.platform.config import ConfigError, Resolved
 from spikeseg.platform.experiment import ExperimentConfig
 from spikeseg.platform.train.checkpoint import FencedError, NoGoodCheckpointError, RunFolder
@@ -270,6 +271,7 @@ def test_progress_names_loss_rate_memory_next_checkpoint_and_time_left(
     [
         (ConfigError("x"), Decision.RAISE),
         (DataError("x"), Decision.RAISE),
+        (BackendError("x"), Decision.RAISE),
         (NonFiniteError("x"), Decision.RAISE),
         (FencedError("x"), Decision.RAISE),
         (NoGoodCheckpointError("x"), Decision.RAISE),
