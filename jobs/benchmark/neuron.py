@@ -3,6 +3,7 @@
 import ctypes
 import json
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -63,8 +64,11 @@ def command(
     torch.set_num_threads(threads)
     _keep_large_allocations()
     rows: list[dict[str, Any]] = []
+    # `output` may hold other runs, on other machines.
+    name = uuid.uuid4().hex[:8]
 
     def emit(row: dict[str, Any]) -> None:
+        row = {"run": name} | row
         rows.append(row)
         if output is not None:
             with output.open("a") as file:
@@ -72,7 +76,7 @@ def command(
 
     row = machine_row(device, threads)
     emit(row)
-    print(", ".join(f"{name} {value}" for name, value in row.items() if name != "case"))
+    print(", ".join(f"{column} {value}" for column, value in row.items() if column != "case"))
     if network:
         measure_network(device, emit)
     else:

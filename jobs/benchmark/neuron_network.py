@@ -1,6 +1,7 @@
 """A training step of a small network with our neurons, and with plainer ones in their place."""
 
 import copy
+import operator
 import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -93,9 +94,10 @@ def measure_network(device: str, emit: Callable[[dict[str, Any]], None]) -> None
 def print_network(rows: Sequence[dict[str, Any]], say: Callable[[str], None] = print) -> None:
     """Seconds of a step and everyone's over ours, with how far mask logits are apart."""
     rows = [row for row in rows if row["case"] == "network"]
+    place = operator.itemgetter("run", "device", "image")
     say(f"\n{'training step':48} {'image':>5} {'median s':>9} {'least s':>9} {'ratio':>7}  logits")
     for row in rows:
-        own = [r for r in rows if r["who"] == "ours" and r["image"] == row["image"]]
+        own = [r for r in rows if r["who"] == "ours" and place(r) == place(row)]
         if not own:
             continue
         apart = row["largest_difference"]

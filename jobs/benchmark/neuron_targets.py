@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 
 Row = dict[str, Any]
 _MI = 1 << 20
-_KEY = ("case", "dtype", "T", "elements", "layout")
+_CUPY_LIF = "spikingjelly cupy LIF"
+# Only rows of one run, on one device, are compared.
+_KEY = ("run", "device", "case", "dtype", "T", "elements", "layout")
 
 
 class Target(NamedTuple):
@@ -47,7 +49,7 @@ TARGETS = (
     Target("cuda", "stateless", 1, 3.0, against="spikingjelly triton ILIF / D"),
     Target("cuda", "stateless", 4, 1.6, against="spikingjelly triton ILIF"),
     Target("cuda", "binary", 4, 1.3, against="spikingjelly triton LIF"),
-    Target("cuda", "binary", 4, 1.9, against="spikingjelly cupy LIF"),
+    Target("cuda", "binary", 4, 1.9, against=_CUPY_LIF),
     Target("cuda", "norm", 1, 1.4, against="BatchNorm, then our neuron"),
     Target("cuda", "norm", 1, 2.0, against="BatchNorm, then spikingjelly triton ILIF"),
     Target("cpu", "stateless", 1, 2.5, against="published form, eager", least_elements=0),
@@ -59,13 +61,13 @@ TARGETS = (
 
 
 # What a row of each case must have to be printed; every other case is a neuron's.
-_TIMED = (*_KEY, "who", "phase", "device", "launch", "median_us", "ceiling_share")
+_TIMED = (*_KEY, "who", "phase", "launch", "median_us", "ceiling_share")
 _NEEDED = {
     "machine": (),
     "ceiling": (),
-    "cold start": ("who", "device", "first_s", "compiled_at_second_shape"),
-    "host cost": ("who", "device", "phase", "launch", "median_us"),
-    "network": ("who", "device", "image", "median_s", "min_s", "largest_difference"),
+    "cold start": ("who", "device", "neuron", "first_s", "compiled_at_second_shape"),
+    "host cost": ("run", "who", "device", "phase", "launch", "median_us"),
+    "network": ("run", "who", "device", "image", "median_s", "min_s", "largest_difference"),
 }
 
 
@@ -131,17 +133,17 @@ def print_targets(rows: Sequence[Row], say: Callable[[str], None] = print) -> No
                 say(f"{_name(target):66} {'':8} {target.wanted:8.2f} not measured")
     for row in rows:
         if row["case"] == "cold start" and row["who"] == "ours":
-            name = "first result from an empty cache, s"
+            name = f"first result from an empty cache, s, {row['neuron']}"
             _say_line(name, row["device"], 1.0, row["first_s"], True, say)
-            name = "variants compiled at a new shape"
+            name = f"variants compiled at a new shape of the same T, {row['neuron']}"
             _say_line(name, row["device"], 0, row["compiled_at_second_shape"], True, say)
-    host = {row["who"]: row["median_us"] for row in rows if _is_host_cost(row)}
-    if {"our LIF", "spikingjelly cupy LIF"} <= host.keys():
-        name = "host cost of a call against spikingjelly cupy LIF, us"
-        limit = host["spikingjelly cupy LIF"] / 2
-        _say_line(name, "float32", limit, host["our LIF"], True, say)
-    elif "cuda" in devices:
-        say(f"{'host cost of a call, half of spikingjelly cupy LIF':66} {'':8} {'':8} not measured")
+    host = {(row["run"], row["who"]): row["median_us"] for row in rows if _is_host_cost(row)}
+    both = [run for run, who in host if who == "our LIF" and (run, _CUPY_LIF) in host]
+    for run in both:
+        name = f"host cost of a call against {_CUPY_LIF}, us"
+        _say_line(name, "float32", host[run, _CUPY_LIF] / 2, host[run, "our LIF"], True, say)
+    if "cuda" in devices and not both:
+        say(f"{f'host cost of a call, half of {_CUPY_LIF}':66} {'':8} {'':8} not measured")
 
 
 def _say_line(

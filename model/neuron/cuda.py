@@ -2,7 +2,8 @@
 
 The one file that imports cupy, and only when a kernel is to run or to be compiled. A loaded kernel
 belongs to one process and one device. Its variants are few (file, storage type, steps a thread
-holds at once) and know no shape, so a new shape compiles nothing.
+holds at once) and know no shape: a new shape compiles nothing, but for a new T, which may need
+another variant of `temporal.cu` (1, 2 or 4 steps at once) or `binary.cu` (1, 2, 4 or 8).
 
 cupy's own way from source to kernel (RawModule) compiles with -ftz=true, which nothing undoes: its
 kernels take denormal numbers for zeros, and so would neither give the law's bits nor tell an open

@@ -14,14 +14,16 @@ from click.testing import CliRunner
 
 from spikeseg.jobs.benchmark.neuron import command
 from spikeseg.jobs.benchmark.neuron_machine import card_state
+from spikeseg.jobs.benchmark.neuron_start import cold_start
 from spikeseg.jobs.benchmark.neuron_targets import print_ratios, print_targets
 
+CUPY_LIF = "spikingjelly cupy LIF"
 MI = 1 << 20
 
 
 def row(who: str, micros: float, **more: Any) -> dict[str, Any]:
     usual = {"case": "stateless", "phase": "both", "dtype": "float32", "T": 1, "device": "cuda"}
-    usual |= {"elements": 64 * MI, "layout": "dense", "launch": "stream"}
+    usual |= {"elements": 64 * MI, "layout": "dense", "launch": "stream", "run": "first"}
     usual |= {"ceiling_share": 0.95, "saved_bytes_per_element": 0.125}
     return usual | {"who": who, "median_us": micros} | more
 
@@ -30,6 +32,7 @@ ROWS = [
     {"case": "machine", "torch": "x"},
     {
         **{"case": "cold start", "who": "ours", "device": "cuda", "first_s": 0.7},
+        **{"neuron": "stateless"},
         **{"second_shape_s": 0.001, "compiled_at_second_shape": 0},
     },
     row("our LIF", 40.0, case="host cost", elements=1024),
@@ -93,6 +96,74 @@ def test_a_target_is_held_against_the_least_favourable_row_that_counts() -> None
     assert line[66:].split() == ["float32", "2.50", "1.46", "missed"]
     # The host's cost has no limit where only the other was measured.
     print_targets([row("spikingjelly cupy LIF", 60.0, case="host cost")], said.append)
+
+
+@pytest.mark.parametrize("other", [{"run": "second"}, {"device": "cpu"}], ids=["run", "device"])
+def test_rows_of_another_run_or_device_are_not_compared(other: dict[str, str]) -> None:
+    rows = [row("ours", 1000.0), row("published form, eager", 5000.0)]
+    rows += [row("ours", 10.0) | other, row("published form, eager", 40.0) | other]
+    said: list[str] = []
+    print_ratios(rows, said.append)
+    assert re.findall(r"\S+x", "".join(said[1:])) == ["1.00x", "5.00x", "1.00x", "4.00x"]
+    said.clear()
+    print_targets(rows, said.append)
+    eager = [e[66:].split() for e in said if e.startswith("stateless T=1, against published")]
+    assert sorted(each[-1] for each in eager) in (["4.00"], ["4.00", "5.00"])
+
+
+def test_the_hosts_cost_of_two_runs_is_not_compared() -> None:
+    ours, theirs = (row(who, 60.0, case="host cost") for who in ("our LIF", CUPY_LIF))
+    for run, reached in (("first", "missed"), ("second", "measured")):
+        said: list[str] = []
+        print_targets([ours, theirs | {"run": run}], said.append)
+        (line,) = [each for each in said if each.startswith("host cost of a call")]
+        assert line.split()[-1] == reached
+
+
+@pytest.mark.parametrize(
+    ("code", "stdout", "stderr", "said"),
+    [
+        (-9, "", "", "skipped cold start of ours (temporal, empty cache): ended with code -9"),
+        (
+            1,
+            "",
+            "frame\nOSError: x\n",
+            "skipped cold start of ours (binary, empty cache): OSError: x",
+        ),
+        (
+            0,
+            "hello\nROW\nbye\n",
+            "",
+            "cold start: ours, stateless, empty cache, first result 0.500 s",
+        ),
+        (
+            0,
+            "hello\n",
+            "",
+            "skipped cold start of ours (stateless, empty cache): ended with code 0",
+        ),
+    ],
+    ids=["killed", "failed", "talkative", "silent"],
+)
+def test_a_child_that_dies_or_talks_does_not_end_the_benchmark(
+    code: int,
+    stdout: str,
+    stderr: str,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    told = {"first_s": 0.5, "second_shape_s": 0.1, "second_steps_s": 0.2}
+    told |= {"compiled_at_second_shape": 0, "compiled_at_second_steps": 1}
+    done = SimpleNamespace(returncode=code, stderr=stderr)
+    done.stdout = stdout.replace("ROW", json.dumps(told))
+    monkeypatch.setattr(
+        "spikeseg.jobs.benchmark.neuron_start.subprocess.run", lambda *_, **__: done
+    )
+    rows: list[dict[str, Any]] = []
+    cold_start("cpu", False, rows.append)
+    assert said in capsys.readouterr().out
+    assert len(rows) == (3 if "ROW" in stdout else 0)
 
 
 @pytest.mark.parametrize(
