@@ -8,8 +8,10 @@ Rules that hold for all of it:
 - **Reciprocals.** Nothing is divided by threshold, divisor or tau: their reciprocals, rounded once
   to the arithmetic's precision, are multiplied. The two agree for powers of two, which all
   published models have; elsewhere torch's own division differs between CPU and CUDA, this does not.
-- **NaN.** A NaN potential gives a NaN spike and a zero gradient at that element (it is in no
-  window), so that a broken input is seen at the loss and does not spread through the backward pass.
+- **NaN.** A NaN potential gives a NaN spike and is in no window: dL/ds does not pass there, so that
+  a broken input is seen at the loss and does not spread through the backward pass. A gradient of
+  the integer neuron's potential passes, decayed, as anywhere outside of the window (potentials
+  stay NaN, so it is dL/du_T and nothing else); through the binary LIF nothing passes.
 - **Zeros** have no defined sign.
 """
 

@@ -64,6 +64,13 @@ def test_nan_gives_a_nan_spike_and_no_gradient_and_stays_in_the_potential() -> N
     assert spikes.isnan().tolist() == [[True, False], [True, True], [True, True]]
     assert u.isnan().all()
     assert gradient.tolist() == [[0.0, 0.125], [0.0, 0.0], [0.0, 0.0]]
+    # The potential's gradient passes, times the decay at each step.
+    last = {"state_gradient": torch.ones(2)}
+    gradient, before = integer_backward(
+        torch.ones_like(x), inside, **only_gradient(arguments), **last
+    )
+    assert gradient.tolist() == [[1 / 64, 0.125], [1 / 16, 1 / 16], [1 / 4, 1 / 4]]
+    assert before.tolist() == [1 / 64, 0.125]
     spikes = lif_forward(x, tau=2.0, threshold=1.0)
     assert spikes.isnan().tolist() == [[True, False], [True, True], [True, True]]
     gradient = lif_backward(torch.ones_like(x), x, tau=2.0, threshold=1.0, alpha=4.0)
