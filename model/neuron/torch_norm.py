@@ -9,7 +9,13 @@ from .torch_path import bits, stateless
 
 
 def norm_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance of every channel of (N, C, ...), (C,) in the arithmetic's type."""
+    """Mean and biased variance of every channel of (N, C, ...), (C,) in the arithmetic's type.
+
+    Both are 0 where N is: of all workers' statistics, such a share is no part.
+    """
+    if x.numel() == 0:
+        mean, variance = x.new_zeros((2, x.shape[1]), dtype=arithmetic(x.dtype))
+        return mean, variance
     if x.device.type == "cuda" and x.dtype != torch.float64:
         # One pass with float32 sums, without a float32 copy of a 16-bit input.
         mean, per_deviation = torch.batch_norm_stats(x, 1e-30)

@@ -102,15 +102,16 @@ def test_many_values_a_channel_are_summed_by_many_workers(place: Place) -> None:
             torch.testing.assert_close(ours.cpu(), theirs.float(), rtol=1e-3, atol=1e-3)
 
 
-def test_statistics_reduced_over_workers_are_those_of_the_whole_batch(place: Place) -> None:
+@pytest.mark.parametrize("share", [4, 0], ids=["half", "nothing"])
+def test_statistics_reduced_over_workers_are_those_of_the_whole_batch(
+    place: Place, share: int
+) -> None:
     # Two workers in one process: both run forward up to the sum, then both go on with it.
     generator = torch.Generator().manual_seed(9)
     whole = torch.randn(8, 3, 4, 4, generator=generator) * 2 + 5
     g = torch.randn(whole.shape, generator=generator)
     expected = layered(whole, g)
-    halves = whole.chunk(2)
-    statistics = [batch_norm_statistics(half) for half in halves]
-    total = sum(statistics[1:], statistics[0])
+    total = batch_norm_statistics(whole)
     weight, bias = parameters(3)
     # Backward's sums of the other half come from the law in float64.
     y = nn.functional.batch_norm(whole.double(), None, None, weight.double(), bias.double(), True)
@@ -119,20 +120,25 @@ def test_statistics_reduced_over_workers_are_those_of_the_whole_batch(place: Pla
     centered = whole.double() - whole.double().mean((0, 2, 3), keepdim=True)
     sums = torch.stack([d.sum((0, 2, 3)), (d * centered).sum((0, 2, 3))]).float()
 
+    handed = []
+
     def reduce(tensor: Tensor) -> Tensor:
+        handed.append(tensor.cpu())
         return (sums if tensor.dim() == 2 else total).to(tensor)
 
-    x = halves[0].to(place.device).requires_grad_()
+    x = whole[:share].to(place.device).requires_grad_()
     on = [t.to(place.device) for t in (weight, bias)]
     spikes, mean, variance = batch_norm_integer_lif(
         x, *on, eps=1e-5, **RULE, backend=place.backend, reduce=reduce
     )
-    spikes.backward(g[:4].to(place.device))
+    spikes.backward(g[:share].to(place.device))
+    torch.testing.assert_close(handed[0], batch_norm_statistics(whole[:share]))
     torch.testing.assert_close(mean.cpu(), whole.mean((0, 2, 3)))
     torch.testing.assert_close(variance.cpu(), whole.var((0, 2, 3), correction=0))
-    assert_same(spikes, expected[0][:4].float())
+    assert_same(spikes, expected[0][:share].float())
     assert x.grad is not None
-    torch.testing.assert_close(x.grad.cpu(), expected[1][:4].float(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(x.grad.cpu(), expected[1][:share].float(), rtol=1e-4, atol=1e-5)
+    assert len(handed) == 2 and bool(handed[1].isfinite().all())
 
 
 def batch_norm_statistics(x: Tensor) -> Tensor:
