@@ -6,6 +6,9 @@ from typing import Any
 
 # Largest D: float32 holds every count up to it.
 MOST_LEVELS = 1 << 24
+# Least and largest divisor, threshold and slope: of a product of two, too, float32 holds the
+# reciprocal in full precision.
+LEAST, MOST = 1e-18, 1e18
 
 
 def require(**values: Any) -> None:
@@ -23,8 +26,8 @@ def require(**values: Any) -> None:
             raise ValueError(f"{name} must be {rule}, got {value!r}")
 
 
-def _is_positive(value: float) -> bool:
-    return 0 < value < math.inf
+def _has_reciprocal(value: float) -> bool:
+    return LEAST <= value <= MOST
 
 
 def _one_of(*words: str) -> tuple[Callable[[Any], bool], str]:
@@ -37,9 +40,9 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: 1 <= value <= MOST_LEVELS and value % 1 == 0,
         f"an integer from 1 to {MOST_LEVELS}",
     ),
-    "divisor": (_is_positive, "positive and finite"),
-    "threshold": (_is_positive, "positive and finite"),
-    "alpha": (_is_positive, "positive and finite"),
+    "divisor": (_has_reciprocal, f"from {LEAST:g} to {MOST:g}"),
+    "threshold": (_has_reciprocal, f"from {LEAST:g} to {MOST:g}"),
+    "alpha": (_has_reciprocal, f"from {LEAST:g} to {MOST:g}"),
     "decay": (lambda value: 0 <= value <= 1, "in [0, 1]"),
     "tau": (lambda value: 1 <= value < math.inf, "at least 1 and finite"),
     "eps": (lambda value: 0 <= value < math.inf, "at least 0 and finite"),

@@ -1,5 +1,7 @@
 """Every backend computes the law: one suite for torch, the kernels built by g++, and a GPU."""
 
+import weakref
+
 import pytest
 import torch
 from neuron_cases import (
@@ -263,8 +265,14 @@ def test_the_kernels_save_one_bit_an_element(place: Place) -> None:
 
     for dynamics in ("stateless", "temporal"):
         saved.clear()
-        x = torch.randn(4, 800, device=place.device, requires_grad=True)
+        x = torch.randn(4, 800, device=place.device, requires_grad=True) * 2
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            integer_lif(x, **settings("published", dynamics=dynamics), backend=place.backend)
+            spikes = integer_lif(
+                x, **settings("published", dynamics=dynamics), backend=place.backend
+            )
         size = sum(tensor.numel() * tensor.element_size() for tensor in saved)
         assert size == (x.numel() if place.backend == "torch" else x.numel() // 8)
+        # Nor is the input kept in another way.
+        alive = weakref.ref(x)
+        del x
+        assert alive() is None and spikes.requires_grad

@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 import torch
+from neuron_cases import DTYPES, Place, assert_same, currents, only_gradient, settings
 
 from spikeseg.model.neuron.batch_norm_lif import batch_norm_integer_lif
 from spikeseg.model.neuron.integer_lif import IntegerLIF, integer_lif, integer_lif_with_state
 from spikeseg.model.neuron.lif import LIF, lif
+from spikeseg.model.neuron.reference import integer_backward, integer_forward
 
 NAN, INF = float("nan"), float("inf")
-POSITIVE = ("positive and finite", [0.0, -1.0, NAN, INF])
+POSITIVE = ("from 1e-18 to 1e+18", [0.0, -1.0, 1e-38, 1e-200, 1e19, NAN, INF])
 # Name -> the rule in words, and what breaks it.
 NUMBERS: dict[str, tuple[str, list[Any]]] = {
     "levels": ("an integer from 1 to 16777216", [0, -4, 2.5, (1 << 24) + 1, NAN, INF]),
@@ -98,3 +100,21 @@ def test_the_operators_refuse_it_too(name: str) -> None:
             said = re.escape(f"{constant} must be {rule}, got {value!r}")
             with pytest.raises(ValueError, match=f"^{said}$"):
                 operator(**given | {constant: value if constant == "levels" else float(value)})
+
+
+@pytest.mark.parametrize("value", [1e-18, 1e18])
+@pytest.mark.parametrize("rounding", ["half_even", "half_up"])
+def test_the_ends_of_the_ranges_follow_the_law(place: Place, value: float, rounding: str) -> None:
+    for dtype in DTYPES:
+        arguments = settings("large", divisor=value, threshold=value, rounding=rounding)
+        # In units of the threshold; float16 holds its zeros and infinities.
+        x = (currents((2, 90), torch.float64) * value).to(dtype)
+        g = torch.linspace(-2, 2, 180).view(2, 90).to(dtype)
+        on = x.to(place.device).requires_grad_()
+        spikes = integer_lif(on, **arguments, backend=place.backend)
+        spikes.backward(g.to(place.device))
+        expected, inside, _ = integer_forward(x, **arguments)
+        wanted, _ = integer_backward(g, inside, **only_gradient(arguments))
+        assert_same(spikes, expected)
+        assert on.grad is not None
+        assert_same(on.grad, wanted)
