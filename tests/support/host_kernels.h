@@ -45,10 +45,10 @@ static inline unsigned short float_to_half(float value) {
 
 // Arguments as a CUDA launch takes them: one pointer each, read with the parameter's own type.
 template <typename... A, std::size_t... I>
-static void loop(void (*kernel)(A...), void** arguments, std::index_sequence<I...>, long long grid,
-                 int block) {
+static void loop(void (*kernel)(A...), void** arguments, std::index_sequence<I...>, long long first,
+                 long long grid, int block) {
   blockDim.x = block;
-  for (long long b = 0; b < grid; b++) {
+  for (long long b = first; b < grid; b++) {
     blockIdx.x = b;
     for (int t = 0; t < block; t++) {
       threadIdx.x = t;
@@ -58,11 +58,12 @@ static void loop(void (*kernel)(A...), void** arguments, std::index_sequence<I..
 }
 
 template <typename... A>
-static void run(void (*kernel)(A...), void** arguments, long long grid, int block) {
-  loop(kernel, arguments, std::index_sequence_for<A...>{}, grid, block);
+static void run(void (*kernel)(A...), void** arguments, long long first, long long grid,
+                int block) {
+  loop(kernel, arguments, std::index_sequence_for<A...>{}, first, grid, block);
 }
 
-#define LAUNCHER(kernel)                                                           \
-  extern "C" void launch_##kernel(void** arguments, long long grid, int block) { \
-    run(kernel, arguments, grid, block);                                           \
+#define LAUNCHER(kernel)                                                                          \
+  extern "C" void launch_##kernel(void** arguments, long long first, long long grid, int block) { \
+    run(kernel, arguments, first, grid, block);                                                   \
   }

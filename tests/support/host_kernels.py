@@ -43,14 +43,17 @@ def launch(
     arguments: Sequence[int | np.int32 | np.float32],
     *,
     unroll: int = 1,
+    last_blocks: int | None = None,
 ) -> None:
-    """Run a kernel over all its threads, one after the other."""
+    """Run a kernel over all its threads, or those of the last blocks, one after the other."""
     if threads == 0:
         return
     values = [_CTYPES[type(argument)](argument) for argument in arguments]
     pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
     function = getattr(_library(cuda.FILES[kernel], like.dtype, unroll), f"launch_{kernel}")
-    function(pointers, ctypes.c_longlong(-(-threads // cuda.BLOCK)), ctypes.c_int(cuda.BLOCK))
+    grid = -(-threads // cuda.BLOCK)
+    first = 0 if last_blocks is None else max(0, grid - last_blocks)
+    function(pointers, ctypes.c_longlong(first), ctypes.c_longlong(grid), ctypes.c_int(cuda.BLOCK))
 
 
 @functools.cache
