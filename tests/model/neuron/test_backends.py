@@ -145,6 +145,26 @@ def test_state_passes_through_with_its_gradient(
         assert_same(held.grad, before)
 
 
+def test_a_state_and_its_gradient_may_lie_unaligned(place: Place) -> None:
+    # Kernels read them 16 bytes at a time.
+    arguments = settings("counts", dynamics="temporal")
+    names = ("levels", "divisor", "decay", "threshold", "rounding", "window")
+    x = currents((2, 64), torch.float32).to(place.device).requires_grad_()
+    state, last = torch.randn(2, 65, generator=torch.Generator().manual_seed(1))
+    results = []
+    for offset in (1, 0):
+        u, du = (torch.cat([torch.zeros(offset), t[1:]]).to(place.device) for t in (state, last))
+        u, du = u[offset:].requires_grad_(), du[offset:]
+        assert offset == 0 or u.data_ptr() % 16 == du.data_ptr() % 16 == 4
+        spikes, left = integer_lif_with_state(
+            x, u, **{name: arguments[name] for name in names}, backend=place.backend
+        )
+        gradients = torch.autograd.grad([spikes, left], [x, u], [torch.ones_like(x), du])
+        results.append([spikes, left, *gradients])
+    for unaligned, aligned in zip(*results, strict=True):
+        assert_same(unaligned, aligned)
+
+
 @pytest.mark.parametrize(
     ("dtype", "steps"),
     [(torch.float32, t) for t in (1, 2, 4, 7, 19)] + [(t, 7) for t in DTYPES[1:]],

@@ -129,34 +129,49 @@ def test_the_devices_of_others_are_left_as_they_were() -> None:
         assert_same(spikes, integer_forward(x, **settings("published"))[0])
 
 
-def test_more_than_two_to_the_31_elements() -> None:
-    size = 2**31 + 11
+@pytest.mark.parametrize("steps", [1, 2], ids=["stateless", "temporal"])
+def test_more_than_two_to_the_31_elements(steps: int) -> None:
+    n = 2**31 // steps + 11
     free, _ = torch.cuda.mem_get_info()
-    if free < 5 * size:
-        pytest.skip(f"{free / 2**30:.0f} GiB free, {5 * size / 2**30:.0f} needed")
-    x = torch.full((1, size), 3.0, dtype=torch.bfloat16, device="cuda")
-    x[0, -5:] = torch.tensor([0.5, 1.5, 9.0, -1.0, 7.0])
-    spikes = integer_lif(x, **settings("published"), backend="cuda")
-    assert spikes[0, -5:].tolist() == [0.0, 0.25, 1.0, 0.0, 0.875]
-    assert bool((spikes[0, : size - 5] == 0.375).all())
+    if free < 11 * n * steps:
+        pytest.skip(f"{free >> 30} GiB free, {11 * n * steps >> 30} needed")
+    arguments = settings("published", dynamics="stateless" if steps == 1 else "temporal")
+    # The last neurons are odd ones, all others alike.
+    last = currents((steps, 500), torch.bfloat16, 8)
+    last[:, 0] = 3.0
+    x = torch.full((steps, n), 3.0, dtype=torch.bfloat16, device="cuda")
+    x[:, -500:] = last.cuda()
+    spikes = integer_lif(x.requires_grad_(), **arguments, backend="cuda")
+    (gradient,) = torch.autograd.grad(spikes, x, torch.ones((), device="cuda").to(x).expand_as(x))
+    expected, inside, _ = integer_forward(last, **arguments)
+    wanted, _ = integer_backward(torch.ones_like(last), inside, **only_gradient(arguments))
+    for actual, law in ((spikes.detach(), expected), (gradient, wanted)):
+        assert_same(actual[:, -500:], law)
+        for step, its in zip(actual[:, :-500], law[:, 0], strict=True):
+            assert step.min() == its == step.max()
 
 
-def test_forward_and_backward_allocate_spikes_and_bits_alone() -> None:
+def test_forward_and_backward_allocate_spikes_gradient_and_bits_alone() -> None:
     x = torch.randn(1, 8 << 20, device="cuda", requires_grad=True)
-    integer_lif(x, **settings("published"), backend="cuda")
+    g = torch.randn_like(x)
+
+    def step() -> None:
+        spikes = integer_lif(x, **settings("published"), backend="cuda")
+        torch.autograd.grad(spikes, x, g)
+
+    step()
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    spikes = integer_lif(x, **settings("published"), backend="cuda")
+    step()
     used = torch.cuda.max_memory_allocated() - before
-    assert used <= x.numel() * (4 + 0.14)
-    del spikes
+    assert used <= x.numel() * (4 + 4 + 0.14)
 
 
+@pytest.mark.usefixtures("nothing_loaded")
 def test_auto_takes_the_kernels() -> None:
-    x = torch.randn(2, 64, device="cuda")
-    spikes = integer_lif(x, **settings("published"))
-    assert ("integer_forward" in {key[2] for key in cuda._kernels}) and spikes.is_cuda
+    integer_lif(torch.randn(2, 64, device="cuda"), **settings("published"))
+    assert "integer_forward" in {key[2] for key in cuda._kernels}
 
 
 def test_compile_with_inductor_keeps_the_numbers() -> None:
