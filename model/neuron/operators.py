@@ -348,7 +348,8 @@ _OPERATORS: dict[str, tuple[str, Callable[..., Any], Callable[..., Any]]] = {
 def _register(name: str) -> Callable[..., Any]:
     """Define an operator; what is returned is how our own code calls it."""
     signature, run, fake = _OPERATORS[name]
-    # Masks and results follow x's storage order, so a compiler must not change it in between.
+    # Masks and results follow x's storage order, so a compiler must not change it in between: not
+    # by padding either, as Inductor may on a GPU (no graph on a CPU was found where it would).
     torch.library.define(f"spikeseg::{name}", signature, tags=(torch.Tag.needs_exact_strides,))
     operator = getattr(torch.ops.spikeseg, name).default
     names = [argument.name for argument in operator._schema.arguments]

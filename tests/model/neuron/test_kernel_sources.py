@@ -71,11 +71,11 @@ def test_every_variant_compiles_for_every_architecture(architecture: int) -> Non
             assert_fits(log, file, f"{file}, {dtype}, unroll {unroll}, sm_{architecture}")
 
 
-def assembly(file: str, dtype: torch.dtype, unroll: int = 1) -> str:
-    """PTX of a variant for sm_90."""
+def assembly(source: str, dtype: torch.dtype) -> str:
+    """PTX of a source for sm_90, one step at a time."""
     nvrtc = compiler()
-    program = nvrtc.createProgram(cuda.source(file), file, [], [])
-    options = (*cuda.compile_options(dtype, unroll), "--gpu-architecture=compute_90")
+    program = nvrtc.createProgram(source, "", [], [])
+    options = (*cuda.compile_options(dtype, 1), "--gpu-architecture=compute_90")
     nvrtc.compileProgram(program, options)
     text = nvrtc.getPTX(program)
     nvrtc.destroyProgram(program)
@@ -85,7 +85,7 @@ def assembly(file: str, dtype: torch.dtype, unroll: int = 1) -> str:
 @pytest.mark.parametrize("file", ["integer.cu", "temporal.cu", "binary.cu", "batch_norm.cu"])
 def test_denormals_are_not_flushed_and_nothing_is_fused(file: str) -> None:
     # An open window begins at the smallest denormal, and the law rounds every operation.
-    text = assembly(file, torch.float32)
+    text = assembly(cuda.source(file), torch.float32)
     arithmetic = [
         line for line in text.splitlines() if re.match(r"\s*(add|sub|mul|setp)\S*f32", line)
     ]
@@ -98,7 +98,7 @@ def test_denormals_are_not_flushed_and_nothing_is_fused(file: str) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_global_memory_is_reached_sixteen_bytes_at_a_time(dtype: torch.dtype) -> None:
-    text = assembly("integer.cu", dtype)
+    text = assembly(cuda.source("integer.cu"), dtype)
     wide = 2 if dtype == torch.float32 else 1
     bodies = dict(re.findall(r"\.entry (\w+)\((.*?)\n}\n", text, flags=re.DOTALL))
     for kernel in ("integer_forward", "integer_backward"):
@@ -108,6 +108,35 @@ def test_global_memory_is_reached_sixteen_bytes_at_a_time(dtype: torch.dtype) ->
         # A body may stand there more than once, as for each way to round.
         assert loads and len(loads) % wide == 0, (kernel, loads)
         assert stores and len(stores) % wide == 0, (kernel, stores)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expression", "said"),
+    [
+        # The first source of a conversion to a pair becomes the upper half, so it is the second.
+        (torch.float16, "narrow_pair(a, b, Half{})", "cvt.rn.f16x2.f32 _, b, a;"),
+        (torch.bfloat16, "narrow_pair(a, b, Brain{})", "cvt.rn.bf16x2.f32 _, b, a;"),
+        (torch.float32, "__float_as_uint(clamp(a, b))", "max.NaN.f32 _, a, 0f00000000;"),
+        (torch.float32, "__float_as_uint(clamp(a, b))", "min.NaN.f32 _, _, b;"),
+    ],
+    ids=["half", "brain", "clamp at 0", "clamp at D"],
+)
+def test_instructions_that_only_a_gpu_has_get_their_operands_in_order(
+    dtype: torch.dtype, expression: str, said: str
+) -> None:
+    # g++ builds the other branch, so what these two compute is not seen without a GPU.
+    kernel = f"""
+extern "C" __global__ void probe(const float* values, uint32* result) {{
+  float a = values[0], b = values[1];
+  *result = {expression};
+}}
+"""
+    headers = [(cuda.SOURCES / name).read_text() for name in ("storage.cuh", "spike.cuh")]
+    text = assembly("".join([*headers, kernel]), dtype)
+    for name, place in (("a", r"\]"), ("b", r"\+4\]")):
+        (register,) = re.findall(rf"ld\.global\.[\w.]+\s+(%\w+), \[%\w+{place}", text)
+        text = re.sub(rf"{register}\b", name, text)
+    assert said in re.sub(r"%\w+", "_", text)
 
 
 def test_no_cuda_header_is_included() -> None:
