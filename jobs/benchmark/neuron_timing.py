@@ -178,6 +178,17 @@ def saved_bytes(neuron: Neuron, x: Tensor) -> int:
     return sum(saved.values())
 
 
+def peak_bytes(neuron: Neuron, x: Tensor, g: Tensor) -> int | None:
+    """Most bytes that both passes hold beside input and arriving gradient; None on a CPU."""
+    if x.device.type != "cuda":
+        return None
+    leaf = x.detach().requires_grad_()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    torch.autograd.grad(neuron(leaf), leaf, g)
+    return torch.cuda.max_memory_allocated() - before
+
+
 def summary(seconds: Sequence[float], elements: int) -> dict[str, float]:
     """The columns of a row that are times."""
     return {

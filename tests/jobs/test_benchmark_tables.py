@@ -1,6 +1,7 @@
 """The neurons' benchmark prints its tables from recorded lines: targets beside what was reached."""
 
 import json
+import math
 import os
 import re
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from spikeseg.jobs.benchmark import neuron
 from spikeseg.jobs.benchmark.neuron import command
 from spikeseg.jobs.benchmark.neuron_machine import card_state
 from spikeseg.jobs.benchmark.neuron_start import cold_start
@@ -68,7 +70,7 @@ def test_targets_stand_beside_what_was_reached() -> None:
 
     assert line("stateless T=1, against published form, eager") == ["float32", "3.80", "4.00"]
     assert line("stateless T=1, against torch.compile  ") == ["float32", "1.15", "1.10", "missed"]
-    assert line("stateless T=1, ceiling share") == ["float32", "0.92", "0.95"]
+    assert line("stateless T=1, ceiling share  ") == ["float32", "0.92", "0.95"]
     assert line("stateless T=1, saved bytes") == ["float32", "0.14", "0.12"]
     assert line("binary T=4, against spikingjelly cupy LIF") == ["1.90", "not", "measured"]
     assert line("first result from an empty cache") == ["cuda", "1.00", "0.70"]
@@ -96,6 +98,31 @@ def test_a_target_is_held_against_the_least_favourable_row_that_counts() -> None
     assert line[66:].split() == ["float32", "2.50", "1.46", "missed"]
     # The host's cost has no limit where only the other was measured.
     print_targets([row("spikingjelly cupy LIF", 60.0, case="host cost")], said.append)
+
+
+def test_smaller_rows_count_where_a_target_says_so() -> None:
+    share = {"elements": 16 * MI, "ceiling_share": 0.8}
+    said: list[str] = []
+    print_targets([*ROWS, row("ours", 70.0, **share)], said.append)
+    shares = [each[66:].split()[1:] for each in said if each.startswith("stateless T=1, ceiling")]
+    assert shares == [["0.92", "0.95"], ["0.85", "0.80", "missed"]]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_places_are_measured_once_and_a_full_card_ends_nothing(
+    device: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+
+    def measure(place: Any, *_: Any) -> None:
+        asked.append(place)
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(neuron, "_measure", measure)
+    neuron._measure_grid(device, False, math.inf, lambda _: None)
+    assert len(asked) == len(set(asked)) == capsys.readouterr().out.count("memory is too small")
+    largest = max(elements for _, _, _, elements, _ in asked)
+    assert (largest > 2**31) == (device == "cuda")
 
 
 @pytest.mark.parametrize("other", [{"run": "second"}, {"device": "cpu"}], ids=["run", "device"])
