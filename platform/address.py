@@ -29,6 +29,15 @@ def check_uri(uri: str) -> None:
         )
 
 
+def sqlite_file(uri: str) -> Path | None:
+    """The database's file of a sqlite address; None for other addresses."""
+    scheme, _, path = uri.partition(":///")
+    file = path.partition("?")[0]
+    if scheme.partition("+")[0] != "sqlite" or file in ("", ":memory:"):
+        return None
+    return Path(file)
+
+
 def without_user(uri: str) -> str:
     """An address as messages may show it: without user, password and keys."""
     # Up to the last @, since a password may hold one, or a slash; a file's path is no host.

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .address import tracking_uri, without_user
+from .client import reachable
 from .config import load_resolved
 from .sent_offset import alone
-from .tracking import Replay, reachable
+from .tracking import Replay
 
 
 @dataclass(frozen=True)

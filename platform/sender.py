@@ -7,8 +7,10 @@ import time
 from pathlib import Path
 
 from .address import without_user
+from .client import TIMEOUT, import_mlflow
+from .scrub import scrubbed
 from .sent_offset import alone, unsent
-from .tracking import TIMEOUT, Replay, RunDeletedError, connect
+from .tracking import Replay, RunDeletedError
 
 _log = logging.getLogger(__name__)
 # A batch costs MLflow about the same whether it holds one step or twenty.
@@ -32,11 +34,12 @@ class Sender:
     """
 
     def __init__(self, journal: Path, uri: str, experiment: str, run: Path) -> None:
-        connect(uri)
+        import_mlflow()
         self._journal = journal
         self._uri = uri
         self._experiment = experiment
         self._run_folder = run
+        self._shortest_request = _allowed()
         self._deadline = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True, name="mlflow-sender")
@@ -71,20 +74,24 @@ class Sender:
                     )
                     replay.send()
                 wait, told = _FIRST_RETRY, False
+                self._allow(_allowed() // 2)
                 if stopping:
                     return
                 self._stop.wait(_POLL_SECONDS)
                 continue
-            except RunDeletedError as error:
+            except (RunDeletedError, ImportError) as error:
                 _log.warning("%s; nothing more is sent", error)
                 return
             except Exception as error:  # A tracker must never end a training.
                 replay = None
-                _allow_slower_answers()
+                text = scrubbed(str(error))
+                if "Read timed out" in text or "operation timed out" in text:
+                    # A server that is alive but slow would otherwise never get a batch through.
+                    self._allow(min(2 * _allowed(), _LONGEST_REQUEST))
                 wait = min(2 * wait, _LONGEST_WAIT)
                 if not told:
                     shown = without_user(self._uri)
-                    _log.warning("%s: MLflow is out of reach, will retry: %s", shown, error)
+                    _log.warning("%s: MLflow is out of reach, will retry: %s", shown, text)
                     told = True
             if self._stop.is_set():
                 left = self._deadline - time.monotonic()
@@ -94,8 +101,11 @@ class Sender:
             else:
                 self._stop.wait(wait)
 
+    def _allow(self, seconds: int) -> None:
+        """Wait so long for an answer, never less than at the start."""
+        os.environ[TIMEOUT] = str(max(seconds, self._shortest_request))
 
-def _allow_slower_answers() -> None:
-    """A server that is alive but slow would otherwise never get a batch through."""
-    seconds = max(1, int(float(os.environ.get(TIMEOUT, "5"))))
-    os.environ[TIMEOUT] = str(min(2 * seconds, max(seconds, _LONGEST_REQUEST)))
+
+def _allowed() -> int:
+    """Seconds that MLflow's client waits for an answer."""
+    return max(1, int(float(os.environ.get(TIMEOUT, "5"))))

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from .address import tracking_uri, without_user
+from .client import make_database
 
 # What MLflow shipped for the user `admin` until it stopped to ship one.
 _PUBLISHED_PASSWORD = "password1234"
@@ -45,6 +46,8 @@ def serve(storage: Path, *, host: str, port: int, announce: Callable[[str], None
         raise ValueError(f"MLFLOW_TRACKING_URI: MLflow is already served at {without_user(uri)}")
     _check_free(host, port)
     shown = f"[{host}]" if ":" in host else host
+    # As the server would, which must not make it while a training does.
+    make_database(uri, "mlflow-artifacts:/")
     announce(f"MLflow over {without_user(uri)}: http://{shown}:{port}")
     try:
         # The address goes by a variable: any user of the machine can read a command line.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from .scrub import scrubbed
 from .sent_offset import write_whole
 
 _log = logging.getLogger(__name__)
@@ -49,9 +50,11 @@ def set_aside(journal: Path, record: Mapping[str, Any], error: Exception) -> Non
         record: The record, or an entry of one.
         error: Why.
     """
+    # A request's error holds its whole address, with the password.
+    reason = scrubbed(str(error))
     with (journal / _DEAD_LETTERS).open("a") as file:
-        file.write(json.dumps({"record": dict(record), "error": str(error)}) + "\n")
-    _log.warning("%s: MLflow refused a record: %s: %s", journal, dict(record), error)
+        file.write(json.dumps({"record": dict(record), "error": reason}) + "\n")
+    _log.warning("%s: MLflow refused a record: %s: %s", journal, dict(record), reason)
 
 
 def try_again(journal: Path, send: Callable[[dict[str, Any]], object]) -> int:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .address import without_user
+from .address import sqlite_file, without_user
+from .client import connect, reachable
 from .journal import confined
-from .tracking import connect
 
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 
@@ -63,22 +63,25 @@ def read_run(uri: str, run_id: str) -> TrackedRun:
     if not _RUN_ID.fullmatch(run_id):
         raise ValueError(f"run id must be 32 hexadecimal digits, got {run_id!r}")
     shown = without_user(uri)
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
+    database = sqlite_file(uri)
+    if database is not None and not database.is_file():
         # MLflow would make a new database there.
         raise ValueError(f"run {run_id}: not known, there is no database at {shown}")
-    client = connect(uri)
-    from mlflow.exceptions import MlflowException
+    with reachable(uri):
+        client = connect(uri)
+        from mlflow.exceptions import MlflowException
 
-    try:
-        run = client.get_run(run_id)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise RuntimeError(f"MLflow at {shown} is out of reach: {error}") from error
-        raise ValueError(f"run {run_id}: not known at {shown}") from error
-    series = {
-        name: [(p.step, p.value) for p in _by_step(client.get_metric_history(run_id, name))]
-        for name in sorted(run.data.metrics)
-    }
+        try:
+            run = client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            raise ValueError(f"run {run_id}: not known at {shown}") from error
+        series = {
+            name: [(p.step, p.value) for p in _by_step(client.get_metric_history(run_id, name))]
+            for name in sorted(run.data.metrics)
+        }
+        artifacts = _paths(client, run_id, None)
     return TrackedRun(
         run_id=run_id,
         name=run.info.run_name or run_id,
@@ -86,7 +89,7 @@ def read_run(uri: str, run_id: str) -> TrackedRun:
         params=dict(run.data.params),
         tags=dict(run.data.tags),
         series=series,
-        artifacts=_paths(client, run_id, None),
+        artifacts=artifacts,
         _client=client,
     )
 

@@ -1,15 +1,14 @@
-"""The only file that talks to MLflow: replays a journal into a run, as often as it takes."""
+"""The only file that writes to MLflow: replays a journal into a run, as often as it takes."""
 
-import contextlib
 import json
 import logging
-import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .address import without_user
+from .address import sqlite_file
+from .client import connect, reachable
 from .image_grid import grid_files
 from .journal import file_of
 from .records import read_records
@@ -22,16 +21,6 @@ JOURNAL_TAG = "spikeseg.journal"
 PARENT_TAG = "spikeseg.parent_journal"
 _PARENT = "mlflow.parentRunId"
 _BATCH = 500
-TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
-RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
-_QUIET = {
-    RETRIES: "0",
-    TIMEOUT: "5",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "DO_NOT_TRACK": "true",
-}
 
 Record = dict[str, Any]
 
@@ -57,34 +46,6 @@ def sync(journal: Path, uri: str, experiment: str) -> str:
     """
     with reachable(uri), alone(journal):
         return Replay(journal, uri, experiment).send()
-
-
-@contextlib.contextmanager
-def reachable(uri: str) -> Iterator[None]:
-    """Turn MLflow's errors into one sentence with its address.
-
-    Raises:
-        RuntimeError: Where MLflow raised.
-    """
-    from mlflow.exceptions import MlflowException
-    from requests import RequestException
-
-    try:
-        yield
-    except (MlflowException, RequestException) as error:
-        raise RuntimeError(f"MLflow at {without_user(uri)} is out of reach: {error}") from error
-
-
-def connect(uri: str) -> Any:
-    """MLflow's client, told to give up quickly and to report nothing to its makers."""
-    for key, value in _QUIET.items():
-        os.environ.setdefault(key, value)
-    # Whoever sends tries again by itself, after a look at what arrived: a client that repeats a
-    # request below that could make a second run.
-    os.environ[RETRIES] = "0"
-    from mlflow import MlflowClient
-
-    return MlflowClient(tracking_uri=uri)
 
 
 class Replay:
@@ -373,9 +334,9 @@ class Replay:
 
     def _create_experiment(self) -> str:
         location = None
-        if self._uri.startswith("sqlite:///"):
-            database = Path(self._uri.removeprefix("sqlite:///"))
-            location = (database.parent / "artifacts").as_uri()
+        database = sqlite_file(self._uri)
+        if database is not None:
+            location = (database.absolute().parent / "artifacts").as_uri()
         from mlflow.exceptions import MlflowException
 
         try:

@@ -14,6 +14,7 @@ from ..address import tracking_uri
 from ..config import ConfigError, config_digest, dump
 from ..journal import Journal, Status, append_end, read_records
 from ..provenance import code_diff, code_digest, git_state, provenance, versions
+from ..scrub import scrubbed
 from ..train.checkpoint import RunFolder
 from ..train.worker import make_journal
 from .plan import SweepPlan
@@ -179,7 +180,8 @@ class SweepRecord:
                     _log.warning("%s; nothing more of it is sent", error)
                 except Exception as error:  # A tracker must never end a sweep.
                     if journal not in told:
-                        _log.warning("%s: not sent yet, will retry: %s", journal, error)
+                        text = scrubbed(str(error))
+                        _log.warning("%s: not sent yet, will retry: %s", journal, text)
                         told.add(journal)
                     break
             if last:

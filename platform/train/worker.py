@@ -156,13 +156,13 @@ def record_data(journal: Journal, training: Training) -> None:
 
 
 def start_sender(journal: Journal, folder: Path, experiment: str) -> "Sender | None":
-    """The thread that sends a journal to MLflow; None, with a warning, where that cannot be."""
+    """The thread that sends a journal to MLflow; None, with a warning, where MLflow is missing."""
     try:
         from ..sender import Sender
 
         sender = Sender(journal.folder, tracking_uri(folder.parent), experiment, folder)
     except Exception as error:  # A tracker must never end a training.
-        _log.warning("not sent to MLflow: %s", error)
+        _log.warning("not sent to MLflow: %s; send it with: spikeseg track sync %s", error, folder)
         return None
     sender.start()
     return sender

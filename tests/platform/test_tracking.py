@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from journals import (
     expected_rows,
-    four_runs_at_once,
     metric_rows,
     open_journal,
     picture,
@@ -24,7 +23,7 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from spikeseg.jobs.cli import run
 from spikeseg.jobs.track import command
 from spikeseg.platform import tracking
-from spikeseg.platform.address import check_uri, tracking_uri, without_user
+from spikeseg.platform.address import tracking_uri
 from spikeseg.platform.resend import resend
 from spikeseg.platform.sent_offset import unsent
 from spikeseg.platform.tracking import RunDeletedError, sync
@@ -245,10 +244,6 @@ def test_a_restart_goes_on_in_the_same_run(storage: Path) -> None:
     assert metric_rows(storage, run_id) == expected_rows(range(5))
 
 
-def test_four_runs_at_once_reach_one_database(storage: Path) -> None:
-    four_runs_at_once(storage, tracking_uri(storage), EXPERIMENT, storage)
-
-
 def test_another_database_at_the_same_address_gets_everything(storage: Path) -> None:
     journal = open_journal(storage / "run" / "journal")
     write_steps(journal, range(6))
@@ -270,25 +265,6 @@ def test_a_run_that_was_moved_before_it_was_sent_keeps_its_checkpoint(storage: P
     run_id = send(storage / "moved" / "journal", storage)
     found = MlflowClient(tracking_uri(storage)).list_artifacts(run_id, "checkpoints/best")
     assert [entry.path for entry in found] == ["checkpoints/best/model.safetensors"]
-
-
-@pytest.mark.parametrize("uri", ["file:///tmp/runs", "foo", "htp://x", "/tmp/runs", "http"])
-def test_an_address_that_mlflow_cannot_record_to_is_refused(uri: str) -> None:
-    with pytest.raises(ValueError, match="MLFLOW_TRACKING_URI: got"):
-        check_uri(uri)
-
-
-@pytest.mark.parametrize(
-    "uri",
-    ["http://h:5000", "https://h", "sqlite:///a.db", "postgresql+psycopg2://h/db", "databricks"],
-)
-def test_addresses_that_mlflow_records_to_are_taken(uri: str) -> None:
-    check_uri(uri)
-
-
-def test_messages_show_no_password() -> None:
-    assert without_user("http://bob:hun@ter2@host:5000/x") == "http://host:5000/x"
-    assert without_user("sqlite:////runs/mlflow.db") == "sqlite:////runs/mlflow.db"
 
 
 def test_a_file_that_is_back_is_sent_by_hand_and_what_stays_away_is_counted(storage: Path) -> None:

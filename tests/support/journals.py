@@ -1,7 +1,8 @@
 """Journals for tests, and what a tracking database really holds."""
 
+import multiprocessing
 import sqlite3
-import threading
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,7 @@ def run_count(storage: Path) -> int:
 
 
 def four_runs_at_once(folder: Path, uri: str, experiment: str, database: Path) -> None:
-    """Four runs of twenty steps, each with a sender of its own; all must arrive whole, once.
+    """Four processes, each with a run of twenty steps and its sender; all must arrive whole, once.
 
     Args:
         folder: Takes the journals.
@@ -70,21 +71,16 @@ def four_runs_at_once(folder: Path, uri: str, experiment: str, database: Path) -
         database: Folder of the database behind the address.
     """
 
-    def run(number: int) -> None:
-        journal = open_journal(folder / f"run-{number}" / "journal", name=f"run-{number}")
-        sender = Sender(journal.folder, uri, experiment, journal.folder.parent)
-        sender.start()
-        for step in range(20):
-            write_steps(journal, range(step, step + 1))
-        journal.finish("FINISHED")
-        sender.stop(timeout=120)
-        journal.close()
-
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    started = multiprocessing.get_context("spawn")
+    together = started.Barrier(4)
+    processes = [
+        started.Process(target=_run, args=(folder / f"run-{number}", uri, experiment, together))
+        for number in range(4)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
     client = MlflowClient(uri)
     found = client.get_experiment_by_name(experiment)
     assert found is not None
@@ -93,3 +89,15 @@ def four_runs_at_once(folder: Path, uri: str, experiment: str, database: Path) -
     for run_found in runs:
         assert metric_rows(database, run_found.info.run_id) == expected_rows(range(20))
         assert run_found.info.status == "FINISHED"
+
+
+def _run(folder: Path, uri: str, experiment: str, together: Barrier) -> None:
+    journal = open_journal(folder / "journal", name=folder.name)
+    sender = Sender(journal.folder, uri, experiment, folder)
+    together.wait()
+    sender.start()
+    for step in range(20):
+        write_steps(journal, range(step, step + 1))
+    journal.finish("FINISHED")
+    sender.stop(timeout=120)
+    journal.close()

@@ -1,0 +1,103 @@
+"""MLflow's client and its address: a database is made once, and no password is said."""
+
+import sqlite3
+import traceback
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.runtime.migration import HeadMaintainer
+from journals import four_runs_at_once, open_journal
+
+from spikeseg.platform import client, tracking
+from spikeseg.platform.address import check_uri, tracking_uri, without_user
+from spikeseg.platform.sender import Sender
+from spikeseg.platform.sent_offset import unsent
+from spikeseg.platform.set_aside import set_aside
+from spikeseg.platform.tracking import sync
+from spikeseg.platform.train.worker import start_sender
+
+EXPERIMENT = "client"
+
+
+def test_four_runs_at_once_reach_one_database_that_none_of_them_had(tmp_path: Path) -> None:
+    four_runs_at_once(tmp_path, tracking_uri(tmp_path), EXPERIMENT, tmp_path)
+
+
+def test_a_database_that_a_kill_left_half_made_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = open_journal(tmp_path / "run" / "journal")
+
+    steps = 0
+    update = HeadMaintainer.update_to_step
+
+    def killed(self: HeadMaintainer, step: Any) -> None:
+        nonlocal steps
+        steps += 1
+        if steps > 20:
+            raise KeyboardInterrupt
+        update(self, step)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(HeadMaintainer, "update_to_step", killed)
+        sync(journal.folder, tracking_uri(tmp_path), EXPERIMENT)
+    assert sync(journal.folder, tracking_uri(tmp_path), EXPERIMENT)
+
+
+def test_a_client_that_fails_at_the_start_is_made_again(
+    storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = open_journal(storage / "run" / "journal")
+    left = ["once"]
+
+    def connect(uri: str) -> Any:
+        if left:
+            raise sqlite3.OperationalError(f"{left.pop()} locked")
+        return client.connect(uri)
+
+    monkeypatch.setattr(tracking, "connect", connect)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri(storage))
+    sender = start_sender(journal, storage / "run", EXPERIMENT)
+    assert sender is not None
+    sender.stop(timeout=60)
+    assert not left
+    assert unsent(journal.folder) == 0
+
+
+@pytest.mark.parametrize(
+    "uri", ["http://bob:hunter22@127.0.0.1:9", "http://127.0.0.1:9/?token=hunter22"]
+)
+def test_no_password_of_the_address_is_said(
+    tmp_path: Path, uri: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = open_journal(tmp_path / "run" / "journal")
+    with pytest.raises(RuntimeError, match="out of reach") as raised:
+        sync(journal.folder, uri, EXPERIMENT)
+    sender = Sender(journal.folder, uri, EXPERIMENT, tmp_path / "run")
+    sender.start()
+    sender.stop(timeout=0.5)
+    set_aside(journal.folder, {"path": "a"}, OSError(f"{uri}: Forbidden"))
+    said = "".join(traceback.format_exception(raised.value)) + caplog.text
+    assert "out of reach" in caplog.text
+    assert "track sync" in caplog.text
+    assert "hunter22" not in said + (journal.folder / "dead_letters.jsonl").read_text()
+
+
+@pytest.mark.parametrize("uri", ["file:///tmp/runs", "foo", "htp://x", "/tmp/runs", "http"])
+def test_an_address_that_mlflow_cannot_record_to_is_refused(uri: str) -> None:
+    with pytest.raises(ValueError, match="MLFLOW_TRACKING_URI: got"):
+        check_uri(uri)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["http://h:5000", "https://h", "sqlite:///a.db", "postgresql+psycopg2://h/db", "databricks"],
+)
+def test_addresses_that_mlflow_records_to_are_taken(uri: str) -> None:
+    check_uri(uri)
+
+
+def test_messages_show_no_password() -> None:
+    assert without_user("http://bob:hun@ter2@host:5000/x") == "http://host:5000/x"
+    assert without_user("sqlite:////runs/mlflow.db") == "sqlite:////runs/mlflow.db"
