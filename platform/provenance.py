@@ -25,6 +25,7 @@ _ROOT = Path(__file__).resolve().parents[1]
 _CODE = ("__init__.py", "pyproject.toml", "model", "datasets", "platform", "jobs")
 _SUFFIXES = (".py", ".yaml", ".json", ".cu", ".cuh", ".h")
 _PACKAGES = ("torch", "ray", "mlflow", "optuna", "pyarrow", "numpy", "cupy-cuda13x")
+_PLACES = ("data.path", "init.backbone", "init.segmentor")
 _LONGEST_DIFF = 1_000_000
 # Variables that can change a result or where it goes; whatever else is set is never recorded.
 _VARIABLES = re.compile(
@@ -204,6 +205,8 @@ def rerun_line(resolved: Resolved) -> str:
     """The command that repeats a run: recipe, what was given beside it, and what else differs."""
     tree = resolved.config.model_dump(mode="json")
     keys = [key for key, at in resolved.origins.items() if at in ("command line", "sweep")]
+    # A recipe may name them from the folder where it is started, which is not the next one's.
+    keys += [key for key in _PLACES if key not in keys and _at(tree, key) is not None]
     recipe = resolved.recipe or _recipe_of(resolved)
 
     def words() -> list[str]:
@@ -237,8 +240,11 @@ def command_line() -> str:
 
 
 def _yaml_word(value: Any) -> str:
-    plain = isinstance(value, str) and value and parse_value(value) == value
-    return value if plain else json.dumps(value)
+    try:
+        plain = isinstance(value, str) and value and parse_value(value) == value
+    except ValueError:
+        plain = False
+    return value if plain else json.dumps(value, ensure_ascii=False)
 
 
 def _at(tree: Mapping[str, Any], key: str) -> Any:

@@ -1,7 +1,9 @@
 """Repeat a run from its id, and say where the repetition leaves it and why that may be."""
 
 import json
+import math
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -145,15 +147,14 @@ def compare_provenance(recorded: Mapping[str, Any]) -> list[Difference]:
     found = []
     now = packages()
     then = _section(recorded, "packages")
-    for name in sorted({*then, *now}, key=lambda n: (n not in _DECIDING_PACKAGES, n)):
+    for name in sorted({*then, *now}):
         if then.get(name) != now.get(name):
             text = f"{name} was {then.get(name, 'absent')}, is {now.get(name, 'absent')}"
             found.append(Difference("packages", text))
     code = _section(recorded, "code")
     if code.get("digest") != code_digest():
-        at, here = code.get("git_sha", "unknown"), git_state().get("git_sha", "unknown")
-        changed = " with changes (artifact code.diff)" if code.get("dirty") == "true" else ""
-        found.append(Difference("code", f"was commit {at[:12]}{changed}, is {here[:12]}"))
+        was = _commit(code, " with changes (artifact code.diff)")
+        found.append(Difference("code", f"was {was}, is {_commit(git_state(), ' with changes')}"))
     before, after = _section(recorded, "environment"), environment(os.environ)
     for name in sorted({*before, *after}):
         if before.get(name) != after.get(name) and not name.startswith(_NOT_DECIDING):
@@ -165,8 +166,22 @@ def compare_provenance(recorded: Mapping[str, Any]) -> list[Difference]:
         if machine.get(name) != here_too[name]:
             text = f"{name} was {machine.get(name)}, is {here_too[name]}"
             found.append(Difference("hardware", text))
+    return sorted(found, key=_rank)
+
+
+def _rank(difference: Difference) -> int:
+    """How likely a difference changes a result, the likeliest first."""
     order = ("data", "packages", "code", "threads", "hardware", "environment")
-    return sorted(found, key=lambda item: order.index(item.kind))
+    other = difference.kind == "packages" and not difference.text.startswith(
+        tuple(f"{name} was " for name in _DECIDING_PACKAGES)
+    )
+    return len(order) if other else order.index(difference.kind)
+
+
+def _commit(code: Mapping[str, Any], changes: str) -> str:
+    return f"commit {code.get('git_sha', 'unknown')[:12]}" + (
+        changes if code.get("dirty") == "true" else ""
+    )
 
 
 def _section(recorded: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -243,9 +258,15 @@ def first_difference(
     for step, key in sorted({*before, *now}):
         old, new = before.get((step, key)), now.get((step, key))
         both_nan = None not in (old, new) and old != old and new != new
-        if old != new and not both_nan:
+        if _as_kept(old) != _as_kept(new) and not both_nan:
             return step, key, old, new
     return None
+
+
+def _as_kept(value: float | None) -> float | None:
+    """MLflow's databases keep the largest float where a run recorded infinity."""
+    largest = sys.float_info.max
+    return math.copysign(largest, value) if value is not None and math.isinf(value) else value
 
 
 def likely_cause(plan: Plan) -> str:

@@ -209,6 +209,9 @@ def test_the_line_that_repeats_a_run_gives_the_same_configuration() -> None:
         ["tracking.experiment='123'"],
         ["tracking.experiment='null'"],
         ["tracking.experiment='a b: c'"],
+        ["tracking.experiment='!tag'"],
+        ["tracking.experiment='@team'"],
+        ["tracking.experiment='%ü🙂'"],
     ],
 )
 def test_names_and_quoted_words_survive_the_line(given: list[str]) -> None:
@@ -229,7 +232,22 @@ def test_the_line_of_a_recipe_without_a_name_of_its_own_names_its_file(tmp_path:
     recipe.write_text("extends: [shapes_tiny]\ntrainer: {max_steps: 7}\n")
     resolved = load_experiment(str(recipe))
     _, _, found, *overrides = shlex.split(rerun_line(resolved))
-    assert (found, overrides) == (str(recipe), [])
+    assert (found, overrides) == (str(recipe), [f"data.path={resolved.config.data.path}"])
+
+
+def test_the_line_can_be_given_in_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(
+        "extends: [shapes_tiny]\ndata: {path: here}\ninit: {segmentor: weights.safetensors}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    resolved = load_experiment(str(recipe))
+    line = rerun_line(resolved)
+    monkeypatch.chdir("/")
+    _, _, found, *overrides = shlex.split(line)
+    assert load_experiment(found, overrides).config == resolved.config
 
 
 def test_a_configuration_with_a_password_in_an_address_is_refused() -> None:
@@ -244,8 +262,9 @@ def test_the_line_of_a_recipe_file_names_the_file(tmp_path: Path) -> None:
     recipe = tmp_path / "mine.yaml"
     recipe.write_text("extends: [shapes_tiny]\nname: mine\nseed: 9\n")
     resolved = load_experiment(str(recipe))
-    *_, found = shlex.split(rerun_line(resolved))
-    assert load_experiment(found).config == resolved.config
+    _, _, found, *overrides = shlex.split(rerun_line(resolved))
+    assert found == str(recipe)
+    assert load_experiment(found, overrides).config == resolved.config
 
 
 def test_the_difference_from_the_commit_holds_changed_and_new_files(

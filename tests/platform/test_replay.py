@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,9 @@ def test_the_first_difference_is_the_earliest_step() -> None:
     assert first_difference(before, {**before, (2, "b"): 2.5, (3, "a"): 5.0}) == (2, "b", 2.0, 2.5)
     missing = {key: value for key, value in before.items() if key != (2, "b")}
     assert first_difference(before, missing) == (2, "b", 2.0, None)
+    endless = {(1, "a"): float("-inf")}
+    assert first_difference({(1, "a"): -sys.float_info.max}, endless) is None
+    assert first_difference({(1, "a"): sys.float_info.max}, endless) is not None
     more = {**before, (2, "c"): 9.0}
     assert first_difference(before, more) == (2, "c", None, 9.0)
 
@@ -160,6 +164,9 @@ def test_threads_code_and_hardware_that_differ_are_named(
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.setattr(module, "code_digest", lambda: "0" * 64)
+    monkeypatch.setattr(module, "git_state", lambda: {"git_sha": "1" * 40, "dirty": "true"})
+    # A package that no result depends on comes last.
+    monkeypatch.setattr(module, "packages", lambda: {**packages(), "aaa": "1"})
     monkeypatch.setattr(
         module,
         "hardware",
@@ -167,9 +174,11 @@ def test_threads_code_and_hardware_that_differ_are_named(
     )
     plan = plan_replay(trained.run_id, trained.storage)
     kinds = [item.kind for item in plan.differences]
-    assert kinds == sorted(kinds, key=["code", "threads", "hardware", "environment"].index)
-    assert {"code", "threads", "hardware"} <= set(kinds)
+    order = ["code", "threads", "hardware", "environment", "packages"]
+    assert kinds == sorted(kinds, key=order.index)
+    assert {"code", "threads", "hardware", "packages"} <= set(kinds)
     assert likely_cause(plan).startswith("code: was commit")
+    assert likely_cause(plan).endswith("is commit 111111111111 with changes")
 
 
 def test_a_run_without_its_configuration_cannot_be_repeated_and_that_is_said(
