@@ -19,21 +19,28 @@ def command() -> None:
 def sync(run_folder: Path, experiment: str | None) -> None:
     """Send what the journal of a run, a trial or a whole sweep holds and MLflow lacks.
 
-    Sending twice changes nothing. Exit code 1 where records had to be set aside.
+    Sending twice changes nothing. Exit code 1 where records had to be set aside or are
+    damaged.
     """
     # By hand there is time: a training's own sender gives up on an answer after seconds.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")
     from ..platform.resend import resend
 
-    set_aside = 0
+    set_aside = damaged = 0
     for sent in resend(run_folder, experiment):
         print(f"{sent.folder}: sent to {sent.address} as run {sent.run_id}")
         set_aside += sent.set_aside
+        damaged += sent.damaged
+    faults = []
     if set_aside:
-        raise RuntimeError(
+        faults.append(
             f"{set_aside} records were not taken or their files are gone; see dead_letters.jsonl "
             "in the journals"
         )
+    if damaged:
+        faults.append(f"{damaged} lines of the journals are damaged and were not sent")
+    if faults:
+        raise RuntimeError("; ".join(faults))
 
 
 if __name__ == "__main__":

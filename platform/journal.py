@@ -1,11 +1,10 @@
 """The durable record in front of the tracker: append-only, survives kills, knows no MLflow.
 
-A record is one JSON line, frozen with value and time when it is written; pictures and texts are
-files beside it. Replaying the whole journal any number of times gives the same run, because a
-step that is redone keeps its first record and everything else overwrites.
+A record is one JSON line with a check sum, frozen with value and time when it is written; pictures
+and texts are files beside it. Replaying the whole journal any number of times gives the same run,
+because a step that is redone keeps its first record and everything else overwrites.
 """
 
-import json
 import logging
 import os
 import shutil
@@ -16,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from .records import RECORDS, cut_torn_line, read_records
+from .records import RECORDS, cut_torn_line, damage, read_records, record_line
 
 _log = logging.getLogger(__name__)
 
@@ -75,13 +74,15 @@ class Journal:
         self._used = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
         self._synced = time.monotonic()
         self.id: str = identity or uuid.uuid4().hex
-        self._append(
-            {"kind": "run", "id": self.id, "name": run_name, "parent": parent, "time": _now()}
-        )
+        run = {"kind": "run", "id": self.id, "name": run_name, "parent": parent, "time": _now()}
+        self._append(run)
         self.params(params)
         self.tags(tags)
+        if identity is None:
+            # A second time: without the run's id nothing of a journal can be sent.
+            self._append(run)
         if damaged:
-            text = f"{len(damaged)} of {RECORDS}, the first at byte {damaged[0]}"
+            text = damage(damaged)
             _log.warning("%s: damaged lines are left out: %s", folder, text)
             self.tags({"records_damaged": text})
 
@@ -215,7 +216,7 @@ class Journal:
             return self._append(record)
 
     def _append(self, record: dict[str, Any], *, limited: bool = True) -> bool:
-        line = (json.dumps(record, separators=(",", ":")) + "\n").encode()
+        line = record_line(record)
         with self._lock:
             if limited and self._used + len(line) > self._limit:
                 return self._drop(f"{record['kind']}: the journal's limit is reached")
@@ -278,8 +279,8 @@ def append_end(folder: Path, tags: Mapping[str, str], status: Status) -> None:
         {"kind": "tags", "values": dict(tags)},
         {"kind": "status", "status": status, "time": _now()},
     ]
-    with path.open("a", encoding="utf-8") as file:
-        file.write("".join(json.dumps(record, separators=(",", ":")) + "\n" for record in records))
+    with path.open("ab") as file:
+        file.write(b"".join(record_line(record) for record in records))
         file.flush()
         os.fsync(file.fileno())
 

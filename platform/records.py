@@ -1,30 +1,57 @@
-"""The lines of a journal's file: read back one by one, whatever a kill or a disk left there."""
+"""The lines of a journal's file: written with a check sum, read whatever a kill or a disk left."""
 
 import json
 import os
-from collections.abc import Iterator
+import re
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 RECORDS = "records.jsonl"
-_KEYS = {
-    "run": {"id", "name", "parent", "time"},
-    "metrics": {"step", "time", "values"},
-    "params": {"values"},
-    "tags": {"values"},
-    "image": {"name", "step", "time", "path"},
-    "file": {"path"},
-    "link": {"path", "source"},
-    "dataset": {"name", "digest", "context", "source"},
-    "status": {"status", "time"},
+_CHECK_SUM = re.compile(rb',"crc":"([0-9a-f]{8})"\}\n\Z')
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
+
+
+def _values(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _numbers(value: Any) -> bool:
+    return _values(value) and all(isinstance(v, float) or _whole(v) for v in value.values())
+
+
+_FIELDS: dict[str, dict[str, Callable[[Any], bool]]] = {
+    "run": {"id": _text, "name": _text, "parent": lambda v: v is None or _text(v), "time": _whole},
+    "metrics": {"step": _whole, "time": _whole, "values": _numbers},
+    "params": {"values": _values},
+    "tags": {"values": _values},
+    "image": {"name": _text, "step": _whole, "time": _whole, "path": _text},
+    "file": {"path": _text},
+    "link": {"path": _text, "source": _text},
+    "dataset": {"name": _text, "digest": _text, "context": _text, "source": _text},
+    "status": {"status": ("FINISHED", "FAILED", "KILLED").__contains__, "time": _whole},
 }
+
+
+def record_line(record: Mapping[str, Any]) -> bytes:
+    """The line of a record, with a check sum as its last field."""
+    body = json.dumps(record, separators=(",", ":")).encode()
+    return body[:-1] + b',"crc":"%08x"}\n' % zlib.crc32(body)
 
 
 def read_records(folder: Path, offset: int = 0) -> Iterator[dict[str, Any]]:
     """Whole records of a journal from a byte offset on; each carries the offset behind it.
 
     A line that a disk damaged comes as a record of kind `damaged` with its `byte`: all others are
-    as good as before.
+    as good as before. Lines without a check sum are of an earlier version, and read.
 
     Args:
         folder: The journal's folder.
@@ -39,14 +66,32 @@ def read_records(folder: Path, offset: int = 0) -> Iterator[dict[str, Any]]:
             yield {**(_record(line) or {"kind": "damaged", "byte": start}), "end": offset}
 
 
+def damage(places: Sequence[int]) -> str:
+    """What is said of damaged lines.
+
+    Args:
+        places: The byte where each begins, at least one.
+    """
+    return f"{len(places)} of {RECORDS}, the first at byte {places[0]}"
+
+
 def _record(line: bytes) -> dict[str, Any] | None:
     """The record of a line; None where it is none."""
+    given = _CHECK_SUM.search(line)
+    if given:
+        line = line[: given.start()] + b"}"
+        if zlib.crc32(line) != int(given[1], 16):
+            return None
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    known = isinstance(record, dict) and _KEYS.get(str(record.get("kind")))
-    return record if known and known <= record.keys() else None
+    fields = _FIELDS.get(str(record.get("kind"))) if isinstance(record, dict) else None
+    if fields is None or not all(
+        key in record and fits(record[key]) for key, fits in fields.items()
+    ):
+        return None
+    return record
 
 
 def cut_torn_line(path: Path) -> None:

@@ -20,12 +20,14 @@ class Sent:
         run_id: Its run in MLflow.
         address: MLflow's, without user and password.
         set_aside: Records that MLflow does not take, or whose files are gone.
+        damaged: Lines of the journal that a disk damaged.
     """
 
     folder: Path
     run_id: str
     address: str
     set_aside: int
+    damaged: int
 
 
 def resend(folder: Path, experiment: str | None = None) -> Iterator[Sent]:
@@ -58,7 +60,7 @@ def resend(folder: Path, experiment: str | None = None) -> Iterator[Sent]:
                 )
             run_id = replay.send()
             set_aside = replay.send_set_aside()
-        yield Sent(journal.parent, run_id, without_user(uri), set_aside)
+        yield Sent(journal.parent, run_id, without_user(uri), set_aside, len(replay.damaged))
 
 
 def _experiment(folders: list[Path]) -> str:

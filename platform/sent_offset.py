@@ -74,8 +74,8 @@ def alone(journal: Path) -> Iterator[None]:
 def unsent(journal: Path) -> int:
     """Bytes of a journal's records that were not sent yet."""
     try:
-        sent = json.loads((journal / _SENT).read_text())["offset"]
-    except (OSError, ValueError, KeyError):
+        sent = int(json.loads((journal / _SENT).read_text())["offset"])
+    except (OSError, ValueError, KeyError, TypeError):
         sent = 0
     return (journal / RECORDS).stat().st_size - sent
 

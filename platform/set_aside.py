@@ -71,14 +71,18 @@ def try_again(journal: Path, send: Callable[[dict[str, Any]], object]) -> int:
     if not letters.exists():
         return 0
     # A journal that was sent twice, to two databases, may name a record twice.
-    lines = dict.fromkeys(letters.read_text().splitlines())
-    kept = [line for line in lines if not _sent_now(json.loads(line)["record"], send)]
+    lines = dict.fromkeys(letters.read_text(errors="replace").splitlines())
+    kept = [line for line in lines if not _sent_now(line, send)]
     write_whole(letters, "".join(f"{line}\n" for line in kept))
     return len(kept)
 
 
-def _sent_now(record: dict[str, Any], send: Callable[[dict[str, Any]], object]) -> bool:
-    """Whether a record could be sent; only a file's reason can go away."""
+def _sent_now(line: str, send: Callable[[dict[str, Any]], object]) -> bool:
+    """Whether a line's record could be sent; only a file's reason can go away."""
+    try:
+        record = json.loads(line)["record"]
+    except (ValueError, KeyError, TypeError):
+        return False
     if "path" not in record:
         return False
     try:

@@ -11,7 +11,7 @@ from .address import sqlite_file
 from .client import connect, reachable
 from .image_grid import grid_files
 from .journal import file_of
-from .records import read_records
+from .records import damage, read_records
 from .sent_offset import SentOffset, alone
 from .set_aside import UnsendableError, refused, set_aside, try_again, unsendable
 
@@ -57,6 +57,9 @@ class Replay:
         experiment: Name of the experiment.
         run: The run's folder, from where files are sent; the one that holds the journal if not
             given.
+
+    Attributes:
+        damaged: The byte of each damaged line that was read.
     """
 
     def __init__(self, journal: Path, uri: str, experiment: str, run: Path | None = None) -> None:
@@ -67,6 +70,8 @@ class Replay:
         self._experiment_name = experiment
         self._sent = SentOffset(journal, uri)
         self._read_to = 0
+        self.damaged: list[int] = []
+        self._damage_told = 0
         self._seen: set[tuple[str, str, int]] = set()
         self._run_id = self._sent.run_id
         self._known = self._told = False
@@ -87,6 +92,8 @@ class Replay:
         batch: list[Record] = []
         for record in read_records(self._journal, self._read_to):
             self._read_to = record["end"]
+            if record["kind"] == "damaged":
+                self.damaged.append(record["byte"])
             fresh = self._first_only(record)
             if record["end"] <= self._sent.offset:
                 continue
@@ -96,6 +103,8 @@ class Replay:
                 batch = []
         if batch:
             self._deliver(batch)
+        if len(self.damaged) > self._damage_told:
+            self._say_what_is_damaged()
         if not self._told:
             self._say_where_it_is()
         return self._run_id
@@ -139,6 +148,11 @@ class Replay:
             self._check_alive(run)
             self._adopt(run)
         self._known = True
+
+    def _say_what_is_damaged(self) -> None:
+        text, self._damage_told = damage(self.damaged), len(self.damaged)
+        _log.warning("%s: damaged lines are not sent: %s", self._journal, text)
+        self._client.set_tag(self._run_id, "records_damaged", text)
 
     def _say_where_it_is(self) -> None:
         name, self._told = self.experiment_sent_to(), True

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -205,8 +206,26 @@ def test_a_full_disk_costs_records_and_never_raises(
 
 @pytest.mark.parametrize(
     "damage",
-    [b"\0" * 9, b"{}", b"7", b'{"kind":"metrics"}', b"\xff\xfe", b'{"kind":["a"]}'],
-    ids=["zeros", "no kind", "no record", "no values", "no text", "kind of another type"],
+    [
+        b"\0" * 9,
+        b"{}",
+        b"7",
+        b'{"kind":"metrics"}',
+        b"\xff\xfe",
+        b'{"kind":["a"]}',
+        b'{"kind":"metrics","step":1,"time":1,"values":null}',
+        b'{"kind":"metrics","step":1,"time":1,"values":{"train/loss":null}}',
+        b'{"kind":"metrics","step":100000000000000000000,"time":1,"values":{}}',
+        b'{"kind":"file","path":5}',
+        b'{"kind":"status","status":"FKNISHED","time":1}',
+        b"[" * 100_000,
+        b'{"kind":"metrics","step":1,"time":1,"values":{"train/loss":9.0},"crc":"00000000"}',
+    ],
+    ids=[
+        *("zeros", "no kind", "no record", "no values", "no text", "kind of another type"),
+        *("null values", "a null value", "a huge step", "path of another type", "no status"),
+        *("deep", "wrong check sum"),
+    ],
 )
 def test_a_damaged_line_costs_that_line_and_is_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: bytes
@@ -232,6 +251,36 @@ def test_a_damaged_line_costs_that_line_and_is_said(
     }
     tags = [record["values"] for record in read_records(tmp_path) if record["kind"] == "tags"]
     assert tags[-1] == {"records_damaged": text}
+
+
+def test_no_flipped_bit_changes_a_number_or_loses_the_run(tmp_path: Path) -> None:
+    journal = open_journal(tmp_path)
+    for step in range(3):
+        journal.metrics(step, {"train/loss": step + 0.5})
+    journal.finish("FINISHED")
+    journal.close()
+    path = tmp_path / "records.jsonl"
+    whole, content = list(read_records(tmp_path)), path.read_bytes()
+    for at in range(len(content)):
+        damaged = bytearray(content)
+        damaged[at] ^= 1 << at % 8
+        path.write_bytes(damaged)
+        found = [record for record in read_records(tmp_path) if record["kind"] != "damaged"]
+        # A broken name of the check sum leaves its line as it was, with a field too many.
+        assert all(any(good.items() <= record.items() for good in whole) for record in found)
+        assert len(found) >= len(whole) - 2
+        assert journal.id in [record["id"] for record in found if record["kind"] == "run"]
+
+
+def test_a_line_without_a_check_sum_is_read_as_before(tmp_path: Path) -> None:
+    journal = open_journal(tmp_path)
+    journal.metrics(1, {"train/loss": 2.0})
+    journal.close()
+    path = tmp_path / "records.jsonl"
+    path.write_bytes(re.sub(rb',"crc":"\w+"', b"", path.read_bytes()))
+    assert b"crc" not in path.read_bytes()
+    assert values(tmp_path) == {("train/loss", 1): [2.0]}
+    assert open_journal(tmp_path).id == journal.id
 
 
 def test_a_file_is_on_the_disk_before_its_record_is(

@@ -5,10 +5,12 @@ import os
 from pathlib import Path
 
 import pytest
-from journals import metric_rows, open_journal, picture, run_count, write_steps
+from journals import expected_rows, metric_rows, open_journal, picture, run_count, write_steps
 from mlflow import MlflowClient
 from requests import HTTPError, Response
 
+from spikeseg.jobs.cli import run
+from spikeseg.jobs.track import command
 from spikeseg.platform.address import tracking_uri
 from spikeseg.platform.journal import Journal, file_of
 from spikeseg.platform.resend import resend
@@ -171,3 +173,25 @@ def test_a_deleted_run_is_said_though_nothing_is_left_to_send(storage: Path) -> 
     MlflowClient(tracking_uri(storage)).delete_run(run_id)
     with pytest.raises(RunDeletedError, match=f"run {run_id} was deleted in MLflow"):
         list(resend(storage / "run", EXPERIMENT))
+
+
+def test_damaged_lines_are_said_and_the_rest_arrives(
+    storage: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    journal = open_journal(storage / "run" / "journal")
+    write_steps(journal, range(3))
+    journal.close()
+    path = journal.folder / "records.jsonl"
+    # The first line has the run's id.
+    path.write_bytes(b"?" + path.read_bytes()[1:])
+    (journal.folder / "dead_letters.jsonl").write_text("torn")
+    for _ in range(2):
+        with pytest.raises(SystemExit, match="1"):
+            run(command, ["sync", str(storage / "run"), "--experiment", EXPERIMENT])
+    said = "1 of records.jsonl, the first at byte 0"
+    assert f"{journal.folder}: damaged lines are not sent: {said}" in caplog.text
+    assert "1 lines of the journals are damaged and were not sent" in capsys.readouterr().err
+    (sent,) = resend(storage / "run", EXPERIMENT)
+    assert metric_rows(storage, sent.run_id) == expected_rows(range(3))
+    client = MlflowClient(tracking_uri(storage))
+    assert client.get_run(sent.run_id).data.tags["records_damaged"] == said
