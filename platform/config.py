@@ -11,11 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from .experiment import ExperimentConfig
+from .scrub import TOKEN
 from .yaml_source import ConfigError, parse_value, read_yaml
 
 _CREDENTIALS = re.compile(
@@ -216,11 +218,11 @@ def _check(tree: Any, origins: dict[str, str]) -> Resolved:
     except (TypeError, ValueError) as error:
         raise ConfigError(f"a value cannot be written as JSON: {error}") from error
     for key, value in flat(config).items():
-        if isinstance(value, str) and _CREDENTIALS.search(value):
+        if isinstance(value, str) and (_CREDENTIALS.search(unquote(value)) or TOKEN.search(value)):
             raise ConfigError(
                 f"{_origin(key.split('.'), origins)}: {key}: an address must not hold a user, "
-                "password or key, since every run records its configuration; give them as the "
-                "storage's own environment variables or files"
+                "password or key, nor any value a token, since every run records its "
+                "configuration; give them as the storage's own environment variables or files"
             )
     if "://" not in config.data.path:
         data = config.data.model_copy(update={"path": str(Path(config.data.path).absolute())})

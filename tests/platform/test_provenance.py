@@ -63,6 +63,11 @@ def test_variables_that_matter_are_kept_and_planted_secrets_are_not() -> None:
         f"MLFLOW_TRACKING_PASSWORD={SECRET} spikeseg train a",
         f'spikeseg train a \'{{"api_key": "{SECRET}"}}\'',
         f"spikeseg train a --study postgresql://me:x/{SECRET}@127.0.0.1/x",
+        f"spikeseg train a --user bob:{SECRET}",
+        f"spikeseg train a --db-pw={SECRET}",
+        f"spikeseg train a AccountKey={SECRET};x",
+        f"spikeseg train a https://h/?key={SECRET}",
+        f"spikeseg train a Bearer {SECRET}",
     ],
 )
 def test_a_secret_on_the_command_line_is_hidden(line: str) -> None:
@@ -131,6 +136,9 @@ TOKENS = (
     "ghp_" + "0123456789abcdefghijABCDEFGHIJ012345",
     "xoxb-" + "1234567890-abcdefghij",
     "sk-" + "proj-0123456789abcdefghij",
+    "AIza" + "SyD0123456789abcdefghijABCDEFGHIJ01234",
+    "npm_" + "0123456789abcdefghijABCDEFGHIJ012345",
+    "sk_live_" + "0123456789abcdefghijABCD",
 )
 
 
@@ -151,6 +159,20 @@ def test_a_token_of_a_form_that_everybody_knows_is_hidden_whatever_its_name(toke
         (f'+TOKENS = ["{SECRET}", "{SECRET}"]', '+TOKENS = ["[hidden]", "[hidden]"]'),
         (f'+    "X-Auth": b"{SECRET}",', '+    "X-Auth": b"[hidden]",'),
         (f"+# password: {SECRET}", "+# password: [hidden]"),
+        (f'+API_KEY: str | None = "{SECRET}"', '+API_KEY: str | None = "[hidden]"'),
+        (f'+TOKEN: Final[str] = "{SECRET}"', '+TOKEN: Final[str] = "[hidden]"'),
+        (f'+os.environ["MY_API_KEY"] = "{SECRET}"', '+os.environ["MY_API_KEY"] = "[hidden]"'),
+        (f'+a = os.environ.get("TOKEN", "{SECRET}")', '+a = os.environ.get("TOKEN", "[hidden]")'),
+        (f'+token = """{SECRET}"""', '+token = """[hidden]"""'),
+        (f'+if (token := "{SECRET}"):', '+if (token := "[hidden]"):'),
+        (f'+u = "https://h/?token={SECRET}"', '+u = "https://h/?token=[hidden]"'),
+        (f'+run("--password={SECRET}")', '+run("--password=[hidden]")'),
+        (f'+run("--password", "{SECRET}")', '+run("--password", "[hidden]")'),
+        (f'+get(u, auth=("bob", "{SECRET}"))', '+get(u, auth=("bob", "[hidden]"))'),
+        (
+            f"diff --git a/new.yaml b/new.yaml\n+password: {SECRET}\n+crop: 48\n",
+            "diff --git a/new.yaml b/new.yaml\n+password: [hidden]\n+crop: 48\n",
+        ),
     ],
 )
 def test_a_secret_in_code_is_hidden_and_the_code_stays(line: str, hidden: str) -> None:
@@ -175,6 +197,7 @@ def test_code_and_settings_without_secrets_stay_as_they_are() -> None:
         "RAY_AUTH_MODE=token",
         "ghcr.io/org/image:tag@sha256:0123",
         "authors=Somebody data.path=/a/b:c",
+        f"data.path=/cache/shapes_{'0a' * 32}",
         "spikeseg train shapes_tiny data.transform.crop=[48, 48] trainer.threads=2",
     ):
         assert scrubbed(text) == text
@@ -251,7 +274,13 @@ def test_the_line_can_be_given_in_another_folder(
 
 
 def test_a_configuration_with_a_password_in_an_address_is_refused() -> None:
-    for address in ("s3://me:hunter2@bucket/x", "file:///x?secret=hunter2"):
+    for address in (
+        "s3://me:hunter2@bucket/x",
+        "file:///x?secret=hunter2",
+        "s3://b/x?endpoint_override=http%3A%2F%2Fu%3Ahunter2@h",
+        "s3://b/x?endpoint_override=http%3A%2F%2Fu%3Ahunter2%40h",
+        TOKENS[1],
+    ):
         with pytest.raises(
             ConfigError, match=r"command line: trainer\.mirror: an address must not"
         ):
