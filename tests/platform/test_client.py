@@ -1,6 +1,8 @@
 """MLflow's client and its address: a database is made once, and no password is said."""
 
+import os
 import sqlite3
+import time
 import traceback
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ from typing import Any
 import pytest
 from alembic.runtime.migration import HeadMaintainer
 from journals import four_runs_at_once, open_journal
+from requests import ReadTimeout
 
 from spikeseg.platform import client, tracking
 from spikeseg.platform.address import check_uri, tracking_uri, without_user
@@ -101,3 +104,30 @@ def test_addresses_that_mlflow_records_to_are_taken(uri: str) -> None:
 def test_messages_show_no_password() -> None:
     assert without_user("http://bob:hun@ter2@host:5000/x") == "http://host:5000/x"
     assert without_user("sqlite:////runs/mlflow.db") == "sqlite:////runs/mlflow.db"
+
+
+def test_the_time_for_an_answer_grows_with_late_ones_alone_and_falls_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = ReadTimeout("HTTPConnectionPool(host='h', port=1): Read timed out. (read timeout=5)")
+    answers = [late, late, ConnectionError("refused"), None, None, None]
+    allowed: list[str] = []
+
+    def send(_: object) -> None:
+        allowed.append(os.environ[client.TIMEOUT])
+        answer = answers[min(len(allowed), len(answers)) - 1]
+        if answer is not None:
+            raise answer
+
+    monkeypatch.setenv(client.TIMEOUT, "5")
+    monkeypatch.setattr("spikeseg.platform.sender.Replay.send", send)
+    monkeypatch.setattr("spikeseg.platform.sender._POLL_SECONDS", 0.01)
+    monkeypatch.setattr("spikeseg.platform.sender._FIRST_RETRY", 0.01)
+    journal = open_journal(tmp_path / "run" / "journal")
+    uri = "http://127.0.0.1:9"
+    sender = Sender(journal.folder, uri, EXPERIMENT, tmp_path / "run")
+    sender.start()
+    while len(allowed) < len(answers):
+        time.sleep(0.01)
+    sender.stop(timeout=5)
+    assert allowed[: len(answers)] == ["5", "10", "20", "20", "10", "5"]
