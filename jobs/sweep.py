@@ -1,6 +1,7 @@
 """`spikeseg sweep`: search a space of experiments for several objectives."""
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -61,6 +62,8 @@ def command(
         print(f"spikeseg: {error}", file=sys.stderr)
         again = continuation(recipe, overrides, error.name, storage)
         print(f"continue: {again}", file=sys.stderr)
+        if os.environ.get("SPIKESEG_TRACEBACK"):
+            raise
         return error.code
     states = ", ".join(f"{count} {state}" for state, count in outcome.counts.items())
     print(f"\n{outcome.name}: {states}")

@@ -3,10 +3,21 @@
 import itertools
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from .rungs import Halving, Median, NonDominated, NoRule, RungRule
 from .space import Space
+
+# Ray cuts finer shares off, and then cannot place what is left of them.
+_SHARE = 0.0001
+_ROUNDING = 1e-6
 
 
 class _Section(BaseModel):
@@ -119,12 +130,21 @@ class Resources(_Section):
     """What one worker of a trial takes from the cluster; fractions share a device.
 
     Attributes:
-        cpu: CPUs.
-        gpu: GPUs.
+        cpu: CPUs, in steps of 0.0001, the smallest share that Ray knows.
+        gpu: GPUs, likewise; above 1 whole ones.
     """
 
     cpu: float = Field(default=1.0, ge=0)
     gpu: float = Field(default=0.0, ge=0)
+
+    @field_validator("cpu", "gpu")
+    @classmethod
+    def _can_be_given(cls, value: float, info: ValidationInfo) -> float:
+        if info.field_name == "gpu" and value > 1 and not value.is_integer():
+            raise ValueError("above 1 must be a whole number")
+        if abs(value / _SHARE - round(value / _SHARE)) > _ROUNDING:
+            raise ValueError(f"must be a multiple of {_SHARE}")
+        return value
 
     @model_validator(mode="after")
     def _takes_something(self) -> "Resources":

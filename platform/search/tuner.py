@@ -118,7 +118,8 @@ def sweep(
         ConfigError: Where the request is wrong, or the concurrency cannot fit the cluster; no trial
             was started.
         ValueError: Where a node of the cluster does not see the storage; no trial was started.
-        SweepUnfinishedError: Where trials are left that had no end, or SIGTERM or Ctrl-C came.
+        SweepUnfinishedError: Where trials are left that had no end: SIGTERM or Ctrl-C came, or the
+            engine failed.
     """
     plan = load_sweep(recipe, overrides)
     if here:
@@ -152,20 +153,33 @@ def sweep(
             record.reconcile(keeper)
             if keeper.finished < keeper.trials:
                 run = run or opened.enter_context(engine)
-                with stopped_by_signals():
-                    run(_orders(plan, keeper, record, progress, show, work))
+                _run(run, _orders(plan, keeper, record, progress, show, work), progress)
             finished = keeper.finished >= keeper.trials
             record.finish(keeper)
             finish_sweep(plan, keeper, folder.path, record)
-        except StoppedError as stop:
-            progress(f"{label}: stopping ({stop.number.name})")
-            what = f"stopped by {stop.number.name}"
-            raise _unfinished(keeper, what, 128 + stop.number) from stop
         finally:
             record.close(finished=finished)
     if not finished:
         raise _unfinished(keeper, "the engine ended", 1)
     return _outcome(plan, keeper)
+
+
+def _run(engine: Callable[[Orders], None], orders: Orders, progress: Callable[[str], None]) -> None:
+    """Run the trials; what was running where this ends early stays so, for who continues."""
+    keeper = orders.keeper
+    try:
+        with stopped_by_signals():
+            engine(orders)
+    except StoppedError as stop:
+        progress(f"{keeper.folder.name}: stopping ({stop.number.name})")
+        what = f"stopped by {stop.number.name}"
+        raise _unfinished(keeper, what, 128 + stop.number) from stop
+    except Exception as error:
+        # Tune wraps what happened in advice on how to continue with Tune.
+        cause = error.__cause__ or error
+        said = str(cause).partition("\n")[0]
+        what = f"the engine failed ({type(cause).__name__}: {said})"
+        raise _unfinished(keeper, what, 1) from error
 
 
 def _unfinished(keeper: Keeper, what: str, code: int) -> SweepUnfinishedError:

@@ -205,6 +205,9 @@ def test_a_base_beside_the_sweep_is_found_from_any_folder(
             "constraints energy/mJ <= 1.0 and energy/mJ >= 2.0 exclude each other",
         ),
         ({"resources": {"cpu": 0}}, "cpu and gpu must not both be 0"),
+        ({"resources": {"cpu": 0.00001}}, "resources.cpu: got 1e-05: must be a multiple of 0.0001"),
+        ({"resources": {"cpu": 0.50005}}, "cpu: got 0.50005: must be a multiple of 0.0001"),
+        ({"resources": {"gpu": 1.5}}, "resources.gpu: got 1.5: above 1 must be a whole number"),
         ({"workers_per_trial": 5}, "workers must not exceed micro_batches"),
         ({"space": {"trainer.workers": {"choices": [0, 1]}}}, "workers_per_trial decides this"),
         ({"overrides": ["trainer.max_steps"]}, "is not of the form field=value"),
@@ -217,6 +220,11 @@ def test_a_wrong_recipe_is_refused_with_key_and_rule(
     text = refusal(tmp_path, **changes)
     assert message in text
     assert "mine.yaml" in text
+
+
+def test_shares_that_ray_can_give_are_accepted(tmp_path: Path) -> None:
+    assert load(tmp_path, resources={"cpu": 1.3, "gpu": 0.0007}).recipe.resources.gpu == 0.0007
+    assert load(tmp_path, resources={"cpu": 0, "gpu": 2}).recipe.resources.gpu == 2
 
 
 def test_two_objectives_refuse_a_rule_for_one(tmp_path: Path) -> None:

@@ -151,6 +151,28 @@ def test_a_signal_stops_a_sweep_that_can_be_continued(
     assert run_toys(data, tmp_path, resume="toy").counts == {"COMPLETE": 2}
 
 
+def test_a_sweep_whose_engine_fails_can_be_continued(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A `ValueError` would read as a wrong request, before any trial."""
+
+    def fail(orders: Orders) -> None:
+        orders.next()
+        raise ValueError("no such actor\nand pages of it")
+
+    toy_plan(tmp_path, **listed(4, 2))
+    works = tuner.run_here
+    monkeypatch.setattr(tuner, "run_here", fail)
+    with pytest.raises(SweepUnfinishedError) as caught:
+        run_toys(data, tmp_path, name="toy")
+    assert (caught.value.name, caught.value.code) == ("toy", 1)
+    assert str(caught.value) == (
+        "toy: the engine failed (ValueError: no such actor), 0 of 2 trials have ended"
+    )
+    monkeypatch.setattr(tuner, "run_here", works)
+    assert run_toys(data, tmp_path, resume="toy").counts == {"COMPLETE": 2}
+
+
 def test_a_resume_with_fewer_trials_than_were_started_leaves_none_running(
     tmp_path: Path, data: Path
 ) -> None:
