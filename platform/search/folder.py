@@ -16,6 +16,7 @@ import yaml
 from ..address import without_user
 from ..config import ConfigError, dump
 from .plan import SweepPlan
+from .storage import begin_study
 
 _PLAN = "plan.json"
 _LOCK = "driver.lock"
@@ -57,8 +58,8 @@ class SweepFolder:
             trials: Trials of the whole sweep, where not the plan's, or those of the sweep so far.
 
         Raises:
-            ConfigError: Where the name is taken, is unknown, belongs to another recipe or study, or
-                another driver is at work on it.
+            ConfigError: Where the name is taken (by a folder or a study), is unknown, belongs to
+                another recipe or study, or another driver is at work on it.
         """
         started = {
             "recipe": plan.recipe.model_dump(mode="json"),
@@ -73,6 +74,8 @@ class SweepFolder:
                 raise ConfigError(
                     f"{path}: there is a sweep of this name; continue it with --resume"
                 )
+            if study is not None:
+                begin_study(study, path.name, [o.direction for o in plan.recipe.objectives])
         else:
             path = storage / resume
             started = _continued(path, started, storage, resume, trials)

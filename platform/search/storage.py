@@ -2,16 +2,19 @@
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
+import optuna
 import sqlalchemy.exc
+from optuna.exceptions import DuplicatedStudyError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
 from ..address import without_user
 from ..config import ConfigError
 
-_SQLITE = "sqlite:///"
+_NO_JOURNAL = (ValueError, KeyError, TypeError)
 
 
 def given_address() -> str | None:
@@ -32,10 +35,31 @@ def given_address() -> str | None:
     try:
         open_storage(address)
     except (ImportError, OSError, RuntimeError, sqlalchemy.exc.SQLAlchemyError) as error:
-        # A driver's own message may name host and user.
-        shown = re.sub(r"://(?!/)[^/?]*", "://[hidden]", without_user(address))
-        raise ConfigError(f"SPIKESEG_STUDY: got {shown!r}: {_reason(error)}") from error
+        raise _refused(given, _reason(error)) from error
+    except _NO_JOURNAL as error:
+        raise _refused(given, "is no journal of Optuna's") from error
     return address
+
+
+def begin_study(address: str, name: str, directions: Sequence[str]) -> None:
+    """Make a new sweep's study in a database or journal that may hold others.
+
+    Args:
+        address: `given_address()`.
+        name: The sweep's name.
+        directions: `maximize` or `minimize`, for each objective.
+
+    Raises:
+        ConfigError: Where there is a study of this name: two sweeps would share their trials.
+    """
+    storage = open_storage(address)
+    try:
+        optuna.create_study(storage=storage, study_name=name, directions=directions)
+    except DuplicatedStudyError as error:
+        raise ConfigError(
+            f"SPIKESEG_STUDY: holds a study {name} already, of another sweep; start this one "
+            "again, under another name"
+        ) from error
 
 
 def open_storage(storage: str) -> BaseStorage:
@@ -44,6 +68,7 @@ def open_storage(storage: str) -> BaseStorage:
     Args:
         storage: `sqlite:///…`, another RDB URL, or a path ending in `.log`.
     """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     if "://" not in storage:
         return JournalStorage(JournalFileBackend(storage))
     arguments = {"connect_args": {"timeout": 60}} if storage.startswith("sqlite") else {}
@@ -51,12 +76,29 @@ def open_storage(storage: str) -> BaseStorage:
 
 
 def _absolute(address: str) -> str:
-    """The same place, whatever the working folder is."""
+    """The same place, whatever the working folder is; a `ConfigError` where it is no place."""
     if "://" not in address:
         return str(Path(address).absolute())
-    if address.startswith(_SQLITE):
-        return f"{_SQLITE}{Path(address.removeprefix(_SQLITE)).absolute()}"
-    return address
+    try:
+        url = sqlalchemy.make_url(address)
+    except (ValueError, sqlalchemy.exc.ArgumentError) as error:
+        raise _refused(address, "is no address of a database") from error
+    if url.get_backend_name() != "sqlite":
+        return address
+    file = url.database or ":memory:"
+    if file == ":memory:" or file.startswith("file:") or url.query or url.host:
+        raise _refused(
+            address,
+            "must be sqlite:///PATH, without options: a study in memory ends with its process, "
+            "one that is only read takes no trials",
+        )
+    return f"{url.drivername}:///{Path(file).absolute()}"
+
+
+def _refused(address: str, rule: str) -> ConfigError:
+    # A driver's own message may name host and user.
+    shown = re.sub(r"://(?!/)[^/?]+", "://[hidden]", without_user(address))
+    return ConfigError(f"SPIKESEG_STUDY: got {shown!r}: {rule}")
 
 
 def _reason(error: Exception) -> str:

@@ -15,11 +15,12 @@ from pathlib import Path
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from ..yaml_source import ConfigError
 from .plan import SweepPlan
 from .recipe import Limit, Objective, Sampler
 from .space import Point, Space
 from .storage import open_storage
-from .verdict import Proposal, State, TrialRecord, TrialReport, Verdict
+from .verdict import VERDICT, Proposal, State, TrialRecord, TrialReport, Verdict
 
 _log = logging.getLogger(__name__)
 _GO_ON = "go on"
@@ -34,6 +35,9 @@ class Keeper:
         folder: The sweep's folder; trials live in `trials/<number>` below it.
         storage: sqlite file, RDB URL or journal file of the study.
         trials: Budget: trials of the whole sweep, whatever becomes of them.
+
+    Raises:
+        ConfigError: Where the folder has trials that ended and the study does not know them.
     """
 
     def __init__(self, plan: SweepPlan, folder: Path, *, storage: str, trials: int) -> None:
@@ -50,7 +54,6 @@ class Keeper:
         self._sampler = recipe.sampler
         self._live: dict[int, Trial] = {}
         self._promoted: set[tuple[int, int]] = set()
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.study = optuna.create_study(
             storage=open_storage(storage),
             study_name=folder.name,
@@ -58,6 +61,7 @@ class Keeper:
             load_if_exists=True,
         )
         self._orphans = self._read_study()
+        self._check_ended()
         self._only_listed = recipe.sampler.name in ("grid", "listed")
         if self._only_listed:
             self.trials = min(trials, len(plan.points))
@@ -266,6 +270,16 @@ class Keeper:
             self._live[frozen.number] = trial = Trial(self.study, frozen._trial_id)
             self._end(trial, Verdict(state, given["reason"], given["step"]))
         return orphans
+
+    def _check_ended(self) -> None:
+        """Their numbers would be given out again, to new points in folders of old ones."""
+        ended = {int(path.parent.name) for path in self.folder.glob(f"trials/*/{VERDICT}")}
+        unknown = sorted(ended - set(self.records))
+        if unknown:
+            raise ConfigError(
+                f"{self.folder}: trial {unknown[0]} has ended, and the study does not know it: it "
+                "is not, or not all of, the study that this sweep began with"
+            )
 
     def _record(self, frozen: FrozenTrial) -> TrialRecord:
         attrs = frozen.user_attrs

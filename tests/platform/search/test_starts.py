@@ -227,19 +227,63 @@ def test_a_study_elsewhere_is_remembered_without_its_password(
         ("{folder}/none/study.log", "cannot be opened (No such file or directory)"),
         ("sqlite:///{folder}/none/study.db", "cannot be opened (OperationalError)"),
         ("nosuch://me:secret@host:1/a", "got 'nosuch://[hidden]/a': its driver is not installed"),
+        ("nosuch://me:secret@host:one/a", "got 'nosuch://[hidden]/a': is no address of a databa"),
+        ("{folder}/toy.yaml", "toy.yaml': is no journal of Optuna's"),
+        ("{folder}/number", "number': is no journal of Optuna's"),
+        ("sqlite://", "got 'sqlite://': must be sqlite:///PATH, without options"),
+        ("sqlite+pysqlite:///:memory:", "a study in memory ends with its process"),
+        ("sqlite:///file:a.db?mode=memory&uri=true", "must be sqlite:///PATH, without options"),
+        ("sqlite:///file:a.db?mode=ro&uri=true", "one that is only read takes no trials"),
     ],
-    ids=["empty", "journal in no folder", "sqlite in no folder", "no driver"],
+    ids=[
+        "empty",
+        "journal in no folder",
+        "sqlite in no folder",
+        "no driver",
+        "no port",
+        "no journal",
+        "a number",
+        "no file",
+        "in memory",
+        "memory by option",
+        "only read",
+    ],
 )
 def test_an_address_that_cannot_hold_a_study_is_refused_and_leaves_nothing(
     tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, address: str, message: str
 ) -> None:
     toy_plan(tmp_path, **listed(4))
+    (tmp_path / "number").write_text("5\n")
     monkeypatch.setenv("SPIKESEG_STUDY", address.format(folder=tmp_path))
     with pytest.raises(ConfigError) as caught:
         run_toys(data, tmp_path, name="toy")
     assert message in str(caught.value)
     assert "secret" not in str(caught.value)
     assert not (tmp_path / "toy").exists()
+
+
+@pytest.mark.parametrize("address", ["sqlite:///{folder}/all.db", "{folder}/all.log"])
+def test_two_new_sweeps_of_one_name_do_not_share_a_study(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setenv("SPIKESEG_STUDY", address.format(folder=tmp_path))
+    for storage in (tmp_path / "one", tmp_path / "two"):
+        toy_plan(storage, **listed(4))
+    run_toys(data, tmp_path / "one", name="toy")
+    with pytest.raises(ConfigError, match="holds a study toy already, of another sweep"):
+        run_toys(data, tmp_path / "two", name="toy")
+    assert not (tmp_path / "two" / "toy").exists()
+
+
+def test_a_study_that_lost_its_trials_is_refused_and_no_trial_changes(
+    tmp_path: Path, data: Path
+) -> None:
+    toy_plan(tmp_path, **listed(4))
+    folder = run_toys(data, tmp_path, name="toy").folder
+    (folder / "study.db").unlink()
+    with pytest.raises(ConfigError, match="trial 0 has ended, and the study does not know it"):
+        run_toys(data, tmp_path, resume="toy")
+    assert json.loads((folder / "trials/0/verdict.json").read_text())["state"] == "COMPLETE"
 
 
 def test_a_setting_that_differs_at_a_resume_is_named_with_both_values(
