@@ -6,18 +6,35 @@ from typing import Any
 
 import yaml
 
+_TAGS = ("null", "bool", "int", "float", "str", "seq", "map")
+# A tag that does not fit its value (`!!int a`), and nesting without end.
+_UNREADABLE = (yaml.YAMLError, ValueError, KeyError, RecursionError)
+
 
 class ConfigError(ValueError):
     """A request that cannot be run, found before work started (exit code 2)."""
 
 
 class SourceLoader(yaml.SafeLoader):
-    """YAML as people write it: 1e-3 is a number, on/off/yes/no are words."""
+    """YAML as people write it: 1e-3 is a number, on/off/yes/no and 2020-01-01 are words.
+
+    Args:
+        stream: The text.
+    """
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        # In depth, a list or mapping that holds itself is found and refused.
+        self.deep_construct = True
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Refuse a key that is given twice, which plain YAML would let the last one win."""
+        """Refuse a key that is no scalar, or given twice, where plain YAML takes the last one."""
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a key must be a word, got a list or mapping", key.start_mark
+                )
             if key.value in seen:
                 line = key.start_mark.line + 1
                 raise yaml.constructor.ConstructorError(
@@ -31,9 +48,15 @@ SourceLoader.yaml_implicit_resolvers = {
     first: [
         (tag, pattern)
         for tag, pattern in resolvers
-        if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float")
+        if tag.rpartition(":")[2] not in ("bool", "float", "timestamp")
     ]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+# Sets, bytes, dates and ordered mappings are no part of any configuration, nor of JSON.
+SourceLoader.yaml_constructors = {
+    tag: constructor
+    for tag, constructor in yaml.SafeLoader.yaml_constructors.items()
+    if tag is None or tag.rpartition(":")[2] in _TAGS
 }
 SourceLoader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile(r"^(?:true|false|True|False)$"), list("tTfF")
@@ -66,8 +89,10 @@ def read_yaml(path: Path) -> tuple[Any, dict[str, str]]:
     try:
         node = yaml.compose(text, Loader=SourceLoader)
         content = yaml.load(text, Loader=SourceLoader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    except _UNREADABLE as error:
+        mark = getattr(error, "problem_mark", None)
+        at = path if mark is None else f"{path}:{mark.line + 1}"
+        raise ConfigError(f"{at}: not valid YAML: {' '.join(str(error).split())}") from error
     lines: dict[str, str] = {}
     if node is not None:
         _collect_lines(node, (), path, lines)
@@ -97,5 +122,5 @@ def parse_value(text: str) -> Any:
     """
     try:
         return yaml.load(text, Loader=SourceLoader)
-    except yaml.YAMLError as error:
+    except _UNREADABLE as error:
         raise ValueError(f"{text!r} is not valid YAML") from error

@@ -2,6 +2,7 @@
 
 import difflib
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,13 @@ METRICS = (
     "train/loss",
 )
 _ALL_COMBINATIONS = 256
+_BUDGET = "must be the same in all trials, which are compared at equal steps; give it in overrides"
+# What a sweep does not vary, and why.
+_SHARED = {
+    "trainer.workers": "workers_per_trial decides this",
+    "trainer.max_steps": _BUDGET,
+    "trainer.evaluate_every": _BUDGET,
+}
 
 
 @dataclass(frozen=True)
@@ -103,6 +111,7 @@ def check_plan(
             "command line: trainer.workers: a sweep's trials have workers_per_trial instead; give "
             "sweep.workers_per_trial=N"
         )
+    _check_dimensions(recipe.space, lines, source)
     try:
         # Until the recipe's own overrides are in, no number of workers is sure to fit.
         base = load_experiment(_base(recipe.base, source), [*overrides, "trainer.workers=0"])
@@ -114,11 +123,16 @@ def check_plan(
         at = lines.get(f"overrides.{index}", source)
         if not separator:
             raise ConfigError(f"{at}: {item!r} is not of the form field=value")
-        if key not in given:
-            base = override(base, {key: parse_value(text)}, at)
-    for path in recipe.space.dimensions:
-        if path in given:
-            raise ConfigError(f"command line: {path}: the sweep varies this field itself")
+        _check_not_varied(recipe.space, key, at)
+        if key in given:
+            continue
+        try:
+            value = parse_value(text)
+        except ValueError as error:
+            raise ConfigError(f"{at}: {key}: {error}") from error
+        base = override(base, {key: value}, at)
+    for key in given:
+        _check_not_varied(recipe.space, key, "command line")
     workers = recipe.workers_per_trial
     at = lines.get("workers_per_trial", source)
     base = override(base, {"trainer.workers": 0 if workers == 1 else workers}, at)
@@ -240,20 +254,47 @@ def _fields(location: Sequence[str]) -> Sequence[str]:
     return list(kind.model_fields)
 
 
+def _check_not_varied(space: Space, key: str, at: str) -> None:
+    for path in space.dimensions:
+        if f"{key}.".startswith(f"{path}."):
+            raise ConfigError(f"{at}: {key}: the sweep varies this field itself")
+
+
+def _check_dimensions(space: Space, lines: Mapping[str, str], source: str) -> None:
+    """Refuse fields that all trials must share, and dimensions that would overwrite others."""
+    for path in space.dimensions:
+        at = lines.get(f"space.{path}", source)
+        for key, rule in _SHARED.items():
+            if f"{key}.".startswith(f"{path}."):
+                raise ConfigError(f"{at}: {key}: {rule}")
+        for other in space.dimensions:
+            if other.startswith(f"{path}."):
+                raise ConfigError(f"{at}: {path}: overwrites {other}, which the sweep varies too")
+
+
+def _read_back(resolved: Resolved, path: str) -> str:
+    """A field as the configuration has it: 1, 1.0 and true are the same number."""
+    node = json.loads(resolved.config.model_dump_json())
+    for part in path.split("."):
+        node = node[part]
+    return json.dumps(node)
+
+
 def _check_corners(
     recipe: SweepRecipe, base: Resolved, lines: Mapping[str, str], source: str
 ) -> None:
     """Try every choice, the few values or both ends of every range, then combinations of these."""
-    if "trainer.workers" in recipe.space.dimensions:
-        at = lines.get("space.trainer.workers", source)
-        raise ConfigError(f"{at}: trainer.workers: workers_per_trial decides this")
+    read: dict[str, list[str]] = {path: [] for path in recipe.space.dimensions}
     for path, value, point in recipe.space.corner_points():
         at = lines.get(f"space.{path}", source)
-        dimension = recipe.space.dimensions[path]
+        dimension, before = recipe.space.dimensions[path], read[path]
         if isinstance(dimension, Choices):
-            index = dimension.choices.index(value)
-            at = lines.get(f"space.{path}.choices.{index}", at)
-        override(base, point, at)
+            at = lines.get(f"space.{path}.choices.{len(before)}", at)
+        meant = _read_back(override(base, point, at), path)
+        if isinstance(dimension, Choices) and meant in before:
+            same = dimension.choices[before.index(meant)]
+            raise ConfigError(f"{at}: {path}: got {value!r}: means the same as {same!r}")
+        before.append(meant)
     at = lines.get("space", source)
     for point in itertools.islice(recipe.space.corner_combinations(), _ALL_COMBINATIONS):
         try:

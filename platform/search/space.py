@@ -11,6 +11,9 @@ Scalar = bool | int | float | str | None
 Point = dict[str, Any]
 # Numbers of so few values are checked one by one before a sweep starts.
 _ALL_VALUES = 64
+_LARGEST_GRID = 100_000
+# Above, a float cannot tell a step from the next one.
+_MOST_STEPS = 2**53
 # A tenth ten times is a bit less than 1; in steps.
 _ROUNDING = 1e-9
 
@@ -75,6 +78,10 @@ class Choices(_Dimension):
         coded = trial.suggest_categorical(path, [encode(value) for value in self.choices])
         return next(value for value in self.choices if encode(value) == coded)
 
+    def count(self) -> int:
+        """Number of values."""
+        return len(self.choices)
+
     def listed(self) -> list[Any]:
         """Every value."""
         return list(self.choices)
@@ -115,6 +122,10 @@ class Integers(_Dimension):
         """Draw one value."""
         return trial.suggest_int(path, self.low, self.high, step=self.step, log=self.log)
 
+    def count(self) -> int:
+        """Number of values."""
+        return (self.high - self.low) // self.step + 1
+
     def listed(self) -> range:
         """Every value."""
         return range(self.low, self.high + 1, self.step)
@@ -151,23 +162,33 @@ class Floats(_Dimension):
     @model_validator(mode="after")
     def _range(self) -> "Floats":
         _check_range(self.low, self.high, self.log, self.step is not None)
+        if self.step is not None and (self.high - self.low) / self.step > _MOST_STEPS:
+            raise ValueError(f"step must leave at most {_MOST_STEPS} values, got {self.step}")
         return self
 
     def draw(self, path: str, trial: Suggester) -> float:
         """Draw one value."""
         return trial.suggest_float(path, self.low, self.high, step=self.step, log=self.log)
 
-    def listed(self) -> list[float] | None:
-        """Every value; None where there is no step."""
+    def count(self) -> int | None:
+        """Number of values; None where there is no step."""
         if self.step is None:
             return None
-        count = int((self.high - self.low) / self.step + _ROUNDING) + 1
-        return [min(self.low + index * self.step, self.high) for index in range(count)]
+        return int((self.high - self.low) / self.step + _ROUNDING) + 1
+
+    def listed(self) -> list[float] | None:
+        """Every value, which may be many; None where there is no step."""
+        count = self.count()
+        return None if count is None else [self._at(index) for index in range(count)]
 
     def corners(self) -> list[float]:
         """The first and the last value."""
-        listed = self.listed()
-        return [self.low, self.high] if listed is None else [listed[0], listed[-1]]
+        count = self.count()
+        return [self.low, self.high if count is None else self._at(count - 1)]
+
+    def _at(self, index: int) -> float:
+        assert self.step is not None
+        return min(self.low + index * self.step, self.high)
 
     def broken_rule(self, value: Any) -> str | None:
         """The rule that a value breaks; None for a value that may be drawn."""
@@ -251,13 +272,20 @@ class Space(BaseModel):
         """Every combination of choices and stepped numbers, conditions respected.
 
         Raises:
-            ValueError: Names a dimension without a finite list of values.
+            ValueError: Names a dimension without a finite list of values, or the number of points
+                where they are too many to be listed.
         """
-        listed = {path: entry.listed() for path, entry in self.dimensions.items()}
+        points = 1
         for path, entry in self.dimensions.items():
-            if listed[path] is None or (isinstance(entry, Integers) and entry.log):
+            count = entry.count()
+            if count is None or (isinstance(entry, Integers) and entry.log):
                 raise ValueError(f"{path}: a grid needs choices or a step")
-        yield from self._combined({path: values or [] for path, values in listed.items()})
+            points *= count
+        if points > _LARGEST_GRID:
+            raise ValueError(f"a grid has at most {_LARGEST_GRID} points, this one has {points}")
+        yield from self._combined(
+            {path: entry.listed() or [] for path, entry in self.dimensions.items()}
+        )
 
     def _combined(self, listed: Mapping[str, Sequence[Any]]) -> Iterator[Point]:
         seen: set[str] = set()
@@ -280,11 +308,10 @@ class Space(BaseModel):
             Dotted key, value, and a point in which the key has this value.
         """
         for path, dimension in self.dimensions.items():
-            listed = dimension.listed()
-            if listed is None or len(listed) > _ALL_VALUES:
-                listed = dimension.corners()
+            count = dimension.count()
+            few = count is not None and count <= _ALL_VALUES
             required = next(self._required(path))
-            for value in listed:
+            for value in (dimension.listed() if few else None) or dimension.corners():
                 yield path, value, self._completed(required | {path: value})
 
     def corner_combinations(self) -> Iterator[Point]:

@@ -94,6 +94,40 @@ def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
         load_experiment(str(recipe))
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("? [1, 2]\n: 3", "a key must be a word, got a list or mapping"),
+        ("? {a: 1}\n: 3", "a key must be a word, got a list or mapping"),
+        ("a: !!set {b, c}", "could not determine a constructor"),
+        ("a: !!binary aGVsbG8=", "could not determine a constructor"),
+        ("a: !!timestamp 2020-01-01", "could not determine a constructor"),
+        ("a: &a [1, *a]", "found unconstructable recursive node"),
+        ("a: &a {b: *a}", "found unconstructable recursive node"),
+    ],
+    ids=["list key", "map key", "set", "bytes", "date", "list in itself", "map in itself"],
+)
+def test_what_no_configuration_can_hold_is_refused_with_its_line(
+    tmp_path: Path, line: str, message: str
+) -> None:
+    path = tmp_path / "odd.yaml"
+    path.write_text(f"name: odd\n{line}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_experiment(str(path))
+    assert str(caught.value).startswith(f"{path}:2: not valid YAML: ")
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["!!int a", "!!bool maybe", "[" * 2000])
+def test_a_value_that_cannot_be_read_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "odd.yaml"
+    path.write_text(f"name: {text}\n")
+    with pytest.raises(ConfigError, match=r"odd\.yaml.*: not valid YAML"):
+        load_experiment(str(path))
+    with pytest.raises(ConfigError, match=r"command line: name: .* is not valid YAML"):
+        load_experiment("shapes_tiny", [f"name={text}"])
+
+
 def test_recipes_that_extend_each_other_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("extends: [b.yaml]\n")
     (tmp_path / "b.yaml").write_text("extends: [a.yaml]\n")

@@ -125,6 +125,20 @@ def test_a_point_on_a_step_of_tenths_is_accepted(tmp_path: Path) -> None:
     assert load(tmp_path, space=space, first=[{"loss.mask_weight": 5.3}]).points
 
 
+def test_a_number_of_fine_steps_is_not_listed(tmp_path: Path) -> None:
+    space = {"loss.mask_weight": {"low": 5.0, "high": 40.0, "step": 1e-8}}
+    dimension = load(tmp_path, space=space).recipe.space.dimensions["loss.mask_weight"]
+    assert (dimension.count(), dimension.corners()) == (3_500_000_001, [5.0, 40.0])
+
+
+def test_a_date_among_the_choices_is_a_word_that_the_field_refuses(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    changes = BASE | {"space": {"loss.mask_weight": {"choices": ["DATE", 1.0]}}}
+    path.write_text(yaml.safe_dump(changes, sort_keys=False).replace("DATE", "2020-01-01"))
+    with pytest.raises(ConfigError, match=r"mine.yaml:\d+: loss.mask_weight: got '2020-01-01'"):
+        load_sweep(str(path))
+
+
 def test_a_base_beside_the_sweep_is_found_from_any_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -210,6 +224,54 @@ def test_a_base_beside_the_sweep_is_found_from_any_folder(
         ({"resources": {"gpu": 1.5}}, "resources.gpu: got 1.5: above 1 must be a whole number"),
         ({"workers_per_trial": 5}, "workers must not exceed micro_batches"),
         ({"space": {"trainer.workers": {"choices": [0, 1]}}}, "workers_per_trial decides this"),
+        (
+            {"space": {"trainer.max_steps": {"choices": [100, 200]}}},
+            "trainer.max_steps: must be the same in all trials",
+        ),
+        (
+            {"space": {"trainer.evaluate_every": {"low": 1, "high": 9}}},
+            "trainer.evaluate_every: must be the same in all trials",
+        ),
+        (
+            {"space": {"trainer": {"choices": [{"max_steps": 100}]}}},
+            "trainer.workers: workers_per_trial decides this",
+        ),
+        (
+            {
+                "space": {
+                    "loss.mask_weight": {"low": 5.0, "high": 40.0},
+                    "loss": {"choices": [{"mask_weight": 3.0}]},
+                }
+            },
+            "loss: overwrites loss.mask_weight, which the sweep varies too",
+        ),
+        (
+            {"overrides": ["model.neuron.levels=4"]},
+            "mine.yaml:4: model.neuron.levels: the sweep varies this field itself",
+        ),
+        (
+            {"overrides": ["data.name=[1"]},
+            "mine.yaml:4: data.name: '[1' is not valid YAML",
+        ),
+        (
+            {"space": {"model.neuron.levels": {"choices": [2, 1, 1.0]}}},
+            "model.neuron.levels: got 1.0: means the same as 1",
+        ),
+        (
+            {"space": {"model.neuron.levels": {"choices": [1, True]}}},
+            "model.neuron.levels: got True: means the same as 1",
+        ),
+        (
+            {
+                "sampler": {"name": "grid", "seed": 1},
+                "space": {"loss.mask_weight": {"low": 5.0, "high": 40.0, "step": 1e-8}},
+            },
+            "space: a grid has at most 100000 points, this one has 3500000001",
+        ),
+        (
+            {"space": {"loss.mask_weight": {"low": 5.0, "high": 40.0, "step": 1e-300}}},
+            "step must leave at most",
+        ),
         ({"overrides": ["trainer.max_steps"]}, "is not of the form field=value"),
         ({"overrides": ["trainer.max_step=3"]}, "trainer.max_step: no such field"),
     ],
