@@ -44,6 +44,10 @@ def command(
     from ..platform.search.tuner import SweepUnfinishedError, sweep
 
     plain_logging()
+
+    def again(name: str) -> str:
+        return continuation(recipe, overrides, name, storage, concurrency=concurrency, here=here)
+
     home = ("--storage", storage.absolute())
     try:
         with _table() as show:
@@ -60,8 +64,7 @@ def command(
             )
     except SweepUnfinishedError as error:
         print(f"spikeseg: {error}", file=sys.stderr)
-        again = continuation(recipe, overrides, error.name, storage)
-        print(f"continue: {again}", file=sys.stderr)
+        print(f"continue: {again(error.name)}", file=sys.stderr)
         if os.environ.get("SPIKESEG_TRACEBACK"):
             raise
         return error.code
@@ -77,12 +80,20 @@ def command(
             print(f"  {key}: {value:.5g}")
         print(f"train it: {command_line('train', outcome.folder / 'best.yaml', *home)}")
     print(f"results:  {outcome.folder}")
-    print(f"continue: {continuation(recipe, overrides, outcome.name, storage)}")
+    print(f"continue: {again(outcome.name)}")
     print(f"compare:  {command_line('ui', *home)}")
     return 1 if set(outcome.counts) == {"FAIL"} else 0
 
 
-def continuation(recipe: str, overrides: Sequence[str], name: str, storage: Path) -> str:
+def continuation(
+    recipe: str,
+    overrides: Sequence[str],
+    name: str,
+    storage: Path,
+    *,
+    concurrency: int | None = None,
+    here: bool = False,
+) -> str:
     """The command that continues a sweep, from any folder.
 
     Args:
@@ -90,6 +101,8 @@ def continuation(recipe: str, overrides: Sequence[str], name: str, storage: Path
         overrides: Likewise.
         name: The sweep's name.
         storage: Folder of all runs.
+        concurrency: As the sweep was started.
+        here: Likewise.
     """
     from ..platform.search.plan import sweep_names
 
@@ -99,8 +112,10 @@ def continuation(recipe: str, overrides: Sequence[str], name: str, storage: Path
         key, _, value = item.partition("=")
         local = key == "data.path" and "://" not in value
         given.append(f"{key}={Path(value).absolute()}" if local else item)
+    limit = () if concurrency is None else ("--concurrency", str(concurrency))
+    engine = (*limit, *(("--here",) if here else ()))
     home = ("--storage", storage.absolute())
-    return command_line("sweep", where, *given, "--resume", name, *home)
+    return command_line("sweep", where, *given, "--resume", name, *engine, *home)
 
 
 @contextlib.contextmanager

@@ -350,15 +350,20 @@ def test_the_command_fails_where_every_trial_failed(
     assert "no result: because" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("engine", [[], ["--here"], ["--concurrency", "3"]], ids=" ".join)
 def test_the_command_says_how_to_continue_a_stopped_sweep(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    engine: list[str],
 ) -> None:
     def stopped(*given: Any, **named: Any) -> None:
         raise SweepUnfinishedError("toy: stopped by SIGTERM", "toy", 143)
 
     monkeypatch.setattr(tuner, "sweep", stopped)
     with pytest.raises(SystemExit) as left:
-        job.run(job.command, ["demo", "data.path=/d", "--storage", str(tmp_path)])
+        job.run(job.command, ["demo", "data.path=/d", "--storage", str(tmp_path), *engine])
     assert left.value.code == 143
     told = capsys.readouterr().err
-    assert f"spikeseg sweep demo data.path=/d --resume toy --storage {tmp_path}" in told
+    line = ["spikeseg sweep demo data.path=/d --resume toy", *engine, "--storage", str(tmp_path)]
+    assert f"continue: {' '.join(line)}\n" in told
