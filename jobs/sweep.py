@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -68,6 +69,14 @@ def command(
         if os.environ.get("SPIKESEG_TRACEBACK"):
             raise
         return error.code
+    except SystemExit as left:
+        # Ray's own answer to a signal that comes while it starts or ends.
+        if left.code != signal.SIGTERM:
+            raise
+        print("spikeseg: stopped by SIGTERM, no trial was running", file=sys.stderr)
+        if resume is not None:
+            print(f"continue: {again(resume)}", file=sys.stderr)
+        return 128 + signal.SIGTERM
     states = ", ".join(f"{count} {state}" for state, count in outcome.counts.items())
     print(f"\n{outcome.name}: {states}")
     if outcome.best is None:

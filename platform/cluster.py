@@ -3,14 +3,17 @@
 import contextlib
 import logging
 import os
+import signal
 import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from .server import is_loopback
+from .train.notice import first_signal
 
 _log = logging.getLogger(__name__)
 
@@ -28,6 +31,10 @@ _SETTINGS = {
 _STARTS = 3
 _PROBE_SECONDS = 120.0
 _WATCH_SECONDS = 2.0
+# Processes of a local cluster without which no call into it returns.
+_NEEDED = ("raylet", "gcs_server")
+# Of the signals that interrupt a wait inside of Ray, one that nobody else gives a meaning here.
+_LOST = signal.SIGUSR2
 
 
 def settings() -> dict[str, str]:
@@ -217,6 +224,55 @@ def told_while_waiting(*, cpus: float, progress: Callable[[str], None]) -> Itera
     finally:
         stop.set()
         thread.join()
+
+
+class ClusterLostError(RuntimeError):
+    """The local cluster that this process started is gone."""
+
+
+@contextlib.contextmanager
+def interrupted_when_lost() -> Iterator[None]:
+    """While the block runs, end it where a local cluster that this process started is gone.
+
+    Calls into a dead cluster never return. On a cluster of others, Ray replaces what it loses.
+    Needs the main thread, which alone can be interrupted; in others the block runs as it is.
+
+    Raises:
+        ClusterLostError: Names the process of Ray's that ended.
+    """
+    from ray._private import worker
+
+    # No public call says that the processes which `ray.init` started are still there.
+    node: Any = worker._global_node
+    if node is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    lost: list[str] = []
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(_WATCH_SECONDS):
+            lost.extend(kind for kind, _ in node.dead_processes() if kind in _NEEDED)
+            if lost:
+                os.kill(os.getpid(), _LOST)
+                return
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    thread = threading.Thread(target=watch, daemon=True, name="cluster-watch")
+    try:
+        with first_signal(_LOST, interrupt):
+            thread.start()
+            try:
+                yield
+            finally:
+                stop.set()
+                thread.join()
+    except KeyboardInterrupt:
+        if not lost:
+            raise
+        raise ClusterLostError(f"Ray's {lost[0]} on this machine ended") from None
 
 
 def leaving() -> bool:

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import optuna
 import sqlalchemy.exc
@@ -41,13 +42,15 @@ def given_address() -> str | None:
     return address
 
 
-def begin_study(address: str, name: str, directions: Sequence[str]) -> None:
+def begin_study(
+    address: str, name: str, directions: Sequence[Literal["maximize", "minimize"]]
+) -> None:
     """Make a new sweep's study in a database or journal that may hold others.
 
     Args:
         address: `given_address()`.
         name: The sweep's name.
-        directions: `maximize` or `minimize`, for each objective.
+        directions: Which way is better, for each objective.
 
     Raises:
         ConfigError: Where there is a study of this name: two sweeps would share their trials.

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ...model.segmentor import build_segmentor
-from ..cluster import check_storage, connected, worker_nodes
+from ..cluster import check_storage, connected, interrupted_when_lost, worker_nodes
 from ..config import ConfigError, dump
 from ..train.checkpoint import RunFolder
 from ..train.setup import choose_device, require_neurons
@@ -256,14 +256,15 @@ def _engine(
                 f"{keeper.folder.name}: {keeper.trials} trials, {number} at once, "
                 f"{keeper.finished} done before"
             )
-            run_on_tune(
-                orders,
-                folder=keeper.folder,
-                resources=recipe.resources,
-                workers=recipe.workers_per_trial,
-                at_once=number,
-                max_failures=recipe.max_failures,
-            )
+            with interrupted_when_lost():
+                run_on_tune(
+                    orders,
+                    folder=keeper.folder,
+                    resources=recipe.resources,
+                    workers=recipe.workers_per_trial,
+                    at_once=number,
+                    max_failures=recipe.max_failures,
+                )
 
         yield run
 

@@ -367,3 +367,22 @@ def test_the_command_says_how_to_continue_a_stopped_sweep(
     told = capsys.readouterr().err
     line = ["spikeseg sweep demo data.path=/d --resume toy", *engine, "--storage", str(tmp_path)]
     assert f"continue: {' '.join(line)}\n" in told
+
+
+@pytest.mark.parametrize("before", [[], ["--resume", "toy"]], ids=["new", "resumed"])
+def test_a_signal_while_ray_starts_is_told_with_its_own_code(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    before: list[str],
+) -> None:
+    def stopped(*given: Any, **named: Any) -> None:
+        raise SystemExit(signal.SIGTERM.value)
+
+    monkeypatch.setattr(tuner, "sweep", stopped)
+    with pytest.raises(SystemExit) as left:
+        job.run(job.command, ["demo", *before, "--storage", str(tmp_path)])
+    assert left.value.code == 143
+    told = capsys.readouterr().err
+    assert told.startswith("spikeseg: stopped by SIGTERM, no trial was running\n")
+    assert ("continue: spikeseg sweep demo --resume toy " in told) == bool(before)
