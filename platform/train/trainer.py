@@ -245,7 +245,15 @@ def _train_on_ray(
     resolved: Resolved, run: RunFolder, progress: Callable[[str], None], tags: dict[str, str]
 ) -> None:
     # Ray is imported only where it is used: without it, `trainer.workers: 0` must still work.
-    from ..cluster import check_nodes, connected, settings, told_while_waiting, worker_nodes
+    from ..cluster import (
+        ClusterLostError,
+        check_nodes,
+        connected,
+        interrupted_when_lost,
+        settings,
+        told_while_waiting,
+        worker_nodes,
+    )
 
     trainer = resolved.config.trainer
     use_gpu = choose_device(trainer.device).type == "cuda"
@@ -289,18 +297,24 @@ def _train_on_ray(
                 worker_runtime_env={"env_vars": environment} if environment else None,
             ),
         )
-        # Ray took the signal when it started, to end at once.
-        with NOTICE.on_signal(order=leave), told_while_waiting(cpus=fewest, progress=progress):
-            try:
+        try:
+            # Ray took the signal when it started, to end at once.
+            with (
+                NOTICE.on_signal(order=leave),
+                told_while_waiting(cpus=fewest, progress=progress),
+                interrupted_when_lost(),
+            ):
                 ray_trainer.fit()
-            except Exception as error:
-                if failure.is_file():
-                    raise _given_up(run, failure) from error
-                raise TrainingFailedError(
-                    f"{run.path.name}: given up after {trainer.max_failures} failures of workers "
-                    f"({type(error).__name__}: {str(error).strip().splitlines()[-1]})"
-                    f"{_again(run)}"
-                ) from error
+        except ClusterLostError as error:
+            raise TrainingFailedError(f"{run.path.name}: {error}{_again(run)}") from error
+        except Exception as error:
+            if failure.is_file():
+                raise _given_up(run, failure) from error
+            raise TrainingFailedError(
+                f"{run.path.name}: given up after {trainer.max_failures} failures of workers "
+                f"({type(error).__name__}: {str(error).strip().splitlines()[-1]})"
+                f"{_again(run)}"
+            ) from error
     if failure.is_file():
         raise _given_up(run, failure)
     if not (run.path / "result.json").is_file():

@@ -51,6 +51,12 @@ class Driver:
                 continue
         return sorted(found, key=lambda process: process.create_time())
 
+    def kill_raylet(self) -> None:
+        """Take away the cluster that this driver started."""
+        children = psutil.Process(self._process.pid).children()
+        (raylet,) = (process for process in children if process.name() == "raylet")
+        raylet.kill()
+
     def ask_to_leave(self) -> None:
         self._process.send_signal(signal.SIGTERM)
 
@@ -195,3 +201,17 @@ def test_bad_data_on_one_worker_ends_the_run_with_its_name(tmp_path: Path) -> No
     assert driver.code() == 1, driver.text()
     assert "train-000007" in driver.text()
     assert attempts(only_run(tmp_path / "runs")) == 1
+
+
+def test_a_driver_whose_cluster_is_gone_says_how_to_go_on(tmp_path: Path) -> None:
+    storage = tmp_path / "runs"
+    driver = Driver(storage, recipe(tmp_path, pack_shapes(tmp_path / "data"), 1))
+    wait_for("the run's folder", lambda: bool(list(storage.glob("*/config.yaml"))))
+    run = only_run(storage)
+    wait_for("20 micro-batches", lambda: steps_done(run) >= 20)
+    driver.kill_raylet()
+    assert driver.code() == 1, driver.text()
+    assert "Ray's raylet on this machine ended; continue with --resume" in driver.text()
+    resumed = Driver(storage, "--resume", run.name)
+    assert resumed.code() == 0, resumed.text()
+    assert "resumed at step" in resumed.text()
