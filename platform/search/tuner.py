@@ -111,7 +111,7 @@ def sweep(
         concurrency: Trials at once; as many as fit if not given.
         here: Run one trial after the other in this process, without Ray.
         progress: Takes a line for a person.
-        show: Takes the state of the sweep after every report.
+        show: Takes the state of the sweep when a trial begins and after every report.
         work: Turns a work order into reports; a training unless a test says otherwise.
 
     Raises:
@@ -285,6 +285,8 @@ def _orders(
         run = RunFolder(proposal.folder)
         run.write("config.yaml", dump(resolved.config))
         run.write("origins.json", json.dumps(resolved.origins, indent=1))
+        if show is not None:
+            show(watcher.status())
         return {
             "config": dump(resolved.config),
             "origins": resolved.origins,

@@ -112,7 +112,9 @@ def test_a_finished_sweep_leaves_front_figures_and_a_recipe(tmp_path: Path, data
     ]
     overrides = ["trainer.max_steps=4", "trainer.evaluate_every=1", "trainer.test=false"]
     toy_plan(tmp_path, **listed(4, 1, 8, 2, 6, objectives=objectives, overrides=overrides))
-    outcome = run_toys(data, tmp_path, name="toy")
+    seen: list[SweepStatus] = []
+    outcome = run_toys(data, tmp_path, name="toy", show=seen.append)
+    assert seen[0].counts == {"RUNNING": 1}, "the table begins with the first trial"
     front = json.loads((outcome.folder / "front.json").read_text())
     assert [row["model.neuron.levels"] for row in front] == [8, 6, 4, 2, 1]
     assert outcome.best is not None and outcome.best.params["model.neuron.levels"] == 8
