@@ -61,7 +61,7 @@ def main(storage: Path, output: Path) -> None:
             save(page, output / "compare.png", height=640)
             experiment, run_id = training.info.experiment_id, training.info.run_id
             page.open(f"{server.url}/#/experiments/{experiment}/runs/{run_id}/model-metrics")
-            page.wait_text("val/mIoU")
+            page.wait_text("Add chart")
             page.dismiss_assistant()
             open_picture(page, "val/rows")
             save(page, output / "run.png", height=900)
@@ -75,7 +75,7 @@ def main(storage: Path, output: Path) -> None:
 def open_picture(page: Page, name: str) -> None:
     """On a run's metrics page, open a picture's card in full and go to its last step."""
     # Charts are drawn when they come into sight, so the window is tall.
-    page.resize(1400, 3200)
+    page.resize(1400, 5200)
     page.wait_text(name)
     cards = "[...document.querySelectorAll('[data-testid=experiment-view-compare-runs-card]')]"
     card = f"{cards}.find(c => c.innerText.startsWith({json.dumps(name)}))"
