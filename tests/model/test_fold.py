@@ -204,8 +204,9 @@ def test_the_chain_costs_less_than_the_dense_kernel_by_count() -> None:
     ("name", "dimensions", "shape"),
     [
         ("corrected", (0, 2, 3), (3, 3, 64, 80)),
-        ("fpn", (0, 2, 3), (1, 3, 53, 77)),
-        ("published", (0,), (3, 3, 48, 48)),  # Its raw reshapes are of one image size.
+        pytest.param("fpn", (0, 2, 3), (1, 3, 53, 77), marks=pytest.mark.slow),
+        # Its raw reshapes are of one image size.
+        pytest.param("published", (0,), (3, 3, 48, 48), marks=pytest.mark.slow),
     ],
 )
 def test_a_folded_model_exports_with_dynamic_shapes_and_agrees(
