@@ -28,6 +28,8 @@ _SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
 }
+# Of a local cluster: what nobody looks at there need not be gathered every few seconds.
+_LOCAL = {"RAY_enable_metrics_collection": "0", "REPORTER_UPDATE_INTERVAL_MS": "60000"}
 _STARTS = 3
 _PROBE_SECONDS = 120.0
 _WATCH_SECONDS = 2.0
@@ -83,6 +85,8 @@ def _start_local(cpus: int) -> None:
     """A cluster of this machine alone; tried again where a busy machine was too slow for Ray."""
     import ray
 
+    for key, value in _LOCAL.items():
+        os.environ.setdefault(key, value)
     for attempt in range(1, _STARTS + 1):
         try:
             ray.init(

@@ -20,7 +20,8 @@ from .records import RECORDS, cut_torn_line, damage, read_records, record_line
 _log = logging.getLogger(__name__)
 
 FILES = "files"
-_SYNC_SECONDS = 1.0
+# What a power loss takes is measured again from the newest checkpoint on.
+_SYNC_SECONDS = 5.0
 _KEPT_FOR_NUMBERS = 0.9
 _GIBIBYTE = 1 << 30
 
