@@ -20,8 +20,8 @@ TOKEN = re.compile(
     r"\b(?:A[KS]IA[0-9A-Z]{16}|AIza[\w-]{30,}|hf_\w{16,}|gh[opsru]_\w{16,}|github_pat_\w{16,}"
     r"|glpat-[\w-]{16,}|xox[a-z]-[\w-]{10,}|sk-[\w-]{16,}|pypi-[\w-]{16,}|SG\.[\w-]{16,}\.[\w-]{16,}"
     r"|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]+|hooks\.slack\.com/services/\S+"
-    # Most others: a short name of the service, then one long word, which is no digest.
-    r"|[a-z]{2,8}(?:_[a-z0-9]{2,8}){0,2}_(?![0-9a-f]+\b)[A-Za-z0-9]{24,})"
+    # Most others: a short name of the service, then one long word, no digest and none of language.
+    r"|[a-z]{2,8}(?:_[a-z0-9]{2,8}){0,2}_(?!(?:[0-9a-f]+|[a-z]+|[A-Z]+)\b)[A-Za-z0-9]{24,})"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"
 )
 """Tokens and keys of well-known forms."""

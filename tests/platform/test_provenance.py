@@ -287,6 +287,11 @@ def test_a_configuration_with_a_password_in_an_address_is_refused() -> None:
             load_experiment("shapes_tiny", [f"trainer.mirror={address}"])
 
 
+def test_a_long_word_of_language_is_no_token() -> None:
+    path = "/data/runs_averyveryverylongfoldername"
+    assert load_experiment("shapes_tiny", [f"data.path={path}"]).config.data.path == path
+
+
 def test_the_line_of_a_recipe_file_names_the_file(tmp_path: Path) -> None:
     recipe = tmp_path / "mine.yaml"
     recipe.write_text("extends: [shapes_tiny]\nname: mine\nseed: 9\n")
