@@ -28,8 +28,14 @@ _SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
 }
-# Of a local cluster: what nobody looks at there need not be gathered every few seconds.
-_LOCAL = {"RAY_enable_metrics_collection": "0", "REPORTER_UPDATE_INTERVAL_MS": "60000"}
+# Of a local cluster: what nobody looks at there need not be gathered every few seconds, and no
+# process is started before something asks for it: Tune's trials would take none of those.
+_LOCAL = {
+    "RAY_enable_metrics_collection": "0",
+    "RAY_task_events_report_interval_ms": "0",
+    "RAY_prestart_worker_first_driver": "0",
+    "REPORTER_UPDATE_INTERVAL_MS": "60000",
+}
 _STARTS = 3
 _PROBE_SECONDS = 120.0
 _WATCH_SECONDS = 2.0

@@ -2,7 +2,7 @@
 
 import contextlib
 import signal
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,10 +10,8 @@ from typing import Protocol
 from ..train.notice import first_signal
 from ..yaml_source import ConfigError
 from .study import Keeper
-from .trial_training import Given
+from .trial_training import Given, Work
 from .verdict import Proposal, TrialReport, Verdict
-
-Work = Callable[[Given], Generator[TrialReport, None, None]]
 
 
 class Told(Protocol):

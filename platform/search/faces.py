@@ -1,4 +1,4 @@
-"""Tune's view of the keeper: a searcher that asks, a scheduler that judges, a trainable that works.
+"""Tune's view of the keeper: a searcher that asks and a scheduler that judges.
 
 Tune is placement, restart and warm processes. The shapes here are the ones that held under kills:
 a class trainable with reused actors, failures as data, decisions told before STOP is returned, no
@@ -13,8 +13,6 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Generator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +21,9 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from .engine import Orders, Work
+from .engine import Orders
 from .recipe import Resources
-from .trial_training import Given
+from .trainable import TrialWork
 from .verdict import TrialReport
 
 _SCRATCH = ".tune-"
@@ -141,38 +139,6 @@ def death_reason(text: str, deaths: int) -> str:
     if "low on memory" in text or "OutOfMemoryError" in text:
         return f"out of memory: its process was killed {times}"
     return f"killed: its process died {times}"
-
-
-class TrialWork(tune.Trainable):
-    """Works through one trial's reports, one a step; the process then serves the next trial."""
-
-    work: Work
-
-    def setup(self, config: Given) -> None:
-        """Take a work order."""
-        self._reports: Generator[TrialReport, None, None] = type(self).work(config)
-
-    def step(self) -> Given:
-        """Train up to the next evaluation."""
-        report = next(self._reports, TrialReport(failure="ended before its full budget"))
-        # As text: Tune would flatten a mapping into keys of its own.
-        return {"report": json.dumps(asdict(report))}
-
-    def reset_config(self, new_config: Given) -> bool:
-        """Drop everything of the last trial and take the next one's order."""
-        self.cleanup()
-        self.setup(new_config)
-        return True
-
-    def cleanup(self) -> None:
-        """Close the trial's files; its model goes with the generator."""
-        self._reports.close()
-
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing: a trial keeps its own checkpoints."""
-
-    def load_checkpoint(self, checkpoint: Any) -> None:
-        """Nothing: a trial finds its own checkpoints."""
 
 
 def run_on_tune(

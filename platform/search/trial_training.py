@@ -1,10 +1,13 @@
 """One trial's training as one worker of a group, and the reason where it fails."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
+from .verdict import TrialReport
+
 Given = dict[str, Any]
+Work = Callable[[Given], Generator[TrialReport, None, None]]
 # Evaluation, whether it is the last one, and how often the folder was claimed.
 Evaluations = Generator[tuple[Any, bool, int], None, None]
 

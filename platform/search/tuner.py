@@ -16,7 +16,7 @@ from ..train.checkpoint import RunFolder
 from ..train.setup import choose_device, require_neurons
 from ..train.trainer import preflight
 from .capacity import trials_at_once
-from .engine import Orders, StoppedError, Work, run_here, stopped_by_signals
+from .engine import Orders, StoppedError, run_here, stopped_by_signals
 from .folder import SweepFolder
 from .outcome import finish_sweep, why_no_result
 from .plan import SweepPlan, load_sweep
@@ -25,6 +25,7 @@ from .storage import given_address
 from .study import Keeper
 from .tracked import SweepRecord
 from .trial import reports
+from .trial_training import Work
 from .verdict import VERDICT, Proposal, TrialRecord, TrialReport, Verdict
 
 
