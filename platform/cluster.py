@@ -27,6 +27,8 @@ _SETTINGS = {
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
+    # Huge pages, where the kernel gives them to who asks: a step's tensors cost no page faults.
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
 # Of a local cluster: what nobody looks at there need not be gathered every few seconds, and no
 # process is started before something asks for it: Tune's trials would take none of those.
