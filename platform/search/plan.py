@@ -3,6 +3,7 @@
 import difflib
 import itertools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,18 +18,19 @@ from .rungs import geometric_rungs
 from .space import Choices, Point, Space, active
 
 SWEEPS = Path(__file__).resolve().parents[2] / "jobs" / "sweeps"
-# What every evaluation of a training measures, so what objectives and limits can be about.
-METRICS = (
-    "val/mIoU",
-    "val/mAcc",
-    "val/aAcc",
-    "energy/mJ",
-    "snn/firing_rate",
-    "snn/dead_fraction",
-    "snn/dead_layers",
-    "snn/saturated_fraction",
-    "train/loss",
-)
+# What every evaluation of a training measures, so what objectives and limits can be about, and the
+# largest value it can have; none can be below 0.
+METRICS = {
+    "val/mIoU": 100.0,
+    "val/mAcc": 100.0,
+    "val/aAcc": 100.0,
+    "energy/mJ": math.inf,
+    "snn/firing_rate": math.inf,
+    "snn/dead_fraction": 1.0,
+    "snn/dead_layers": 1.0,
+    "snn/saturated_fraction": 1.0,
+    "train/loss": math.inf,
+}
 _ALL_COMBINATIONS = 256
 _BUDGET = "must be the same in all trials, which are compared at equal steps; give it in overrides"
 # What a sweep does not vary, and why.
@@ -317,6 +319,25 @@ def _check_metrics(recipe: SweepRecipe, lines: Mapping[str, str], source: str) -
             raise ConfigError(
                 f"{at}: {key}.metric: got {metric!r}{near}; an evaluation measures "
                 f"{', '.join(METRICS)}"
+            )
+    for index, item in enumerate(recipe.objectives):
+        top = METRICS[item.metric]
+        worst = item.reference
+        if worst is not None and (worst >= top if item.direction == "maximize" else worst <= 0):
+            key = f"objectives.{index}.reference"
+            raise ConfigError(
+                f"{lines.get(key, source)}: {key}: got {worst:g}: must be worse than results of "
+                f"interest, and {item.metric} (0 to {top:g}) is never better than it"
+            )
+    limits = [(f"constraints.{i}", item) for i, item in enumerate(recipe.constraints)]
+    limits += [(f"pruner.limits.{i}", item) for i, item in enumerate(recipe.pruner.limits)]
+    for key, item in limits:
+        top = METRICS[item.metric]
+        low, high = item.at_least, item.at_most
+        if (high is not None and high < 0) or (low is not None and low > top):
+            raise ConfigError(
+                f"{lines.get(key, source)}: {key}: {item.metric} is 0 to {top:g}: no trial can "
+                "keep this limit"
             )
 
 

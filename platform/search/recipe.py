@@ -7,6 +7,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    FiniteFloat,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -36,7 +37,7 @@ class Objective(_Section):
 
     metric: str
     direction: Literal["maximize", "minimize"]
-    reference: float | None = None
+    reference: FiniteFloat | None = None
 
     @property
     def sign(self) -> int:
@@ -72,8 +73,8 @@ class Limit(_Section):
     """
 
     metric: str
-    at_most: float | None = None
-    at_least: float | None = None
+    at_most: FiniteFloat | None = None
+    at_least: FiniteFloat | None = None
     after: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")

@@ -14,6 +14,7 @@ from spikeseg.platform.search.plan import SweepPlan, load_sweep, sweep_names
 from spikeseg.platform.search.trial_training import failure_reason
 from spikeseg.platform.train.failure import NonFiniteError, OutOfMemoryForGoodError
 
+NAN = float("nan")
 BASE: dict[str, Any] = {
     "name": "mine",
     "base": "shapes_tiny",
@@ -217,6 +218,26 @@ def test_a_base_beside_the_sweep_is_found_from_any_folder(
                 ]
             },
             "constraints energy/mJ <= 1.0 and energy/mJ >= 2.0 exclude each other",
+        ),
+        (
+            {"constraints": [{"metric": "energy/mJ", "at_most": -1}]},
+            "constraints.0: energy/mJ is 0 to inf: no trial can keep this limit",
+        ),
+        (
+            {"pruner": {"limits": [{"metric": "snn/dead_layers", "at_least": 1.5}]}},
+            "pruner.limits.0: snn/dead_layers is 0 to 1: no trial can keep this limit",
+        ),
+        (
+            {"objectives": [{"metric": "val/mIoU", "direction": "maximize", "reference": 100}]},
+            "objectives.0.reference: got 100: must be worse than results of interest",
+        ),
+        (
+            {"objectives": [{"metric": "energy/mJ", "direction": "minimize", "reference": 0}]},
+            "energy/mJ (0 to inf) is never better than it",
+        ),
+        (
+            {"objectives": [{"metric": "energy/mJ", "direction": "minimize", "reference": NAN}]},
+            "objectives.0.reference: got nan",
         ),
         ({"resources": {"cpu": 0}}, "cpu and gpu must not both be 0"),
         ({"resources": {"cpu": 0.00001}}, "resources.cpu: got 1e-05: must be a multiple of 0.0001"),
