@@ -1,13 +1,17 @@
-"""One tiny finished training that tests of tracking, replay and report look at; empty databases."""
+"""What tests of the platform share: a tiny finished training, empty databases, two nodes."""
 
+import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from nodes import Nodes, two_nodes
 from trained_run import TrainedRun, train_tiny
 
 from spikeseg.platform.address import tracking_uri
+from spikeseg.platform.cluster import settings
 
 
 @pytest.fixture(scope="session")
@@ -28,3 +32,17 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def storage(tmp_path: Path, empty_database: Path) -> Path:
     shutil.copy(empty_database, tmp_path / "mlflow.db")
     return tmp_path
+
+
+@pytest.fixture
+def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
+    """A cluster of two nodes with a CPU each, and no tracker that answers."""
+    for key, value in settings().items():
+        monkeypatch.setenv(key, value)
+    support = Path(__file__).resolve().parents[1] / "support"
+    path = os.pathsep.join([str(support), *filter(None, [os.environ.get("PYTHONPATH")])])
+    monkeypatch.setenv("PYTHONPATH", path)
+    # Nobody listens there: the record waits in the journal, and the work does not.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with two_nodes() as made:
+        yield made

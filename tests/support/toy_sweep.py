@@ -144,8 +144,7 @@ def run_toys(
         [f"data.path={data}"],
         storage=storage,
         progress=progress,
-        work=toy_trials.toy,
-        **{"trials": None, "here": True, **given},
+        **{"trials": None, "here": True, "work": toy_trials.toy, **given},
     )
 
 

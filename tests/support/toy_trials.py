@@ -72,6 +72,16 @@ def toy(given: dict[str, Any]) -> Generator[TrialReport, None, None]:
         yield TrialReport(step, metrics, final=final, seconds=0.01 + seconds, attempt=attempt)
 
 
+def toy_of_a_node(given: dict[str, Any]) -> Generator[TrialReport, None, None]:
+    """A toy trial of a second a step that notes the node of each of its attempts, in `nodes`."""
+    import ray
+
+    os.environ["TOY_SECONDS"] = "1"
+    with (Path(given["folder"]) / "nodes").open("a") as kept:
+        kept.write(ray.get_runtime_context().get_node_id() + "\n")
+    yield from toy(given)
+
+
 def _forget_the_unkept(folder: Path, step: int) -> None:
     """Take back the ledger's last line where a kill came before its step was kept."""
     lines = trained_steps(folder)

@@ -1,17 +1,16 @@
 """Several nodes on one machine: one is lost, and training goes on with fewer or waits for it."""
 
-import logging
 import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from nodes import Nodes
 from tiny import experiment, pack_shapes
 
-from spikeseg.platform.cluster import settings
 from spikeseg.platform.config import Resolved
 from spikeseg.platform.experiment import ExperimentConfig
 from spikeseg.platform.train.ledger import path_to_weights
@@ -23,43 +22,10 @@ SEED = int(os.environ.get("SPIKESEG_CRASH_SEED", time.time_ns() % 1_000_000))
 SECONDS = 600
 
 
-class Nodes:
-    """A head without CPUs and nodes with one each."""
-
-    def __init__(self) -> None:
-        from ray.cluster_utils import Cluster
-
-        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-        self.workers = [self.add(), self.add()]
-
-    def add(self) -> object:
-        return self.cluster.add_node(num_cpus=1)
-
-    def lose(self, generator: random.Random) -> None:
-        """Kill a node without grace."""
-        lost = self.workers.pop(generator.randrange(len(self.workers)))
-        self.cluster.remove_node(lost, allow_graceful=False)
-
-
 @pytest.fixture
 def generator() -> random.Random:
     print(f"seed {SEED}")
     return random.Random(SEED)
-
-
-@pytest.fixture
-def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
-    for key, value in settings().items():
-        monkeypatch.setenv(key, value)
-    # Nobody listens there: the record waits in the journal, and training does not.
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    import ray
-
-    made = Nodes()
-    ray.init(address=made.cluster.address, log_to_driver=False, logging_level=logging.WARNING)
-    yield made
-    ray.shutdown()
-    made.cluster.shutdown()
 
 
 @pytest.fixture(scope="module")
