@@ -237,7 +237,7 @@ def test_a_base_beside_the_sweep_is_found_from_any_folder(
         ),
         (
             {"objectives": [{"metric": "energy/mJ", "direction": "minimize", "reference": NAN}]},
-            "objectives.0.reference: got nan",
+            "objectives.0.reference: got '.nan'",
         ),
         ({"resources": {"cpu": 0}}, "cpu and gpu must not both be 0"),
         ({"resources": {"cpu": 0.00001}}, "resources.cpu: got 1e-05: must be a multiple of 0.0001"),
