@@ -13,7 +13,8 @@ from typing import Any
 import optuna
 
 from ..config import dump, load_resolved
-from .plan import METRICS, SweepPlan, load_sweep
+from .metrics import METRICS
+from .plan import SweepPlan, load_sweep
 from .space import Point
 from .status import SweepStatus
 from .study import build_sampler

@@ -3,8 +3,7 @@
 import difflib
 import itertools
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -13,24 +12,12 @@ from pydantic import BaseModel, ValidationError
 
 from ..config import ConfigError, Resolved, load_experiment, override, recipe_names
 from ..yaml_source import parse_value, read_yaml
+from .metrics import check_metrics
 from .recipe import SweepRecipe
 from .rungs import geometric_rungs
 from .space import Choices, Point, Space, active
 
 SWEEPS = Path(__file__).resolve().parents[2] / "jobs" / "sweeps"
-# What every evaluation of a training measures, so what objectives and limits can be about, and the
-# largest value it can have; none can be below 0.
-METRICS = {
-    "val/mIoU": 100.0,
-    "val/mAcc": 100.0,
-    "val/aAcc": 100.0,
-    "energy/mJ": math.inf,
-    "snn/firing_rate": math.inf,
-    "snn/dead_fraction": 1.0,
-    "snn/dead_layers": 1.0,
-    "snn/saturated_fraction": 1.0,
-    "train/loss": math.inf,
-}
 _ALL_COMBINATIONS = 256
 _BUDGET = "must be the same in all trials, which are compared at equal steps; give it in overrides"
 # What a sweep does not vary, and why.
@@ -147,7 +134,7 @@ def check_plan(
             "sweep, where a trial that ends before its full budget has no result; pruner stops "
             "trials early"
         )
-    _check_metrics(recipe, lines, source)
+    check_metrics(recipe, base.config.trainer, lines, source)
     _check_corners(recipe, base, lines, source)
     points = _points(recipe, base, lines, source)
     return SweepPlan(recipe, base, _rungs(recipe, base, lines, source), tuple(points))
@@ -190,12 +177,24 @@ def _parse(content: Any, lines: dict[str, str], path: Path, own: Sequence[str]) 
             node[last] = parse_value(text)
         except ValueError as error:
             raise ConfigError(f"command line: sweep.{key}: {error}") from error
-        lines[key] = "command line"
+        for below in [name for name in lines if name.startswith(f"{key}.")]:
+            del lines[below]
+        lines.update(dict.fromkeys(_keys(key, node[last]), "command line"))
     try:
         return SweepRecipe.model_validate(content)
     except ValidationError as error:
         sentences = [_sentence(item, lines, path) for item in error.errors()]
         raise ConfigError("\n".join(sentences)) from error
+
+
+def _keys(key: str, value: Any) -> Iterator[str]:
+    """A key and all keys below it."""
+    yield key
+    if isinstance(value, list):
+        value = dict(enumerate(value))
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from _keys(f"{key}.{name}", item)
 
 
 def _parts(key: str, content: Mapping[str, Any]) -> list[str]:
@@ -303,42 +302,6 @@ def _check_corners(
             override(base, point, at)
         except ConfigError as error:
             raise ConfigError(f"{error} (the values together: {point})") from error
-
-
-def _check_metrics(recipe: SweepRecipe, lines: Mapping[str, str], source: str) -> None:
-    wanted = [
-        *((f"objectives.{i}", item.metric) for i, item in enumerate(recipe.objectives)),
-        *((f"constraints.{i}", item.metric) for i, item in enumerate(recipe.constraints)),
-        *((f"pruner.limits.{i}", item.metric) for i, item in enumerate(recipe.pruner.limits)),
-    ]
-    for key, metric in wanted:
-        if metric not in METRICS:
-            at = lines.get(f"{key}.metric", lines.get(key, source))
-            close = difflib.get_close_matches(metric, METRICS, n=1, cutoff=0.5)
-            near = f", did you mean {close[0]!r}?" if close else ""
-            raise ConfigError(
-                f"{at}: {key}.metric: got {metric!r}{near}; an evaluation measures "
-                f"{', '.join(METRICS)}"
-            )
-    for index, item in enumerate(recipe.objectives):
-        top = METRICS[item.metric]
-        worst = item.reference
-        if worst is not None and (worst >= top if item.direction == "maximize" else worst <= 0):
-            key = f"objectives.{index}.reference"
-            raise ConfigError(
-                f"{lines.get(key, source)}: {key}: got {worst:g}: must be worse than results of "
-                f"interest, and {item.metric} (0 to {top:g}) is never better than it"
-            )
-    limits = [(f"constraints.{i}", item) for i, item in enumerate(recipe.constraints)]
-    limits += [(f"pruner.limits.{i}", item) for i, item in enumerate(recipe.pruner.limits)]
-    for key, item in limits:
-        top = METRICS[item.metric]
-        low, high = item.at_least, item.at_most
-        if (high is not None and high < 0) or (low is not None and low > top):
-            raise ConfigError(
-                f"{lines.get(key, source)}: {key}: {item.metric} is 0 to {top:g}: no trial can "
-                "keep this limit"
-            )
 
 
 def _points(

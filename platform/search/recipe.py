@@ -104,7 +104,7 @@ class Pruner(_Section):
         minimum: With fewer values than this at a rung, everyone goes on.
         rungs: Training steps with an evaluation; None: evaluate_every x 1, eta, eta^2, ….
         by_crowding: Whether `non_dominated` thins out wide layers, too.
-        limits: Bounds that stop a trial at any evaluation.
+        limits: Bounds that stop a trial at any evaluation before its last.
     """
 
     rule: Literal["none", "halving", "median", "non_dominated"] = "none"
@@ -212,7 +212,7 @@ class SweepRecipe(_Section):
             raise ValueError("sampler.name 'listed' needs points in first")
         if self.trials is None and self.sampler.name not in ("grid", "listed"):
             raise ValueError(f"trials must be given for sampler.name {self.sampler.name!r}")
-        _check_contradictions(self.constraints)
+        _check_contradictions([*self.constraints, *self.pruner.limits])
         metrics = [objective.metric for objective in self.objectives]
         if len(set(metrics)) < len(metrics):
             raise ValueError(f"objectives must differ, got {', '.join(metrics)}")
@@ -224,4 +224,4 @@ def _check_contradictions(limits: list[Limit]) -> None:
         if upper.metric != lower.metric or upper.at_most is None or lower.at_least is None:
             continue
         if upper.at_most < lower.at_least:
-            raise ValueError(f"constraints {upper} and {lower} exclude each other")
+            raise ValueError(f"limits {upper} and {lower} exclude each other")

@@ -217,7 +217,7 @@ def test_a_base_beside_the_sweep_is_found_from_any_folder(
                     {"metric": "energy/mJ", "at_least": 2},
                 ]
             },
-            "constraints energy/mJ <= 1.0 and energy/mJ >= 2.0 exclude each other",
+            "limits energy/mJ <= 1.0 and energy/mJ >= 2.0 exclude each other",
         ),
         (
             {"constraints": [{"metric": "energy/mJ", "at_most": -1}]},
@@ -226,6 +226,25 @@ def test_a_base_beside_the_sweep_is_found_from_any_folder(
         (
             {"pruner": {"limits": [{"metric": "snn/dead_layers", "at_least": 1.5}]}},
             "pruner.limits.0: snn/dead_layers is 0 to 1: no trial can keep this limit",
+        ),
+        (
+            {"constraints": [{"metric": "snn/dead_layers", "at_most": 3}]},
+            "constraints.0: snn/dead_layers is 0 to 1: every trial keeps this limit",
+        ),
+        (
+            {"constraints": [{"metric": "energy/mJ", "at_most": 3, "after": 100}]},
+            "constraints.0.after: got 100: constraints are about the last evaluation",
+        ),
+        (
+            {"pruner": {"limits": [{"metric": "energy/mJ", "at_most": 3, "after": 201}]}},
+            "pruner.limits.0: got after 201: stops no trial, whose last evaluation before its end",
+        ),
+        (
+            {
+                "pruner": {"limits": [{"metric": "energy/mJ", "at_most": 1}]},
+                "constraints": [{"metric": "energy/mJ", "at_least": 2}],
+            },
+            "limits energy/mJ <= 1.0 and energy/mJ >= 2.0 exclude each other",
         ),
         (
             {"objectives": [{"metric": "val/mIoU", "direction": "maximize", "reference": 100}]},
@@ -303,6 +322,22 @@ def test_a_wrong_recipe_is_refused_with_key_and_rule(
     text = refusal(tmp_path, **changes)
     assert message in text
     assert "mine.yaml" in text
+
+
+def test_a_limit_that_acts_at_the_last_evaluation_before_the_end_is_accepted(
+    tmp_path: Path,
+) -> None:
+    limit = {"metric": "energy/mJ", "at_most": 3, "after": 200}
+    assert load(tmp_path, pruner={"limits": [limit]}).recipe.pruner.limits[0].after == 200
+
+
+def test_what_the_command_line_replaces_is_named_as_its_own(tmp_path: Path) -> None:
+    changes = {"pruner": {"limits": [{"metric": "energy/mJ", "at_most": 1}]}}
+    given = "sweep.pruner.limits=[{metric: energy/mJ, at_most: -1}]"
+    text = refusal(tmp_path, given, **changes)
+    assert text.startswith("command line: pruner.limits.0: energy/mJ is 0 to inf")
+    given = "sweep.objectives=[{metric: val/mIuO, direction: maximize}]"
+    assert refusal(tmp_path, given).startswith("command line: objectives.0.metric: got 'val/mIuO'")
 
 
 def test_shares_that_ray_can_give_are_accepted(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from spikeseg.platform.names import (
 )
 from spikeseg.platform.names import METRICS as RUN_METRICS
 from spikeseg.platform.replay import plan_replay
-from spikeseg.platform.search.plan import METRICS
+from spikeseg.platform.search.metrics import METRICS
 from spikeseg.platform.search.status import SweepStatus
 from spikeseg.platform.search.trial import reports
 from spikeseg.platform.search.tuner import sweep
