@@ -59,10 +59,8 @@ def check_metrics(
     for key, item in (*constraints, *limits):
         said = _says_nothing(item)
         if said:
-            at = lines.get(key, source)
-            raise ConfigError(
-                f"{at}: {key}: {item.metric} is 0 to {METRICS[item.metric]:g}: {said}"
-            )
+            at, top = lines.get(key, source), METRICS[item.metric]
+            raise ConfigError(f"{at}: {key}: got {item}: {item.metric} is 0 to {top:g}, {said}")
     for key, item in constraints:
         if item.after:
             at = lines.get(f"{key}.after", source)
@@ -85,7 +83,7 @@ def _says_nothing(limit: Limit) -> str:
     """Why a limit is the same for all trials; empty where it is not."""
     top, low, high = METRICS[limit.metric], limit.at_least, limit.at_most
     if (high is not None and high < 0) or (low is not None and low > top):
-        return "no trial can keep this limit"
+        return "so no trial can keep it"
     if (high is not None and high >= top) or (low is not None and low <= 0):
-        return "every trial keeps this limit"
+        return "so every trial keeps it"
     return ""

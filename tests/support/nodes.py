@@ -30,7 +30,9 @@ def two_nodes() -> Iterator[Nodes]:
     import ray
 
     made = Nodes()
-    ray.init(address=made.cluster.address, log_to_driver=False, logging_level=logging.WARNING)
-    yield made
-    ray.shutdown()
-    made.cluster.shutdown()
+    try:
+        ray.init(address=made.cluster.address, log_to_driver=False, logging_level=logging.WARNING)
+        yield made
+    finally:
+        ray.shutdown()
+        made.cluster.shutdown()

@@ -1,5 +1,6 @@
 """A sweep that cannot work is refused before any trial, with place, value and rule."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from spikeseg.platform.search.plan import SweepPlan, load_sweep, sweep_names
 from spikeseg.platform.search.trial_training import failure_reason
 from spikeseg.platform.train.failure import NonFiniteError, OutOfMemoryForGoodError
 
-NAN = float("nan")
 BASE: dict[str, Any] = {
     "name": "mine",
     "base": "shapes_tiny",
@@ -221,15 +221,15 @@ def test_a_base_beside_the_sweep_is_found_from_any_folder(
         ),
         (
             {"constraints": [{"metric": "energy/mJ", "at_most": -1}]},
-            "constraints.0: energy/mJ is 0 to inf: no trial can keep this limit",
+            "constraints.0: got energy/mJ <= -1.0: energy/mJ is 0 to inf, so no trial can keep it",
         ),
         (
             {"pruner": {"limits": [{"metric": "snn/dead_layers", "at_least": 1.5}]}},
-            "pruner.limits.0: snn/dead_layers is 0 to 1: no trial can keep this limit",
+            "got snn/dead_layers >= 1.5: snn/dead_layers is 0 to 1, so no trial can keep it",
         ),
         (
             {"constraints": [{"metric": "snn/dead_layers", "at_most": 3}]},
-            "constraints.0: snn/dead_layers is 0 to 1: every trial keeps this limit",
+            "got snn/dead_layers <= 3.0: snn/dead_layers is 0 to 1, so every trial keeps it",
         ),
         (
             {"constraints": [{"metric": "energy/mJ", "at_most": 3, "after": 100}]},
@@ -255,7 +255,11 @@ def test_a_base_beside_the_sweep_is_found_from_any_folder(
             "energy/mJ (0 to inf) is never better than it",
         ),
         (
-            {"objectives": [{"metric": "energy/mJ", "direction": "minimize", "reference": NAN}]},
+            {
+                "objectives": [
+                    {"metric": "energy/mJ", "direction": "minimize", "reference": math.nan}
+                ]
+            },
             "objectives.0.reference: got '.nan'",
         ),
         ({"resources": {"cpu": 0}}, "cpu and gpu must not both be 0"),
@@ -335,7 +339,7 @@ def test_what_the_command_line_replaces_is_named_as_its_own(tmp_path: Path) -> N
     changes = {"pruner": {"limits": [{"metric": "energy/mJ", "at_most": 1}]}}
     given = "sweep.pruner.limits=[{metric: energy/mJ, at_most: -1}]"
     text = refusal(tmp_path, given, **changes)
-    assert text.startswith("command line: pruner.limits.0: energy/mJ is 0 to inf")
+    assert text.startswith("command line: pruner.limits.0: got energy/mJ <= -1.0: ")
     given = "sweep.objectives=[{metric: val/mIuO, direction: maximize}]"
     assert refusal(tmp_path, given).startswith("command line: objectives.0.metric: got 'val/mIuO'")
 
