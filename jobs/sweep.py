@@ -140,7 +140,7 @@ def _table() -> Iterator[Callable[[Any], None] | None]:
 
 
 def status_table(status: Any) -> Any:
-    """The state of a sweep as a table: running trials, counts, best and front, cost, time left.
+    """The state of a sweep as a table: counts, cost and time left; running trials, best and front.
 
     Args:
         status: The sweep's state (`SweepStatus`).
@@ -150,11 +150,12 @@ def status_table(status: Any) -> Any:
     """
     from rich.table import Table
 
-    from ..platform.search.status import clock, summary
+    from ..platform.search.status import summary
 
-    table = Table(title=f"{status.name}: {summary(status)}", title_justify="left")
-    for column in ("trial", "step", *status.objectives, "point"):
-        table.add_column(column, no_wrap=column != "point")
+    table = Table(title=f"{status.name}: {summary(status)}", title_justify="left", expand=True)
+    for column in ("trial", "step", *status.objectives):
+        table.add_column(column, no_wrap=True)
+    table.add_column("point", ratio=1)
     marked = [("running", item) for item in status.running]
     marked += [("best", status.best)] if status.best is not None else []
     marked += [("front", item) for item in status.front if item is not status.best]
@@ -164,8 +165,6 @@ def status_table(status: Any) -> Any:
         values = [f"{metrics[n]:.4g}" if n in metrics else "" for n in status.objectives]
         point = ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in item.point.items())
         table.add_row(f"{item.number} {word}", f"{step}/{status.steps}", *values, point)
-    left = "?" if status.eta_seconds is None else clock(status.eta_seconds)
-    table.caption = f"{status.device_seconds:.0f} device-seconds spent, ETA {left}"
     return table
 
 

@@ -16,7 +16,7 @@ import yaml
 from ..address import without_user
 from ..config import ConfigError, dump
 from .plan import SweepPlan
-from .storage import begin_study
+from .storage import begin_study, check_storage_opens
 
 _PLAN = "plan.json"
 _LOCK = "driver.lock"
@@ -79,6 +79,8 @@ class SweepFolder:
         else:
             path = storage / resume
             started = _continued(path, started, storage, resume, trials)
+            if study is not None:
+                check_storage_opens(study)
         (path / "trials").mkdir(parents=True, exist_ok=True)
         lock = _locked(path)
         writing = path / f".{_PLAN}.{os.getpid()}"

@@ -22,7 +22,7 @@ _ROUNDING = 1e-6
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Objective(_Section):
@@ -110,9 +110,16 @@ class Pruner(_Section):
     rule: Literal["none", "halving", "median", "non_dominated"] = "none"
     eta: int = Field(default=2, ge=2)
     minimum: int = Field(default=3, ge=2)
-    rungs: list[int] | None = None
+    rungs: list[int] | None = Field(default=None, min_length=1)
     by_crowding: bool = True
     limits: list[Limit] = []
+
+    @field_validator("rungs")
+    @classmethod
+    def _rungs_differ(cls, value: list[int] | None) -> list[int] | None:
+        if value is not None and len(set(value)) < len(value):
+            raise ValueError("must differ")
+        return value
 
     def build(self) -> RungRule:
         """The rule as an object."""
@@ -176,7 +183,7 @@ class SweepRecipe(_Section):
         max_failures: Deaths of a trial's process that are survived.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=200)
     base: str
     overrides: list[str] = []
     trials: int | None = Field(default=None, ge=1)

@@ -39,7 +39,7 @@ class Suggester(Protocol):
 
 
 class _Dimension(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     when: dict[str, list[Any]] = {}
 
@@ -228,7 +228,7 @@ class Space(BaseModel):
         dimensions: In the order in which they are drawn (a condition's dimension comes first).
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     dimensions: dict[str, Annotated[Choices | Integers | Floats, Field(discriminator="kind")]]
 

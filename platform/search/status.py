@@ -99,16 +99,19 @@ class Watcher:
 
 
 def summary(status: SweepStatus) -> str:
-    """Counts, best, cost and end of a sweep in one line."""
+    """Counts, best, front, cost and end of a sweep in one line."""
     states = [
         f"{status.counts[state]} {word}"
         for state, word in (("RUNNING", "running"), ("PRUNED", "pruned"), ("FAIL", "failed"))
         if status.counts.get(state)
     ]
     best = "" if status.best is None else f", best {status.best.values[0]:.4g}"
+    several = len(status.objectives) > 1 and status.front
+    front = f", front of {len(status.front)}" if several else ""
+    spent = f", {status.device_seconds:.0f} device-seconds"
     eta = "" if status.eta_seconds is None else f", ETA {clock(status.eta_seconds)}"
     told = f" ({', '.join(states)})" if states else ""
-    return f"{status.done}/{status.total} done{told}{best}{eta}"
+    return f"{status.done}/{status.total} done{told}{best}{front}{spent}{eta}"
 
 
 def clock(seconds: float) -> str:

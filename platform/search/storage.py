@@ -22,7 +22,7 @@ def given_address() -> str | None:
     """SPIKESEG_STUDY, with absolute paths; None where the study lies in the sweep's folder.
 
     Raises:
-        ConfigError: Where nothing can be kept there; names the address without its host.
+        ConfigError: Where it is no address; names it without its host.
     """
     given = os.environ.get("SPIKESEG_STUDY")
     if given is None:
@@ -32,14 +32,24 @@ def given_address() -> str | None:
             "SPIKESEG_STUDY: is empty: must be the URL of a database or the path of a journal "
             "file; unset it to keep the study in the sweep's folder"
         )
-    address = _absolute(given)
+    return _absolute(given)
+
+
+def check_storage_opens(address: str) -> None:
+    """Open the study's storage, which makes it where there is none.
+
+    Args:
+        address: `given_address()`.
+
+    Raises:
+        ConfigError: Where nothing can be kept there; names the address without its host.
+    """
     try:
         open_storage(address)
     except (ImportError, OSError, RuntimeError, sqlalchemy.exc.SQLAlchemyError) as error:
-        raise _refused(given, _reason(error)) from error
+        raise _refused(address, _reason(error)) from error
     except _NO_JOURNAL as error:
-        raise _refused(given, "is no journal of Optuna's") from error
-    return address
+        raise _refused(address, "is no journal of Optuna's") from error
 
 
 def begin_study(

@@ -21,7 +21,7 @@ from .folder import SweepFolder
 from .outcome import finish_sweep, why_no_result
 from .plan import SweepPlan, load_sweep
 from .status import SweepStatus, Watcher, best_trial, front_trials, hypervolumes
-from .storage import given_address
+from .storage import check_storage_opens, given_address
 from .study import Keeper
 from .tracked import SweepRecord
 from .trial import reports
@@ -129,6 +129,9 @@ def sweep(
     preflight(plan.base, storage)
     check_models(plan)
     study = given_address()
+    if study is not None and resume is None:
+        # Before Ray starts; that of a sweep to continue is opened once it is known to be its own.
+        check_storage_opens(study)
     with contextlib.ExitStack() as opened:
         engine = _engine(plan, storage, here=here, concurrency=concurrency, progress=progress)
         # What cannot run leaves no folder; of a sweep to continue, work may not even be left.
@@ -147,6 +150,11 @@ def sweep(
             progress(
                 f"{label}: {len(keeper.records)} trials were started already, more than the "
                 f"{folder.trials} asked for; each of them is brought to an end"
+            )
+        elif keeper.trials < folder.trials:
+            progress(
+                f"{label}: {folder.trials} trials were asked for, and there are no more than "
+                f"{keeper.trials} points ({plan.recipe.sampler.name})"
             )
         record = SweepRecord(plan, folder.path, storage, trials=keeper.trials)
         finished = False

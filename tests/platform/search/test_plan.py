@@ -180,6 +180,21 @@ def test_a_base_beside_the_sweep_is_found_from_any_folder(
             {"pruner": {"rule": "halving", "rungs": [150]}},
             "pruner.rungs: got 150: must be a multiple of trainer.evaluate_every (100)",
         ),
+        ({"pruner": {"rule": "halving", "rungs": []}}, "pruner.rungs: got []: List should have"),
+        (
+            {"pruner": {"rule": "halving", "rungs": [100, 100]}},
+            "pruner.rungs: got [100, 100]: must differ",
+        ),
+        ({"trials": True}, "trials: got True: Input should be a valid integer"),
+        ({"name": "a" * 201}, "String should have at most 200 characters"),
+        (
+            {"objectives": [{"metric": "val/mIoU", "direction": "maximize", "reference": True}]},
+            "objectives.0.reference: got True: Input should be a valid number",
+        ),
+        (
+            {"space": {"loss.mask_weight": {"low": False, "high": 9}}},
+            "space.loss.mask_weight.low: got False: Input should be a valid number",
+        ),
         ({"sampler": {"name": "listed", "seed": 1}}, "'listed' needs points in first"),
         (
             {

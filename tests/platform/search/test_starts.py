@@ -191,9 +191,12 @@ def test_an_extended_sweep_shows_its_new_best_and_its_new_number(
 ) -> None:
     levels = {"model.neuron.levels": {"choices": [1, 2, 8]}}
     toy_plan(tmp_path, trials=None, sampler={"name": "grid", "seed": 1}, space=levels)
-    folder = run_toys(data, tmp_path, name="toy", trials=2).folder
+    lines: list[str] = []
+    folder = run_toys(data, tmp_path, lines.append, name="toy", trials=2).folder
+    assert not any("asked for" in line for line in lines)
     assert (tags(folder)["trials"], tags(folder)["best_trial"]) == ("2", "1")
-    run_toys(data, tmp_path, resume="toy", trials=3)
+    run_toys(data, tmp_path, lines.append, resume="toy", trials=9)
+    assert "9 trials were asked for, and there are no more than 3 points (grid)" in "".join(lines)
     assert (tags(folder)["trials"], tags(folder)["best_trial"]) == ("3", "2")
     assert json.loads(tags(folder)["best_point"]) == {"model.neuron.levels": 8}
 
@@ -212,6 +215,10 @@ def test_a_study_elsewhere_is_remembered_without_its_password(
         str(caught.value)
     )
     assert not (folder / "study.db").exists()
+    monkeypatch.setenv("SPIKESEG_STUDY", f"sqlite:///{tmp_path / 'other.db'}")
+    with pytest.raises(ConfigError, match=r"its study lies in .*study.log, and SPIKESEG_STUDY now"):
+        run_toys(data, tmp_path, resume="toy")
+    assert not (tmp_path / "other.db").exists()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SPIKESEG_STUDY", "study.log")
     assert run_toys(data, tmp_path, resume="toy").counts == {"COMPLETE": 1}
