@@ -43,7 +43,7 @@ class TransformConfig:
         ignore_label: Train id that padding gets.
     """
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid", "strict": True}
 
     crop: tuple[int, int]
     resize: Literal["none", "short_edge", "range"] = "none"

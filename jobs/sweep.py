@@ -113,13 +113,15 @@ def continuation(
         concurrency: As the sweep was started.
         here: Likewise.
     """
+    from ..platform.config import PLACES
     from ..platform.search.plan import sweep_names
 
     where = recipe if recipe in sweep_names() else Path(recipe).absolute()
     given = []
     for item in overrides:
         key, _, value = item.partition("=")
-        local = key == "data.path" and "://" not in value
+        local = key in PLACES and "://" not in value
+        local = local or (key == "sweep.base" and Path(value).is_file())
         given.append(f"{key}={Path(value).absolute()}" if local else item)
     limit = () if concurrency is None else ("--concurrency", str(concurrency))
     engine = (*limit, *(("--here",) if here else ()))

@@ -44,7 +44,7 @@ class NeuronConfig:
         backend: Which implementation runs it; `auto` picks by device and logs the choice once.
     """
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid", "strict": True}
 
     timesteps: int
     levels: int
@@ -87,7 +87,7 @@ class BackboneConfig:
             models: 4 here, 8 in the head).
     """
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid", "strict": True}
 
     family: Literal["meta_spikeformer", "e_spikeformer"]
     embed_dims: tuple[int, int, int, int]
@@ -178,7 +178,7 @@ class QueryDecoderConfig:
             in training; it takes no part in inference.
     """
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid", "strict": True}
 
     width: int = 256
     num_queries: int = 100
@@ -231,7 +231,7 @@ class FPNConfig:
         levels: D inside neck and head; the published variant uses 4. None takes the neuron's.
     """
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid", "strict": True}
 
     width: int = 128
     levels: int | None = None
@@ -261,7 +261,7 @@ class ModelConfig:
             costs a pass over it.
     """
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid", "strict": True}
 
     num_classes: int
     neuron: NeuronConfig
@@ -304,7 +304,7 @@ class LossConfig:
         ignore_label: Label id left out of every loss.
     """
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid", "strict": True}
 
     class_weight: float = 1.0
     mask_weight: float = 20.0

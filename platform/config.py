@@ -24,6 +24,8 @@ _CREDENTIALS = re.compile(
     r"://[^\s]*@|[?&][^=&]*(?:token|secret|passw|pwd|sig|key|credential)[^=&]*=", re.IGNORECASE
 )
 RECIPES = Path(__file__).resolve().parents[1] / "jobs" / "recipes"
+PLACES = ("data.path", "init.backbone", "init.segmentor")
+"""Fields that hold paths, from the working folder, or addresses."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def load_experiment(recipe: str, overrides: Sequence[str] = ()) -> Resolved:
         overrides: Items `a.b=c`, the value in YAML.
 
     Returns:
-        The checked configuration with the origin of its values; `data.path` is absolute.
+        The checked configuration with the origin of its values; paths in it are absolute.
 
     Raises:
         ConfigError: Names file and line (or "command line"), key, value, rule, nearest name.
@@ -86,13 +88,15 @@ def given_values(overrides: Sequence[str]) -> dict[str, Any]:
     return values
 
 
-def override(resolved: Resolved, values: Mapping[str, object], origin: str) -> Resolved:
+def override(
+    resolved: Resolved, values: Mapping[str, object], origin: str | Mapping[str, str]
+) -> Resolved:
     """Replace single values of a checked configuration.
 
     Args:
         resolved: The configuration to start from; it is left as it is.
         values: Dotted key -> value.
-        origin: What errors and provenance name as their source.
+        origin: What errors and provenance name as their source; of each key where they differ.
 
     Returns:
         The checked result.
@@ -103,7 +107,7 @@ def override(resolved: Resolved, values: Mapping[str, object], origin: str) -> R
     tree = json.loads(resolved.config.model_dump_json())
     origins = dict(resolved.origins)
     for key, value in values.items():
-        _set(tree, origins, key, value, origin)
+        _set(tree, origins, key, value, origin if isinstance(origin, str) else origin[key])
     return dataclasses.replace(_check(tree, origins), recipe=resolved.recipe)
 
 
@@ -224,10 +228,17 @@ def _check(tree: Any, origins: dict[str, str]) -> Resolved:
                 "password or key, nor any value a token, since every run records its "
                 "configuration; give them as the storage's own environment variables or files"
             )
-    if "://" not in config.data.path:
-        data = config.data.model_copy(update={"path": str(Path(config.data.path).absolute())})
-        config = config.model_copy(update={"data": data})
-    return Resolved(config, origins)
+    return Resolved(_with_absolute_paths(config), origins)
+
+
+def _with_absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
+    for section, name in (key.split(".") for key in PLACES):
+        part = getattr(config, section)
+        path = getattr(part, name)
+        if path is not None and "://" not in path:
+            part = part.model_copy(update={name: str(Path(path).absolute())})
+            config = config.model_copy(update={section: part})
+    return config
 
 
 def _sentences(error: ValidationError, tree: Any, origins: dict[str, str]) -> Iterator[str]:
@@ -281,6 +292,19 @@ def field_names(location: Sequence[str]) -> list[str]:
     for part in location:
         kind = _unwrap(_annotations(kind).get(part)) if not part.isdigit() else kind
     return list(_annotations(kind))
+
+
+def takes_fractions(key: str) -> bool:
+    """Whether a field is a number that need not be whole; False for a field that is not there.
+
+    Args:
+        key: Its dotted key.
+    """
+    kind: Any = ExperimentConfig
+    *parents, last = key.split(".")
+    for part in parents:
+        kind = _unwrap(_annotations(kind).get(part))
+    return _unwrap(_annotations(kind).get(last)) is float
 
 
 def _annotations(kind: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from .config import RECIPES, ConfigError, Resolved, config_digest, flat, load_experiment
+from .config import PLACES, RECIPES, ConfigError, Resolved, config_digest, flat, load_experiment
 from .experiment import ExperimentConfig
 from .scrub import SECRET_VARIABLE, scrubbed, scrubbed_argument, scrubbed_code
 from .yaml_source import parse_value
@@ -25,7 +25,6 @@ _ROOT = Path(__file__).resolve().parents[1]
 _CODE = ("__init__.py", "pyproject.toml", "model", "datasets", "platform", "jobs")
 _SUFFIXES = (".py", ".yaml", ".json", ".cu", ".cuh", ".h")
 _PACKAGES = ("torch", "ray", "mlflow", "optuna", "pyarrow", "numpy", "cupy-cuda13x")
-_PLACES = ("data.path", "init.backbone", "init.segmentor")
 _LONGEST_DIFF = 1_000_000
 # Variables that can change a result or where it goes; whatever else is set is never recorded.
 _VARIABLES = re.compile(
@@ -206,7 +205,7 @@ def rerun_line(resolved: Resolved) -> str:
     tree = resolved.config.model_dump(mode="json")
     keys = [key for key, at in resolved.origins.items() if at in ("command line", "sweep")]
     # A recipe may name them from the folder where it is started, which is not the next one's.
-    keys += [key for key in _PLACES if key not in keys and _at(tree, key) is not None]
+    keys += [key for key in PLACES if key not in keys and _at(tree, key) is not None]
     recipe = resolved.recipe or _recipe_of(resolved)
 
     def words() -> list[str]:

@@ -32,6 +32,8 @@ def command(
     plain_logging()
     if empty:
         gaps = seconds_per_empty_trial(recipe, overrides, storage=storage)
+        if not gaps:
+            raise click.UsageError("--empty needs a sweep of 2 trials or more: sweep.trials=2")
         print(
             f"{len(gaps) + 1} empty trials: {statistics.median(gaps):.2f} s each (median after "
             f"the first; {min(gaps):.2f} to {max(gaps):.2f})"

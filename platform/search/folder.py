@@ -16,7 +16,7 @@ import yaml
 from ..address import without_user
 from ..config import ConfigError, dump
 from .plan import SweepPlan
-from .storage import begin_study, check_storage_opens
+from .storage import begin_study, check_place
 
 _PLAN = "plan.json"
 _LOCK = "driver.lock"
@@ -30,10 +30,12 @@ class SweepFolder:
     Attributes:
         path: The folder; `plan.json`, `study.db`, `trials/<number>`, results.
         trials: Trials of the whole sweep.
+        study: Address of the study.
     """
 
     path: Path
     trials: int
+    study: str
     _lock: IO[str]
 
     @classmethod
@@ -79,14 +81,17 @@ class SweepFolder:
         else:
             path = storage / resume
             started = _continued(path, started, storage, resume, trials)
-            if study is not None:
-                check_storage_opens(study)
+            # A sweep that was killed at once may have none yet in its folder.
+            if study is None:
+                check_place(_inside(path), f"--resume {resume}: its study")
+            elif not check_place(study):
+                raise ConfigError(f"--resume {resume}: its study is gone from {started['study']}")
         (path / "trials").mkdir(parents=True, exist_ok=True)
         lock = _locked(path)
         writing = path / f".{_PLAN}.{os.getpid()}"
         writing.write_text(json.dumps(started, indent=1))
         writing.replace(path / _PLAN)
-        return cls(path, started["trials"], lock)
+        return cls(path, started["trials"], study or _inside(path), lock)
 
     def __enter__(self) -> Self:
         return self
@@ -100,6 +105,11 @@ class SweepFolder:
         self._lock.close()
 
 
+def _inside(path: Path) -> str:
+    """The address of a study that lies in its sweep's folder."""
+    return f"sqlite:///{path / 'study.db'}"
+
+
 def _continued(path: Path, now: dict, storage: Path, resume: str, trials: int | None) -> dict:
     if not (path / _PLAN).is_file():
         known = sorted(entry.parent.name for entry in storage.glob(f"*/{_PLAN}"))
@@ -107,7 +117,10 @@ def _continued(path: Path, now: dict, storage: Path, resume: str, trials: int | 
             f"--resume {resume}: no such sweep in {storage}; there are: "
             f"{', '.join(known) or 'none'}"
         )
-    before = json.loads((path / _PLAN).read_text())
+    try:
+        before = json.loads((path / _PLAN).read_text())
+    except ValueError as error:
+        raise ConfigError(f"{path / _PLAN}: is damaged ({error})") from error
     for part, word in (("recipe", "recipe"), ("base", "base experiment or overrides")):
         if before[part] != now[part]:
             raise ConfigError(

@@ -63,7 +63,7 @@ def compare_with_loop(
 
     Args:
         recipe: The sweep whose space and base are used; its points are drawn once, at random.
-        overrides: Items `field=value` for the base experiment.
+        overrides: Items `field=value` for the base experiment, `sweep.field=value` for the recipe.
         storage: Folder that takes all runs.
         trials: Trainings on each side of a round.
         concurrency: Trainings at once on both sides.
@@ -79,13 +79,15 @@ def compare_with_loop(
     listed = storage / "listed.yaml"
     storage.mkdir(parents=True, exist_ok=True)
     listed.write_text(json.dumps(_listed(plan, points)))
+    # Those of the recipe itself are in `listed` already.
+    given = [item for item in overrides if not item.startswith("sweep.")]
     configs = [dump(plan.experiment(point).config) for point in points]
     measured = []
     for number in range(rounds):
         folder = storage / f"round-{number}-{time.time_ns()}"
         sides = [
             ("loop", (_plain_loop, (configs, folder / "loop", concurrency))),
-            ("sweep", (_whole_sweep, (str(listed), list(overrides), folder, concurrency))),
+            ("sweep", (_whole_sweep, (str(listed), given, folder, concurrency))),
         ]
         spent = take_turns(dict(sides[:: 1 if number % 2 == 0 else -1]), seconds=_TURN_SECONDS)
         measured.append(Round(spent["loop"], spent["sweep"], trials))
@@ -123,6 +125,7 @@ def _listed(plan: SweepPlan, points: Sequence[Point]) -> dict:
     content = plan.recipe.model_dump(mode="json")
     return {
         **content,
+        "base": plan.base.recipe,
         "space": content["space"]["dimensions"],
         "trials": None,
         "sampler": {"name": "listed", "seed": 0},

@@ -101,11 +101,12 @@ def check_plan(
             "sweep.workers_per_trial=N"
         )
     _check_dimensions(recipe.space, lines, source)
+    at = lines.get("base", source)
+    found = _base(recipe.base, at, source)
     try:
         # Until the recipe's own overrides are in, no number of workers is sure to fit.
-        base = load_experiment(_base(recipe.base, source), [*overrides, "trainer.workers=0"])
+        base = load_experiment(found, [*overrides, "trainer.workers=0"])
     except ConfigError as error:
-        at = lines.get("base", source)
         raise error if overrides else ConfigError(f"{at}: base: {error}") from error
     for index, item in enumerate(recipe.overrides):
         key, separator, text = item.partition("=")
@@ -140,11 +141,17 @@ def check_plan(
     return SweepPlan(recipe, base, _rungs(recipe, base, lines, source), tuple(points))
 
 
-def _base(base: str, source: str) -> str:
+def _base(base: str, at: str, source: str) -> str:
     """A base as `load_experiment` finds it: shipped, in the working folder, beside the sweep."""
     beside = Path(source).parent / base
-    known = base in recipe_names() or Path(base).is_file()
-    return str(beside) if not known and beside.is_file() else base
+    if base in recipe_names() or Path(base).is_file():
+        return base
+    if beside.is_file():
+        return str(beside)
+    raise ConfigError(
+        f"{at}: base: recipe {base!r} is neither a shipped recipe nor a file"
+        f"{_nearest(base, recipe_names())}; shipped: {', '.join(recipe_names())}"
+    )
 
 
 def _find(recipe: str) -> Path:
@@ -152,10 +159,8 @@ def _find(recipe: str) -> Path:
         return SWEEPS / f"{recipe}.yaml"
     if Path(recipe).is_file():
         return Path(recipe).resolve()
-    close = difflib.get_close_matches(recipe, sweep_names(), n=1, cutoff=0.5)
-    near = f", did you mean {close[0]!r}?" if close else ""
     raise ConfigError(
-        f"sweep {recipe!r} is neither a shipped sweep nor a file{near}; "
+        f"sweep {recipe!r} is neither a shipped sweep nor a file{_nearest(recipe, sweep_names())}; "
         f"shipped: {', '.join(sweep_names())}"
     )
 
@@ -167,16 +172,17 @@ def _parse(content: Any, lines: dict[str, str], path: Path, own: Sequence[str]) 
         key, separator, text = item.removeprefix("sweep.").partition("=")
         if not separator:
             raise ConfigError(f"command line: {item!r} is not of the form field=value")
-        *parents, last = _parts(key, content)
+        try:
+            value = parse_value(text)
+        except ValueError as error:
+            raise ConfigError(f"command line: sweep.{key}: {error}") from error
+        *parents, last = _parts(key, content, value)
         node = content
         for name in parents:
             node = node.setdefault(name, {})
             if not isinstance(node, dict):
                 raise ConfigError(f"command line: sweep.{key}: {name} is a value, not a mapping")
-        try:
-            node[last] = parse_value(text)
-        except ValueError as error:
-            raise ConfigError(f"command line: sweep.{key}: {error}") from error
+        node[last] = value
         for below in [name for name in lines if name.startswith(f"{key}.")]:
             del lines[below]
         lines.update(dict.fromkeys(_keys(key, node[last]), "command line"))
@@ -197,14 +203,29 @@ def _keys(key: str, value: Any) -> Iterator[str]:
             yield from _keys(f"{key}.{name}", item)
 
 
-def _parts(key: str, content: Mapping[str, Any]) -> list[str]:
-    """A key of the recipe in its parts; the name of a dimension, which holds dots, is one."""
+def _parts(key: str, content: Mapping[str, Any], value: Any) -> list[str]:
+    """A key of the recipe in its parts; the name of a dimension, which holds dots, is one.
+
+    Raises:
+        ConfigError: Where it is about a part of a dimension that is not there.
+    """
     space = content.get("space")
     for path in space if isinstance(space, dict) else ():
         if f"{key}.".startswith(f"space.{path}."):
-            below = key.removeprefix(f"space.{path}").split(".")[1:]
-            return ["space", str(path), *below]
-    return key.split(".")
+            below = key.removeprefix(f"space.{path}.")
+            if below.startswith("when."):
+                return ["space", str(path), "when", below.removeprefix("when.")]
+            return ["space", str(path), *(below.split(".") if below != key else ())]
+    name = key.removeprefix("space.")
+    if name == key:
+        return key.split(".")
+    if not isinstance(value, dict):
+        near = _nearest(name, [str(path) for path in space or ()])
+        raise ConfigError(
+            f"command line: sweep.{key}: no such dimension{near}; a new one is given whole: "
+            "sweep.space.FIELD={low: 1, high: 8}"
+        )
+    return ["space", name]
 
 
 def _sentence(item: Any, lines: Mapping[str, str], path: Path) -> str:
@@ -219,19 +240,21 @@ def _sentence(item: Any, lines: Mapping[str, str], path: Path) -> str:
             *location[4:],
         ]
     key = ".".join(location)
+    rule = item["msg"].removeprefix("Value error, ")
+    # A rule over several fields begins with the key, or keys, that it is about.
+    places = [*location, *rule.split(": ")[:-1]] if item["type"] == "value_error" else location
     where = str(path)
-    for length in range(len(location), 0, -1):
-        if ".".join(location[:length]) in lines:
-            where = lines[".".join(location[:length])]
+    for length in range(len(places), 0, -1):
+        if ".".join(places[:length]) in lines:
+            where = lines[".".join(places[:length])]
             break
     if item["type"] == "missing":
         return f"{where}: {key}: required, and not given"
     if item["type"] == "extra_forbidden":
         known = _fields(location[:-1])
-        close = difflib.get_close_matches(location[-1], list(known), n=1, cutoff=0.5)
-        near = f", did you mean {close[0]!r}?" if close else ""
-        return f"{where}: {key}: no such field{near}"
-    rule = item["msg"].removeprefix("Value error, ")
+        if location[-1] in known:
+            return f"{where}: {key}: no field of a dimension of this kind"
+        return f"{where}: {key}: no such field{_nearest(location[-1], known)}"
     # A rule over a whole section would print the section.
     got = f"got {item['input']!r}: " if not isinstance(item["input"], dict) else ""
     return f"{where}: {key + ': ' if key else ''}{got}{rule}"
@@ -253,6 +276,11 @@ def _fields(location: Sequence[str]) -> Sequence[str]:
             return []
         kind = sections[0]
     return list(kind.model_fields)
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f", did you mean {close[0]!r}?" if close else ""
 
 
 def _check_not_varied(space: Space, key: str, at: str) -> None:
@@ -291,7 +319,8 @@ def _check_corners(
         dimension, before = recipe.space.dimensions[path], read[path]
         if isinstance(dimension, Choices):
             at = lines.get(f"space.{path}.choices.{len(before)}", at)
-        meant = _read_back(override(base, point, at), path)
+        origins = {key: lines.get(f"space.{key}", source) for key in point} | {path: at}
+        meant = _read_back(override(base, point, origins), path)
         if isinstance(dimension, Choices) and meant in before:
             same = dimension.choices[before.index(meant)]
             raise ConfigError(f"{at}: {path}: got {value!r}: means the same as {same!r}")
@@ -325,8 +354,7 @@ def _points(
 def _check_member(space: Space, key: str, value: Any, point: Point, at: str) -> None:
     dimension = space.dimensions.get(key)
     if dimension is None:
-        close = difflib.get_close_matches(key, list(space.dimensions), n=1, cutoff=0.5)
-        near = f", did you mean {close[0]!r}?" if close else ""
+        near = _nearest(key, list(space.dimensions))
         raise ConfigError(f"{at}: first: {key}: not in the space{near}")
     if not active(dimension.when, point):
         raise ConfigError(f"{at}: first: {key}: its condition {dimension.when} does not hold here")

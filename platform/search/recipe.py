@@ -142,8 +142,8 @@ class Resources(_Section):
         gpu: GPUs, likewise; above 1 whole ones.
     """
 
-    cpu: float = Field(default=1.0, ge=0)
-    gpu: float = Field(default=0.0, ge=0)
+    cpu: FiniteFloat = Field(default=1.0, ge=0)
+    gpu: FiniteFloat = Field(default=0.0, ge=0)
 
     @field_validator("cpu", "gpu")
     @classmethod
@@ -212,23 +212,25 @@ class SweepRecipe(_Section):
         several = len(self.objectives) > 1
         if several and self.pruner.rule in ("halving", "median"):
             raise ValueError(
-                f"pruner.rule {self.pruner.rule!r} needs one objective, got "
+                f"pruner.rule: got {self.pruner.rule!r}: needs one objective, got "
                 f"{len(self.objectives)}; 'non_dominated' takes several"
             )
         if self.sampler.name == "listed" and not self.first:
-            raise ValueError("sampler.name 'listed' needs points in first")
+            raise ValueError("sampler.name: got 'listed': needs points in first")
         if self.trials is None and self.sampler.name not in ("grid", "listed"):
-            raise ValueError(f"trials must be given for sampler.name {self.sampler.name!r}")
-        _check_contradictions([*self.constraints, *self.pruner.limits])
+            raise ValueError(f"trials: must be given for sampler.name {self.sampler.name!r}")
+        limits = {f"constraints.{index}": item for index, item in enumerate(self.constraints)}
+        limits |= {f"pruner.limits.{index}": item for index, item in enumerate(self.pruner.limits)}
+        _check_contradictions(limits)
         metrics = [objective.metric for objective in self.objectives]
         if len(set(metrics)) < len(metrics):
-            raise ValueError(f"objectives must differ, got {', '.join(metrics)}")
+            raise ValueError(f"objectives: must differ, got {', '.join(metrics)}")
         return self
 
 
-def _check_contradictions(limits: list[Limit]) -> None:
-    for upper, lower in itertools.product(limits, limits):
+def _check_contradictions(limits: dict[str, Limit]) -> None:
+    for (above, upper), (below, lower) in itertools.product(limits.items(), limits.items()):
         if upper.metric != lower.metric or upper.at_most is None or lower.at_least is None:
             continue
         if upper.at_most < lower.at_least:
-            raise ValueError(f"limits {upper} and {lower} exclude each other")
+            raise ValueError(f"{below}: got {lower}: excludes {above}: {upper}")

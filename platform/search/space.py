@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from ..config import takes_fractions
+
 Scalar = bool | int | float | str | None
 Point = dict[str, Any]
 # Numbers of so few values are checked one by one before a sweep starts.
@@ -210,15 +212,15 @@ def _check_range(low: float, high: float, log: bool, stepped: bool) -> None:
         raise ValueError("step and log exclude each other")
 
 
-def _kind(given: Any) -> Any:
-    """Whole numbers on both ends make `Integers`, unless the entry says `kind: float`."""
+def _kind(path: str, given: Any) -> Any:
+    """Whole numbers make `Integers`, unless the entry or the field says that it is any number."""
     if not isinstance(given, dict) or "kind" in given:
         return given
     if "choices" in given:
         return {**given, "kind": "choices"}
     numbers = [given.get(name) for name in ("low", "high", "step") if given.get(name) is not None]
     whole = bool(numbers) and all(type(number) is int for number in numbers)
-    return {**given, "kind": "int" if whole else "float"}
+    return {**given, "kind": "int" if whole and not takes_fractions(path) else "float"}
 
 
 class Space(BaseModel):
@@ -236,7 +238,7 @@ class Space(BaseModel):
     @classmethod
     def _name_kinds(cls, given: Any) -> Any:
         if isinstance(given, dict) and isinstance(given.get("dimensions"), dict):
-            entries = {key: _kind(value) for key, value in given["dimensions"].items()}
+            entries = {key: _kind(str(key), value) for key, value in given["dimensions"].items()}
             return {"dimensions": _parents_first(entries)}
         return given
 
@@ -383,7 +385,7 @@ def _parents_first(entries: dict[str, Any]) -> dict[str, Any]:
         when = entry.get("when") if isinstance(entry, dict) else None
         for parent in when if isinstance(when, dict) else ():
             if parent not in entries:
-                raise ValueError(f"{path}: when names {parent!r}, which is not in the space")
+                raise ValueError(f"{path}: when: {parent}: is not in the space")
             if parent not in ordered:
                 place(parent, (*chain, path))
         ordered[path] = entry

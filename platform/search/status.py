@@ -24,7 +24,8 @@ class SweepStatus:
         front: Finished trials that no other beats in every objective, by the first one.
         objectives: Names of the objectives, in the order of a trial's values.
         device_seconds: Time spent by trials x what one takes: GPUs where it takes any, else CPUs.
-        eta_seconds: Time until the last trial ends, at the rate so far; None before the first end.
+        eta_seconds: Time until the last trial ends, at the rate so far, running trials counted as
+            far as they were evaluated; None before the first evaluation.
         steps: Training steps of a trial's full budget.
     """
 
@@ -57,7 +58,7 @@ class Watcher:
         self._plan = plan
         self._keeper = keeper
         self._started = time.monotonic()
-        self._before = keeper.finished
+        self._before = self._done()
 
     def status(self) -> SweepStatus:
         """The sweep now."""
@@ -66,8 +67,9 @@ class Watcher:
         live = [item for item in records if item.number in keeper.live_numbers]
         ended = [item for item in records if item.state in ("COMPLETE", "PRUNED", "FAIL")]
         counts = {"RUNNING": len(live), **Counter(item.state for item in ended)}
-        new = len(ended) - self._before
-        rate = (time.monotonic() - self._started) / new if new else None
+        done = self._done()
+        new = done - self._before
+        rate = (time.monotonic() - self._started) / new if new > 0 else None
         return SweepStatus(
             name=keeper.folder.name,
             total=keeper.trials,
@@ -77,9 +79,16 @@ class Watcher:
             front=front_trials(self._plan, keeper.records),
             objectives=[objective.metric for objective in self._plan.recipe.objectives],
             device_seconds=sum(item.seconds for item in records) * devices_of_a_trial(self._plan),
-            eta_seconds=None if rate is None else rate * (keeper.trials - len(ended)),
+            eta_seconds=None if rate is None else rate * (keeper.trials - done),
             steps=self._plan.base.config.trainer.max_steps,
         )
+
+    def _done(self) -> float:
+        """Trials with an end, and the shares of those without that were evaluated."""
+        steps = self._plan.base.config.trainer.max_steps
+        records = self._keeper.records.values()
+        shares = (max(r.history, default=0) / steps for r in records if r.state == "RUNNING")
+        return self._keeper.finished + sum(shares)
 
     def line(self, number: int, report: TrialReport, verdict: Verdict) -> str:
         """One line of progress: what was measured, what was decided, how far the sweep is."""

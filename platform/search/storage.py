@@ -2,11 +2,13 @@
 
 import os
 import re
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import optuna
+import sqlalchemy
 import sqlalchemy.exc
 from optuna.exceptions import DuplicatedStudyError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
@@ -35,21 +37,51 @@ def given_address() -> str | None:
     return _absolute(given)
 
 
-def check_storage_opens(address: str) -> None:
-    """Open the study's storage, which makes it where there is none.
+def check_place(address: str, name: str = "SPIKESEG_STUDY") -> bool:
+    """Check that a study can be kept at an address; nothing is made there.
 
     Args:
-        address: `given_address()`.
+        address: As `open_storage` takes it.
+        name: What errors call it.
+
+    Returns:
+        Whether studies are kept there already.
 
     Raises:
         ConfigError: Where nothing can be kept there; names the address without its host.
     """
     try:
-        open_storage(address)
+        begun = _is_begun(address, name)
+        if begun:
+            open_storage(address)
+    except ConfigError:
+        raise
     except (ImportError, OSError, RuntimeError, sqlalchemy.exc.SQLAlchemyError) as error:
-        raise _refused(address, _reason(error)) from error
+        raise _refused(address, _reason(error), name) from error
     except _NO_JOURNAL as error:
-        raise _refused(address, "is no journal of Optuna's") from error
+        raise _refused(address, "is no journal of Optuna's", name) from error
+    return begun
+
+
+def _is_begun(address: str, name: str) -> bool:
+    if "://" not in address:
+        file = Path(address)
+    else:
+        url = sqlalchemy.make_url(address)
+        file = Path(url.database or "") if url.get_backend_name() == "sqlite" else None
+    if file is not None and not file.exists():
+        with tempfile.TemporaryFile(dir=file.parent):
+            return False
+    if "://" not in address:
+        return True
+    engine = sqlalchemy.create_engine(address)
+    try:
+        tables = sqlalchemy.inspect(engine).get_table_names()
+    finally:
+        engine.dispose()
+    if tables and "studies" not in tables:
+        raise _refused(address, f"holds tables of another program ({tables[0]}, …)", name)
+    return bool(tables)
 
 
 def begin_study(
@@ -108,10 +140,10 @@ def _absolute(address: str) -> str:
     return f"{url.drivername}:///{Path(file).absolute()}"
 
 
-def _refused(address: str, rule: str) -> ConfigError:
+def _refused(address: str, rule: str, name: str = "SPIKESEG_STUDY") -> ConfigError:
     # A driver's own message may name host and user.
     shown = re.sub(r"://(?!/)[^/?]+", "://[hidden]", without_user(address))
-    return ConfigError(f"SPIKESEG_STUDY: got {shown!r}: {rule}")
+    return ConfigError(f"{name}: got {shown!r}: {rule}")
 
 
 def _reason(error: Exception) -> str:

@@ -1,5 +1,6 @@
 """One trial's work: a training in the trial's own folder, told one evaluation at a time."""
 
+import json
 import time
 from collections.abc import Generator
 from contextlib import closing
@@ -7,6 +8,8 @@ from pathlib import Path
 
 from .trial_training import Evaluations, Given, failure_reason, train_trial
 from .verdict import VERDICT, TrialReport
+
+_SPENT = "seconds.json"
 
 
 def reports(given: Given) -> Generator[TrialReport, None, None]:
@@ -25,17 +28,25 @@ def reports(given: Given) -> Generator[TrialReport, None, None]:
     if ended.is_file():
         yield TrialReport(failure=f"not run again: {ended} says that this trial has ended")
         return
+    from ..train.checkpoint import RunFolder
+
+    kept = Path(given["folder"]) / _SPENT
+    spent = json.loads(kept.read_text()) if kept.is_file() else {}
     started = time.monotonic()
     try:
         with closing(_evaluations(given)) as evaluations:
             for evaluation, final, attempt in evaluations:
                 now = time.monotonic()
+                if not evaluation.replayed:
+                    spent[str(evaluation.step)] = now - started
+                    # A driver that dies now hears of this evaluation from the next attempt.
+                    RunFolder(Path(given["folder"])).write(_SPENT, json.dumps(spent))
                 yield TrialReport(
                     step=evaluation.step,
                     metrics=dict(evaluation.metrics),
                     final=final,
                     replayed=evaluation.replayed,
-                    seconds=0.0 if evaluation.replayed else now - started,
+                    seconds=spent.get(str(evaluation.step), 0.0),
                     attempt=attempt,
                 )
                 started = now

@@ -7,13 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from ...model.segmentor import build_segmentor
 from ..cluster import check_storage, connected, interrupted_when_lost, worker_nodes
 from ..config import ConfigError, dump
 from ..train.checkpoint import RunFolder
-from ..train.setup import choose_device, require_neurons
+from ..train.setup import check_initial_weights, check_parts
 from ..train.trainer import preflight
 from .capacity import trials_at_once
 from .engine import Orders, StoppedError, run_here, stopped_by_signals
@@ -21,7 +18,7 @@ from .folder import SweepFolder
 from .outcome import finish_sweep, why_no_result
 from .plan import SweepPlan, load_sweep
 from .status import SweepStatus, Watcher, best_trial, front_trials, hypervolumes
-from .storage import check_storage_opens, given_address
+from .storage import check_place, given_address
 from .study import Keeper
 from .tracked import SweepRecord
 from .trial import reports
@@ -127,11 +124,11 @@ def sweep(
         _check_here(plan, concurrency)
     storage = storage.absolute()
     preflight(plan.base, storage)
-    check_models(plan)
+    check_trials(plan)
     study = given_address()
     if study is not None and resume is None:
-        # Before Ray starts; that of a sweep to continue is opened once it is known to be its own.
-        check_storage_opens(study)
+        # Before Ray starts. Of a sweep to continue it is checked first whether it is its own.
+        check_place(study)
     with contextlib.ExitStack() as opened:
         engine = _engine(plan, storage, here=here, concurrency=concurrency, progress=progress)
         # What cannot run leaves no folder; of a sweep to continue, work may not even be left.
@@ -139,12 +136,7 @@ def sweep(
         folder = opened.enter_context(
             SweepFolder.open(plan, storage, study=study, resume=resume, name=name, trials=trials)
         )
-        keeper = Keeper(
-            plan,
-            folder.path,
-            storage=study or f"sqlite:///{folder.path / 'study.db'}",
-            trials=folder.trials,
-        )
+        keeper = Keeper(plan, folder.path, storage=folder.study, trials=folder.trials)
         label = folder.path.name
         if len(keeper.records) > folder.trials:
             progress(
@@ -207,24 +199,26 @@ def _check_here(plan: SweepPlan, concurrency: int | None) -> None:
         )
 
 
-def check_models(plan: SweepPlan) -> None:
-    """Build, without memory, the model of every choice, few numbers, and both ends of ranges.
+def check_trials(plan: SweepPlan) -> None:
+    """Check, as a training would, every choice, few numbers, and both ends of ranges.
 
     Raises:
-        ConfigError: Names key and value, and what the model says.
+        ConfigError: Names key and value, and what a training would say.
     """
     seen = set()
-    for key, value, point in plan.recipe.space.corner_points():
+    for key, _, point in plan.recipe.space.corner_points():
         config = plan.experiment(point).config
-        if config.model in seen:
+        text = config.model_dump_json()
+        if text in seen:
             continue
-        seen.add(config.model)
+        seen.add(text)
         try:
-            require_neurons(config, choose_device(config.trainer.device))
-            with torch.device("meta"):
-                build_segmentor(config.model)
+            check_parts(config)
+            check_initial_weights(config)
         except ValueError as error:
-            raise ConfigError(f"space: {key}: got {value!r}: {error}") from error
+            about = str(error).partition(":")[0]
+            named = about if about in point else key
+            raise ConfigError(f"space: {named}: got {point[named]!r}: {error}") from error
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from ...datasets.reader import PackedDataset
+from ...model.loss.criterion import build_criterion
 from ...model.neuron.dispatch import BackendError, choose_backend
 from ...model.published_keys import KeyReport
 from ...model.segmentor import build_segmentor
@@ -14,6 +15,41 @@ from ...model.weights import is_converted, load_all, load_backbone, load_weights
 from ..config import ConfigError
 from ..experiment import ExperimentConfig, TrainerConfig
 from .checkpoint import find_checkpoint
+from .optimizer import build_optimizer
+
+
+def check_parts(config: ExperimentConfig) -> None:
+    """Check, without memory for weights, that data, device, model, loss and optimizer go together.
+
+    Raises:
+        ConfigError: Names the key and the rule.
+    """
+    open_data(config)
+    device = choose_device(config.trainer.device)
+    if config.trainer.precision == "fp16" and device.type != "cuda":
+        raise ConfigError(
+            "trainer.precision: fp16 scales gradients and needs a CUDA device; on the CPU take "
+            "bf16 or fp32"
+        )
+    require_neurons(config, device)
+    try:
+        with torch.device("meta"):
+            model = build_segmentor(config.model)
+            build_criterion(config.loss, config.model)
+        build_optimizer(model, config.optimizer)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def check_initial_weights(config: ExperimentConfig) -> None:
+    """Compare keys and shapes of what `init` names with the model, without memory for weights.
+
+    Raises:
+        ConfigError: As `load_initial_weights`.
+    """
+    with torch.device("meta"):
+        model = build_segmentor(config.model)
+    load_initial_weights(model, config)
 
 
 def open_data(config: ExperimentConfig) -> PackedDataset:

@@ -14,19 +14,16 @@ from typing import Any
 
 import torch
 
-from ...model.loss.criterion import build_criterion
-from ...model.segmentor import build_segmentor
 from ..address import check_uri, tracking_uri
 from ..config import ConfigError, Resolved, config_digest, dump, load_resolved
 from .checkpoint import RunFolder
 from .failure import Decision, PreemptedError, decide
 from .mirror import Mirror, check_mirror
 from .notice import NOTICE
-from .optimizer import build_optimizer
 from .progress import Followed
 from .reduction import OneWorker, ProcessGroup
 from .resume import continued
-from .setup import choose_device, load_initial_weights, open_data, require_neurons
+from .setup import check_initial_weights, check_parts, choose_device
 from .worker import run_worker
 
 _log = logging.getLogger(__name__)
@@ -88,9 +85,7 @@ def train(
     """
     storage = storage.absolute()
     preflight(resolved, storage)
-    with torch.device("meta"):
-        model = build_segmentor(resolved.config.model)
-    load_initial_weights(model, resolved.config)
+    check_initial_weights(resolved.config)
     folder = storage / (name or run_name(resolved))
     if (folder / "config.yaml").exists():
         raise ConfigError(f"{folder}: there is a run of this name; continue it with --resume")
@@ -182,21 +177,7 @@ def preflight(resolved: Resolved, storage: Path) -> None:
         ConfigError: Names the key or folder and the rule.
     """
     config = resolved.config
-    open_data(config)
-    device = choose_device(config.trainer.device)
-    if config.trainer.precision == "fp16" and device.type != "cuda":
-        raise ConfigError(
-            "trainer.precision: fp16 scales gradients and needs a CUDA device; on the CPU take "
-            "bf16 or fp32"
-        )
-    require_neurons(config, device)
-    try:
-        with torch.device("meta"):
-            model = build_segmentor(config.model)
-            build_criterion(config.loss, config.model)
-        build_optimizer(model, config.optimizer)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    check_parts(config)
     try:
         storage.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=storage):

@@ -69,7 +69,7 @@ def test_conditions_that_form_a_circle_are_refused() -> None:
 
 
 def test_a_condition_on_nothing_is_refused() -> None:
-    with pytest.raises(ValidationError, match="when names 'b', which is not in the space"):
+    with pytest.raises(ValidationError, match="when: b: is not in the space"):
         space(a={"choices": [1], "when": {"b": 1}})
 
 

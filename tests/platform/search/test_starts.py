@@ -11,11 +11,13 @@ from typing import Any
 import optuna
 import pytest
 import ray
+import torch
 from toy_sweep import listed, run_toys, toy_plan
 from toy_trials import RAISES
 from toy_trials import toy as toy_work
 
 from spikeseg.jobs import sweep as job
+from spikeseg.model.segmentor import build_segmentor
 from spikeseg.platform.config import ConfigError
 from spikeseg.platform.journal import read_records
 from spikeseg.platform.search import faces, tuner
@@ -30,7 +32,7 @@ from spikeseg.platform.search.verdict import TrialRecord
 @pytest.fixture(autouse=True)
 def starts_are_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Databases of MLflow's and dozens of models take seconds; other tests look at them."""
-    monkeypatch.setattr(tuner, "check_models", lambda plan: None)
+    monkeypatch.setattr(tuner, "check_trials", lambda plan: None)
     monkeypatch.setattr("spikeseg.platform.tracking.sync", lambda *given: None)
 
 
@@ -201,98 +203,6 @@ def test_an_extended_sweep_shows_its_new_best_and_its_new_number(
     assert json.loads(tags(folder)["best_point"]) == {"model.neuron.levels": 8}
 
 
-def test_a_study_elsewhere_is_remembered_without_its_password(
-    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    toy_plan(tmp_path, **listed(4))
-    monkeypatch.setenv("SPIKESEG_STUDY", str(tmp_path / "study.log"))
-    folder = run_toys(data, tmp_path, name="toy").folder
-    assert json.loads((folder / "plan.json").read_text())["study"] == f"{tmp_path / 'study.log'}"
-    monkeypatch.delenv("SPIKESEG_STUDY")
-    with pytest.raises(ConfigError) as caught:
-        run_toys(data, tmp_path, resume="toy")
-    assert f"its study lies in {tmp_path / 'study.log'}, and SPIKESEG_STUDY now makes it the " in (
-        str(caught.value)
-    )
-    assert not (folder / "study.db").exists()
-    monkeypatch.setenv("SPIKESEG_STUDY", f"sqlite:///{tmp_path / 'other.db'}")
-    with pytest.raises(ConfigError, match=r"its study lies in .*study.log, and SPIKESEG_STUDY now"):
-        run_toys(data, tmp_path, resume="toy")
-    assert not (tmp_path / "other.db").exists()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SPIKESEG_STUDY", "study.log")
-    assert run_toys(data, tmp_path, resume="toy").counts == {"COMPLETE": 1}
-    monkeypatch.setattr(tuner, "given_address", lambda: "postgresql://me:secret@db/studies")
-    with pytest.raises(ConfigError, match="now makes it postgresql://db/studies"):
-        run_toys(data, tmp_path, resume="toy")
-
-
-@pytest.mark.parametrize(
-    ("address", "message"),
-    [
-        ("", "SPIKESEG_STUDY: is empty"),
-        ("{folder}/none/study.log", "cannot be opened (No such file or directory)"),
-        ("sqlite:///{folder}/none/study.db", "cannot be opened (OperationalError)"),
-        ("nosuch://me:secret@host:1/a", "got 'nosuch://[hidden]/a': its driver is not installed"),
-        ("nosuch://me:secret@host:one/a", "got 'nosuch://[hidden]/a': is no address of a databa"),
-        ("{folder}/toy.yaml", "toy.yaml': is no journal of Optuna's"),
-        ("{folder}/number", "number': is no journal of Optuna's"),
-        ("sqlite://", "got 'sqlite://': must be sqlite:///PATH, without options"),
-        ("sqlite+pysqlite:///:memory:", "a study in memory ends with its process"),
-        ("sqlite:///file:a.db?mode=memory&uri=true", "must be sqlite:///PATH, without options"),
-        ("sqlite:///file:a.db?mode=ro&uri=true", "one that is only read takes no trials"),
-    ],
-    ids=[
-        "empty",
-        "journal in no folder",
-        "sqlite in no folder",
-        "no driver",
-        "no port",
-        "no journal",
-        "a number",
-        "no file",
-        "in memory",
-        "memory by option",
-        "only read",
-    ],
-)
-def test_an_address_that_cannot_hold_a_study_is_refused_and_leaves_nothing(
-    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, address: str, message: str
-) -> None:
-    toy_plan(tmp_path, **listed(4))
-    (tmp_path / "number").write_text("5\n")
-    monkeypatch.setenv("SPIKESEG_STUDY", address.format(folder=tmp_path))
-    with pytest.raises(ConfigError) as caught:
-        run_toys(data, tmp_path, name="toy")
-    assert message in str(caught.value)
-    assert "secret" not in str(caught.value)
-    assert not (tmp_path / "toy").exists()
-
-
-@pytest.mark.parametrize("address", ["sqlite:///{folder}/all.db", "{folder}/all.log"])
-def test_two_new_sweeps_of_one_name_do_not_share_a_study(
-    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, address: str
-) -> None:
-    monkeypatch.setenv("SPIKESEG_STUDY", address.format(folder=tmp_path))
-    for storage in (tmp_path / "one", tmp_path / "two"):
-        toy_plan(storage, **listed(4))
-    run_toys(data, tmp_path / "one", name="toy")
-    with pytest.raises(ConfigError, match="holds a study toy already, of another sweep"):
-        run_toys(data, tmp_path / "two", name="toy")
-    assert not (tmp_path / "two" / "toy").exists()
-
-
-def test_a_study_that_lost_its_trials_is_refused_and_no_trial_changes(
-    tmp_path: Path, data: Path
-) -> None:
-    toy_plan(tmp_path, **listed(4))
-    folder = run_toys(data, tmp_path, name="toy").folder
-    (folder / "study.db").unlink()
-    with pytest.raises(ConfigError, match="trial 0 has ended, and the study does not know it"):
-        run_toys(data, tmp_path, resume="toy")
-    assert json.loads((folder / "trials/0/verdict.json").read_text())["state"] == "COMPLETE"
-
-
 def test_a_setting_that_differs_at_a_resume_is_named_with_both_values(
     tmp_path: Path, data: Path
 ) -> None:
@@ -314,7 +224,13 @@ def test_the_printed_command_continues_from_any_folder(
 ) -> None:
     toy_plan(tmp_path, **listed(4))
     monkeypatch.chdir(tmp_path)
-    overrides = [f"data.path={os.path.relpath(data)}", "loss.dice_weight=9.0"]
+    model = build_segmentor(toy_plan(tmp_path, **listed(4)).base.config.model)
+    torch.save(model.backbone.state_dict(), "weights.pth")
+    overrides = [
+        f"data.path={os.path.relpath(data)}",
+        "init.backbone=weights.pth",
+        "loss.dice_weight=9.0",
+    ]
     given: dict[str, Any] = {"trials": None, "here": True, "progress": print, "work": toy_work}
     tuner.sweep("toy.yaml", overrides, storage=Path("runs"), name="toy", **given)
     line = job.continuation("toy.yaml", overrides, "toy", Path("runs"))

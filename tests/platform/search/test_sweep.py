@@ -178,7 +178,7 @@ def test_a_point_that_the_model_refuses_fails_as_a_trial_and_the_sweep_goes_on(
             raise ConfigError("sweep: no such model")
         return real(self, point)
 
-    monkeypatch.setattr("spikeseg.platform.search.tuner.check_models", lambda plan: None)
+    monkeypatch.setattr("spikeseg.platform.search.tuner.check_trials", lambda plan: None)
     monkeypatch.setattr(type(plan), "experiment", refuses)
     outcome = run_toys(data, tmp_path, name="toy")
     assert outcome.counts == {"COMPLETE": 2, "FAIL": 1}

@@ -175,11 +175,12 @@ def test_a_driver_that_is_told_to_leave_has_its_workers_write_a_checkpoint(tmp_p
     wait_for("9 micro-batches", lambda: steps_done(run) >= 9)
     driver.ask_to_leave()
     assert driver.code() == 1, driver.text()
-    assert "asked to leave at step" in driver.text()
     assert f"continue with --resume {run.name} --storage {storage}" in driver.text()
-    (written,) = (run / "checkpoints").glob("step-*")
-    step = int(written.name.partition("-")[2])
-    assert 3 <= step < 16 and attempts(run) == 1
+    # Workers look twice a second: an evaluation, which writes one too, may have come before.
+    newest = max((run / "checkpoints").glob("step-*"))
+    step = int(newest.name.partition("-")[2])
+    assert f"asked to leave at step {step}" in driver.text()
+    assert 3 <= step < STEPS and attempts(run) == 1
     # One worker goes on where two stood, in their order.
     resumed = Driver(storage, "--resume", run.name, "trainer.workers=1")
     assert resumed.code() == 0, resumed.text()
