@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..cluster import check_storage, connected, interrupted_when_lost, worker_nodes
-from ..config import ConfigError, dump
+from ..config import ConfigError, dump, flat
 from ..train.checkpoint import RunFolder
 from ..train.setup import check_initial_weights, check_parts
 from ..train.trainer import preflight
@@ -217,8 +217,11 @@ def check_trials(plan: SweepPlan) -> None:
             check_initial_weights(config)
         except ValueError as error:
             about = str(error).partition(":")[0]
-            named = about if about in point else key
-            raise ConfigError(f"space: {named}: got {point[named]!r}: {error}") from error
+            if about in point:
+                key = about
+            elif about in flat(config):
+                raise ConfigError(f"{error} (a trial with {key}: {point[key]!r})") from error
+            raise ConfigError(f"space: {key}: got {point[key]!r}: {error}") from error
 
 
 @contextlib.contextmanager
