@@ -65,23 +65,26 @@ def check_place(address: str, name: str = "SPIKESEG_STUDY") -> bool:
 
 def _is_begun(address: str, name: str) -> bool:
     if "://" not in address:
-        file = Path(address)
-    else:
-        url = sqlalchemy.make_url(address)
-        file = Path(url.database or "") if url.get_backend_name() == "sqlite" else None
-    if file is not None and not file.exists():
-        with tempfile.TemporaryFile(dir=file.parent):
-            return False
-    if "://" not in address:
-        return True
+        return _exists(Path(address))
     engine = sqlalchemy.create_engine(address)
     try:
+        # To look into a file that is not there would make it.
+        if engine.dialect.name == "sqlite" and not _exists(Path(engine.url.database or "")):
+            return False
         tables = sqlalchemy.inspect(engine).get_table_names()
     finally:
         engine.dispose()
     if tables and "studies" not in tables:
         raise _refused(address, f"holds tables of another program ({tables[0]}, …)", name)
     return bool(tables)
+
+
+def _exists(file: Path) -> bool:
+    """Whether there is such a file; where not, one must be able to be made."""
+    if file.exists():
+        return True
+    with tempfile.TemporaryFile(dir=file.parent):
+        return False
 
 
 def begin_study(
