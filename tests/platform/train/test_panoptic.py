@@ -162,4 +162,4 @@ def test_a_decoder_without_queries_is_refused(data: Path) -> None:
     tree = experiment(data, decoder="fpn").model_dump()
     tree["data"]["task"] = "panoptic"
     with pytest.raises(ValidationError, match=r"data\.task is panoptic, which needs"):
-        ExperimentConfig.model_validate(tree)
+        ExperimentConfig.model_validate_json(json.dumps(tree))
