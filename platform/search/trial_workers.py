@@ -12,6 +12,7 @@ from .trial_training import Evaluations, Given, failure_reason, train_trial
 
 _POLL_SECONDS = 0.2
 _END_SECONDS = 30
+_FREE_SECONDS = 10
 
 
 class WorkersFailedError(RuntimeError):
@@ -38,8 +39,8 @@ def follow_workers(given: Given) -> Evaluations:
     folder = Path(given["folder"])
     folder.mkdir(parents=True, exist_ok=True)
     for left in folder.glob("reports-*.jsonl"):
-        # An attempt that was killed with its process.
-        _give_back(left)
+        # Of an attempt that was killed with its process.
+        left.unlink()
     log = folder / f"reports-{uuid.uuid4().hex}.jsonl"
     log.touch()
     # Zero CPUs and no group of the trial's: the workers alone take resources.
@@ -48,9 +49,12 @@ def follow_workers(given: Given) -> Evaluations:
     fit: Any = options.remote({**given, "log": str(log)})
     running = fit.run.remote()
     final = False
+    ended: list[Any] = []
     try:
         with log.open() as lines:
             while True:
+                # What a killed attempt left may be all that these workers wait for.
+                free_orphans()
                 ended, _ = ray.wait([running], timeout=_POLL_SECONDS)
                 for line in lines:
                     told = json.loads(line)
@@ -64,26 +68,47 @@ def follow_workers(given: Given) -> Evaluations:
                     return
     finally:
         if final:
-            ray.wait([running], timeout=_END_SECONDS)
+            ended, _ = ray.wait([running], timeout=_END_SECONDS)
         ray.kill(fit)
-        _give_back(log)
+        until = time.monotonic() + _FREE_SECONDS
+        while not ended and not free_orphans() and time.monotonic() < until:
+            time.sleep(_POLL_SECONDS)
+        log.unlink()
 
 
-def _give_back(log: Path) -> None:
-    """Free what a killed attempt's workers had reserved.
+def free_orphans() -> int:
+    """Remove the placement groups of this job whose makers are actors that died.
 
-    Ray Train's own cleaner asks the dashboard whether a controller is alive, and waits for ever
-    where there is none.
+    Ray keeps a group until its job ends, too, and Ray Train's own cleaner asks the dashboard
+    whether a controller is alive, and waits for ever where there is none. A controller that has
+    not died yet when its workers go makes another group, even after Ray counts it as dead: so
+    the makers themselves are looked at, each time.
+
+    Returns:
+        How many were removed.
     """
     import ray
+
+    # Ray's public calls do not say who made a group.
+    from ray._private.state import state
+    from ray.core.generated import gcs_pb2
     from ray.util.placement_group import PlacementGroup, remove_placement_group
 
-    # Without the line that a kill may have cut.
-    lines = log.read_text().rpartition("\n")[0].splitlines()
-    places = {told["place"] for told in map(json.loads, lines) if "place" in told}
-    for place in places & set(ray.util.placement_group_table()):
-        remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(place))))
-    log.unlink()
+    job = bytes.fromhex(ray.get_runtime_context().get_job_id())
+    tables: Any = gcs_pb2
+    freed = 0
+    gcs = state._connect_and_get_accessor()
+    for entry in gcs.get_placement_group_table():
+        group = tables.PlacementGroupTableData.FromString(entry)
+        by_actor = group.creator_actor_id not in (b"", ray.ActorID.nil().binary())
+        if not by_actor or group.creator_job_id != job or group.state == group.REMOVED:
+            continue
+        maker = gcs.get_actor_info(ray.ActorID(group.creator_actor_id))
+        dead = tables.ActorTableData.DEAD
+        if maker is None or tables.ActorTableData.FromString(maker).state == dead:
+            remove_placement_group(PlacementGroup(ray.PlacementGroupID(group.placement_group_id)))
+            freed += 1
+    return freed
 
 
 class _Fit:
@@ -119,16 +144,12 @@ class _Fit:
 def _work(given: dict[str, Any]) -> None:
     """One worker: rank 0 writes a line per evaluation, any worker the line of its failure."""
     import torch
-    from ray.util.placement_group import get_current_placement_group
 
     from ..train.failure import Decision, decide
     from ..train.reduction import ProcessGroup
 
     group = ProcessGroup()
     log = Path(given["log"])
-    place = get_current_placement_group()
-    if group.rank == 0 and place is not None:
-        _append(log, {"place": place.id.hex()})
     try:
         for evaluation, final, attempt in train_trial(given, group):
             if group.rank == 0:

@@ -1,15 +1,20 @@
 """Trials that train: several Ray Train workers a trial, warm processes that repeat themselves."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
+from ray.util.placement_group import placement_group, placement_group_table
 from toy_sweep import UP, listed, toy_plan
 
 from spikeseg.datasets.pack import pack
 from spikeseg.datasets.shapes import Shapes, ShapesOptions
+from spikeseg.platform.cluster import connected
 from spikeseg.platform.config import ConfigError
+from spikeseg.platform.search.trial_workers import free_orphans
 from spikeseg.platform.search.tuner import SweepOutcome, sweep
 from spikeseg.platform.train.checkpoint import RunFolder
 
@@ -90,6 +95,34 @@ def test_two_workers_a_trial_train_through_ray_train(tmp_path: Path, data: Path)
     assert newest.state["environment"]["workers"] == 2
     rows = json.loads((outcome.folder / "results.json").read_text())
     assert all(row["step"] == 2 for row in rows)
+
+
+@pytest.mark.ray
+def test_places_are_freed_when_their_makers_are_dead_and_no_others() -> None:
+    """One that is freed before its controller is dead is taken again, by workers nobody needs."""
+
+    class Maker:
+        def make(self) -> str:
+            group = placement_group([{"CPU": 0.5}])
+            assert group.wait(60)
+            return group.id.hex()
+
+    with connected(cpus=2):
+        actor: Any = ray.remote(Maker)
+        makers = [actor.options(num_cpus=0).remote() for _ in range(2)]
+        dead, alive = ray.get([maker.make.remote() for maker in makers])
+        own = placement_group([{"CPU": 0.5}])
+        assert own.wait(60)
+        assert free_orphans() == 0
+        ray.kill(makers[0])
+        end = time.monotonic() + 60
+        while not free_orphans():
+            assert time.monotonic() < end, "its place is still there"
+            time.sleep(0.1)
+        states = {name: row["state"] for name, row in placement_group_table().items()}
+        assert states.get(dead, "REMOVED") == "REMOVED"
+        assert (states[alive], states[own.id.hex()]) == ("CREATED", "CREATED")
+        assert free_orphans() == 0
 
 
 @pytest.mark.ray
