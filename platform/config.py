@@ -324,8 +324,19 @@ def _unwrap(annotation: Any) -> Any:
     return annotation
 
 
-def _nearest(name: str, candidates: Sequence[str]) -> str:
+def nearest(name: str, candidates: Sequence[str]) -> str:
+    """The end of a sentence about an unknown name: what may have been meant; empty where nothing.
+
+    Args:
+        name: What was given.
+        candidates: What is known.
+    """
     close = difflib.get_close_matches(name, candidates, n=1, cutoff=0.5)
-    if close:
-        return f", did you mean {close[0]!r}?"
+    return f", did you mean {close[0]!r}?" if close else ""
+
+
+def _nearest(name: str, candidates: Sequence[str]) -> str:
+    near = nearest(name, candidates)
+    if near:
+        return near
     return f"; known here: {', '.join(candidates)}" if 0 < len(candidates) <= 12 else ""

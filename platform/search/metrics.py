@@ -1,11 +1,10 @@
 """What objectives and limits of a sweep can be about, and limits that say nothing."""
 
-import difflib
 import math
 from collections.abc import Mapping
 
+from ..config import ConfigError, nearest
 from ..experiment import TrainerConfig
-from ..yaml_source import ConfigError
 from .recipe import Limit, SweepRecipe
 
 METRICS = {
@@ -42,11 +41,9 @@ def check_metrics(
     for key, item in (*objectives, *constraints, *limits):
         if item.metric not in METRICS:
             at = lines.get(f"{key}.metric", lines.get(key, source))
-            close = difflib.get_close_matches(item.metric, METRICS, n=1, cutoff=0.5)
-            near = f", did you mean {close[0]!r}?" if close else ""
             raise ConfigError(
-                f"{at}: {key}.metric: got {item.metric!r}{near}; an evaluation measures "
-                f"{', '.join(METRICS)}"
+                f"{at}: {key}.metric: got {item.metric!r}{nearest(item.metric, list(METRICS))}; an "
+                f"evaluation measures {', '.join(METRICS)}"
             )
     for key, item in objectives:
         top, worst = METRICS[item.metric], item.reference

@@ -1,6 +1,5 @@
 """A sweep recipe to a checked plan: everything that can be refused is refused before any trial."""
 
-import difflib
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +9,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from ..config import ConfigError, Resolved, load_experiment, override, recipe_names
+from ..config import ConfigError, Resolved, load_experiment, nearest, override, recipe_names
 from ..yaml_source import parse_value, read_yaml
 from .metrics import check_metrics
 from .recipe import SweepRecipe
@@ -150,7 +149,7 @@ def _base(base: str, at: str, source: str) -> str:
         return str(beside)
     raise ConfigError(
         f"{at}: base: recipe {base!r} is neither a shipped recipe nor a file"
-        f"{_nearest(base, recipe_names())}; shipped: {', '.join(recipe_names())}"
+        f"{nearest(base, recipe_names())}; shipped: {', '.join(recipe_names())}"
     )
 
 
@@ -160,7 +159,7 @@ def _find(recipe: str) -> Path:
     if Path(recipe).is_file():
         return Path(recipe).resolve()
     raise ConfigError(
-        f"sweep {recipe!r} is neither a shipped sweep nor a file{_nearest(recipe, sweep_names())}; "
+        f"sweep {recipe!r} is neither a shipped sweep nor a file{nearest(recipe, sweep_names())}; "
         f"shipped: {', '.join(sweep_names())}"
     )
 
@@ -220,7 +219,7 @@ def _parts(key: str, content: Mapping[str, Any], value: Any) -> list[str]:
     if name == key:
         return key.split(".")
     if not isinstance(value, dict):
-        near = _nearest(name, [str(path) for path in space or ()])
+        near = nearest(name, [str(path) for path in space or ()])
         raise ConfigError(
             f"command line: sweep.{key}: no such dimension{near}; a new one is given whole: "
             "sweep.space.FIELD={low: 1, high: 8}"
@@ -254,7 +253,7 @@ def _sentence(item: Any, lines: Mapping[str, str], path: Path) -> str:
         known = _fields(location[:-1])
         if location[-1] in known:
             return f"{where}: {key}: no field of a dimension of this kind"
-        return f"{where}: {key}: no such field{_nearest(location[-1], known)}"
+        return f"{where}: {key}: no such field{nearest(location[-1], known)}"
     # A rule over a whole section would print the section.
     got = f"got {item['input']!r}: " if not isinstance(item["input"], dict) else ""
     return f"{where}: {key + ': ' if key else ''}{got}{rule}"
@@ -276,11 +275,6 @@ def _fields(location: Sequence[str]) -> Sequence[str]:
             return []
         kind = sections[0]
     return list(kind.model_fields)
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f", did you mean {close[0]!r}?" if close else ""
 
 
 def _check_not_varied(space: Space, key: str, at: str) -> None:
@@ -354,7 +348,7 @@ def _points(
 def _check_member(space: Space, key: str, value: Any, point: Point, at: str) -> None:
     dimension = space.dimensions.get(key)
     if dimension is None:
-        near = _nearest(key, list(space.dimensions))
+        near = nearest(key, list(space.dimensions))
         raise ConfigError(f"{at}: first: {key}: not in the space{near}")
     if not active(dimension.when, point):
         raise ConfigError(f"{at}: first: {key}: its condition {dimension.when} does not hold here")

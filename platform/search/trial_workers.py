@@ -96,6 +96,7 @@ def free_orphans() -> int:
 
     job = bytes.fromhex(ray.get_runtime_context().get_job_id())
     tables: Any = gcs_pb2
+    dead = tables.ActorTableData.DEAD
     freed = 0
     gcs = state._connect_and_get_accessor()
     for entry in gcs.get_placement_group_table():
@@ -104,7 +105,6 @@ def free_orphans() -> int:
         if not by_actor or group.creator_job_id != job or group.state == group.REMOVED:
             continue
         maker = gcs.get_actor_info(ray.ActorID(group.creator_actor_id))
-        dead = tables.ActorTableData.DEAD
         if maker is None or tables.ActorTableData.FromString(maker).state == dead:
             remove_placement_group(PlacementGroup(ray.PlacementGroupID(group.placement_group_id)))
             freed += 1

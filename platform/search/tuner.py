@@ -10,7 +10,7 @@ from typing import Any
 from ..cluster import check_storage, connected, interrupted_when_lost, worker_nodes
 from ..config import ConfigError, dump, flat
 from ..train.checkpoint import RunFolder
-from ..train.setup import check_initial_weights, check_parts
+from ..train.setup import check_parts, load_initial_weights
 from ..train.trainer import preflight
 from .capacity import trials_at_once
 from .engine import Orders, StoppedError, run_here, stopped_by_signals
@@ -213,8 +213,7 @@ def check_trials(plan: SweepPlan) -> None:
             continue
         seen.add(text)
         try:
-            check_parts(config)
-            check_initial_weights(config)
+            load_initial_weights(check_parts(config), config)
         except ValueError as error:
             about = str(error).partition(":")[0]
             if about in point:

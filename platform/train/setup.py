@@ -18,8 +18,11 @@ from .checkpoint import find_checkpoint
 from .optimizer import build_optimizer
 
 
-def check_parts(config: ExperimentConfig) -> None:
+def check_parts(config: ExperimentConfig) -> nn.Module:
     """Check, without memory for weights, that data, device, model, loss and optimizer go together.
+
+    Returns:
+        The model on the meta device.
 
     Raises:
         ConfigError: Names the key and the rule.
@@ -39,17 +42,7 @@ def check_parts(config: ExperimentConfig) -> None:
         build_optimizer(model, config.optimizer)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-
-
-def check_initial_weights(config: ExperimentConfig) -> None:
-    """Compare keys and shapes of what `init` names with the model, without memory for weights.
-
-    Raises:
-        ConfigError: As `load_initial_weights`.
-    """
-    with torch.device("meta"):
-        model = build_segmentor(config.model)
-    load_initial_weights(model, config)
+    return model
 
 
 def open_data(config: ExperimentConfig) -> PackedDataset:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from ..address import check_uri, tracking_uri
 from ..config import ConfigError, Resolved, config_digest, dump, load_resolved
@@ -23,7 +24,7 @@ from .notice import NOTICE
 from .progress import Followed
 from .reduction import OneWorker, ProcessGroup
 from .resume import continued
-from .setup import check_initial_weights, check_parts, choose_device
+from .setup import check_parts, choose_device, load_initial_weights
 from .worker import run_worker
 
 _log = logging.getLogger(__name__)
@@ -84,8 +85,7 @@ def train(
         TrainingFailedError: Where training could not be finished.
     """
     storage = storage.absolute()
-    preflight(resolved, storage)
-    check_initial_weights(resolved.config)
+    load_initial_weights(preflight(resolved, storage), resolved.config)
     folder = storage / (name or run_name(resolved))
     if (folder / "config.yaml").exists():
         raise ConfigError(f"{folder}: there is a run of this name; continue it with --resume")
@@ -170,14 +170,17 @@ def run_name(resolved: Resolved) -> str:
     return f"{resolved.config.name}-{stamp}-{config_digest(resolved.config)[:6]}"
 
 
-def preflight(resolved: Resolved, storage: Path) -> None:
-    """Check what can be checked before work starts.
+def preflight(resolved: Resolved, storage: Path) -> nn.Module:
+    """Check what can be checked before work starts, but initial weights.
+
+    Returns:
+        The model on the meta device.
 
     Raises:
         ConfigError: Names the key or folder and the rule.
     """
     config = resolved.config
-    check_parts(config)
+    model = check_parts(config)
     try:
         storage.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=storage):
@@ -193,6 +196,7 @@ def preflight(resolved: Resolved, storage: Path) -> None:
             check_mirror(config.trainer.mirror)
         except ValueError as error:
             raise ConfigError(f"trainer.mirror: {error}") from error
+    return model
 
 
 def _train_here(
