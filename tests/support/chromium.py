@@ -112,14 +112,24 @@ class Page:
 
     def focus(self, element: str) -> None:
         """Click into the element that a JavaScript expression gives."""
+        x, y, width, height = self.place(element)
+        self.press(x + width / 2, y + height / 2)
+
+    def place(self, element: str) -> tuple[float, float, float, float]:
+        """Left, top, width and height of an element that no longer moves, brought into sight."""
         self.wait(element)
-        self.press(
-            *self.evaluate(
-                f"(() => {{ const e = {element}; e.scrollIntoView({{block: 'center'}}); "
-                "const r = e.getBoundingClientRect(); "
-                "return [r.x + r.width / 2, r.y + r.height / 2]; })()"
-            )
+        script = (
+            f"(() => {{ const e = {element}; if (!e) return null; "
+            "e.scrollIntoView({block: 'center'}); const r = e.getBoundingClientRect(); "
+            "return [r.x, r.y, r.width, r.height]; })()"
         )
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            before = self.evaluate(script)
+            time.sleep(0.1)
+            if before is not None and before == self.evaluate(script):
+                return before[0], before[1], before[2], before[3]
+        raise PageTimeoutError(f"{element} still moves after 60 s; page:\n{self.text()[:2000]}")
 
     def press(self, x: float, y: float) -> None:
         """Press the left mouse button at a place."""

@@ -8,7 +8,7 @@ import sys
 import urllib.parse
 from pathlib import Path
 
-from chromium import Page, browser, chromium
+from chromium import Page, PageTimeoutError, browser, chromium
 from mlflow import MlflowClient
 from PIL import Image
 from tracking_server import TrackingServer
@@ -85,14 +85,20 @@ def open_picture(page: Page, name: str) -> None:
     # The last mark of the slider lies beside the field that shows the step.
     field = "[...document.querySelectorAll('[role=dialog] input[type=number]')].at(-1)"
     slider = "document.querySelector('[role=dialog] [role=slider]')"
-    page.wait(f"{field} && {slider}")
-    left = page.evaluate(f"{field}.getBoundingClientRect().x")
-    top, height = page.evaluate(
-        f"(() => {{ const r = {slider}.getBoundingClientRect(); return [r.y, r.height]; }})()"
-    )
-    page.press(left - 30, top + height / 2)
     picture = "document.querySelector('[role=dialog] img')"
-    page.wait(f"{picture} && {picture}.naturalWidth > 100")
+    for _ in range(6):
+        # The page draws itself anew on its own; a press at that moment moves nothing.
+        left = page.place(field)[0]
+        _, top, _, height = page.place(slider)
+        page.press(left - 30, top + height / 2)
+        try:
+            page.wait(f"{picture} && {picture}.naturalWidth > 100", timeout=10)
+            break
+        except PageTimeoutError:
+            continue
+    else:
+        shown = page.evaluate(f"[{slider}, {picture}].map(e => e ? e.outerHTML : 'none')")
+        raise PageTimeoutError(f"{name}: six presses brought no picture: {shown}")
     page.evaluate(f"{picture}.scrollIntoView({{block: 'center'}})")
 
 
