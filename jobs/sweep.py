@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -43,6 +44,7 @@ def command(
     sweep.FIELD=VALUE.
     """
     from ..platform.search.tuner import SweepUnfinishedError, sweep
+    from ..platform.train.notice import first_signal
 
     plain_logging()
 
@@ -51,7 +53,7 @@ def command(
 
     home = ("--storage", storage.absolute())
     try:
-        with _table() as show:
+        with first_signal(signal.SIGTERM, _leave), _table() as show:
             outcome = sweep(
                 recipe,
                 overrides,
@@ -70,7 +72,7 @@ def command(
             raise
         return error.code
     except SystemExit as left:
-        # Ray's own answer to a signal that comes while it starts or ends.
+        # A signal before Ray starts, or Ray's own answer to one while it starts or ends.
         if left.code != signal.SIGTERM:
             raise
         print("spikeseg: stopped by SIGTERM, no trial was running", file=sys.stderr)
@@ -94,6 +96,10 @@ def command(
     return 1 if set(outcome.counts) == {"FAIL"} else 0
 
 
+def _leave() -> None:
+    sys.exit(signal.SIGTERM)
+
+
 def continuation(
     recipe: str,
     overrides: Sequence[str],
@@ -115,6 +121,7 @@ def continuation(
     """
     from ..platform.config import PLACES
     from ..platform.search.plan import sweep_names
+    from ..platform.search.storage import given_address
 
     where = recipe if recipe in sweep_names() else Path(recipe).absolute()
     given = []
@@ -126,7 +133,11 @@ def continuation(
     limit = () if concurrency is None else ("--concurrency", str(concurrency))
     engine = (*limit, *(("--here",) if here else ()))
     home = ("--storage", storage.absolute())
-    return command_line("sweep", where, *given, "--resume", name, *engine, *home)
+    line = command_line("sweep", where, *given, "--resume", name, *engine, *home)
+    study = given_address()
+    if study is None or study == os.environ["SPIKESEG_STUDY"]:
+        return line
+    return f"SPIKESEG_STUDY={shlex.quote(study)} {line}"
 
 
 @contextlib.contextmanager

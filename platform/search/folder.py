@@ -83,9 +83,14 @@ class SweepFolder:
             started = _continued(path, started, storage, resume, trials)
             # A sweep that was killed at once may have none yet in its folder.
             if study is None:
-                check_place(_inside(path), f"--resume {resume}: its study")
-            elif not check_place(study):
-                raise ConfigError(f"--resume {resume}: its study is gone from {started['study']}")
+                begun = check_place(_inside(path), f"--resume {resume}: its study")
+                gone = not begun and any(path.glob("trials/*"))
+            else:
+                gone = not check_place(study)
+            if gone:
+                raise ConfigError(
+                    f"--resume {resume}: its study is gone from {started['study'] or path}"
+                )
         (path / "trials").mkdir(parents=True, exist_ok=True)
         lock = _locked(path)
         writing = path / f".{_PLAN}.{os.getpid()}"
@@ -111,7 +116,11 @@ def _inside(path: Path) -> str:
 
 
 def _continued(path: Path, now: dict, storage: Path, resume: str, trials: int | None) -> dict:
-    if not (path / _PLAN).is_file():
+    try:
+        there = (path / _PLAN).is_file()
+    except OSError:  # a name longer than the disk allows
+        there = False
+    if not there:
         known = sorted(entry.parent.name for entry in storage.glob(f"*/{_PLAN}"))
         raise ConfigError(
             f"--resume {resume}: no such sweep in {storage}; there are: "

@@ -336,6 +336,11 @@ def _points(
         for key, value in point.items():
             _check_member(recipe.space, key, value, point, at)
         override(base, point, at)
+        if point in points and _is_whole(recipe.space, point):
+            raise ConfigError(
+                f"{at}: first: the same point as first.{points.index(point)}; it would be trained "
+                "twice, to the same end"
+            )
         points.append(point)
     if recipe.sampler.name == "grid":
         try:
@@ -343,6 +348,11 @@ def _points(
         except ValueError as error:
             raise ConfigError(f"{lines.get('space', source)}: space: {error}") from error
     return points
+
+
+def _is_whole(space: Space, point: Point) -> bool:
+    """Whether a point leaves nothing to be drawn."""
+    return all(path in point for path, d in space.dimensions.items() if active(d.when, point))
 
 
 def _check_member(space: Space, key: str, value: Any, point: Point, at: str) -> None:

@@ -50,7 +50,8 @@ class Sampler(_Section):
 
     Attributes:
         name: Optuna's `tpe`, `nsga2`, `random`, `gp`; or `grid` (every combination, in order), or
-            `listed` (the points of `first`, nothing else).
+            `listed` (the points of `first`, nothing else). In a space of few points, the other
+            four may propose one twice.
         seed: Trial n's proposal depends on this, on n, and on what was told before.
         startup: Random trials before `tpe` and `gp` begin to model.
         population: Trials of one generation of `nsga2`.

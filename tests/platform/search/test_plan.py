@@ -77,6 +77,17 @@ def test_a_point_on_a_step_of_tenths_is_accepted(tmp_path: Path) -> None:
     assert load(tmp_path, space=space, first=[{"loss.mask_weight": 5.3}]).points
 
 
+def test_points_that_leave_something_to_be_drawn_may_be_equal(tmp_path: Path) -> None:
+    space = {
+        "model.neuron.levels": {"choices": [1, 2]},
+        "loss.mask_weight": {"low": 5.0, "high": 6.0, "when": {"model.neuron.levels": 2}},
+    }
+    drawn, whole = {"model.neuron.levels": 2}, {"model.neuron.levels": 1}
+    assert len(load(tmp_path, space=space, first=[drawn, drawn, whole]).points) == 3
+    with pytest.raises(ConfigError, match=r"first: the same point as first\.1"):
+        load(tmp_path, space=space, first=[drawn, whole, whole])
+
+
 def test_a_number_of_fine_steps_is_not_listed(tmp_path: Path) -> None:
     space = {"loss.mask_weight": {"low": 5.0, "high": 40.0, "step": 1e-8}}
     dimension = load(tmp_path, space=space).recipe.space.dimensions["loss.mask_weight"]
@@ -160,6 +171,10 @@ def test_a_base_beside_the_sweep_is_found_from_any_folder(
         (
             {"first": [{"model.neuron.levels": 3}]},
             "first: model.neuron.levels: got 3: must be one of [1, 2]",
+        ),
+        (
+            {"first": [{"model.neuron.levels": 2}, {}, {"model.neuron.levels": 2}]},
+            "first: the same point as first.0; it would be trained twice, to the same end",
         ),
         (
             {"first": [{"model.neuron.level": 1}]},

@@ -240,9 +240,14 @@ def test_the_printed_command_continues_from_any_folder(
     _, verb, recipe, *items, flag, name, option, storage = shlex.split(line)
     assert (verb, flag, option) == ("sweep", "--resume", "--storage")
     tuner.sweep(recipe, items, storage=Path(storage), resume=name, **given)
-    assert job.continuation("demo", [], "n", Path("/r")) == (
-        "spikeseg sweep demo --resume n --storage /r"
-    )
+    plain = "spikeseg sweep demo --resume n --storage /r"
+    assert job.continuation("demo", [], "n", Path("/r")) == plain
+    monkeypatch.setenv("SPIKESEG_STUDY", "postgresql://me:secret@host/studies")
+    assert job.continuation("demo", [], "n", Path("/r")) == plain
+    for given, absolute in [("all.log", "{}/all.log"), ("sqlite:///all.db", "sqlite:///{}/all.db")]:
+        monkeypatch.setenv("SPIKESEG_STUDY", given)
+        line = job.continuation("demo", [], "n", Path("/r"))
+        assert line == f"SPIKESEG_STUDY={absolute.format(elsewhere)} {plain}"
 
 
 def test_a_sweep_without_a_result_says_why(tmp_path: Path, data: Path) -> None:
@@ -293,14 +298,18 @@ def test_the_command_says_how_to_continue_a_stopped_sweep(
 
 
 @pytest.mark.parametrize("before", [[], ["--resume", "toy"]], ids=["new", "resumed"])
-def test_a_signal_while_ray_starts_is_told_with_its_own_code(
+@pytest.mark.parametrize("answered", [False, True], ids=["before Ray", "by Ray"])
+def test_a_signal_while_no_trial_runs_is_told_with_its_own_code(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    answered: bool,
     before: list[str],
 ) -> None:
     def stopped(*given: Any, **named: Any) -> None:
-        raise SystemExit(signal.SIGTERM.value)
+        if answered:
+            raise SystemExit(signal.SIGTERM.value)
+        signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr(tuner, "sweep", stopped)
     with pytest.raises(SystemExit) as left:

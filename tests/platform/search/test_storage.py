@@ -10,6 +10,7 @@ from toy_sweep import listed, run_toys, toy_plan
 
 from spikeseg.platform.config import ConfigError
 from spikeseg.platform.search import tuner
+from spikeseg.platform.search.storage import open_storage
 
 
 @pytest.fixture(autouse=True)
@@ -102,14 +103,25 @@ def test_two_new_sweeps_of_one_name_do_not_share_a_study(
     assert not (tmp_path / "two" / "toy").exists()
 
 
+@pytest.mark.parametrize(
+    ("left", "message"),
+    [
+        (False, "--resume toy: its study is gone from .*/toy$"),
+        (True, "trial 0 has ended, and the study does not know it"),
+    ],
+    ids=["no study", "an empty one"],
+)
 def test_a_study_that_lost_its_trials_is_refused_and_no_trial_changes(
-    tmp_path: Path, data: Path
+    tmp_path: Path, data: Path, left: bool, message: str
 ) -> None:
     toy_plan(tmp_path, **listed(4))
     folder = run_toys(data, tmp_path, name="toy").folder
     (folder / "study.db").unlink()
-    with pytest.raises(ConfigError, match="trial 0 has ended, and the study does not know it"):
+    if left:
+        open_storage(f"sqlite:///{folder / 'study.db'}")
+    with pytest.raises(ConfigError, match=message):
         run_toys(data, tmp_path, resume="toy")
+    assert (folder / "study.db").exists() == left
     assert json.loads((folder / "trials/0/verdict.json").read_text())["state"] == "COMPLETE"
 
 

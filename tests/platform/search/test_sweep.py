@@ -165,6 +165,8 @@ def test_a_sweep_cannot_be_resumed_with_another_recipe(tmp_path: Path, data: Pat
         run_toys(data, tmp_path, resume="toy")
     with pytest.raises(ConfigError, match=r"no such sweep in .*; there are: toy"):
         run_toys(data, tmp_path, resume="tyo")
+    with pytest.raises(ConfigError, match=r"--resume t{300}: no such sweep"):
+        run_toys(data, tmp_path, resume="t" * 300)
 
 
 def test_a_point_that_the_model_refuses_fails_as_a_trial_and_the_sweep_goes_on(
