@@ -43,7 +43,6 @@ def command(
     Values of every trial's experiment are given as FIELD=VALUE, those of the recipe itself as
     sweep.FIELD=VALUE.
     """
-    from ..platform.search.tuner import SweepUnfinishedError, sweep
     from ..platform.train.notice import first_signal
 
     plain_logging()
@@ -51,10 +50,10 @@ def command(
     def again(name: str) -> str:
         return continuation(recipe, overrides, name, storage, concurrency=concurrency, here=here)
 
-    home = ("--storage", storage.absolute())
     try:
-        with first_signal(signal.SIGTERM, _leave), _table() as show:
-            outcome = sweep(
+        with first_signal(signal.SIGTERM, _leave):
+            return _sweep(
+                again,
                 recipe,
                 overrides,
                 trials=trials,
@@ -62,15 +61,7 @@ def command(
                 resume=resume,
                 concurrency=concurrency,
                 here=here,
-                progress=progress_printer(),
-                show=show,
             )
-    except SweepUnfinishedError as error:
-        print(f"spikeseg: {error}", file=sys.stderr)
-        print(f"continue: {again(error.name)}", file=sys.stderr)
-        if os.environ.get("SPIKESEG_TRACEBACK"):
-            raise
-        return error.code
     except SystemExit as left:
         # A signal before Ray starts, or Ray's own answer to one while it starts or ends.
         if left.code != signal.SIGTERM:
@@ -79,6 +70,32 @@ def command(
         if resume is not None:
             print(f"continue: {again(resume)}", file=sys.stderr)
         return 128 + signal.SIGTERM
+
+
+def _sweep(
+    again: Callable[[str], str], recipe: str, overrides: Sequence[str], *, storage: Path, **how: Any
+) -> int:
+    """Run the sweep and say what came of it; returns the exit code."""
+    # Seconds on a slow disk, in which a signal may come.
+    from ..platform.search.tuner import SweepUnfinishedError, sweep
+
+    try:
+        with _table() as show:
+            outcome = sweep(
+                recipe,
+                overrides,
+                storage=storage,
+                progress=progress_printer(),
+                show=show,
+                **how,
+            )
+    except SweepUnfinishedError as error:
+        print(f"spikeseg: {error}", file=sys.stderr)
+        print(f"continue: {again(error.name)}", file=sys.stderr)
+        if os.environ.get("SPIKESEG_TRACEBACK"):
+            raise
+        return error.code
+    home = ("--storage", storage.absolute())
     states = ", ".join(f"{count} {state}" for state, count in outcome.counts.items())
     print(f"\n{outcome.name}: {states}")
     if outcome.best is None:
