@@ -62,14 +62,15 @@ def command(
                 concurrency=concurrency,
                 here=here,
             )
-    except SystemExit as left:
+    except (SystemExit, KeyboardInterrupt) as left:
         # A signal before Ray starts, or Ray's own answer to one while it starts or ends.
-        if left.code != signal.SIGTERM:
+        if isinstance(left, SystemExit) and left.code != signal.SIGTERM:
             raise
-        print("spikeseg: stopped by SIGTERM, no trial was running", file=sys.stderr)
+        came = signal.SIGTERM if isinstance(left, SystemExit) else signal.SIGINT
+        print(f"spikeseg: stopped by {came.name}, no trial was running", file=sys.stderr)
         if resume is not None:
             print(f"continue: {again(resume)}", file=sys.stderr)
-        return 128 + signal.SIGTERM
+        return 128 + came
 
 
 def _sweep(

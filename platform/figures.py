@@ -188,6 +188,7 @@ def pareto(
     front: Sequence[tuple[float, float]],
     labels: tuple[str, str],
     names: Sequence[str] = (),
+    outside: Sequence[tuple[float, float]] = (),
 ) -> bytes:
     """Trials as points over two objectives, the front joined.
 
@@ -196,12 +197,16 @@ def pareto(
         front: Those that no other beats in both.
         labels: Names of the axes.
         names: Text beside each point of the front.
+        outside: Finished trials that break a constraint.
 
     Returns:
         PNG.
     """
     figure = Figure(figsize=(6, 4.2), layout="constrained")
     axes = figure.add_subplot()
+    if outside:
+        label = "finished, break a constraint"
+        axes.scatter(*zip(*outside, strict=True), color="0.65", marker="x", label=label)
     if points:
         axes.scatter(*zip(*points, strict=True), color="0.65", label="finished trials")
     if front:

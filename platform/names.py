@@ -79,11 +79,12 @@ TRIAL_TAGS = {
     "state": "COMPLETE, PRUNED or FAIL",
     "reason": "why it ended so",
     "attempts": "how often it was started",
+    "violations": "the constraints that it breaks; only where it does",
 }
 
 SWEEP_METRICS = {
-    "best/": "best value of each objective so far; slashes in its name become _",
-    "sweep/best": "number of the best trial",
+    "best/": "the best trial's value of each objective; slashes in its name become _",
+    "sweep/best": "best value of the first objective so far",
     "sweep/hypervolume": "of the front, where objectives have references",
     "trials/": "trials in each state",
 }

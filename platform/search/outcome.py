@@ -38,9 +38,9 @@ def finish_sweep(plan: SweepPlan, keeper: Keeper, folder: Path, record: SweepRec
     shares = importances(plan, keeper)
     files = {
         "results.json": json.dumps(rows, indent=1),
-        "results.csv": _csv(rows),
+        "results.csv": _csv(rows, rows),
         "front.json": json.dumps(front_rows, indent=1),
-        "front.csv": _csv(front_rows),
+        "front.csv": _csv(front_rows, rows),
         "importance.json": json.dumps(shares, indent=1),
     }
     best = best_trial(plan, keeper.records)
@@ -62,7 +62,8 @@ def finish_sweep(plan: SweepPlan, keeper: Keeper, folder: Path, record: SweepRec
         (folder / "figures").mkdir(exist_ok=True)
         _write(folder / "figures" / f"{name}.png", content)
         journal.artifact(f"figures/{name}.png", folder / "figures" / f"{name}.png")
-    journal.tags({"mlflow.note.content": description(plan, rows, front_rows)})
+    why = why_no_result(keeper.records)
+    journal.tags({"mlflow.note.content": description(plan, rows, front_rows, why)})
 
 
 def importances(plan: SweepPlan, keeper: Keeper) -> dict[str, dict[str, float]]:
@@ -112,11 +113,25 @@ def why_no_result(records: Mapping[int, TrialRecord]) -> str:
 
 
 def description(
-    plan: SweepPlan, rows: Sequence[Mapping[str, Any]], front: Sequence[Mapping[str, Any]]
+    plan: SweepPlan,
+    rows: Sequence[Mapping[str, Any]],
+    front: Sequence[Mapping[str, Any]],
+    missing: str,
 ) -> str:
-    """Markdown for the top of the sweep's page: states, cost, the front as a table."""
+    """Markdown for the top of the sweep's page: states, cost, the front as a table.
+
+    Args:
+        plan: The sweep.
+        rows: All trials, as in `results.json`.
+        front: Those on the front, likewise.
+        missing: `why_no_result`, where there is none.
+    """
     states = [row["state"] for row in rows]
     told = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
+    broken = sum(bool(row["violations"]) for row in rows if row["state"] == "COMPLETE")
+    if broken:
+        limits = " and ".join(f"`{limit}`" for limit in plan.recipe.constraints)
+        told += f", {broken} of them finished outside of {limits}"
     spent = sum(row["seconds"] for row in rows) * devices_of_a_trial(plan)
     names = [objective.metric for objective in plan.recipe.objectives]
     keys = ["trial", *plan.recipe.space.dimensions, *names]
@@ -124,6 +139,10 @@ def description(
         f"Sweep `{plan.recipe.name}` over `{plan.recipe.base}`: {told}; "
         f"{spent:.0f} device-seconds. Its trials are the runs below.",
         "",
+    ]
+    if missing:
+        return "\n".join([*lines, f"{missing[0].upper()}{missing[1:]}."]) + "\n"
+    lines += [
         f"Not beaten in {' and '.join(names)} together:",
         "",
         "| " + " | ".join(keys) + " |",
@@ -156,8 +175,8 @@ def _row(plan: SweepPlan, item: TrialRecord, on_front: bool) -> dict[str, Any]:
     }
 
 
-def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    keys = list(dict.fromkeys(key for row in rows for key in row))
+def _csv(rows: Sequence[Mapping[str, Any]], every: Sequence[Mapping[str, Any]]) -> str:
+    keys = list(dict.fromkeys(key for row in every for key in row))
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, keys, restval="")
     writer.writeheader()

@@ -12,12 +12,12 @@ from typing import Any
 
 import optuna
 
-from ..config import dump, load_resolved
+from ..config import ConfigError, dump, load_resolved
 from .metrics import METRICS
 from .plan import SweepPlan, load_sweep
+from .sampling import ask, key_of
 from .space import Point
 from .status import SweepStatus
-from .study import build_sampler
 from .trial_training import Given
 from .tuner import sweep
 from .turns import take_turns
@@ -111,14 +111,23 @@ def seconds_per_empty_trial(recipe: str, overrides: Sequence[str], *, storage: P
 
 
 def random_points(plan: SweepPlan, count: int) -> list[Point]:
-    """Points of a space, drawn without regard to results; the same for the same seed."""
+    """Points of a space, drawn without regard to results; the same for the same seed.
+
+    Raises:
+        ConfigError: Where the space has fewer.
+    """
     sampler = plan.recipe.sampler.model_copy(update={"name": "random"})
+    space = plan.recipe.space
+    few = space.few_points()
+    if few is not None and len(few) < count:
+        raise ConfigError(f"trials: got {count}: the space has no more than {len(few)} points")
     study = optuna.create_study()
-    points = []
+    points: dict[str, Point] = {}
     for number in range(count):
-        study.sampler = build_sampler(sampler, number)
-        points.append(plan.recipe.space.draw(study.ask()))
-    return points
+        trial = ask(study, sampler, space, number=number, tried=points.keys())
+        point = space.draw(trial)
+        points[key_of(point)] = point
+    return list(points.values())
 
 
 def _listed(plan: SweepPlan, points: Sequence[Point]) -> dict:

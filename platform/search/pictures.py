@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from .. import figures
 from .plan import SweepPlan
-from .status import front_trials, hypervolumes, results_of
+from .status import broken_of, front_trials, hypervolumes, results_of
 from .verdict import TrialRecord
 
 
@@ -38,6 +38,7 @@ def sweep_pictures(
             [(item.values[1], item.values[0]) for item in best],
             (names[1], names[0]),
             [f"trial {item.number}" for item in best],
+            outside=[(item.values[1], item.values[0]) for item in broken_of(records)],
         )
     if any(importances.values()):
         pictures["importance"] = importance_bars(importances)

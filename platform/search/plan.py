@@ -11,19 +11,27 @@ from pydantic import BaseModel, ValidationError
 
 from ..config import ConfigError, Resolved, load_experiment, nearest, override, recipe_names
 from ..yaml_source import parse_value, read_yaml
+from .dimensions import Choices
 from .metrics import check_metrics
 from .recipe import SweepRecipe
 from .rungs import geometric_rungs
-from .space import Choices, Point, Space, active
+from .space import Point, Space, active
 
 SWEEPS = Path(__file__).resolve().parents[2] / "jobs" / "sweeps"
 _ALL_COMBINATIONS = 256
 _BUDGET = "must be the same in all trials, which are compared at equal steps; give it in overrides"
+_MEASURED = "must be the same in all trials, or they measure different things; give it in overrides"
 # What a sweep does not vary, and why.
 _SHARED = {
     "trainer.workers": "workers_per_trial decides this",
     "trainer.max_steps": _BUDGET,
     "trainer.evaluate_every": _BUDGET,
+    "trainer.energy_images": _MEASURED,
+    "trainer.test": "no trial scores test, best.yaml does",
+    "data.path": _MEASURED,
+    "data.task": _MEASURED,
+    "tracking": "all trials are recorded in one way; give it in overrides",
+    "name": "trials are named by the sweep",
 }
 
 
@@ -180,7 +188,9 @@ def _parse(content: Any, lines: dict[str, str], path: Path, own: Sequence[str]) 
         for name in parents:
             node = node.setdefault(name, {})
             if not isinstance(node, dict):
-                raise ConfigError(f"command line: sweep.{key}: {name} is a value, not a mapping")
+                is_list = isinstance(node, list)
+                rule = "a list, give it whole" if is_list else "a value, not a mapping"
+                raise ConfigError(f"command line: sweep.{key}: {name} is {rule}")
         node[last] = value
         for below in [name for name in lines if name.startswith(f"{key}.")]:
             del lines[below]
@@ -288,8 +298,8 @@ def _check_dimensions(space: Space, lines: Mapping[str, str], source: str) -> No
     for path in space.dimensions:
         at = lines.get(f"space.{path}", source)
         for key, rule in _SHARED.items():
-            if f"{key}.".startswith(f"{path}."):
-                raise ConfigError(f"{at}: {key}: {rule}")
+            if f"{key}.".startswith(f"{path}.") or path.startswith(f"{key}."):
+                raise ConfigError(f"{at}: {max(path, key, key=len)}: {rule}")
         for other in space.dimensions:
             if other.startswith(f"{path}."):
                 raise ConfigError(f"{at}: {path}: overwrites {other}, which the sweep varies too")
@@ -335,8 +345,11 @@ def _points(
         at = lines.get(f"first.{index}", source)
         for key, value in point.items():
             _check_member(recipe.space, key, value, point, at)
+        point = {key: recipe.space.exact(key, value) for key, value in point.items()}
         override(base, point, at)
-        if point in points and _is_whole(recipe.space, point):
+        if recipe.sampler.name == "grid" and not recipe.space.is_whole(point):
+            raise ConfigError(f"{at}: first: leaves something to be drawn, which a grid does not")
+        if point in points and recipe.space.is_whole(point):
             raise ConfigError(
                 f"{at}: first: the same point as first.{points.index(point)}; it would be trained "
                 "twice, to the same end"
@@ -348,11 +361,6 @@ def _points(
         except ValueError as error:
             raise ConfigError(f"{lines.get('space', source)}: space: {error}") from error
     return points
-
-
-def _is_whole(space: Space, point: Point) -> bool:
-    """Whether a point leaves nothing to be drawn."""
-    return all(path in point for path, d in space.dimensions.items() if active(d.when, point))
 
 
 def _check_member(space: Space, key: str, value: Any, point: Point, at: str) -> None:

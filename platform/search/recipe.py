@@ -49,15 +49,15 @@ class Sampler(_Section):
     """Who proposes points.
 
     Attributes:
-        name: Optuna's `tpe`, `nsga2`, `random`, `gp`; or `grid` (every combination, in order), or
-            `listed` (the points of `first`, nothing else). In a space of few points, the other
-            four may propose one twice.
+        name: Optuna's `tpe`, `nsgaii`, `nsgaiii`, `random`, `gp`; or `grid` (every combination, in
+            order), or `listed` (the points of `first`, nothing else).
         seed: Trial n's proposal depends on this, on n, and on what was told before.
         startup: Random trials before `tpe` and `gp` begin to model.
-        population: Trials of one generation of `nsga2`.
+        population: Trials of one generation of `nsgaii` and `nsgaiii`, which breed from finished
+            trials alone: where a pruner stops most, few generations are left.
     """
 
-    name: Literal["tpe", "nsga2", "random", "gp", "grid", "listed"]
+    name: Literal["tpe", "nsgaii", "nsgaiii", "random", "gp", "grid", "listed"]
     seed: int = Field(ge=0, lt=2**32)
     startup: int = Field(default=10, ge=1)
     population: int = Field(default=20, ge=2)

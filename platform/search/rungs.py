@@ -3,8 +3,14 @@
 A rung is a training step at which the value of every trial is compared. All rules are
 asynchronous: a trial is judged when it arrives, against those that were there before it and itself,
 and is never judged again at that rung. Vectors are signed so that smaller is better.
+
+Constraints come first, as in NSGA-II's constrained domination (Deb et al. 2002, section VI): a
+trial that breaks the constraints by less, summed over them, is ahead of one that breaks them by
+more, whatever their objectives are; a rule compares objectives among equals, such as those that
+keep all.
 """
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,12 +35,17 @@ class Judgement:
 class RungRule(Protocol):
     """Decides at a rung."""
 
-    def judge(self, own: Vector, others: Sequence[Vector]) -> Judgement:
+    def judge(
+        self, own: Vector, others: Sequence[Vector], *, ahead: int = 0, behind: int = 0
+    ) -> Judgement:
         """Decide about one trial.
 
         Args:
             own: What it measured at this rung.
-            others: What all other trials had measured at this rung.
+            others: What all other trials had measured at this rung that keep the constraints as
+                it does.
+            ahead: Further trials at this rung, which break the constraints by less.
+            behind: Further ones, which break them by more.
         """
         ...
 
@@ -43,7 +54,9 @@ class RungRule(Protocol):
 class NoRule:
     """Every trial runs to its end."""
 
-    def judge(self, own: Vector, others: Sequence[Vector]) -> Judgement:
+    def judge(
+        self, own: Vector, others: Sequence[Vector], *, ahead: int = 0, behind: int = 0
+    ) -> Judgement:
         """Go on."""
         return Judgement(True, "no pruning")
 
@@ -62,10 +75,12 @@ class Halving:
     eta: int
     minimum: int
 
-    def judge(self, own: Vector, others: Sequence[Vector]) -> Judgement:
+    def judge(
+        self, own: Vector, others: Sequence[Vector], *, ahead: int = 0, behind: int = 0
+    ) -> Judgement:
         """Go on when fewer than max(1, n // eta) values are strictly better."""
-        total = len(others) + 1
-        better = sum(other[0] < own[0] for other in others)
+        total = ahead + len(others) + 1 + behind
+        better = ahead + sum(other[0] < own[0] for other in others)
         return _by_rank(better, total, self.eta, self.minimum, "better")
 
 
@@ -73,20 +88,33 @@ class Halving:
 class Median:
     """Stop what is worse than the median of the others at the same rung.
 
+    Those ahead by constraints count as better than any value, those behind as worse; then the
+    median of an even number is the worse one of the two in the middle.
+
     Attributes:
         minimum: With fewer values than this at the rung, everyone goes on.
     """
 
     minimum: int
 
-    def judge(self, own: Vector, others: Sequence[Vector]) -> Judgement:
+    def judge(
+        self, own: Vector, others: Sequence[Vector], *, ahead: int = 0, behind: int = 0
+    ) -> Judgement:
         """Go on when not worse than the others' median."""
-        if len(others) + 1 < max(2, self.minimum):
-            return Judgement(True, f"{len(others) + 1} values at the rung, {self.minimum} needed")
-        middle = statistics.median(other[0] for other in others)
-        worse = own[0] > middle
+        total = ahead + len(others) + 1 + behind
+        if total < max(2, self.minimum):
+            return Judgement(True, f"{total} values at the rung, {self.minimum} needed")
+        values = [other[0] for other in others]
+        if ahead or behind:
+            middle = statistics.median_high([-math.inf] * ahead + values + [math.inf] * behind)
+        else:
+            middle = statistics.median(values)
+        go_on = own[0] <= middle
+        if math.isinf(middle):
+            what = "breaks the constraints by more" if go_on else "keeps the constraints better"
+            return Judgement(go_on, f"the median at the rung {what}")
         return Judgement(
-            not worse, f"{abs(own[0]):.4g} against a median of {abs(middle):.4g} at the rung"
+            go_on, f"{abs(own[0]):.4g} against a median of {abs(middle):.4g} at the rung"
         )
 
 
@@ -108,17 +136,20 @@ class NonDominated:
     minimum: int
     by_crowding: bool
 
-    def judge(self, own: Vector, others: Sequence[Vector]) -> Judgement:
+    def judge(
+        self, own: Vector, others: Sequence[Vector], *, ahead: int = 0, behind: int = 0
+    ) -> Judgement:
         """Go on by the rank described above."""
         vectors = [own, *others]
         depth = layers(vectors)
-        rank = sum(d < depth[0] for d in depth)
+        rank = ahead + sum(d < depth[0] for d in depth)
         if self.by_crowding:
             members = [i for i, d in enumerate(depth) if d == depth[0]]
             distance = crowding([vectors[i] for i in members])
             mine = distance[members.index(0)]
             rank += sum(other > mine for other in distance)
-        return _by_rank(rank, len(vectors), self.eta, self.minimum, "ahead")
+        total = ahead + len(vectors) + behind
+        return _by_rank(rank, total, self.eta, self.minimum, "ahead")
 
 
 def _by_rank(rank: int, total: int, eta: int, minimum: int, word: str) -> Judgement:

@@ -1,215 +1,19 @@
 """The points a sweep may try: typed dimensions, conditions between them, and grids over them."""
 
 import itertools
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..config import takes_fractions
+from .dimensions import Choices, Floats, Integers, Scalar, Suggester, encode
 
-Scalar = bool | int | float | str | None
 Point = dict[str, Any]
 # Numbers of so few values are checked one by one before a sweep starts.
 _ALL_VALUES = 64
 _LARGEST_GRID = 100_000
-# Above, a float cannot tell a step from the next one.
-_MOST_STEPS = 2**53
-# A tenth ten times is a bit less than 1; in steps.
-_ROUNDING = 1e-9
-
-
-class Suggester(Protocol):
-    """The part of an Optuna trial that a space draws from."""
-
-    def suggest_categorical(self, name: str, choices: Sequence[Scalar]) -> Any:
-        """Draw one of the choices."""
-        ...
-
-    def suggest_int(
-        self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
-    ) -> int:
-        """Draw a whole number."""
-        ...
-
-    def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
-    ) -> float:
-        """Draw a number."""
-        ...
-
-
-class _Dimension(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    when: dict[str, list[Any]] = {}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _single_condition_is_a_list(cls, given: Any) -> Any:
-        if isinstance(given, dict) and isinstance(given.get("when"), dict):
-            conditions = {
-                key: value if isinstance(value, list) else [value]
-                for key, value in given["when"].items()
-            }
-            return {**given, "when": conditions}
-        return given
-
-
-class Choices(_Dimension):
-    """A value out of a list, in the list's order for grids.
-
-    Attributes:
-        choices: Scalars, or lists (such as channel widths).
-        when: Other dimension -> values at which this one is there at all.
-    """
-
-    kind: Literal["choices"] = "choices"
-    choices: list[Any] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _choices_differ(self) -> "Choices":
-        texts = [json.dumps(value) for value in self.choices]
-        if len(set(texts)) < len(texts):
-            raise ValueError(f"choices must differ, got {', '.join(texts)}")
-        return self
-
-    def draw(self, path: str, trial: Suggester) -> Any:
-        """Draw one value."""
-        coded = trial.suggest_categorical(path, [encode(value) for value in self.choices])
-        return next(value for value in self.choices if encode(value) == coded)
-
-    def count(self) -> int:
-        """Number of values."""
-        return len(self.choices)
-
-    def listed(self) -> list[Any]:
-        """Every value."""
-        return list(self.choices)
-
-    def corners(self) -> list[Any]:
-        """The values that are combined with others before a sweep starts: all of them."""
-        return list(self.choices)
-
-    def broken_rule(self, value: Any) -> str | None:
-        """The rule that a value breaks; None for a value that may be drawn."""
-        there = encode(value) in [encode(choice) for choice in self.choices]
-        return None if there else f"must be one of {self.choices}"
-
-
-class Integers(_Dimension):
-    """A whole number in [low, high].
-
-    Attributes:
-        low: Smallest value.
-        high: Largest value.
-        step: Distance between values.
-        log: Whether small values get as much room as large ones; then step is 1.
-        when: As in `Choices`.
-    """
-
-    kind: Literal["int"] = "int"
-    low: int
-    high: int
-    step: int = Field(default=1, ge=1)
-    log: bool = False
-
-    @model_validator(mode="after")
-    def _range(self) -> "Integers":
-        _check_range(self.low, self.high, self.log, self.step != 1)
-        return self
-
-    def draw(self, path: str, trial: Suggester) -> int:
-        """Draw one value."""
-        return trial.suggest_int(path, self.low, self.high, step=self.step, log=self.log)
-
-    def count(self) -> int:
-        """Number of values."""
-        return (self.high - self.low) // self.step + 1
-
-    def listed(self) -> range:
-        """Every value."""
-        return range(self.low, self.high + 1, self.step)
-
-    def corners(self) -> list[int]:
-        """The first and the last value."""
-        return [self.low, self.listed()[-1]]
-
-    def broken_rule(self, value: Any) -> str | None:
-        """The rule that a value breaks; None for a value that may be drawn."""
-        if type(value) is int and value in self.listed():
-            return None
-        steps = "" if self.step == 1 else f" in steps of {self.step}"
-        return f"must be a whole number in [{self.low}, {self.high}]{steps}"
-
-
-class Floats(_Dimension):
-    """A number in [low, high].
-
-    Attributes:
-        low: Smallest value.
-        high: Largest value.
-        step: Distance between values; None for any value.
-        log: Whether the exponent is drawn evenly; then without step.
-        when: As in `Choices`.
-    """
-
-    kind: Literal["float"] = "float"
-    low: float
-    high: float
-    step: float | None = Field(default=None, gt=0)
-    log: bool = False
-
-    @model_validator(mode="after")
-    def _range(self) -> "Floats":
-        _check_range(self.low, self.high, self.log, self.step is not None)
-        if self.step is not None and (self.high - self.low) / self.step > _MOST_STEPS:
-            raise ValueError(f"step must leave at most {_MOST_STEPS} values, got {self.step}")
-        return self
-
-    def draw(self, path: str, trial: Suggester) -> float:
-        """Draw one value."""
-        return trial.suggest_float(path, self.low, self.high, step=self.step, log=self.log)
-
-    def count(self) -> int | None:
-        """Number of values; None where there is no step."""
-        if self.step is None:
-            return None
-        return int((self.high - self.low) / self.step + _ROUNDING) + 1
-
-    def listed(self) -> list[float] | None:
-        """Every value, which may be many; None where there is no step."""
-        count = self.count()
-        return None if count is None else [self._at(index) for index in range(count)]
-
-    def corners(self) -> list[float]:
-        """The first and the last value."""
-        count = self.count()
-        return [self.low, self.high if count is None else self._at(count - 1)]
-
-    def _at(self, index: int) -> float:
-        assert self.step is not None
-        return min(self.low + index * self.step, self.high)
-
-    def broken_rule(self, value: Any) -> str | None:
-        """The rule that a value breaks; None for a value that may be drawn."""
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if number and self.low <= value <= self.high:
-            steps = 0.0 if self.step is None else (value - self.low) / self.step
-            if abs(steps - round(steps)) < _ROUNDING:
-                return None
-        steps = "" if self.step is None else f" in steps of {self.step}"
-        return f"must be in [{self.low}, {self.high}]{steps}"
-
-
-def _check_range(low: float, high: float, log: bool, stepped: bool) -> None:
-    if low > high:
-        raise ValueError(f"low must not exceed high, got {low} and {high}")
-    if log and low <= 0:
-        raise ValueError(f"low must be positive where log is true, got {low}")
-    if log and stepped:
-        raise ValueError("step and log exclude each other")
+_FEW_POINTS = 10_000
 
 
 def _kind(path: str, given: Any) -> Any:
@@ -250,8 +54,11 @@ class Space(BaseModel):
                     raise ValueError(f"{path}: when: {parent}: needs at least one value")
                 for value in values:
                     rule = self.dimensions[parent].broken_rule(value)
+                    if rule is None and self.dimensions[parent].count() is None:
+                        rule = f"{parent} needs choices or a step, to be drawn twice"
                     if rule is not None:
                         raise ValueError(f"{path}: when: {parent}: got {value!r}: {rule}")
+                dimension.when[parent] = [self.exact(parent, value) for value in values]
             if next(self._required(path), None) is None:
                 raise ValueError(
                     f"{path}: when: its conditions exclude each other, it would never be drawn"
@@ -277,29 +84,47 @@ class Space(BaseModel):
             ValueError: Names a dimension without a finite list of values, or the number of points
                 where they are too many to be listed.
         """
-        points = 1
         for path, entry in self.dimensions.items():
-            count = entry.count()
-            if count is None or (isinstance(entry, Integers) and entry.log):
+            if entry.count() is None or (isinstance(entry, Integers) and entry.log):
                 raise ValueError(f"{path}: a grid needs choices or a step")
-            points *= count
-        if points > _LARGEST_GRID:
-            raise ValueError(f"a grid has at most {_LARGEST_GRID} points, this one has {points}")
-        yield from self._combined(
-            {path: entry.listed() or [] for path, entry in self.dimensions.items()}
-        )
+        points = self._all_points(_LARGEST_GRID)
+        if points is None:
+            raise ValueError(f"a grid has at most {_LARGEST_GRID} points, this one has more")
+        yield from points
+
+    @property
+    def can_repeat(self) -> bool:
+        """Whether a point may well be drawn twice: no dimension of all points is continuous."""
+        return all(entry.count() is not None or entry.when for entry in self.dimensions.values())
+
+    def few_points(self) -> list[Point] | None:
+        """All points; None where they are more than a sweep can try, or a range is continuous."""
+        return self._all_points(_FEW_POINTS)
+
+    def _all_points(self, limit: int) -> list[Point] | None:
+        counts = [entry.count() for entry in self.dimensions.values()]
+        if any(count is None or count > limit for count in counts):
+            return None
+        listed = {path: entry.listed() or [] for path, entry in self.dimensions.items()}
+        points = list(itertools.islice(self._combined(listed), limit + 1))
+        return points if len(points) <= limit else None
 
     def _combined(self, listed: Mapping[str, Sequence[Any]]) -> Iterator[Point]:
-        seen: set[str] = set()
-        for combination in itertools.product(*listed.values()):
-            point: Point = {}
-            for path, value in zip(listed, combination, strict=True):
-                if active(self.dimensions[path].when, point):
-                    point[path] = value
-            key = json.dumps(point, sort_keys=True)
-            if key not in seen:
-                seen.add(key)
+        """Every combination, in order; a dimension whose condition fails is passed over."""
+        paths = list(listed)
+
+        def extended(point: Point, index: int) -> Iterator[Point]:
+            if index == len(paths):
                 yield point
+                return
+            path = paths[index]
+            if not active(self.dimensions[path].when, point):
+                yield from extended(point, index + 1)
+                return
+            for value in listed[path]:
+                yield from extended({**point, path: value}, index + 1)
+
+        return extended({}, 0)
 
     def corner_points(self) -> Iterator[tuple[str, Any, Point]]:
         """For each dimension and each of its values that matter, a whole point that has it.
@@ -321,6 +146,12 @@ class Space(BaseModel):
         corners = {path: entry.corners() for path, entry in self.dimensions.items()}
         yield from self._combined(corners)
 
+    def is_whole(self, point: Mapping[str, Any]) -> bool:
+        """Whether a point leaves nothing to be drawn."""
+        return all(
+            path in point for path, entry in self.dimensions.items() if active(entry.when, point)
+        )
+
     def encode(self, point: Mapping[str, Any]) -> dict[str, Scalar]:
         """A point as Optuna stores it."""
         return {
@@ -334,10 +165,16 @@ class Space(BaseModel):
         for path, dimension in self.dimensions.items():
             if path not in stored:
                 continue
-            point[path] = stored[path]
             if isinstance(dimension, Choices):
                 point[path] = next(v for v in dimension.choices if encode(v) == stored[path])
+            else:
+                point[path] = self.exact(path, stored[path])
         return point
+
+    def exact(self, path: str, value: Any) -> Any:
+        """A value of a dimension as its points have it."""
+        dimension = self.dimensions[path]
+        return dimension.exact(value) if isinstance(dimension, Floats) else value
 
     def _required(self, path: str) -> Iterator[Point]:
         """Values of other dimensions under which a dimension is there, every way there is."""
@@ -363,11 +200,6 @@ class Space(BaseModel):
 def active(when: Mapping[str, Sequence[Any]], point: Mapping[str, Any]) -> bool:
     """Whether a dimension with these conditions is part of a point."""
     return all(key in point and point[key] in values for key, values in when.items())
-
-
-def encode(value: Any) -> Scalar:
-    """A choice as Optuna can store it: lists and mappings as JSON text."""
-    return json.dumps(value) if isinstance(value, list | dict) else value
 
 
 def _parents_first(entries: dict[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ class SweepStatus:
         eta_seconds: Time until the last trial ends, at the rate so far, running trials counted as
             far as they were evaluated; None before the first evaluation.
         steps: Training steps of a trial's full budget.
+        broken: Finished trials that break a constraint, and so are no results.
     """
 
     name: str
@@ -39,6 +40,7 @@ class SweepStatus:
     device_seconds: float
     eta_seconds: float | None
     steps: int
+    broken: int = 0
 
     @property
     def done(self) -> int:
@@ -81,6 +83,7 @@ class Watcher:
             device_seconds=sum(item.seconds for item in records) * devices_of_a_trial(self._plan),
             eta_seconds=None if rate is None else rate * (keeper.trials - done),
             steps=self._plan.base.config.trainer.max_steps,
+            broken=len(broken_of(keeper.records)),
         )
 
     def _done(self) -> float:
@@ -102,7 +105,8 @@ class Watcher:
         point = ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in item.point.items())
         parts = [f"trial {number} step {verdict.step}/{status.steps}", values]
         if verdict.state is not None:
-            parts.append(f"{verdict.state} ({verdict.reason})")
+            broken = [f"breaks {limit}" for limit in item.violations if item.values]
+            parts.append(f"{verdict.state} ({', '.join([verdict.reason, *broken])})")
         parts += [f"[{point}]", summary(status)]
         return "  ".join(part for part in parts if part)
 
@@ -114,6 +118,8 @@ def summary(status: SweepStatus) -> str:
         for state, word in (("RUNNING", "running"), ("PRUNED", "pruned"), ("FAIL", "failed"))
         if status.counts.get(state)
     ]
+    if status.broken:
+        states.append(f"{status.broken} broke a constraint")
     best = "" if status.best is None else f", best {status.best.values[0]:.4g}"
     several = len(status.objectives) > 1 and status.front
     front = f", front of {len(status.front)}" if several else ""
@@ -140,6 +146,12 @@ def results_of(records: Mapping[int, TrialRecord]) -> list[TrialRecord]:
     """Trials that count as results: finished at full budget, within every constraint."""
     ordered = (records[number] for number in sorted(records))
     return [item for item in ordered if item.state == "COMPLETE" and not item.violations]
+
+
+def broken_of(records: Mapping[int, TrialRecord]) -> list[TrialRecord]:
+    """Trials that finished at full budget and break a constraint."""
+    ordered = (records[number] for number in sorted(records))
+    return [item for item in ordered if item.state == "COMPLETE" and item.violations]
 
 
 def signed_values(plan: SweepPlan, item: TrialRecord) -> tuple[float, ...]:

@@ -1,5 +1,6 @@
 """Where a sweep's study lies: an address of its own, checked before anything is made."""
 
+import json
 import os
 import re
 import tempfile
@@ -17,7 +18,7 @@ from optuna.storages.journal import JournalFileBackend
 from ..address import without_user
 from ..config import ConfigError
 
-_NO_JOURNAL = (ValueError, KeyError, TypeError)
+_NO_JOURNAL = (ValueError, KeyError, TypeError, AssertionError)
 
 
 def given_address() -> str | None:
@@ -65,7 +66,14 @@ def check_place(address: str, name: str = "SPIKESEG_STUDY") -> bool:
 
 def _is_begun(address: str, name: str) -> bool:
     if "://" not in address:
-        return _exists(Path(address))
+        if not _exists(Path(address)):
+            return False
+        # Optuna takes a last line that is none of its own for one that is not written to its end.
+        with Path(address).open("rb") as journal:
+            first = journal.readline()
+        if first and "op_code" not in json.loads(first):
+            raise ValueError("no operation of a journal")
+        return True
     engine = sqlalchemy.create_engine(address)
     try:
         # To look into a file that is not there would make it.

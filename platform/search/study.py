@@ -5,7 +5,6 @@ What survives a crash is in the study: parameters, every evaluation (`at:<step>`
 """
 
 import contextlib
-import hashlib
 import logging
 import math
 import warnings
@@ -17,7 +16,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from ..yaml_source import ConfigError
 from .plan import SweepPlan
-from .recipe import Limit, Objective, Sampler
+from .recipe import Limit, Objective
+from .sampling import ask, build_sampler, key_of
 from .space import Point, Space
 from .storage import open_storage
 from .verdict import VERDICT, Proposal, State, TrialRecord, TrialReport, Verdict
@@ -62,9 +62,10 @@ class Keeper:
         )
         self._orphans = self._read_study()
         self._check_ended()
-        self._only_listed = recipe.sampler.name in ("grid", "listed")
-        if self._only_listed:
+        if recipe.sampler.name in ("grid", "listed"):
             self.trials = min(trials, len(plan.points))
+        elif (points := recipe.space.few_points()) is not None:
+            self.trials = min(trials, len(points))
         # What was started is brought to an end, however few trials are asked for now.
         self.trials = max(self.trials, len(self.records))
         self._enqueue(plan.points[: self.trials])
@@ -93,8 +94,14 @@ class Keeper:
         # A fresh sampler a trial: what it proposes depends on seed, number and what was told,
         # not on how often the driver was killed.
         number = max(self.records, default=-1) + 1
-        self.study.sampler = build_sampler(self._sampler, number)
-        return self._start(self.study.ask(), attempt=1)
+        tried = {key_of(record.point) for record in self.records.values()}
+        trial = ask(self.study, self._sampler, self._space, number=number, tried=tried)
+        if trial.number != number:
+            raise RuntimeError(
+                f"trial {number} was begun by somebody else: another driver, with a folder of its "
+                f"own, is at work on the study {self.study.study_name}"
+            )
+        return self._start(trial, attempt=1)
 
     def report(self, number: int, report: TrialReport) -> Verdict:
         """Take in one report of a running trial and decide.
@@ -152,18 +159,29 @@ class Keeper:
 
     def _judge(self, trial: Trial, step: int) -> Verdict:
         number = trial.number
+        metrics = self.records[number].history[step]
+        own, excess = self.signed(metrics), self._excess(metrics)
         others = [
-            self.signed(record.history[step])
+            record.history[step]
             for record in self.records.values()
             if record.number != number and step in record.history
         ]
-        judgement = self._rule.judge(self.signed(self.records[number].history[step]), others)
+        judgement = self._rule.judge(
+            own,
+            [self.signed(other) for other in others if self._excess(other) == excess],
+            ahead=sum(self._excess(other) < excess for other in others),
+            behind=sum(self._excess(other) > excess for other in others),
+        )
         if not judgement.go_on:
             return self._end(trial, Verdict("PRUNED", judgement.reason, step))
         # Kept, so that a replayed rung is not judged again against trials that came later.
         trial.set_user_attr(f"rung:{step}", judgement.reason)
         self._promoted.add((number, step))
         return Verdict(None, judgement.reason, step)
+
+    def _excess(self, metrics: Mapping[str, float]) -> float:
+        """By how much an evaluation breaks the constraints, in all; 0 where it keeps them."""
+        return sum(max(0.0, c.excess(metrics[c.metric])) for c in self._constraints)
 
     def _remember(self, trial: Trial, report: TrialReport) -> None:
         record = self.records[trial.number]
@@ -326,29 +344,3 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-def build_sampler(sampler: Sampler, number: int) -> optuna.samplers.BaseSampler:
-    """Optuna's sampler for one trial.
-
-    Args:
-        sampler: Name, seed and sizes.
-        number: The trial it proposes for.
-    """
-    text = f"{sampler.seed}:{number}".encode()
-    seed = int.from_bytes(hashlib.sha256(text).digest()[:4], "big")
-    if sampler.name == "tpe":
-        with _quiet():
-            return optuna.samplers.TPESampler(
-                seed=seed,
-                n_startup_trials=sampler.startup,
-                multivariate=True,
-                group=True,
-                constant_liar=True,
-            )
-    if sampler.name == "nsga2":
-        return optuna.samplers.NSGAIISampler(seed=seed, population_size=sampler.population)
-    if sampler.name == "gp":
-        return optuna.samplers.GPSampler(seed=seed, n_startup_trials=sampler.startup)
-    # `grid` and `listed` take queued points; what such a point leaves out is drawn.
-    return optuna.samplers.RandomSampler(seed=seed)

@@ -64,6 +64,7 @@ class SweepRecord:
                 "sweep.seed": str(recipe.sampler.seed),
                 "sweep.pruner": recipe.pruner.rule,
                 "sweep.objectives": ", ".join(objectives),
+                "sweep.constraints": ", ".join(map(str, recipe.constraints)) or "none",
                 **{
                     f"space.{key}": json.dumps(dimension.model_dump(mode="json"))
                     for key, dimension in recipe.space.dimensions.items()
@@ -109,6 +110,8 @@ class SweepRecord:
         """
         folder = self._folder / "trials" / str(item.number)
         tags = {"state": item.state, "reason": item.reason, "attempts": str(item.attempts)}
+        if item.violations:
+            tags["violations"] = "; ".join(item.violations)
         if not (folder / "journal" / "records.jsonl").is_file():
             self._begin(folder, item)
         elif _last_tags(folder / "journal") == tags:

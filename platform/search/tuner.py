@@ -155,9 +155,10 @@ def sweep(
             if keeper.finished < keeper.trials:
                 run = run or opened.enter_context(engine)
                 _run(run, _orders(plan, keeper, record, progress, show, work), progress)
+            with _can_be_stopped(keeper, progress):
+                record.finish(keeper)
+                finish_sweep(plan, keeper, folder.path, record)
             finished = keeper.finished >= keeper.trials
-            record.finish(keeper)
-            finish_sweep(plan, keeper, folder.path, record)
         finally:
             record.close(finished=finished)
     if not finished:
@@ -167,20 +168,28 @@ def sweep(
 
 def _run(engine: Callable[[Orders], None], orders: Orders, progress: Callable[[str], None]) -> None:
     """Run the trials; what was running where this ends early stays so, for who continues."""
-    keeper = orders.keeper
     try:
-        with stopped_by_signals():
+        with _can_be_stopped(orders.keeper, progress):
             engine(orders)
-    except StoppedError as stop:
-        progress(f"{keeper.folder.name}: stopping ({stop.number.name})")
-        what = f"stopped by {stop.number.name}"
-        raise _unfinished(keeper, what, 128 + stop.number) from stop
+    except SweepUnfinishedError:
+        raise
     except Exception as error:
         # Tune wraps what happened in advice on how to continue with Tune.
         cause = error.__cause__ or error
         said = str(cause).partition("\n")[0]
         what = f"the engine failed ({type(cause).__name__}: {said})"
-        raise _unfinished(keeper, what, 1) from error
+        raise _unfinished(orders.keeper, what, 1) from error
+
+
+@contextlib.contextmanager
+def _can_be_stopped(keeper: Keeper, progress: Callable[[str], None]) -> Iterator[None]:
+    """Say how far the sweep is where a signal ends the block."""
+    try:
+        with stopped_by_signals():
+            yield
+    except StoppedError as stop:
+        progress(f"{keeper.folder.name}: stopping ({stop.number.name})")
+        raise _unfinished(keeper, f"stopped by {stop.number.name}", 128 + stop.number) from stop
 
 
 def _unfinished(keeper: Keeper, what: str, code: int) -> SweepUnfinishedError:

@@ -16,7 +16,8 @@ from toy_trials import NAN, RAISES, prepare, toy
 from spikeseg.platform.search.engine import Orders, run_here
 from spikeseg.platform.search.plan import SweepPlan
 from spikeseg.platform.search.recipe import Sampler
-from spikeseg.platform.search.study import Keeper, build_sampler
+from spikeseg.platform.search.sampling import build_sampler
+from spikeseg.platform.search.study import Keeper
 from spikeseg.platform.search.verdict import TrialReport, Verdict
 
 
@@ -68,6 +69,24 @@ def test_a_failure_comes_with_its_reason_and_the_last_good_step(tmp_path: Path) 
     verdict = keeper.report(0, TrialReport(failure="out of memory: 2 GB"))
     assert verdict == Verdict("FAIL", "out of memory: 2 GB", 1)
     assert keeper.study.trials[0].user_attrs["verdict"]["reason"] == "out of memory: 2 GB"
+
+
+def test_a_trial_that_breaks_a_constraint_takes_no_place_of_one_that_keeps_it(
+    tmp_path: Path,
+) -> None:
+    halving = {"rule": "halving", "eta": 2, "minimum": 2, "rungs": [1]}
+    cheap = [{"metric": "energy/mJ", "at_most": 1.0}]
+    plan = toy_plan(tmp_path, objectives=[UP], pruner=halving, constraints=cheap)
+    keeper = keeper_of(plan, tmp_path)
+    for _ in range(4):
+        keeper.next()
+    told = [
+        keeper.report(number, TrialReport(1, metrics(miou, mj)))
+        for number, (miou, mj) in enumerate([(60.0, 5.0), (20.0, 0.5), (70.0, 6.0), (10.0, 0.4)])
+    ]
+    assert [verdict.state for verdict in told] == [None, None, "PRUNED", None]
+    assert told[2].reason == "2 of 3 better at the rung, 1 go on"
+    assert told[3].reason == "1 of 4 better at the rung, 2 go on"
 
 
 def test_a_metric_that_is_missing_fails_the_trial(tmp_path: Path) -> None:
@@ -236,7 +255,7 @@ def test_toy_trials_end_in_the_states_that_they_deserve(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["tpe", "nsga2", "random", "gp"])
+@pytest.mark.parametrize("name", ["tpe", "nsgaii", "nsgaiii", "random", "gp"])
 def test_samplers_repeat_and_differ_by_seed(tmp_path: Path, name: str) -> None:
     def points(folder: str, seed: int) -> list[dict[str, Any]]:
         sampler = {"name": name, "seed": seed, "startup": 3, "population": 3}

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from plans import BASE
 
-from spikeseg.platform.config import dump
+from spikeseg.platform.config import ConfigError, dump
 from spikeseg.platform.search import overhead
 from spikeseg.platform.search.plan import load_sweep
 
@@ -32,20 +32,26 @@ def test_both_sides_train_the_same_points(tmp_path: Path, monkeypatch: pytest.Mo
         "sweep.sampler.name=tpe",
         "sweep.pruner.rule=median",
     ]
-    (measured,) = overhead.compare_with_loop(
-        str(mine / "mine.yaml"),
-        overrides,
-        storage=tmp_path / "runs",
-        trials=3,
-        concurrency=1,
-        rounds=1,
-        progress=lambda line: None,
-    )
-    assert (measured.trials, measured.ratio) == (3, 0.75)
+
+    def compare(trials: int) -> list[overhead.Round]:
+        return overhead.compare_with_loop(
+            str(mine / "mine.yaml"),
+            overrides,
+            storage=tmp_path / "runs",
+            trials=trials,
+            concurrency=1,
+            rounds=1,
+            progress=lambda line: None,
+        )
+
+    (measured,) = compare(2)
+    assert (measured.trials, measured.ratio) == (2, 0.75)
     configs = given["loop"][0]
     recipe, items = given["sweep"][:2]
     plan = load_sweep(recipe, items)
     assert plan.recipe.sampler.name == "listed" and plan.recipe.pruner.rule == "none"
     swept = [plan.experiment(point).config for point in plan.points]
     assert [dump(config) for config in swept] == configs
-    assert len(configs) == 3 and swept[0].trainer.max_steps == 200
+    assert len(configs) == 2 and swept[0].trainer.max_steps == 200
+    with pytest.raises(ConfigError, match="trials: got 3: the space has no more than 2 points"):
+        compare(3)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from plans import load, refusal
 
-from spikeseg.platform.search.space import Floats, Integers
+from spikeseg.platform.search.dimensions import Floats, Integers
 
 
 def at(folder: Path, text: str) -> str:

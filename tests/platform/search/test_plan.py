@@ -75,6 +75,8 @@ def test_a_conditional_constant_is_accepted(tmp_path: Path) -> None:
 def test_a_point_on_a_step_of_tenths_is_accepted(tmp_path: Path) -> None:
     space = {"loss.mask_weight": {"low": 5.0, "high": 6.0, "step": 0.1}}
     assert load(tmp_path, space=space, first=[{"loss.mask_weight": 5.3}]).points
+    grid = {"sampler": {"name": "grid", "seed": 1}, "first": [{"loss.mask_weight": 5.3}]}
+    assert len(load(tmp_path, space=space, **grid).points) == 11, "5.3 is there once"
 
 
 def test_points_that_leave_something_to_be_drawn_may_be_equal(tmp_path: Path) -> None:
@@ -254,6 +256,25 @@ def test_a_base_beside_the_sweep_is_found_from_any_folder(
         ({"workers_per_trial": 5}, "workers must not exceed micro_batches"),
         ({"space": {"trainer.workers": {"choices": [0, 1]}}}, "workers_per_trial decides this"),
         (
+            {"space": {"trainer.energy_images": {"choices": [1, 4]}}},
+            "trainer.energy_images: must be the same in all trials, or they measure different",
+        ),
+        (
+            {"space": {"tracking.experiment": {"choices": ["a", "b"]}}},
+            "tracking.experiment: all trials are recorded in one way",
+        ),
+        (
+            {
+                "sampler": {"name": "grid", "seed": 1},
+                "space": {
+                    "model.neuron.levels": {"choices": [1, 2]},
+                    "model.neuron.timesteps": {"choices": [1, 2]},
+                },
+                "first": [{"model.neuron.levels": 2}],
+            },
+            "first: leaves something to be drawn, which a grid does not",
+        ),
+        (
             {"space": {"trainer.max_steps": {"choices": [100, 200]}}},
             "trainer.max_steps: must be the same in all trials",
         ),
@@ -295,7 +316,7 @@ def test_a_base_beside_the_sweep_is_found_from_any_folder(
                 "sampler": {"name": "grid", "seed": 1},
                 "space": {"loss.mask_weight": {"low": 5.0, "high": 40.0, "step": 1e-8}},
             },
-            "space: a grid has at most 100000 points, this one has 3500000001",
+            "space: a grid has at most 100000 points, this one has more",
         ),
         (
             {"space": {"loss.mask_weight": {"low": 5.0, "high": 40.0, "step": 1e-300}}},
@@ -408,6 +429,8 @@ def test_a_sweep_refuses_patience_since_its_pruner_stops_trials(tmp_path: Path) 
 def test_the_command_line_of_the_recipe_itself_is_named_with_its_prefix(tmp_path: Path) -> None:
     text = refusal(tmp_path, "sweep.trials.number=2")
     assert text == "command line: sweep.trials.number: trials is a value, not a mapping"
+    text = refusal(tmp_path, "sweep.objectives.0.reference=1")
+    assert text == "command line: sweep.objectives.0.reference: objectives is a list, give it whole"
 
 
 @pytest.mark.parametrize(

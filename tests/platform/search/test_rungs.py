@@ -76,3 +76,28 @@ def test_rungs_grow_geometrically_below_the_full_budget(
     every: int, last: int, eta: int, rungs: list[int]
 ) -> None:
     assert geometric_rungs(every, last, eta) == rungs
+
+
+def test_constraints_come_before_objectives_in_every_rule() -> None:
+    best, worst = (0.0, 0.0), (9.0, 9.0)
+    for rule in (
+        Halving(eta=2, minimum=2),
+        NonDominated(eta=2, minimum=2, by_crowding=True),
+        Median(minimum=2),
+    ):
+        assert not rule.judge(best, [], ahead=3).go_on, rule
+        assert rule.judge(worst, [], behind=3).go_on, rule
+        assert rule.judge(best, [worst], ahead=1, behind=1).go_on, rule
+        assert not rule.judge(worst, [best], ahead=2).go_on, rule
+
+
+def test_a_median_says_what_constraints_made_of_it() -> None:
+    rule = Median(minimum=2)
+    assert rule.judge((1.0,), [], ahead=2).reason == (
+        "the median at the rung keeps the constraints better"
+    )
+    assert rule.judge((1.0,), [], behind=2).reason == (
+        "the median at the rung breaks the constraints by more"
+    )
+    judged = rule.judge((3.0,), [(1.0,), (2.0,)], behind=1)
+    assert (judged.go_on, judged.reason) == (False, "3 against a median of 2 at the rung")

@@ -7,7 +7,8 @@ import optuna
 import pytest
 from pydantic import ValidationError
 
-from spikeseg.platform.search.space import Choices, Floats, Integers, Space
+from spikeseg.platform.search.dimensions import Choices, Floats, Integers
+from spikeseg.platform.search.space import Space
 
 
 def space(**dimensions: Any) -> Space:
@@ -125,9 +126,48 @@ def test_a_grid_has_every_combination_once_and_respects_conditions() -> None:
 
 
 def test_a_grid_over_stepped_floats_includes_the_end() -> None:
-    assert [p["a"] for p in space(a={"low": 0.0, "high": 0.3, "step": 0.1}).grid()] == (
-        pytest.approx([0.0, 0.1, 0.2, 0.3])
+    stepped = space(a={"low": 0.0, "high": 0.3, "step": 0.1})
+    assert [point["a"] for point in stepped.grid()] == [0.0, 0.1, 0.2, 0.3]
+
+
+def test_a_condition_on_a_stepped_float_holds_for_the_value_that_the_file_has() -> None:
+    """Three steps of a tenth are 0.30000000000000004 in floats."""
+    both = space(
+        a={"low": 0.0, "high": 1.0, "step": 0.1},
+        b={"choices": [1, 2], "when": {"a": [0.3, 0.1 + 0.2 + 0.4]}},
     )
+    assert drawn(both, {"a": 0.1 + 0.2, "b": 2}) == {"a": 0.3, "b": 2}
+    assert drawn(both, {"a": 0.7, "b": 2}) == {"a": 0.7, "b": 2}
+    assert drawn(both, {"a": 0.4, "b": 2}) == {"a": 0.4}
+    assert both.decode({"a": 0.1 + 0.2, "b": 2}) == {"a": 0.3, "b": 2}
+    assert len(list(both.grid())) == 11 + 2
+
+
+def test_a_condition_on_a_number_of_any_size_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"b: when: a: got 0\.7: a needs choices or a step"):
+        space(a={"low": 0.5, "high": 1.0}, b={"choices": [1], "when": {"a": 0.7}})
+
+
+def test_a_range_whose_end_is_on_no_step_is_drawn_without_a_warning(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    trial = optuna.create_study().ask()
+    space(a={"low": 1, "high": 9, "step": 3}, b={"low": 0.0, "high": 1.0, "step": 0.3}).draw(trial)
+    assert trial.distributions["a"].high == 7
+    assert trial.distributions["b"].high == 0.9
+    assert not recwarn.list
+
+
+def test_what_a_condition_rules_out_is_not_combined() -> None:
+    """Sixty fields of one of two decoders: the other one is a single point, at once."""
+    fields = {f"f{n}": {"choices": [1, 2], "when": {"decoder": "query"}} for n in range(60)}
+    both = space(decoder={"choices": ["fpn", "query"]}, **fields)
+    corners = both.corner_combinations()
+    assert next(corners) == {"decoder": "fpn"}
+    assert next(corners) == {"decoder": "query", **dict.fromkeys(fields, 1)}
+    assert both.few_points() is None
+    with pytest.raises(ValueError, match="at most 100000 points, this one has more"):
+        list(both.grid())
 
 
 def test_a_grid_over_any_number_is_refused() -> None:

@@ -20,7 +20,7 @@ from spikeseg.jobs import sweep as job
 from spikeseg.model.segmentor import build_segmentor
 from spikeseg.platform.config import ConfigError
 from spikeseg.platform.journal import read_records
-from spikeseg.platform.search import faces, tuner
+from spikeseg.platform.search import faces, outcome, tuner
 from spikeseg.platform.search.engine import Orders
 from spikeseg.platform.search.outcome import why_no_result
 from spikeseg.platform.search.study import Keeper
@@ -153,6 +153,27 @@ def test_a_signal_stops_a_sweep_that_can_be_continued(
     assert run_toys(data, tmp_path, resume="toy").counts == {"COMPLETE": 2}
 
 
+def test_a_signal_while_results_are_written_can_be_continued(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy_plan(tmp_path, **listed(4, 2))
+    drawn = outcome.sweep_pictures
+
+    def stopped(*given: Any) -> dict[str, bytes]:
+        signal.raise_signal(signal.SIGTERM)
+        return {}
+
+    monkeypatch.setattr(outcome, "sweep_pictures", stopped)
+    with pytest.raises(SweepUnfinishedError) as caught:
+        run_toys(data, tmp_path, name="toy")
+    assert (caught.value.name, caught.value.code) == ("toy", 143)
+    assert str(caught.value) == "toy: stopped by SIGTERM, 2 of 2 trials have ended"
+    monkeypatch.setattr(outcome, "sweep_pictures", drawn)
+    again = run_toys(data, tmp_path, resume="toy")
+    assert again.counts == {"COMPLETE": 2}
+    assert (again.folder / "figures" / "front.png").is_file()
+
+
 def test_a_sweep_whose_engine_fails_can_be_continued(
     tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,13 +274,17 @@ def test_the_printed_command_continues_from_any_folder(
 def test_a_sweep_without_a_result_says_why(tmp_path: Path, data: Path) -> None:
     energy = [{"metric": "energy/mJ", "at_most": 0.01}]
     toy_plan(tmp_path, **listed(4, RAISES, 2, constraints=energy))
-    outcome = run_toys(data, tmp_path, name="toy")
-    assert outcome.best is None
-    assert outcome.missing == (
+    ended = run_toys(data, tmp_path, name="toy")
+    assert ended.best is None
+    assert ended.missing == (
         "no result: of 3 trials 1 failed (trial 1: RuntimeError: a toy that raises), "
         "2 broke energy/mJ <= 0.01"
     )
     assert why_no_result({0: TrialRecord(0, "COMPLETE", values=(1.0,))}) == ""
+    note = tags(ended.folder)["mlflow.note.content"]
+    assert note.endswith("\n\nN" + ended.missing.removeprefix("n") + ".\n")
+    head = (ended.folder / "front.csv").read_text()
+    assert head.startswith("trial,state,model.neuron.timesteps,")
 
 
 @pytest.mark.parametrize(("counts", "code"), [({"FAIL": 2}, 1), ({"COMPLETE": 1, "FAIL": 1}, 0)])
@@ -298,23 +323,27 @@ def test_the_command_says_how_to_continue_a_stopped_sweep(
 
 
 @pytest.mark.parametrize("before", [[], ["--resume", "toy"]], ids=["new", "resumed"])
-@pytest.mark.parametrize("answered", [False, True], ids=["before Ray", "by Ray"])
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGTERM, answered by Ray", "SIGINT"])
 def test_a_signal_while_no_trial_runs_is_told_with_its_own_code(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    answered: bool,
+    how: str,
     before: list[str],
 ) -> None:
+    name, _, answered = how.partition(", ")
+
     def stopped(*given: Any, **named: Any) -> None:
         if answered:
             raise SystemExit(signal.SIGTERM.value)
+        if name == "SIGINT":
+            raise KeyboardInterrupt
         signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr(tuner, "sweep", stopped)
     with pytest.raises(SystemExit) as left:
         job.run(job.command, ["demo", *before, "--storage", str(tmp_path)])
-    assert left.value.code == 143
+    assert left.value.code == 128 + signal.Signals[name]
     told = capsys.readouterr().err
-    assert told.startswith("spikeseg: stopped by SIGTERM, no trial was running\n")
+    assert told.startswith(f"spikeseg: stopped by {name}, no trial was running\n")
     assert ("continue: spikeseg sweep demo --resume toy " in told) == bool(before)

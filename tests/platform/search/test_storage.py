@@ -57,6 +57,8 @@ def test_a_study_elsewhere_is_remembered_without_its_password(
         ("nosuch://me:secret@host:one/a", "got 'nosuch://[hidden]/a': is no address of a databa"),
         ("{folder}/toy.yaml", "toy.yaml': is no journal of Optuna's"),
         ("{folder}/number", "number': is no journal of Optuna's"),
+        ("{folder}/notes", "notes': is no journal of Optuna's"),
+        ("{folder}/word", "word': is no journal of Optuna's"),
         ("sqlite://", "got 'sqlite://': must be sqlite:///PATH, without options"),
         ("sqlite+pysqlite:///:memory:", "a study in memory ends with its process"),
         ("sqlite:///file:a.db?mode=memory&uri=true", "must be sqlite:///PATH, without options"),
@@ -71,6 +73,8 @@ def test_a_study_elsewhere_is_remembered_without_its_password(
         "no port",
         "no journal",
         "a number",
+        "a line",
+        "a line without end",
         "no file",
         "in memory",
         "memory by option",
@@ -81,13 +85,16 @@ def test_an_address_that_cannot_hold_a_study_is_refused_and_leaves_nothing(
     tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, address: str, message: str
 ) -> None:
     toy_plan(tmp_path, **listed(4))
-    (tmp_path / "number").write_text("5\n")
+    texts = {"number": "5\n", "notes": "hello\n", "word": "hello"}
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
     monkeypatch.setenv("SPIKESEG_STUDY", address.format(folder=tmp_path))
     with pytest.raises(ConfigError) as caught:
         run_toys(data, tmp_path, name="toy")
     assert message in str(caught.value)
     assert "secret" not in str(caught.value)
     assert not (tmp_path / "toy").exists()
+    assert {name: (tmp_path / name).read_text() for name in texts} == texts
 
 
 @pytest.mark.parametrize("address", ["sqlite:///{folder}/all.db", "{folder}/all.log"])

@@ -25,7 +25,7 @@ from spikeseg.platform.names import (
 from spikeseg.platform.names import METRICS as RUN_METRICS
 from spikeseg.platform.replay import plan_replay
 from spikeseg.platform.search.metrics import METRICS
-from spikeseg.platform.search.status import SweepStatus
+from spikeseg.platform.search.status import SweepStatus, summary
 from spikeseg.platform.search.trial import reports
 from spikeseg.platform.search.tuner import sweep
 
@@ -139,6 +139,28 @@ def test_a_finished_sweep_leaves_front_figures_and_a_recipe(tmp_path: Path, data
     assert len(client.get_run(parent).data.tags["code_digest"]) == 64
 
 
+def test_a_broken_constraint_is_seen_wherever_the_trial_is(tmp_path: Path, data: Path) -> None:
+    limit = [{"metric": "energy/mJ", "at_most": 0.5}]
+    toy_plan(tmp_path, **listed(4, 8, 2, constraints=limit))
+    lines: list[str] = []
+    seen: list[SweepStatus] = []
+    outcome = run_toys(data, tmp_path, lines.append, name="toy", show=seen.append)
+    assert outcome.best is not None and outcome.best.params["model.neuron.levels"] == 4
+    told = "COMPLETE (full budget, breaks energy/mJ <= 0.5)"
+    assert [told in line for line in lines if "COMPLETE" in line] == [False, True, False]
+    assert "3/3 done (1 broke a constraint), best" in summary(seen[-1])
+    by_trial = {run.data.tags["trial"]: run.data.tags for run in children(tmp_path)}
+    assert by_trial["1"]["violations"] == "energy/mJ <= 0.5"
+    assert "violations" not in by_trial["0"]
+    client = MlflowClient(tracking_uri(tmp_path))
+    parent = client.get_run(by_trial["0"]["mlflow.parentRunId"])
+    assert parent.data.params["sweep.constraints"] == "energy/mJ <= 0.5"
+    assert (
+        "3 COMPLETE, 1 of them finished outside of `energy/mJ <= 0.5`;"
+        in (parent.data.tags["mlflow.note.content"])
+    )
+
+
 def test_two_drivers_cannot_work_on_one_sweep(tmp_path: Path, data: Path) -> None:
     toy_plan(tmp_path, **listed(4, 2))
 
@@ -208,7 +230,7 @@ def test_a_sweep_and_its_trial_hold_the_names_of_their_lists(tmp_path: Path, dat
         return {k for k in run.data.tags if not k.startswith(("mlflow.", "version.", "spikeseg."))}
 
     assert ours(trial) <= {*TAGS, *TRIAL_TAGS}
-    assert {*TRIAL_TAGS, "sweep", "trial", "data_digest"} <= ours(trial)
+    assert {*TRIAL_TAGS, "sweep", "trial", "data_digest"} - {"violations"} <= ours(trial)
     lacking = {name for name in RUN_METRICS if name.startswith(TRIAL_LACKS)}
     assert set(trial.data.metrics) <= set(RUN_METRICS) - lacking
     assert "system/cpu_utilization_percentage" in trial.data.metrics

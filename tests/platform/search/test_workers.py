@@ -41,8 +41,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_sweep(
     data: Path, storage: Path, *, here: bool = False, workers: int = 1, **changes: Any
 ) -> SweepOutcome:
-    """A sweep of three small trainings: two equal ones, and one in which a level more is used."""
+    """A sweep of three small trainings: two equal ones, and one in which a level more is used.
+
+    The first two differ in the checkpoints that are kept, which changes nothing that is trained.
+    """
     plan = listed(2, 2, 3, overrides=TINY, workers_per_trial=workers, **changes)
+    plan["space"]["trainer.keep_checkpoints"] = {"choices": [1, 2]}
+    for point, kept in zip(plan["first"], (1, 2, 1), strict=True):
+        point["trainer.keep_checkpoints"] = kept
     storage.mkdir(parents=True, exist_ok=True)
     toy_plan(storage, **plan)
     return sweep(
