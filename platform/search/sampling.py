@@ -4,16 +4,19 @@ import hashlib
 import json
 import random
 import warnings
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
 import optuna
-from optuna.trial import Trial, TrialState, create_trial
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from .recipe import Sampler
 from .space import Point, Space
 
-# So often a sampler is asked for another point; then one that is left is taken.
-_DRAWS = 16
+# So often a sampler is asked for a point, then chance; then one that is left is taken.
+_DRAWS = 8
+_BLIND_DRAWS = 64
 # Where Optuna keeps what a queued trial was given.
 _FIXED = "fixed_params"
 
@@ -95,7 +98,7 @@ def _untried(
     tried: AbstractSet[str],
     given: Point,
 ) -> Point | None:
-    """The sampler's first proposal that was not tried, else any point that was not; None if none.
+    """The first proposal that was not tried: the sampler's, a random one, or any that is left.
 
     Args:
         study: As in `ask`.
@@ -104,9 +107,18 @@ def _untried(
         number: Likewise.
         tried: Likewise.
         given: What the point must have.
+
+    Returns:
+        The point; None where none was found.
     """
-    for draw in range(_DRAWS):
-        point = _rehearsed(study, build_sampler(sampler, number, draw), space)
+    trials = study.get_trials(deepcopy=False)
+    blind = sampler.model_copy(update={"name": "random"})
+    queued = [trial for trial in trials if trial.state == TrialState.WAITING]
+    for draw in range(_DRAWS + _BLIND_DRAWS):
+        # What is drawn at random looks at no trial, which makes it cheap.
+        own = draw < _DRAWS
+        proposer = build_sampler(sampler if own else blind, number, draw)
+        point = _rehearsed(study.directions, trials if own else queued, proposer, space)
         if key_of(point) not in tried:
             return point
     left = [
@@ -117,10 +129,15 @@ def _untried(
     return random.Random(_seed(sampler, number, 0)).choice(left) if left else None
 
 
-def _rehearsed(study: optuna.Study, sampler: optuna.samplers.BaseSampler, space: Space) -> Point:
+def _rehearsed(
+    directions: Sequence[StudyDirection],
+    trials: Sequence[FrozenTrial],
+    sampler: optuna.samplers.BaseSampler,
+    space: Space,
+) -> Point:
     """What the next trial's point would be; a trial's parameters cannot be taken back."""
-    copy = optuna.create_study(directions=study.directions, sampler=sampler)
-    for trial in study.get_trials(deepcopy=False):
+    copy = optuna.create_study(directions=directions, sampler=sampler)
+    for trial in trials:
         copy.add_trial(
             create_trial(
                 state=trial.state,
