@@ -15,7 +15,7 @@ from .recipe import Sampler
 from .space import Point, Space
 
 # So often a sampler is asked for a point, then chance; then one that is left is taken.
-_DRAWS = 8
+_DRAWS = 4
 _BLIND_DRAWS = 64
 # Where Optuna keeps what a queued trial was given.
 _FIXED = "fixed_params"
