@@ -137,7 +137,7 @@ def continuation(
         concurrency: As the sweep was started.
         here: Likewise.
     """
-    from ..platform.config import PLACES
+    from ..platform.config import PLACES, ConfigError
     from ..platform.search.plan import sweep_names
     from ..platform.search.storage import given_address
 
@@ -152,7 +152,10 @@ def continuation(
     engine = (*limit, *(("--here",) if here else ()))
     home = ("--storage", storage.absolute())
     line = command_line("sweep", where, *given, "--resume", name, *engine, *home)
-    study = given_address()
+    try:
+        study = given_address()
+    except ConfigError:  # which the sweep refuses, where it comes so far
+        study = None
     if study is None or study == os.environ["SPIKESEG_STUDY"]:
         return line
     return f"SPIKESEG_STUDY={shlex.quote(study)} {line}"

@@ -1,6 +1,7 @@
 """One dimension of a sweep's space: choices, whole numbers, or numbers, and what may be drawn."""
 
 import json
+import math
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any, Literal, Protocol
@@ -12,6 +13,7 @@ Scalar = bool | int | float | str | None
 _MOST_STEPS = 2**53
 # A tenth ten times is a bit less than 1; in steps.
 _ROUNDING = 1e-9
+_FLOAT_ROUNDING = 1e-15
 
 
 class Suggester(Protocol):
@@ -172,9 +174,9 @@ class Floats(_Dimension):
         return self.exact(trial.suggest_float(path, self.low, last, step=self.step, log=self.log))
 
     def count(self) -> int | None:
-        """Number of values; None where there is no step."""
+        """Number of values; None where there is no step, unless low is high."""
         if self.step is None:
-            return None
+            return 1 if self.low == self.high else None
         return int((self.high - self.low) / self.step + _ROUNDING) + 1
 
     def listed(self) -> list[float] | None:
@@ -192,6 +194,8 @@ class Floats(_Dimension):
         return self.high if count is None else self._at(count - 1)
 
     def _at(self, index: int) -> float:
+        if self.step is None:
+            return self.low
         # In decimals, as the file has them: three tenths are 0.3, not 0.30000000000000004.
         value = Decimal(repr(self.low)) + index * Decimal(repr(self.step))
         return min(float(value), self.high)
@@ -206,8 +210,8 @@ class Floats(_Dimension):
         """The rule that a value breaks; None for a value that may be drawn."""
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if number and self.low <= value <= self.high:
-            steps = 0.0 if self.step is None else (value - self.low) / self.step
-            if abs(steps - round(steps)) < _ROUNDING:
+            near = _ROUNDING * (self.step or 1.0)
+            if math.isclose(value, self.exact(value), rel_tol=_FLOAT_ROUNDING, abs_tol=near):
                 return None
         steps = "" if self.step is None else f" in steps of {self.step}"
         return f"must be in [{self.low}, {self.high}]{steps}"

@@ -130,8 +130,8 @@ def description(
     told = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
     broken = sum(bool(row["violations"]) for row in rows if row["state"] == "COMPLETE")
     if broken:
-        limits = " and ".join(f"`{limit}`" for limit in plan.recipe.constraints)
-        told += f", {broken} of them finished outside of {limits}"
+        limits = ", ".join(f"`{limit}`" for limit in plan.recipe.constraints)
+        told += f", {broken} of them finished and broke a constraint ({limits})"
     spent = sum(row["seconds"] for row in rows) * devices_of_a_trial(plan)
     names = [objective.metric for objective in plan.recipe.objectives]
     keys = ["trial", *plan.recipe.space.dimensions, *names]

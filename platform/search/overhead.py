@@ -121,6 +121,7 @@ def random_points(plan: SweepPlan, count: int) -> list[Point]:
     few = space.few_points()
     if few is not None and len(few) < count:
         raise ConfigError(f"trials: got {count}: the space has no more than {len(few)} points")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study()
     points: dict[str, Point] = {}
     for number in range(count):

@@ -6,6 +6,7 @@ import random
 import warnings
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
+from typing import Any
 
 import optuna
 from optuna.study import StudyDirection
@@ -15,10 +16,12 @@ from .recipe import Sampler
 from .space import Point, Space
 
 # So often a sampler is asked for a point, then chance; then one that is left is taken.
-_DRAWS = 4
+_DRAWS = 3
 _BLIND_DRAWS = 64
 # Where Optuna keeps what a queued trial was given.
 _FIXED = "fixed_params"
+# Where samplers keep what they proposed, for others to keep away from.
+_VALUES = ":relative_params"
 
 
 def build_sampler(sampler: Sampler, number: int, draw: int = 0) -> optuna.samplers.BaseSampler:
@@ -57,7 +60,8 @@ def ask(
     """Begin a trial whose point was not tried, where the space has one that was not.
 
     A training repeats its result, so a point that comes again would cost a trial and tell nothing;
-    Optuna's samplers do propose some again where a space has few.
+    Optuna's samplers do propose some again where a space has few. A point is proposed on a copy of
+    the study and queued whole: a trial's parameters cannot be taken back.
 
     Args:
         study: The sweep's study.
@@ -67,16 +71,18 @@ def ask(
         tried: `key_of` of the points of all trials.
     """
     study.sampler = build_sampler(sampler, number)
-    queued = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))[:1]
-    given = space.decode(queued[0].system_attrs[_FIXED]) if queued else {}
-    if space.can_repeat and tried and not space.is_whole(given):
-        point = _untried(study, sampler, space, number, tried, given)
-        # A point that is queued whole stays what it is, also where a crash comes before its trial.
-        if point is not None and queued:
+    trials = study.get_trials(deepcopy=False)
+    queued = [trial for trial in trials if trial.state == TrialState.WAITING]
+    given = [space.decode(trial.system_attrs[_FIXED]) for trial in queued]
+    if not given or not space.is_whole(given[0]):
+        later = {key_of(point) for point in given if space.is_whole(point)}
+        known = tried | later
+        attributes = _proposal(study.directions, trials, sampler, space, number, known)
+        if not queued:
+            study.add_trial(create_trial(state=TrialState.WAITING, system_attrs=attributes))
+        for name, value in attributes.items() if queued else ():
             # Nothing public adds to what was queued; a test pins this.
-            study._storage.set_trial_system_attr(queued[0]._trial_id, _FIXED, space.encode(point))
-        elif point is not None:
-            study.enqueue_trial(space.encode(point))
+            study._storage.set_trial_system_attr(queued[0]._trial_id, name, value)
     return study.ask()
 
 
@@ -90,43 +96,47 @@ def _seed(sampler: Sampler, number: int, draw: int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
 
 
-def _untried(
-    study: optuna.Study,
+def _proposal(
+    directions: Sequence[StudyDirection],
+    trials: Sequence[FrozenTrial],
     sampler: Sampler,
     space: Space,
     number: int,
-    tried: AbstractSet[str],
-    given: Point,
-) -> Point | None:
-    """The first proposal that was not tried: the sampler's, a random one, or any that is left.
-
-    Args:
-        study: As in `ask`.
-        sampler: Likewise.
-        space: Likewise.
-        number: Likewise.
-        tried: Likewise.
-        given: What the point must have.
+    known: AbstractSet[str],
+) -> dict[str, Any]:
+    """A point that is not known: the sampler's, a random one, or one that is left.
 
     Returns:
-        The point; None where none was found.
+        What Optuna keeps of the trial: the point under `_FIXED`, and what the sampler remembers of
+        it, such as the generation. A known point where no other is found.
     """
-    trials = study.get_trials(deepcopy=False)
     blind = sampler.model_copy(update={"name": "random"})
     queued = [trial for trial in trials if trial.state == TrialState.WAITING]
+    proposed: dict[str, Any] = {}
+    kept: dict[str, Any] = {}
     for draw in range(_DRAWS + _BLIND_DRAWS):
         # What is drawn at random looks at no trial, which makes it cheap.
         own = draw < _DRAWS
         proposer = build_sampler(sampler if own else blind, number, draw)
-        point = _rehearsed(study.directions, trials if own else queued, proposer, space)
-        if key_of(point) not in tried:
-            return point
-    left = [
-        point
-        for point in space.few_points() or ()
-        if key_of(point) not in tried and given.items() <= point.items()
-    ]
-    return random.Random(_seed(sampler, number, 0)).choice(left) if left else None
+        proposed = _rehearsed(directions, trials if own else queued, proposer, space)
+        if key_of(space.decode(proposed[_FIXED])) not in known:
+            return kept | proposed
+        if own:
+            # Whoever replaces a proposal belongs to its generation, and not to its values.
+            kept = {name: value for name, value in proposed.items() if _VALUES not in name}
+    given = space.decode(queued[0].system_attrs[_FIXED]) if queued else {}
+    merged = [branch | given for branch in space.branches() or () if _agree(branch, given)]
+    left = [point for point in merged if not space.is_whole(point) or key_of(point) not in known]
+    if left:
+        point = random.Random(_seed(sampler, number, 0)).choice(left)
+        fixed = {_FIXED: space.encode(point)}
+        one = create_trial(state=TrialState.WAITING, system_attrs=fixed)
+        proposed = _rehearsed(directions, [one], build_sampler(blind, number), space)
+    return kept | proposed
+
+
+def _agree(one: Point, other: Point) -> bool:
+    return all(one.get(key, value) == value for key, value in other.items())
 
 
 def _rehearsed(
@@ -134,8 +144,8 @@ def _rehearsed(
     trials: Sequence[FrozenTrial],
     sampler: optuna.samplers.BaseSampler,
     space: Space,
-) -> Point:
-    """What the next trial's point would be; a trial's parameters cannot be taken back."""
+) -> dict[str, Any]:
+    """What a study of these trials would keep of its next one."""
     copy = optuna.create_study(directions=directions, sampler=sampler)
     for trial in trials:
         copy.add_trial(
@@ -148,4 +158,7 @@ def _rehearsed(
                 intermediate_values=trial.intermediate_values,
             )
         )
-    return space.draw(copy.ask())
+    asked = copy.ask()
+    point = space.draw(asked)
+    kept = copy.get_trials(deepcopy=False)[asked.number].system_attrs
+    return {**kept, _FIXED: space.encode(point)}

@@ -87,25 +87,26 @@ class Space(BaseModel):
         for path, entry in self.dimensions.items():
             if entry.count() is None or (isinstance(entry, Integers) and entry.log):
                 raise ValueError(f"{path}: a grid needs choices or a step")
-        points = self._all_points(_LARGEST_GRID)
+        points = self.branches(_LARGEST_GRID)
         if points is None:
             raise ValueError(f"a grid has at most {_LARGEST_GRID} points, this one has more")
         yield from points
 
-    @property
-    def can_repeat(self) -> bool:
-        """Whether a point may well be drawn twice: no dimension of all points is continuous."""
-        return all(entry.count() is not None or entry.when for entry in self.dimensions.values())
-
     def few_points(self) -> list[Point] | None:
-        """All points; None where they are more than a sweep can try, or a range is continuous."""
-        return self._all_points(_FEW_POINTS)
+        """All points; None where they are more than a sweep tries, or a range is continuous."""
+        points = self.branches()
+        return points if points is not None and all(map(self.is_whole, points)) else None
 
-    def _all_points(self, limit: int) -> list[Point] | None:
-        counts = [entry.count() for entry in self.dimensions.values()]
-        if any(count is None or count > limit for count in counts):
+    def branches(self, limit: int = _FEW_POINTS) -> list[Point] | None:
+        """All points, without the values of continuous ranges; None where they are more."""
+        counts = {path: entry.count() for path, entry in self.dimensions.items()}
+        if any(count is not None and count > limit for count in counts.values()):
             return None
-        listed = {path: entry.listed() or [] for path, entry in self.dimensions.items()}
+        listed = {
+            path: entry.listed() or []
+            for path, entry in self.dimensions.items()
+            if counts[path] is not None
+        }
         points = list(itertools.islice(self._combined(listed), limit + 1))
         return points if len(points) <= limit else None
 

@@ -65,7 +65,9 @@ class Keeper:
         if recipe.sampler.name in ("grid", "listed"):
             self.trials = min(trials, len(plan.points))
         elif (points := recipe.space.few_points()) is not None:
-            self.trials = min(trials, len(points))
+            tried = {key_of(record.point) for record in self.records.values()}
+            left = sum(key_of(point) not in tried for point in points)
+            self.trials = min(trials, len(self.records) + left)
         # What was started is brought to an end, however few trials are asked for now.
         self.trials = max(self.trials, len(self.records))
         self._enqueue(plan.points[: self.trials])
@@ -95,12 +97,13 @@ class Keeper:
         # not on how often the driver was killed.
         number = max(self.records, default=-1) + 1
         tried = {key_of(record.point) for record in self.records.values()}
-        trial = ask(self.study, self._sampler, self._space, number=number, tried=tried)
-        if trial.number != number:
+        begun = [t for t in self.study.get_trials(deepcopy=False) if t.state != TrialState.WAITING]
+        if len(begun) > len(self.records):
             raise RuntimeError(
-                f"trial {number} was begun by somebody else: another driver, with a folder of its "
-                f"own, is at work on the study {self.study.study_name}"
+                f"trial {begun[-1].number} was begun by somebody else: another driver, with a "
+                f"folder of its own, is at work on the study {self.study.study_name}"
             )
+        trial = ask(self.study, self._sampler, self._space, number=number, tried=tried)
         return self._start(trial, attempt=1)
 
     def report(self, number: int, report: TrialReport) -> Verdict:

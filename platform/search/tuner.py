@@ -145,8 +145,8 @@ def sweep(
             )
         elif keeper.trials < folder.trials:
             progress(
-                f"{label}: {folder.trials} trials were asked for, and there are no more than "
-                f"{keeper.trials} points ({plan.recipe.sampler.name})"
+                f"{label}: {folder.trials} trials were asked for, and after {keeper.trials} no "
+                f"point is left ({plan.recipe.sampler.name})"
             )
         record = SweepRecord(plan, folder.path, storage, trials=keeper.trials)
         finished = False

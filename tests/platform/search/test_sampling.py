@@ -4,11 +4,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from optuna.storages import InMemoryStorage
 from toy_sweep import Killed, run, toy_plan
 
-from spikeseg.platform.search.sampling import key_of
+from spikeseg.platform.search.sampling import build_sampler, key_of
 from spikeseg.platform.search.study import Keeper
 
 SAMPLERS = ["tpe", "nsgaii", "nsgaiii", "random", "gp"]
@@ -46,7 +47,6 @@ def test_a_point_is_not_drawn_again_where_only_some_have_a_number_of_any_size(
         "model.neuron.decay": decay,
     }
     plan = toy_plan(tmp_path, steps=1, trials=24, sampler=sampler("tpe"), space=space)
-    assert plan.recipe.space.few_points() is None
     keeper, _ = run(plan, tmp_path, InMemoryStorage())
     counts = Counter(map(key_of, points(keeper)))
     assert len(points(keeper)) == 24
@@ -63,6 +63,50 @@ def test_what_first_leaves_out_is_drawn_anew_where_it_was_tried(tmp_path: Path) 
     assert {point["model.neuron.levels"] for point in drawn[:3]} == {1, 2, 4}
     assert {point["model.neuron.timesteps"] for point in drawn[:3]} == {1}
     assert len(set(map(key_of, drawn))) == 6
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_drawn_is_not_what_first_names_later(tmp_path: Path, seed: int) -> None:
+    named = [{"model.neuron.timesteps": 1, "model.neuron.levels": level} for level in (1, 2)]
+    first = [{"model.neuron.timesteps": 1}, *named]
+    given = sampler("tpe", seed)
+    plan = toy_plan(tmp_path, steps=1, trials=6, sampler=given, space=SIX, first=first)
+    keeper, _ = run(plan, tmp_path, InMemoryStorage())
+    assert points(keeper)[0] == {"model.neuron.timesteps": 1, "model.neuron.levels": 4}
+    assert len(set(map(key_of, points(keeper)))) == 6
+
+
+def test_a_rare_branch_with_a_number_of_any_size_is_found_where_nothing_else_is_left(
+    tmp_path: Path,
+) -> None:
+    space = {
+        "trainer.log_every": {"low": 1, "high": 30},
+        "loss.mask_weight": {"low": 5.0, "high": 40.0, "when": {"trainer.log_every": 30}},
+    }
+    plan = toy_plan(tmp_path, steps=1, trials=40, sampler=sampler("random"), space=space)
+    keeper, _ = run(plan, tmp_path, InMemoryStorage())
+    assert len(set(map(key_of, points(keeper)))) == 40
+
+
+def test_an_evolution_goes_on_from_generation_to_generation(tmp_path: Path) -> None:
+    space = {**SIX, "model.neuron.levels": {"low": 1, "high": 12}}
+    plan = toy_plan(tmp_path, steps=1, trials=20, sampler=sampler("nsgaii"), space=space)
+    keeper, _ = run(plan, tmp_path, InMemoryStorage())
+    kept = [trial.system_attrs["NSGAIISampler:generation"] for trial in keeper.study.trials[1:]]
+    assert sorted(kept) == kept
+    assert max(kept) >= 5, "two trials make a generation"
+
+
+@pytest.mark.parametrize("name", ["tpe", "random"])
+def test_where_nothing_repeats_proposals_are_optunas_own(tmp_path: Path, name: str) -> None:
+    plan = toy_plan(tmp_path, steps=1, trials=12, sampler=sampler(name))
+    keeper, _ = run(plan, tmp_path, InMemoryStorage())
+    study = optuna.create_study(directions=keeper.study.directions)
+    for number, record in sorted(keeper.records.items()):
+        study.sampler = build_sampler(plan.recipe.sampler, number)
+        trial = study.ask()
+        assert plan.recipe.space.draw(trial) == record.point
+        study.tell(trial, list(record.values))
 
 
 @pytest.mark.parametrize("name", ["random", "nsgaii"])

@@ -143,6 +143,29 @@ def test_a_condition_on_a_stepped_float_holds_for_the_value_that_the_file_has() 
     assert len(list(both.grid())) == 11 + 2
 
 
+def test_all_points_are_known_where_no_range_is_continuous() -> None:
+    few = space(a={"choices": [1, 2]}, b={"low": 1, "high": 8, "log": True, "when": {"a": 2}})
+    assert few.few_points() == [{"a": 1}, *({"a": 2, "b": b} for b in range(1, 9))]
+    one = space(a={"choices": [1, 2]}, b={"low": 0.5, "high": 0.5})
+    assert one.few_points() == [{"a": 1, "b": 0.5}, {"a": 2, "b": 0.5}]
+    many = space(a={"choices": [1, 2]}, b={"low": 0.5, "high": 0.6, "when": {"a": 2}})
+    assert many.few_points() is None
+    assert many.branches() == [{"a": 1}, {"a": 2}]
+    assert space(a={"low": 1, "high": 10_001}).branches() is None
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "step", "value"),
+    [(0.0, 1e6, 0.01, 146755.89), (1e10, 1e10 + 1, 0.1, 1e10 + 0.3)],
+)
+def test_a_value_on_a_step_is_known_however_fine_the_step(
+    low: float, high: float, step: float, value: float
+) -> None:
+    fine = Floats(low=low, high=high, step=step)
+    assert fine.broken_rule(fine.exact(value)) is None
+    assert fine.broken_rule(value + step / 3) == f"must be in [{low}, {high}] in steps of {step}"
+
+
 def test_a_condition_on_a_number_of_any_size_is_refused() -> None:
     with pytest.raises(ValidationError, match=r"b: when: a: got 0\.7: a needs choices or a step"):
         space(a={"low": 0.5, "high": 1.0}, b={"choices": [1], "when": {"a": 0.7}})

@@ -219,7 +219,7 @@ def test_an_extended_sweep_shows_its_new_best_and_its_new_number(
     assert not any("asked for" in line for line in lines)
     assert (tags(folder)["trials"], tags(folder)["best_trial"]) == ("2", "1")
     run_toys(data, tmp_path, lines.append, resume="toy", trials=9)
-    assert "9 trials were asked for, and there are no more than 3 points (grid)" in "".join(lines)
+    assert "9 trials were asked for, and after 3 no point is left (grid)" in "".join(lines)
     assert (tags(folder)["trials"], tags(folder)["best_trial"]) == ("3", "2")
     assert json.loads(tags(folder)["best_point"]) == {"model.neuron.levels": 8}
 

@@ -156,7 +156,7 @@ def test_a_broken_constraint_is_seen_wherever_the_trial_is(tmp_path: Path, data:
     parent = client.get_run(by_trial["0"]["mlflow.parentRunId"])
     assert parent.data.params["sweep.constraints"] == "energy/mJ <= 0.5"
     assert (
-        "3 COMPLETE, 1 of them finished outside of `energy/mJ <= 0.5`;"
+        "3 COMPLETE, 1 of them finished and broke a constraint (`energy/mJ <= 0.5`);"
         in (parent.data.tags["mlflow.note.content"])
     )
 
