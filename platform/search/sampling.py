@@ -78,11 +78,12 @@ def ask(
         later = {key_of(point) for point in given if space.is_whole(point)}
         known = tried | later
         attributes = _proposal(study.directions, trials, sampler, space, number, known)
-        if not queued:
+        if queued:
+            for name, value in attributes.items():
+                # Nothing public adds to what was queued; a test pins this.
+                study._storage.set_trial_system_attr(queued[0]._trial_id, name, value)
+        else:
             study.add_trial(create_trial(state=TrialState.WAITING, system_attrs=attributes))
-        for name, value in attributes.items() if queued else ():
-            # Nothing public adds to what was queued; a test pins this.
-            study._storage.set_trial_system_attr(queued[0]._trial_id, name, value)
     return study.ask()
 
 
