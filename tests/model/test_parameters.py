@@ -21,6 +21,7 @@ from spikeseg.model.config import (
 from spikeseg.model.decoder.deformable_conv import SpikeDeformableConv
 from spikeseg.model.decoder.pixel_decoder import EncoderMLP
 from spikeseg.model.decoder.query_decoder import QueryMLP
+from spikeseg.model.initialize import calibrate_attention
 from spikeseg.model.loss.criterion import build_criterion
 from spikeseg.model.neuron.integer_lif import IntegerLIF
 from spikeseg.model.segmentor import build_segmentor
@@ -251,9 +252,9 @@ def test_temporal_steps_differ_and_stateless_ones_do_not(timesteps: int) -> None
         assert (earlier != later).float().mean() > 0.01
 
 
-@pytest.mark.parametrize(("decoder", "timesteps"), [("query", 2), ("fpn", 4)])
-def test_a_temporal_model_learns_a_few_shapes(decoder: str, timesteps: int) -> None:
-    torch.manual_seed(1)
+def training(decoder: str, timesteps: int, seed: int) -> tuple[list[float], list[float]]:
+    """Losses and gradient norms of a temporal model's first steps, started as every training is."""
+    torch.manual_seed(seed)
     case = {**PLAIN, "dynamics": "temporal", "timesteps": timesteps, "decoder": decoder}
     config = build_config(case)
     query = dataclasses.replace(config.query, pixel_head=True, num_decoder_layers=1)
@@ -261,18 +262,31 @@ def test_a_temporal_model_learns_a_few_shapes(decoder: str, timesteps: int) -> N
     extra = 1.0 if decoder == "query" else 0.0
     losses = LossConfig(mask_resolution="prediction", pixel_weight=extra, semantic_weight=extra)
     model, criterion = build_segmentor(config), build_criterion(losses, config)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     images, labels = shapes_batch(4)
-    totals = []
-    for _ in range(40):
+    calibrate_attention(model, images)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    totals, norms = [], []
+    for _ in range(15):
         optimizer.zero_grad()
         terms = criterion(model(images), labels, criterion.count(labels))
         total = torch.stack(list(terms.values())).sum()
         total.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        norms.append(float(nn.utils.clip_grad_norm_(model.parameters(), 1.0)))
         optimizer.step()
         totals.append(total.item())
-    assert sum(totals[-3:]) < 0.85 * sum(totals[:3])
+    return totals, norms
+
+
+@pytest.mark.parametrize(("decoder", "timesteps"), [("query", 2), ("fpn", 4)])
+def test_a_temporal_model_learns_a_few_shapes(decoder: str, timesteps: int) -> None:
+    ratios = []
+    for seed in (1, 2, 3):
+        totals, norms = training(decoder, timesteps, seed)
+        # Below 50 as started here; 1e9 and more where layers are silent.
+        assert all(norm < 1e3 for norm in norms[:6]), (seed, norms)
+        ratios.append(sum(totals[-3:]) / sum(totals[:3]))
+    # Near 0.82 (query) and 0.75 (fpn) with every seed; 0.99 and more where nothing is learned.
+    assert sum(ratios) / len(ratios) < 0.92, ratios
 
 
 NEURON = NeuronConfig(timesteps=1, levels=4, normalization="levels")

@@ -97,9 +97,10 @@ def test_a_new_training_starts_alive_whatever_its_neuron_and_shortcut(
         )
     )
     assert health.neurons.alive, str(health.neurons)
-    assert min(row.rate for row in health.firing) > 0.01
+    assert min(row.rate for row in health.firing) > 0.005
     assert all(row.norm > 0 for row in health.gradients)
-    assert health.gradient_norm < 2e3
+    # At most 1300 over all cases and five seeds; 1e10 and more where layers are silent.
+    assert health.gradient_norm < 1e4
 
 
 def test_a_divisor_far_above_d_silences_attention_among_few_tokens_and_is_named() -> None:

@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from crash import Group, Kill
+from safetensors.torch import load_file
 from tiny import experiment, pack_shapes
+from torch import Tensor
 
 from spikeseg.platform.train.checkpoint import RunFolder
 from spikeseg.platform.train.ledger import path_to_weights
 
 STEPS = 5
-# Of the loss after five steps, relative; what remains is the order of float sums.
-LOSS_BOUND = 1e-4
+# Of loss and gradient, relative; what remains is the order of float sums.
+ROUNDING = 1e-5
 
 
 @pytest.fixture(scope="module")
@@ -79,16 +82,29 @@ def test_strict_stays_byte_equal_when_the_number_of_workers_changes_at_a_resume(
     assert f"resumed with workers {after}, before {before}" in log.read_text()
 
 
-def test_flat_keeps_rows_and_loss_curve_within_rounding(
+def test_flat_keeps_rows_and_the_first_step_within_rounding(
     group: Group, data: Path, alone: Path, tmp_path: Path
 ) -> None:
     assert group.attempt(tmp_path / "run", config(data), 3)[0] == [0, 0, 0]
     assert path_to_weights(tmp_path / "run", STEPS) == path_to_weights(alone, STEPS)
-    losses, expected = (
-        [item["metrics"]["train/loss"] for item in state(run)["history"]]
-        for run in (tmp_path / "run", alone)
-    )
-    assert losses == pytest.approx(expected, rel=LOSS_BOUND)
+    # Later steps may leave: a weight that differs in its last bit takes a spike over a boundary.
+    for name, workers in (("one", 0), ("three", 3)):
+        text = config(data, max_steps=1, reduction="flat" if workers else "strict")
+        assert set(group.attempt(tmp_path / name, text, workers)[0]) == {0}
+    found, expected = (first_step(tmp_path / name) for name in ("three", "one"))
+    assert found[0] == pytest.approx(expected[0], rel=ROUNDING)
+    largest = float(expected[1].abs().max())
+    assert largest > 0
+    assert float((found[1] - expected[1]).abs().max()) < ROUNDING * largest
+
+
+def first_step(run: Path) -> tuple[float, Tensor]:
+    """Loss and gradient of a training of one step; Adam's first moment is a tenth of the latter."""
+    folder = run / "checkpoints" / "step-00000001"
+    (evaluation,) = json.loads((folder / "state.json").read_text())["history"]
+    moments = load_file(folder / "optimizer.safetensors").items()
+    gradient = torch.cat([value.flatten() for key, value in moments if key.endswith("exp_avg")])
+    return evaluation["metrics"]["train/loss"], gradient
 
 
 def test_workers_that_outlive_their_driver_cannot_write_into_a_resumed_run(
