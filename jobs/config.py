@@ -17,7 +17,7 @@ def command() -> None:
 @click.option("--origins", is_flag=True, help="Say where every given value comes from.")
 def show(recipe: str, overrides: tuple[str, ...], origins: bool) -> None:
     """Print the whole tree that RECIPE and FIELD=VALUE come to."""
-    from ..platform.config import dump, flat, load_experiment
+    from ..platform.config.recipes import dump, flat, load_experiment
 
     resolved = load_experiment(recipe, overrides)
     if not origins:
@@ -32,7 +32,7 @@ def show(recipe: str, overrides: tuple[str, ...], origins: bool) -> None:
 @overrides_argument
 def check(recipe: str, overrides: tuple[str, ...]) -> None:
     """Exit with 0 where RECIPE and FIELD=VALUE are valid, with 2 and a reason where not."""
-    from ..platform.config import config_digest, load_experiment
+    from ..platform.config.recipes import config_digest, load_experiment
 
     resolved = load_experiment(recipe, overrides)
     print(f"{recipe}: valid, digest {config_digest(resolved.config)[:12]}")

@@ -34,7 +34,7 @@ def command(
     of ours; such a folder, or the checkpoint or run of a training, becomes a published .pth.
     No code in a file is run; classes that it pickles are replaced and reported.
     """
-    from ..model import weights
+    from ..model.published import weights
 
     plain_logging()
     if not source.is_dir():
@@ -49,7 +49,7 @@ def command(
         model, recognized = weights.read_converted(source)
         bare = recognized.is_classifier
     else:
-        from ..platform.predict import load_model
+        from ..platform.runs.predict_images import load_model
 
         model, bare = load_model(source).model, False
         unsaid = weights.require_published(model)

@@ -64,10 +64,10 @@ def pack(
     seed: int | None,
 ) -> None:
     """Pack data set NAME: decode every file once, check it, write shards and a manifest."""
-    from ..datasets.catalog import make_dataset
-    from ..datasets.pack import PackingStoppedError
-    from ..datasets.reader import PackedDataset
-    from ..platform.packing import pack_dataset
+    from ..datasets.layouts.catalog import make_dataset
+    from ..datasets.packed.pack import PackingStoppedError
+    from ..datasets.packed.reader import PackedDataset
+    from ..platform.loading.pack_on_ray import pack_dataset
 
     given: dict[str, object] = {"class_order": class_order, "size": size, "seed": seed}
     if rows is not None:
@@ -128,11 +128,11 @@ def inspect(
     verify: bool,
 ) -> int:
     """Counts, sizes, class frequencies, pictures and warnings of packed data."""
-    from ..datasets.inspection import inspect_packed, report_text
-    from ..datasets.page import report_page
-    from ..datasets.reader import PackedDataset
-    from ..datasets.sheet import augmented_sheet, contact_sheet
-    from ..platform.config import load_experiment
+    from ..datasets.inspection.contact_sheet import augmented_sheet, contact_sheet
+    from ..datasets.inspection.html_page import report_page
+    from ..datasets.inspection.report import inspect_packed, report_text
+    from ..datasets.packed.reader import PackedDataset
+    from ..platform.config.recipes import load_experiment
 
     resolved = None if augmented is None else load_experiment(augmented)
     dataset = PackedDataset.open(path)

@@ -28,7 +28,7 @@ def command(storage: Path) -> int:
                 problems.append(name)
     import torch
 
-    from ..model.neuron.dispatch import missing
+    from ..model.neuron.backends.dispatch import missing
 
     if torch.cuda.is_available():
         print(f"GPU: {torch.cuda.get_device_name()}, CUDA {torch.version.cuda}")

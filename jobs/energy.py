@@ -15,7 +15,7 @@ from .options import overrides_argument, plain_logging
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(checkpoint: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     """Energy of CHECKPOINT on validation images, with MACs and spike counts per layer."""
-    from ..platform.predict import energy_of_checkpoint
+    from ..platform.runs.predict_images import energy_of_checkpoint
 
     plain_logging()
     report = energy_of_checkpoint(checkpoint, overrides)

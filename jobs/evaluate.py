@@ -16,7 +16,7 @@ from .options import class_lines, overrides_argument, plain_logging
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(checkpoint: Path, overrides: tuple[str, ...], split: str, as_json: bool) -> None:
     """Score CHECKPOINT (a run's folder, or one of its checkpoints), per class."""
-    from ..platform.predict import evaluate_checkpoint
+    from ..platform.runs.predict_images import evaluate_checkpoint
 
     plain_logging()
     report = evaluate_checkpoint(checkpoint, overrides, split=split)

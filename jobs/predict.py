@@ -14,7 +14,7 @@ from .options import plain_logging
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder to write.")
 def command(checkpoint: Path, images: tuple[Path, ...], output: Path) -> None:
     """Predict IMAGES with CHECKPOINT: a palette PNG and an overlay PNG for each."""
-    from ..platform.predict import predict
+    from ..platform.runs.predict_images import predict
 
     plain_logging()
     for written in predict(checkpoint, images, output):

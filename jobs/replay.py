@@ -19,7 +19,7 @@ def command(run_id: str, execute: bool, data: str | None, storage: Path) -> int:
     Ends with exit code 0 where every metric at every step is equal, 1 where one differs, 2 where
     the run cannot be repeated here.
     """
-    from ..platform.replay import plan_replay, replay
+    from ..platform.runs.replay import plan_replay, replay
 
     plain_logging()
     plan = plan_replay(run_id, storage.absolute(), data)

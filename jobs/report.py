@@ -20,7 +20,7 @@ from .options import plain_logging, storage_option
 @storage_option
 def command(run_ids: tuple[str, ...], output: Path, storage: Path) -> None:
     """Write curves, pictures, tables and provenance of the runs RUN_ID... into one HTML file."""
-    from ..platform.report import write_report
+    from ..platform.runs.html_report import write_report
 
     plain_logging()
     print(f"report: {write_report(run_ids, storage=storage, output=output).absolute()}")

@@ -11,7 +11,7 @@ from .cli import run
 @click.argument("arguments", nargs=-1, required=True, metavar="-- VERB [ARGUMENTS]...")
 def command(address: str, no_wait: bool, arguments: tuple[str, ...]) -> int:
     """Submit VERB as a Ray job, stream its logs, return its exit code."""
-    from ..platform.submission import submit
+    from ..platform.cluster.job_submission import submit
 
     return submit(
         arguments, address=address, wait=not no_wait, tell=lambda line: print(line, flush=True)

@@ -43,7 +43,7 @@ def command(
     Values of every trial's experiment are given as FIELD=VALUE, those of the recipe itself as
     sweep.FIELD=VALUE.
     """
-    from ..platform.train.notice import first_signal
+    from ..platform.train.faults.preemption import first_signal
 
     plain_logging()
 
@@ -78,7 +78,7 @@ def _sweep(
 ) -> int:
     """Run the sweep and say what came of it; returns the exit code."""
     # Seconds on a slow disk, in which a signal may come.
-    from ..platform.search.tuner import SweepUnfinishedError, sweep
+    from ..platform.search.sweep import SweepUnfinishedError, sweep
 
     try:
         with _table() as show:
@@ -137,9 +137,9 @@ def continuation(
         concurrency: As the sweep was started.
         here: Likewise.
     """
-    from ..platform.config import PLACES, ConfigError
-    from ..platform.search.plan import sweep_names
-    from ..platform.search.storage import given_address
+    from ..platform.config.recipes import PLACES, ConfigError
+    from ..platform.search.study.study_storage import given_address
+    from ..platform.search.sweep_file.plan import sweep_names
 
     where = recipe if recipe in sweep_names() else Path(recipe).absolute()
     given = []
@@ -184,7 +184,7 @@ def status_table(status: Any) -> Any:
     """
     from rich.table import Table
 
-    from ..platform.search.status import summary
+    from ..platform.search.sweep_status import summary
 
     table = Table(title=f"{status.name}: {summary(status)}", title_justify="left", expand=True)
     for column in ("trial", "step", *status.objectives):

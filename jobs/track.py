@@ -24,7 +24,7 @@ def sync(run_folder: Path, experiment: str | None) -> None:
     """
     # By hand there is time: a training's own sender gives up on an answer after seconds.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")
-    from ..platform.resend import resend
+    from ..platform.tracking.upload.send_again import resend
 
     set_aside = damaged = 0
     for sent in resend(run_folder, experiment):

@@ -29,7 +29,7 @@ def command(
 
     A continued run takes FIELD=VALUE of settings that decide no result, such as trainer.workers.
     """
-    from ..platform.config import load_experiment
+    from ..platform.config.recipes import load_experiment
     from ..platform.train.trainer import resume_training, train
 
     plain_logging()

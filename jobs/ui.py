@@ -20,7 +20,7 @@ from .options import storage_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 def command(storage: Path, port: int, host: str) -> None:
     """Open MLflow's pages; Ctrl-C ends them."""
-    from ..platform.server import serve
+    from ..platform.tracking.mlflow_server import serve
 
     serve(storage, host=host, port=port, announce=print)
 

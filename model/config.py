@@ -1,6 +1,6 @@
 """The architecture as data: frozen dataclasses, one function per published size.
 
-Range rules live here, beside the fields they guard; `platform/config.py` adds file, line and key.
+Range rules live here, beside the fields they guard; `platform/config/` adds file, line and key.
 """
 
 from dataclasses import dataclass, field

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..datasets.pack import pack
-from ..datasets.shapes import Shapes
-from .cluster import connected
-from .config import load_experiment
-from .predict import evaluate_checkpoint
-from .search.tuner import SweepOutcome, TrialResult, sweep
+from ..datasets.layouts.shapes import Shapes
+from ..datasets.packed.pack import pack
+from .cluster.session import connected
+from .config.recipes import load_experiment
+from .runs.predict_images import evaluate_checkpoint
+from .search.sweep import SweepOutcome, TrialResult, sweep
 from .train.trainer import TrainOutcome, resume_training, train
 
 _RUN = "shapes_tiny-demo"

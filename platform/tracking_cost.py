@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .address import tracking_uri
-from .config import Resolved
-from .journal import Journal
-from .monitor import SystemMonitor
-from .sender import Sender
-from .sent_offset import unsent
-from .train.checkpoint import RunFolder
+from .checkpoint.checkpoint import RunFolder
+from .config.recipes import Resolved
+from .evaluation.recording import Recorder
+from .tracking.journal import Journal
+from .tracking.system_metrics import SystemMonitor
+from .tracking.tracking_uri import tracking_uri
+from .tracking.upload.upload_offset import unsent
+from .tracking.upload.upload_thread import Sender
 from .train.loop import Training
-from .train.record import Recorder
 from .train.reduction import OneWorker
 from .train.worker import make_journal
 

@@ -45,10 +45,10 @@ def command(
 def _camvid(
     source: Path, output: Path, workers: int, batch: int, batches: int, rounds: int
 ) -> None:
-    from ...datasets.camvid import CamVid
-    from ...datasets.reader import PackedDataset
-    from ...platform import data_speed
-    from ...platform.packing import pack_dataset
+    from ...datasets.layouts.camvid import CamVid
+    from ...datasets.packed.reader import PackedDataset
+    from ...platform.loading.pack_on_ray import pack_dataset
+    from . import data_readers as data_speed
 
     started, cpu = time.perf_counter(), data_speed.processor_seconds()
     pack_dataset("camvid", CamVid(), source, output, where="local", workers=workers)
@@ -87,7 +87,7 @@ def _camvid(
 
 
 def _order() -> None:
-    from ...platform import data_speed
+    from . import data_readers as data_speed
 
     print("20000 rows, mean absolute figures of 4 epochs")
     print(f"{'':16}rank corr.  serial corr.  median gap  next is near")
@@ -101,7 +101,7 @@ def _order() -> None:
 
 def _many(output: Path, rows: int) -> None:
     from ...datasets.transforms import TransformConfig
-    from ...platform import data_speed
+    from . import data_readers as data_speed
 
     rate, peak = data_speed.pack_many(output, rows)
     print(f"packed {rows + 32} generated rows: {rate:.0f} rows per second of processor time,")

@@ -17,9 +17,9 @@ from ..options import overrides_argument
 @click.option("--workers", default=2, show_default=True, help="Workers of the reductions.")
 def command(recipe: str, overrides: tuple[str, ...], pairs: int, steps: int, workers: int) -> None:
     """Measure RECIPE's training step in turns with a bare loop; shapes are generated if needed."""
-    from ...datasets.pack import pack
-    from ...datasets.shapes import Shapes, ShapesOptions
-    from ...platform.config import load_experiment
+    from ...datasets.layouts.shapes import Shapes, ShapesOptions
+    from ...datasets.packed.pack import pack
+    from ...platform.config.recipes import load_experiment
     from ...platform.train.overhead import loop_overhead, strict_cost, table
 
     with tempfile.TemporaryDirectory() as folder:

@@ -150,10 +150,10 @@ def _model(form: str) -> "nn.Module":
     """The network with statistics of its own, so that spikes fire as in a trained one."""
     import torch
 
-    from ...model.fold import fold
-    from ...model.plain import plain_path
-    from ...model.published import spike2former_sdtv2
+    from ...model.deployment.fold import fold
+    from ...model.published.sizes import spike2former_sdtv2
     from ...model.segmentor import build_segmentor
+    from .published_order import plain_path
 
     torch.manual_seed(0)
     model = build_segmentor(spike2former_sdtv2())
@@ -176,7 +176,7 @@ def _task(form: str, case: _Case) -> _Task:
 
     from ...model.config import LossConfig
     from ...model.loss.criterion import build_criterion
-    from ...model.plain import PlainCriterion
+    from .published_order import PlainCriterion
 
     model = _model(form)
     image = torch.randn(case.batch, 3, case.size, case.size)

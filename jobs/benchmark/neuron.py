@@ -11,15 +11,15 @@ from typing import Any
 import click
 import torch
 
-from ...model.neuron import kernel_calls
-from ...model.neuron.dispatch import choose_backend
+from ...model.neuron.backends import kernel_calls
+from ...model.neuron.backends.dispatch import choose_backend
 from ..cli import run
+from .neuron_correctness import DTYPES, check_numbers
 from .neuron_machine import card_state, machine_row
 from .neuron_network import measure_network, print_network
-from .neuron_numbers import DTYPES, check_numbers
+from .neuron_overhead import cold_start, host_cost
 from .neuron_peers import CASES, Neuron, peers, runs
-from .neuron_start import cold_start, host_cost
-from .neuron_targets import print_ratios, print_targets, read_rows
+from .neuron_tables import print_ratios, print_targets, read_rows
 from .neuron_timing import (
     GRAPH_UP_TO,
     Call,

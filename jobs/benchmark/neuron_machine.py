@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ...model.neuron.dispatch import choose_backend
+from ...model.neuron.backends.dispatch import choose_backend
 
 _PACKAGES = ("cupy-cuda", "nvidia-cuda-nvrtc", "triton", "spikingjelly", "snntorch")
 # Column of a row -> what nvidia-smi calls it.

@@ -20,9 +20,9 @@ from ...model.config import (
 from ...model.initialize import start_alive
 from ...model.loss.criterion import build_criterion
 from ...model.neuron.integer_lif import IntegerLIF
-from ...model.plain import PlainNeuron
 from ...model.segmentor import build_segmentor
 from .neuron_timing import cpu_clock, cuda_clock
+from .published_order import PlainNeuron
 
 _SIZES = (64, 160)
 _BATCH = 2

@@ -14,9 +14,9 @@ from ..cli import run
 @click.option("--pairs", default=8, show_default=True, help="Turns of each kind.")
 def command(steps: int, pairs: int) -> None:
     """Train shapes_tiny twice in turns on generated data, one copy tracked in full."""
-    from ...datasets.pack import pack
-    from ...datasets.shapes import Shapes, ShapesOptions
-    from ...platform.config import load_experiment
+    from ...datasets.layouts.shapes import Shapes, ShapesOptions
+    from ...datasets.packed.pack import pack
+    from ...platform.config.recipes import load_experiment
     from ...platform.tracking_cost import measure_tracking
 
     if steps < 3:

@@ -5,8 +5,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from ..config import BackboneConfig, NeuronConfig
-from ..neuron.integer_lif import IntegerLIF
-from .blocks import (
+from ..layers.blocks import (
     AttentionOrder,
     ChannelMLP,
     ConvBlock,
@@ -17,6 +16,7 @@ from .blocks import (
     linear_attention,
     over_time,
 )
+from ..neuron.integer_lif import IntegerLIF
 from .meta_spikeformer import FourStages, stage_channels
 
 

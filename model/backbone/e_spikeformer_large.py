@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import LargeBackboneConfig, NeuronConfig
-from ..neuron.integer_lif import IntegerLIF
-from .blocks import (
+from ..layers.blocks import (
     AttentionOrder,
     ChannelMLP,
     Downsampling,
@@ -16,6 +15,7 @@ from .blocks import (
     linear_attention,
     over_time,
 )
+from ..neuron.integer_lif import IntegerLIF
 
 _ATTENTION_SCALE = 0.125
 _INITIAL_SCALE = 1e-6

@@ -7,9 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from ..config import BackboneConfig, NeuronConfig
-from ..neuron.integer_lif import IntegerLIF
-from ..neuron.lif import LIF
-from .blocks import (
+from ..layers.blocks import (
     AttentionOrder,
     ChannelMLP,
     ConvBlock,
@@ -20,7 +18,9 @@ from .blocks import (
     linear_attention,
     over_time,
 )
-from .rep_conv import RepConv
+from ..layers.rep_conv import RepConv
+from ..neuron.integer_lif import IntegerLIF
+from ..neuron.lif import LIF
 
 
 class RepConvAttention(nn.Module):

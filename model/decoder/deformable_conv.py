@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..backbone.blocks import (
+from ..config import Compat, QueryDecoderConfig
+from ..layers.blocks import (
     NeuronFactory,
     SpikeSeparableConv,
     conv_bn,
@@ -14,7 +15,6 @@ from ..backbone.blocks import (
     fire_after,
     over_time,
 )
-from ..config import Compat, QueryDecoderConfig
 
 _POINTS = 9
 

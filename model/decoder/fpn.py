@@ -6,8 +6,8 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..backbone.blocks import NeuronFactory, over_time
 from ..config import FPNConfig, NeuronConfig
+from ..layers.blocks import NeuronFactory, over_time
 from ..neuron.integer_lif import IntegerLIF
 from .pixel_decoder import resize
 

@@ -6,8 +6,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from ..backbone.blocks import NeuronFactory
 from ..config import NeuronConfig, QueryDecoderConfig
+from ..layers.blocks import NeuronFactory
 from ..neuron.integer_lif import IntegerLIF
 
 

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..backbone.blocks import (
+from ..config import Compat, NeuronConfig, QueryDecoderConfig
+from ..layers.blocks import (
     ChannelMLP,
     NeuronFactory,
     SpikeSeparableConv,
@@ -15,7 +16,6 @@ from ..backbone.blocks import (
     depthwise_bn,
     over_time,
 )
-from ..config import Compat, NeuronConfig, QueryDecoderConfig
 from ..neuron.integer_lif import IntegerLIF
 from .deformable_conv import SpikeDeformableConv
 from .query_decoder import SpikeAttention

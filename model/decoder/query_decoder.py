@@ -6,14 +6,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from ..backbone.blocks import (
-    AttentionOrder,
-    NeuronFactory,
-    fire_after,
-    linear_attention,
-    over_time,
-)
 from ..config import Compat, NeuronConfig, QueryDecoderConfig
+from ..layers.blocks import AttentionOrder, NeuronFactory, fire_after, linear_attention, over_time
 from ..neuron.integer_lif import IntegerLIF
 
 

@@ -6,10 +6,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from . import operators
-from .dispatch import choose_backend
+from .backends import operators
+from .backends.dispatch import choose_backend
+from .constraints import require
 from .integer_lif import IntegerLIF
-from .ranges import require
 
 # Adds a tensor over the workers, in place or not, and returns the sum.
 Reduce = Callable[[Tensor], Tensor]

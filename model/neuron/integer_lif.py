@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from ..config import NeuronConfig
-from . import operators
-from .ranges import require
+from .backends import operators
+from .constraints import require
 
 
 class _Stateless(torch.autograd.Function):

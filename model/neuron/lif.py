@@ -5,8 +5,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from . import operators
-from .ranges import require
+from .backends import operators
+from .constraints import require
 
 
 class _Binary(torch.autograd.Function):

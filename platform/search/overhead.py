@@ -12,16 +12,16 @@ from typing import Any
 
 import optuna
 
-from ..config import ConfigError, dump, load_resolved
-from .metrics import METRICS
-from .plan import SweepPlan, load_sweep
-from .sampling import ask, key_of
-from .space import Point
-from .status import SweepStatus
-from .trial_training import Given
-from .tuner import sweep
-from .turns import take_turns
-from .verdict import TrialReport
+from ...jobs.benchmark.interleaved import take_turns
+from ..config.recipes import ConfigError, dump, load_resolved
+from .study.samplers import ask, key_of
+from .study.trial_records import TrialReport
+from .sweep import sweep
+from .sweep_file.measured_metrics import METRICS
+from .sweep_file.plan import SweepPlan, load_sweep
+from .sweep_file.space import Point
+from .sweep_status import SweepStatus
+from .trials.trial_training import Given
 
 _TURN_SECONDS = 4.0
 
@@ -192,7 +192,7 @@ def train_alone(config: str, folder: str) -> None:
         config: The experiment as YAML.
         folder: Its run folder.
     """
-    from ..train.checkpoint import RunFolder
+    from ..checkpoint.checkpoint import RunFolder
     from ..train.loop import Training
     from ..train.reduction import OneWorker
 

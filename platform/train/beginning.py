@@ -10,12 +10,12 @@ from torch import nn
 
 from ...model.initialize import calibrate_attention
 from ...model.loss.criterion import DenseCriterion, SetCriterion
-from ..experiment import ExperimentConfig
-from ..ingest import MicroBatch
+from ..config.schema import ExperimentConfig
+from ..evaluation.recording import Recorder
+from ..loading.training_loader import MicroBatch
 from .health import first_step_health, record_first_step, wants_first_step
 from .optimizer import parameter_table
-from .record import Recorder
-from .setup import load_initial_weights
+from .preparation import load_initial_weights
 
 _log = logging.getLogger(__name__)
 

@@ -3,9 +3,9 @@
 from enum import Enum
 
 from ...datasets.spec import DataError
-from ...model.neuron.dispatch import BackendError
-from ..config import ConfigError
-from .checkpoint import FencedError, NoGoodCheckpointError
+from ...model.neuron.backends.dispatch import BackendError
+from ..checkpoint.checkpoint import FencedError, NoGoodCheckpointError
+from ..config.recipes import ConfigError
 
 
 class NonFiniteError(RuntimeError):

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from ...model.accounting.firing import FiringRow
 from ...model.accounting.health import StepHealth, judge_firing, step_health
 from ...model.loss.criterion import DenseCriterion, SetCriterion
-from ..experiment import ExperimentConfig
-from ..health_figure import health_figure
-from ..ingest import MicroBatch
-from .record import Recorder
+from ..config.schema import ExperimentConfig
+from ..evaluation.recording import Recorder
+from ..figures.health import health_figure
+from ..loading.training_loader import MicroBatch
 
 _WORTH_A_STEP = 100
 _NAMED = 4

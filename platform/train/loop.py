@@ -9,29 +9,33 @@ import dataclasses
 import logging
 from collections.abc import Callable, Iterator
 
-import torch
 from torch import nn
 
-from ...model.loss.criterion import build_criterion
-from ..experiment import ExperimentConfig
-from ..ingest import MicroBatch, TrainingRows
+from ..checkpoint.background_writer import CheckpointWriter
+from ..checkpoint.checkpoint import Evaluation, RunFolder
+from ..checkpoint.mirror import Mirror, newest_anywhere
+from ..config.schema import ExperimentConfig
+from ..evaluation.recording import Recorder, contact_sheet, record_evaluation
+from ..evaluation.scores import (
+    SplitCounts,
+    class_table,
+    measure_energy_and_health,
+    score_split,
+    summary,
+)
+from ..loading.training_loader import MicroBatch, TrainingRows
 from .beginning import begin
-from .checkpoint import Evaluation, RunFolder
-from .evaluate import SplitCounts, class_table, measure_energy_and_health, score_split, summary
 from .failure import NonFiniteError, PreemptedError
-from .guard import Guard
+from .faults.preemption import NOTICE
+from .faults.watchdog import hangs
+from .faults.worker_guard import Guard
 from .health import HealthWatch
-from .mirror import Mirror, newest_anywhere
-from .notice import NOTICE
 from .optimizer import learning_rate_factor, set_learning_rate
+from .preparation import build_loss, choose_device, open_data, set_numerics
 from .progress import Meter
-from .record import Recorder, contact_sheet, record_evaluation
 from .reduction import WorkerGroup
-from .setup import choose_device, open_data, set_numerics
 from .state import Progress, TrainingState
 from .step import Stepper, StepResult, smaller
-from .watchdog import hangs
-from .writer import CheckpointWriter
 
 _log = logging.getLogger(__name__)
 
@@ -73,11 +77,7 @@ class Training:
         self._recorder = recorder
         self._progress = progress
         self.state = TrainingState(config, self.dataset, workers=group.size, device=self.device)
-        self.criterion = build_criterion(
-            config.loss,
-            config.model,
-            torch.tensor(self.dataset.class_pixels("train"), dtype=torch.float32),
-        ).to(self.device)
+        self.criterion = build_loss(config, self.dataset).to(self.device)
         self._writer = self._mirror = None
         if group.rank == 0:
             if trainer.mirror is not None:
@@ -252,10 +252,8 @@ class Training:
 
     def _log_step(self, result: StepResult, rate: float) -> dict[str, float]:
         metrics = {
-            "train/loss": sum(result.terms.values()),
-            **{f"train/loss_{name}": value for name, value in result.terms.items()},
+            **result.metrics(),
             "train/lr": rate,
-            "train/grad_norm": result.norm,
             **self._meter.metrics(self.step),
         }
         if self._recorder is not None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..experiment import OptimizerConfig, ParameterRule
+from ..config.schema import OptimizerConfig, ParameterRule
 
 
 def learning_rate_factor(step: int, config: OptimizerConfig, max_steps: int) -> float:

@@ -13,14 +13,14 @@ import torch.distributed
 from torch import nn
 from torch.multiprocessing.spawn import spawn
 
-from ..config import Resolved, override
-from ..experiment import ExperimentConfig
-from .checkpoint import RunFolder
-from .guard import Guard
+from ..checkpoint.checkpoint import RunFolder
+from ..config.recipes import Resolved, override
+from ..config.schema import ExperimentConfig
+from .faults.worker_guard import Guard
 from .loop import Training
 from .optimizer import learning_rate_factor, set_learning_rate
+from .preparation import seeded_model
 from .reduction import OneWorker, ProcessGroup, StepVector, share
-from .setup import seeded_model
 from .state import TrainingState
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from ..experiment import TrainerConfig
+from ..config.schema import TrainerConfig
 
 _MEGABYTE = 2**20
 

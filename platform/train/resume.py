@@ -4,9 +4,9 @@ import json
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
-from ..config import ConfigError, Resolved, flat, given_values, load_resolved, override
-from ..experiment import ExperimentConfig
-from .checkpoint import RunFolder
+from ..checkpoint.checkpoint import RunFolder
+from ..config.recipes import ConfigError, Resolved, flat, given_values, load_resolved, override
+from ..config.schema import ExperimentConfig
 
 # The number of workers, threads and the device decide the last bits: a resume warns of these.
 _FREE = (

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ...datasets.reader import PackedDataset
-from ..config import ConfigError, config_digest, dump
-from ..experiment import ExperimentConfig, TrainerConfig
-from .checkpoint import Checkpoint, Evaluation
+from ...datasets.packed.reader import PackedDataset
+from ..checkpoint.checkpoint import Checkpoint, Evaluation
+from ..config.recipes import ConfigError, config_digest, dump
+from ..config.schema import ExperimentConfig, TrainerConfig
 from .optimizer import build_optimizer, load_optimizer_tensors, optimizer_tensors
+from .preparation import environment, seeded_model
 from .resume import require_same
-from .setup import environment, seeded_model
 
 
 @dataclass(kw_only=True)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from ...model.loss.criterion import DenseCriterion, SetCriterion
-from ..experiment import ExperimentConfig
-from ..ingest import MicroBatch
+from ..config.schema import ExperimentConfig
+from ..loading.training_loader import MicroBatch
 from .failure import OutOfMemoryForGoodError
-from .notice import NOTICE
+from .faults.preemption import NOTICE
 from .reduction import StepVector, WorkerGroup, share
 from .state import TrainingState
 from .synchronized_norm import synchronize
@@ -54,6 +54,14 @@ class StepResult(NamedTuple):
     norm: float
     terms: dict[str, float]
     preempted: bool
+
+    def metrics(self) -> dict[str, float]:
+        """Loss, its terms and the gradient's norm under their names in MLflow."""
+        return {
+            "train/loss": sum(self.terms.values()),
+            **{f"train/loss_{name}": value for name, value in self.terms.items()},
+            "train/grad_norm": self.norm,
+        }
 
 
 class Stepper:

@@ -15,16 +15,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..address import check_uri, tracking_uri
-from ..config import ConfigError, Resolved, config_digest, dump, load_resolved
-from .checkpoint import RunFolder
+from ..checkpoint.checkpoint import RunFolder
+from ..checkpoint.mirror import Mirror, check_mirror
+from ..config.recipes import ConfigError, Resolved, config_digest, dump, load_resolved
+from ..tracking.tracking_uri import check_uri, tracking_uri
 from .failure import Decision, PreemptedError, decide
-from .mirror import Mirror, check_mirror
-from .notice import NOTICE
+from .faults.preemption import NOTICE
+from .preparation import check_parts, choose_device, load_initial_weights
 from .progress import Followed
 from .reduction import OneWorker, ProcessGroup
 from .resume import continued
-from .setup import check_parts, choose_device, load_initial_weights
 from .worker import run_worker
 
 _log = logging.getLogger(__name__)
@@ -230,7 +230,7 @@ def _train_on_ray(
     resolved: Resolved, run: RunFolder, progress: Callable[[str], None], tags: dict[str, str]
 ) -> None:
     # Ray is imported only where it is used: without it, `trainer.workers: 0` must still work.
-    from ..cluster import (
+    from ..cluster.session import (
         ClusterLostError,
         check_nodes,
         connected,
@@ -318,7 +318,7 @@ def _again(run: RunFolder) -> str:
 
 def ray_worker(given: dict[str, Any]) -> None:
     """What each Ray Train worker runs; failures that another attempt would repeat are data."""
-    from ..cluster import leaving
+    from ..cluster.session import leaving
 
     folder = Path(given["folder"])
     failure = folder / given["failure"]

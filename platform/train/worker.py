@@ -7,22 +7,22 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..address import tracking_uri
-from ..config import Resolved, dump, flat
-from ..journal import Journal, file_of
-from ..monitor import SystemMonitor
-from ..provenance import code_diff, provenance, run_description, run_tags
-from .checkpoint import Evaluation, FencedError, RunFolder
-from .evaluate import SplitCounts, class_table
+from ..checkpoint.checkpoint import Evaluation, FencedError, RunFolder
+from ..checkpoint.mirror import newest_journal
+from ..config.recipes import Resolved, dump, flat
+from ..evaluation.recording import measured, record_result
+from ..evaluation.scores import SplitCounts, class_table
+from ..tracking.journal import Journal, file_of
+from ..tracking.provenance import code_diff, provenance, run_description, run_tags
+from ..tracking.system_metrics import SystemMonitor
+from ..tracking.tracking_uri import tracking_uri
 from .failure import PreemptedError
-from .guard import Guard
+from .faults.worker_guard import Guard
 from .loop import Training
-from .mirror import newest_journal
-from .record import measured, record_result
 from .reduction import WorkerGroup
 
 if TYPE_CHECKING:
-    from ..sender import Sender
+    from ..tracking.upload.upload_thread import Sender
 
 _log = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ def record_data(journal: Journal, training: Training) -> None:
 def start_sender(journal: Journal, folder: Path, experiment: str) -> "Sender | None":
     """The thread that sends a journal to MLflow; None, with a warning, where MLflow is missing."""
     try:
-        from ..sender import Sender
+        from ..tracking.upload.upload_thread import Sender
 
         sender = Sender(journal.folder, tracking_uri(folder.parent), experiment, folder)
     except Exception as error:  # A tracker must never end a training.

@@ -9,7 +9,7 @@ import pytest
 from command import spikeseg
 from stored_examples import Stored
 
-from spikeseg.datasets.reader import PackedDataset
+from spikeseg.datasets.packed.reader import PackedDataset
 
 
 def digest(pixels: np.ndarray) -> str:

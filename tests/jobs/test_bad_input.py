@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from command import spikeseg
 
-from spikeseg.datasets.pack import pack
-from spikeseg.datasets.shapes import Shapes, ShapesOptions
+from spikeseg.datasets.layouts.shapes import Shapes, ShapesOptions
+from spikeseg.datasets.packed.pack import pack
 
 Capture = pytest.CaptureFixture[str]
 

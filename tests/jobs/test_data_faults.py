@@ -8,8 +8,8 @@ import pytest
 from command import spikeseg
 from raw_layouts import LAYOUTS, write_index
 
-from spikeseg.datasets.pack import MANIFEST, pack
-from spikeseg.datasets.shapes import Shapes, ShapesOptions
+from spikeseg.datasets.layouts.shapes import Shapes, ShapesOptions
+from spikeseg.datasets.packed.pack import MANIFEST, pack
 
 Capture = pytest.CaptureFixture[str]
 

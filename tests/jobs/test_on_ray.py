@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from spikeseg.datasets.pack import pack
-from spikeseg.datasets.shapes import Shapes, ShapesOptions
+from spikeseg.datasets.layouts.shapes import Shapes, ShapesOptions
+from spikeseg.datasets.packed.pack import pack
 
 pytestmark = pytest.mark.ray
 

@@ -11,7 +11,7 @@ import pytest
 from command import spikeseg
 from PIL import Image
 
-from spikeseg.datasets.reader import PackedDataset
+from spikeseg.datasets.packed.reader import PackedDataset
 
 SMALL = (
     "trainer.workers=0",

@@ -6,8 +6,8 @@ import io
 from rich.console import Console
 
 from spikeseg.jobs.sweep import status_table
-from spikeseg.platform.search.status import SweepStatus, summary
-from spikeseg.platform.search.verdict import TrialRecord
+from spikeseg.platform.search.study.trial_records import TrialRecord
+from spikeseg.platform.search.sweep_status import SweepStatus, summary
 
 
 def trial(number: int, state: str, levels: int, miou: float, energy: float) -> TrialRecord:

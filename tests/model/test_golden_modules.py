@@ -19,21 +19,8 @@ from golden import (
 )
 from torch import Tensor, nn
 
-from spikeseg.model.backbone.blocks import (
-    ChannelMLP,
-    ConvBlock,
-    Downsampling,
-    SeparableConv,
-    SpikeSeparableConv,
-)
 from spikeseg.model.backbone.e_spikeformer import ESpikeformer, WideValueAttention, WideValueBlock
-from spikeseg.model.backbone.meta_spikeformer import (
-    MetaSpikeformer,
-    RepConvAttention,
-    RepConvBlock,
-)
-from spikeseg.model.backbone.rep_conv import BatchNormAndPad, RepConv
-from spikeseg.model.classifier import Classifier, build_classifier
+from spikeseg.model.backbone.meta_spikeformer import MetaSpikeformer, RepConvAttention, RepConvBlock
 from spikeseg.model.config import LargeBackboneConfig, NeuronConfig, QueryDecoderConfig
 from spikeseg.model.decoder.deformable_conv import SpikeDeformableConv, deformable_sample
 from spikeseg.model.decoder.fpn import SpikeFPN, SpikeFPNHead
@@ -41,8 +28,17 @@ from spikeseg.model.decoder.mask_embedding import SpikeMLP
 from spikeseg.model.decoder.pixel_decoder import EncoderLayer, EncoderMLP, PixelDecoder
 from spikeseg.model.decoder.query_decoder import QueryDecoderLayer, QueryMLP, SpikeAttention
 from spikeseg.model.decoder.sine_position import sine_position
+from spikeseg.model.layers.blocks import (
+    ChannelMLP,
+    ConvBlock,
+    Downsampling,
+    SeparableConv,
+    SpikeSeparableConv,
+)
+from spikeseg.model.layers.rep_conv import BatchNormAndPad, RepConv
 from spikeseg.model.neuron.integer_lif import IntegerLIF, integer_lif
 from spikeseg.model.neuron.lif import LIF
+from spikeseg.model.published.classifier import Classifier, build_classifier
 
 EIGHT = partial(IntegerLIF, levels=8, divisor=8)
 FOUR = partial(IntegerLIF, levels=4, divisor=4)

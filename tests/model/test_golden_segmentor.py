@@ -22,7 +22,7 @@ from spikeseg.model.loss.criterion import SetCriterion, nearest
 from spikeseg.model.loss.matcher import image_targets, match, matching_costs
 from spikeseg.model.postprocess import label_map, semantic_logits
 from spikeseg.model.prediction import MaskPrediction
-from spikeseg.model.published_keys import published_name
+from spikeseg.model.published.keys import published_name
 from spikeseg.model.segmentor import Spike2Former
 
 

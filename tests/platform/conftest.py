@@ -10,8 +10,8 @@ from mlflow import MlflowClient
 from nodes import Nodes, two_nodes
 from trained_run import TrainedRun, train_tiny
 
-from spikeseg.platform.address import tracking_uri
-from spikeseg.platform.cluster import settings
+from spikeseg.platform.cluster.session import settings
+from spikeseg.platform.tracking.tracking_uri import tracking_uri
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +40,9 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
     for key, value in settings().items():
         monkeypatch.setenv(key, value)
     support = Path(__file__).resolve().parents[1] / "support"
-    path = os.pathsep.join([str(support), *filter(None, [os.environ.get("PYTHONPATH")])])
+    path = os.pathsep.join(
+        [str(support), str(support / "sweeps"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    )
     monkeypatch.setenv("PYTHONPATH", path)
     # Nobody listens there: the record waits in the journal, and the work does not.
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")

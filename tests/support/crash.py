@@ -105,8 +105,9 @@ def _patch(counter: _Counter) -> None:
 
     import torch
 
-    from spikeseg.platform.ingest import TrainingRows
-    from spikeseg.platform.train import checkpoint, evaluate
+    from spikeseg.platform.checkpoint import checkpoint
+    from spikeseg.platform.evaluation import scores as evaluate
+    from spikeseg.platform.loading.training_loader import TrainingRows
     from spikeseg.platform.train.reduction import StepVector
 
     places: list[tuple[Any, str, str]] = [
@@ -129,8 +130,8 @@ def _patch(counter: _Counter) -> None:
 def _work(order: dict[str, Any], rank: int, store: str) -> None:
     import torch.distributed
 
-    from spikeseg.platform.experiment import ExperimentConfig
-    from spikeseg.platform.train.checkpoint import RunFolder
+    from spikeseg.platform.checkpoint.checkpoint import RunFolder
+    from spikeseg.platform.config.schema import ExperimentConfig
     from spikeseg.platform.train.loop import Training
     from spikeseg.platform.train.reduction import OneWorker, ProcessGroup
 

@@ -26,7 +26,7 @@ from spikeseg.model.config import (
     NeuronConfig,
     QueryDecoderConfig,
 )
-from spikeseg.model.published_keys import published_name
+from spikeseg.model.published.keys import published_name
 
 # Below this distance to a rounding or window boundary, float32 in another order may flip a spike.
 FLIP_MARGIN = 3e-6

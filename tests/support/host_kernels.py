@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from spikeseg.model.neuron import cuda
+from spikeseg.model.neuron.backends import cuda
 
 _HEADER = Path(__file__).with_suffix(".h")
 _CTYPES = {int: ctypes.c_int64, np.int32: ctypes.c_int32, np.float32: ctypes.c_float}
@@ -31,7 +31,7 @@ def use_host_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.skip("this g++ has no _Float16: version 12 or newer is needed on x86-64")
     monkeypatch.setattr(cuda, "launch", launch)
     monkeypatch.setattr(
-        "spikeseg.model.neuron.operators.choose_backend",
+        "spikeseg.model.neuron.backends.operators.choose_backend",
         lambda wanted, *_: "torch" if wanted == "torch" else "cuda",
     )
 

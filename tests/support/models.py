@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spikeseg.datasets.shapes import Shapes, ShapesOptions
+from spikeseg.datasets.layouts.shapes import Shapes, ShapesOptions
 from spikeseg.model.config import (
     BackboneConfig,
     FPNConfig,

@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
-from spikeseg.datasets.catalog import make_dataset
-from spikeseg.datasets.pack import BadRowPolicy, pack
-from spikeseg.datasets.reader import PackedDataset
+from spikeseg.datasets.layouts.catalog import make_dataset
+from spikeseg.datasets.packed.pack import BadRowPolicy, pack
+from spikeseg.datasets.packed.reader import PackedDataset
 from spikeseg.datasets.spec import LABEL_SPACES, load_label_space
 
 SIZE = (24, 32)

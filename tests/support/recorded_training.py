@@ -6,8 +6,8 @@ from typing import Any
 
 from tiny import experiment
 
-from spikeseg.platform.experiment import ExperimentConfig
-from spikeseg.platform.train.checkpoint import RunFolder
+from spikeseg.platform.checkpoint.checkpoint import RunFolder
+from spikeseg.platform.config.schema import ExperimentConfig
 from spikeseg.platform.train.loop import Training
 from spikeseg.platform.train.reduction import OneWorker
 

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from PIL import Image
 from tracking_server import TrackingServer
 
-from spikeseg.platform.report import write_report
+from spikeseg.platform.runs.html_report import write_report
 
 _PARAMETERS = ("model.neuron.timesteps",)
 _METRICS = ("val/mIoU", "energy/mJ")

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from spikeseg.datasets.pack import pack
-from spikeseg.datasets.shapes import Shapes, ShapesOptions
-from spikeseg.platform.experiment import ExperimentConfig
+from spikeseg.datasets.layouts.shapes import Shapes, ShapesOptions
+from spikeseg.datasets.packed.pack import pack
+from spikeseg.platform.config.schema import ExperimentConfig
 
 ROWS = 11
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
-from spikeseg.datasets.pack import pack
-from spikeseg.datasets.shapes import Shapes, ShapesOptions
-from spikeseg.platform.address import tracking_uri
-from spikeseg.platform.config import load_experiment
+from spikeseg.datasets.layouts.shapes import Shapes, ShapesOptions
+from spikeseg.datasets.packed.pack import pack
+from spikeseg.platform.config.recipes import load_experiment
+from spikeseg.platform.tracking.tracking_uri import tracking_uri
 from spikeseg.platform.train.trainer import train
 
 TINY = (

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from spikeseg.model.accounting.energy import PICOJOULE_PER_MAC, estimate_energy
 from spikeseg.model.accounting.macs import LayerMacs, count_macs
-from spikeseg.model.classifier import build_classifier
-from spikeseg.model.fold import fold
-from spikeseg.model.published import head_neuron
+from spikeseg.model.deployment.fold import fold
+from spikeseg.model.published.classifier import build_classifier
+from spikeseg.model.published.sizes import head_neuron
 from spikeseg.model.segmentor import build_segmentor
 
 FIRST = "backbone.downsample1_1.encode_conv"

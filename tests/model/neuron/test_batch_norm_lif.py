@@ -10,7 +10,7 @@ import torch
 from neuron_cases import DTYPES, Place, assert_same, currents, settings
 from torch import Tensor, nn
 
-from spikeseg.model.neuron import cuda, kernel_calls, operators
+from spikeseg.model.neuron.backends import cuda, kernel_calls, operators
 from spikeseg.model.neuron.batch_norm_lif import batch_norm_integer_lif, normalize_and_fire
 from spikeseg.model.neuron.integer_lif import IntegerLIF, integer_lif, integer_lif_with_state
 from spikeseg.model.neuron.reference import integer_forward

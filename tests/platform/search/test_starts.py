@@ -18,22 +18,24 @@ from toy_trials import toy as toy_work
 
 from spikeseg.jobs import sweep as job
 from spikeseg.model.segmentor import build_segmentor
-from spikeseg.platform.config import ConfigError
-from spikeseg.platform.journal import read_records
-from spikeseg.platform.search import faces, outcome, tuner
-from spikeseg.platform.search.engine import Orders
-from spikeseg.platform.search.outcome import why_no_result
-from spikeseg.platform.search.study import Keeper
-from spikeseg.platform.search.trial import reports
-from spikeseg.platform.search.tuner import SweepOutcome, SweepUnfinishedError
-from spikeseg.platform.search.verdict import TrialRecord
+from spikeseg.platform.config.recipes import ConfigError
+from spikeseg.platform.search import sweep as tuner
+from spikeseg.platform.search import sweep_results as outcome
+from spikeseg.platform.search.study.study import Keeper
+from spikeseg.platform.search.study.trial_records import TrialRecord
+from spikeseg.platform.search.sweep import SweepOutcome, SweepUnfinishedError
+from spikeseg.platform.search.sweep_results import why_no_result
+from spikeseg.platform.search.trials import ray_tune as faces
+from spikeseg.platform.search.trials.engine import Orders
+from spikeseg.platform.search.trials.trial import reports
+from spikeseg.platform.tracking.journal import read_records
 
 
 @pytest.fixture(autouse=True)
 def starts_are_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Databases of MLflow's and dozens of models take seconds; other tests look at them."""
     monkeypatch.setattr(tuner, "check_trials", lambda plan: None)
-    monkeypatch.setattr("spikeseg.platform.tracking.sync", lambda *given: None)
+    monkeypatch.setattr("spikeseg.platform.tracking.upload.uploader.sync", lambda *given: None)
 
 
 def cluster(monkeypatch: pytest.MonkeyPatch, *nodes: str) -> None:

@@ -11,9 +11,13 @@ from mlflow import MlflowClient
 from toy_sweep import Killed, check_sweep, listed, run_toys, silent, toy_plan
 from toy_trials import NAN, RAISES
 
-from spikeseg.platform.address import tracking_uri
-from spikeseg.platform.config import ConfigError, load_experiment
-from spikeseg.platform.names import (
+from spikeseg.platform.config.recipes import ConfigError, load_experiment
+from spikeseg.platform.runs.replay import plan_replay
+from spikeseg.platform.search.sweep import sweep
+from spikeseg.platform.search.sweep_file.measured_metrics import METRICS
+from spikeseg.platform.search.sweep_status import SweepStatus, summary
+from spikeseg.platform.search.trials.trial import reports
+from spikeseg.platform.tracking.metric_table import (
     ARTIFACTS,
     SWEEP_ARTIFACTS,
     SWEEP_METRICS,
@@ -22,12 +26,8 @@ from spikeseg.platform.names import (
     TRIAL_LACKS,
     TRIAL_TAGS,
 )
-from spikeseg.platform.names import METRICS as RUN_METRICS
-from spikeseg.platform.replay import plan_replay
-from spikeseg.platform.search.metrics import METRICS
-from spikeseg.platform.search.status import SweepStatus, summary
-from spikeseg.platform.search.trial import reports
-from spikeseg.platform.search.tuner import sweep
+from spikeseg.platform.tracking.metric_table import METRICS as RUN_METRICS
+from spikeseg.platform.tracking.tracking_uri import tracking_uri
 
 TINY = (
     "trainer.max_steps=2",
@@ -202,7 +202,7 @@ def test_a_point_that_the_model_refuses_fails_as_a_trial_and_the_sweep_goes_on(
             raise ConfigError("sweep: no such model")
         return real(self, point)
 
-    monkeypatch.setattr("spikeseg.platform.search.tuner.check_trials", lambda plan: None)
+    monkeypatch.setattr("spikeseg.platform.search.sweep.check_trials", lambda plan: None)
     monkeypatch.setattr(type(plan), "experiment", refuses)
     outcome = run_toys(data, tmp_path, name="toy")
     assert outcome.counts == {"COMPLETE": 2, "FAIL": 1}

@@ -11,7 +11,7 @@ import pytest
 from crash import Group, Kill
 from tiny import ROWS, experiment, pack_shapes
 
-from spikeseg.platform.train.ledger import path_to_weights
+from spikeseg.platform.train.row_ledger import path_to_weights
 
 STEPS = 5
 MICRO_BATCHES = 3

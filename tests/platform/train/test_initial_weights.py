@@ -9,13 +9,13 @@ import torch
 from tiny import experiment, pack_shapes
 from torch import Tensor, nn
 
-from spikeseg.model.classifier import build_classifier
-from spikeseg.model.published_keys import published_name
+from spikeseg.model.published.classifier import build_classifier
+from spikeseg.model.published.keys import published_name
+from spikeseg.model.published.weights import convert_published, write_published
 from spikeseg.model.segmentor import build_segmentor
-from spikeseg.model.weights import convert_published, write_published
-from spikeseg.platform.config import ConfigError, Resolved
-from spikeseg.platform.experiment import ExperimentConfig
-from spikeseg.platform.train.checkpoint import RunFolder
+from spikeseg.platform.checkpoint.checkpoint import RunFolder
+from spikeseg.platform.config.recipes import ConfigError, Resolved
+from spikeseg.platform.config.schema import ExperimentConfig
 from spikeseg.platform.train.loop import Training
 from spikeseg.platform.train.reduction import OneWorker
 from spikeseg.platform.train.trainer import resume_training, train

@@ -11,9 +11,9 @@ import pytest
 from nodes import Nodes
 from tiny import experiment, pack_shapes
 
-from spikeseg.platform.config import Resolved
-from spikeseg.platform.experiment import ExperimentConfig
-from spikeseg.platform.train.ledger import path_to_weights
+from spikeseg.platform.config.recipes import Resolved
+from spikeseg.platform.config.schema import ExperimentConfig
+from spikeseg.platform.train.row_ledger import path_to_weights
 from spikeseg.platform.train.trainer import TrainOutcome, train
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from spikeseg.platform.experiment import OptimizerConfig, ParameterRule
+from spikeseg.platform.config.schema import OptimizerConfig, ParameterRule
 from spikeseg.platform.train.optimizer import (
     build_optimizer,
     learning_rate_factor,

@@ -13,11 +13,11 @@ import pytest
 import yaml
 from tiny import experiment, pack_shapes
 
-from spikeseg.platform.config import ConfigError, Resolved, load_resolved
-from spikeseg.platform.experiment import ExperimentConfig
-from spikeseg.platform.journal import Journal
-from spikeseg.platform.records import read_records
-from spikeseg.platform.train.checkpoint import NoGoodCheckpointError, RunFolder
+from spikeseg.platform.checkpoint.checkpoint import NoGoodCheckpointError, RunFolder
+from spikeseg.platform.config.recipes import ConfigError, Resolved, load_resolved
+from spikeseg.platform.config.schema import ExperimentConfig
+from spikeseg.platform.tracking.journal import Journal
+from spikeseg.platform.tracking.journal_lines import read_records
 from spikeseg.platform.train.failure import Decision, decide
 from spikeseg.platform.train.loop import Training
 from spikeseg.platform.train.reduction import OneWorker

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from tiny import experiment, pack_shapes
 from torch import Tensor
 
-from spikeseg.platform.train.checkpoint import RunFolder
-from spikeseg.platform.train.ledger import path_to_weights
+from spikeseg.platform.checkpoint.checkpoint import RunFolder
+from spikeseg.platform.train.row_ledger import path_to_weights
 
 STEPS = 5
 # Of loss and gradient, relative; what remains is the order of float sums.

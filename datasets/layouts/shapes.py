@@ -1,0 +1,197 @@
+"""A generated data set: textured, overlapping shapes in varying light and noise.
+
+Colours, light, place, size and turn are drawn independently of the class: what tells it is the
+outline and the pattern on it, never a colour.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from ..images import encode_png
+from ..spec import DataError, EncodedRow, RawRow, Row, load_label_space
+
+_KINDS = ("disc", "ring", "square", "triangle", "cross", "star", "crescent", "bar")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShapesOptions:
+    """What is generated.
+
+    Attributes:
+        size: Height and width in pixels, each at least 16.
+        train: Rows of the training split.
+        val: Rows of the validation split.
+        test: Rows of the test split.
+        seed: Decides every pixel.
+        objects: Fewest and most objects in an image.
+    """
+
+    size: tuple[int, int] = (64, 64)
+    train: int = 512
+    val: int = 96
+    test: int = 96
+    seed: int = 0
+    objects: tuple[int, int] = (2, 4)
+
+    def __post_init__(self) -> None:
+        if min(self.size) < 16:
+            raise DataError(f"size must be at least 16 x 16, got {self.size}")
+        if min(self.train, self.val, self.test) < 1:
+            raise DataError(f"every split needs a row, got {self.train}, {self.val}, {self.test}")
+        if not 1 <= self.objects[0] <= self.objects[1] <= 50:
+            raise DataError(f"objects must be 1 <= fewest <= most <= 50, got {self.objects}")
+
+
+class Shapes:
+    """The generator; it needs no source.
+
+    Args:
+        options: Sizes and seed.
+    """
+
+    needs_source = False
+    official_rows: Mapping[str, int] = {}
+
+    def __init__(self, options: ShapesOptions | None = None) -> None:
+        self.label_space = load_label_space("shapes")
+        self._options = options or ShapesOptions()
+        self.options: Mapping[str, Any] = asdict(self._options)
+
+    def rows(self, source: Path, *, partial: bool) -> Sequence[RawRow]:
+        """Names of all rows; `source` is not looked at."""
+        counts = {split: self.options[split] for split in ("train", "val", "test")}
+        return [
+            RawRow(f"{split}-{index:06d}", split, Path(f"shapes/{split}"), Path(f"shapes/{split}"))
+            for split, count in counts.items()
+            for index in range(count)
+        ]
+
+    def read(self, row: RawRow) -> EncodedRow:
+        """Draw one row."""
+        split, _, index = row.id.partition("-")
+        number = ("train", "val", "test").index(split)
+        generator = np.random.default_rng([self._options.seed, number, int(index)])
+        drawn = draw(self._options.size, self._options.objects, generator, row.id)
+        return EncodedRow(drawn, encode_png(drawn.image), verbatim=False)
+
+
+def draw(
+    size: tuple[int, int], objects: tuple[int, int], generator: np.random.Generator, row_id: str
+) -> Row:
+    """Draw one image with labels and instances.
+
+    Args:
+        size: Height and width.
+        objects: Fewest and most objects.
+        generator: Decides every pixel.
+        row_id: Name of the row.
+    """
+    height, width = size
+    image = _background(size, generator)
+    label = np.zeros(size, np.uint8)
+    instances = np.zeros(size, np.uint16)
+    kinds: list[int] = []
+    for _ in range(int(generator.integers(objects[0], objects[1] + 1))):
+        kind = int(generator.integers(len(_KINDS)))
+        radius = generator.uniform(0.2, 0.36) * min(size)
+        centre = (generator.uniform(0.1, 0.9) * height, generator.uniform(0.1, 0.9) * width)
+        u, v = _own_frame(size, centre, radius, generator.uniform(-0.4, 0.4))
+        mask = _outline(_KINDS[kind], u, v)
+        if not mask.any():
+            continue
+        kinds.append(kind + 1)
+        image[mask] = _two_colours(_pattern(_KINDS[kind], u, v), 90, generator)[mask]
+        label[mask] = kind + 1
+        instances[mask] = len(kinds)
+    light = _gradient(size, generator)
+    noise = generator.normal(0, generator.uniform(1, 8), (height, width, 3))
+    image = np.clip(image * light[..., None] + noise, 0, 255).astype(np.uint8)
+    return Row(row_id, image, label, instances, tuple(kinds))
+
+
+def _background(size: tuple[int, int], generator: np.random.Generator) -> np.ndarray:
+    """Two random colours mixed by clouds or by a slow wave."""
+    height, width = size
+    if generator.random() < 0.5:
+        coarse = generator.normal(0, 1, (max(2, height // 12), max(2, width // 12)))
+        mix = np.tanh(cv2.resize(coarse.astype(np.float32), (width, height)))
+    else:
+        y, x = np.mgrid[:height, :width] / min(size)
+        angle = generator.uniform(0, math.pi)
+        mix = np.sin((x * math.cos(angle) + y * math.sin(angle)) * generator.uniform(3, 12))
+    return _two_colours(mix, 45, generator)
+
+
+def _two_colours(mix: np.ndarray, spread: float, generator: np.random.Generator) -> np.ndarray:
+    """Two random colours, mixed by -1..1; (H, W, 3) float32."""
+    first = generator.uniform(30, 225, 3)
+    second = np.clip(
+        first + generator.choice([-1, 1], 3) * generator.uniform(0.4, 1, 3) * spread, 0, 255
+    )
+    share = ((mix + 1) / 2)[..., None]
+    return (first * share + second * (1 - share)).astype(np.float32)
+
+
+def _pattern(kind: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """The pattern that a kind carries in its own frame, -1..1."""
+    if kind == "disc":
+        return np.cos(14 * np.hypot(u, v))
+    if kind == "ring":
+        return np.sin(9 * np.arctan2(v, u))
+    if kind == "square":
+        return np.sign(np.sin(8 * u) * np.sin(8 * v))
+    if kind == "triangle":
+        return np.sin(13 * u)
+    if kind == "cross":
+        return np.where(np.cos(11 * u) + np.cos(11 * v) > 0.6, 1.0, -1.0)
+    if kind == "star":
+        return np.clip(2 * np.hypot(u, v) - 1, -1, 1)
+    if kind == "crescent":
+        return np.clip(1.5 * u, -1, 1)
+    return np.sin(13 * u + 13 * v)
+
+
+def _gradient(size: tuple[int, int], generator: np.random.Generator) -> np.ndarray:
+    """Light that falls off in one direction, factor 0.5 to 1.3."""
+    height, width = size
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+    angle = generator.uniform(0, 2 * math.pi)
+    slope = generator.uniform(0, 0.25)
+    return generator.uniform(0.75, 1.05) + slope * (x * math.cos(angle) + y * math.sin(angle))
+
+
+def _own_frame(
+    size: tuple[int, int], centre: tuple[float, float], radius: float, angle: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates of every pixel in an object's frame, in units of its radius."""
+    y, x = np.mgrid[: size[0], : size[1]]
+    y, x = (y + 0.5 - centre[0]) / radius, (x + 0.5 - centre[1]) / radius
+    return x * math.cos(angle) + y * math.sin(angle), y * math.cos(angle) - x * math.sin(angle)
+
+
+def _outline(kind: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Pixels inside a shape, (H, W) bool."""
+    r = np.hypot(u, v)
+    phi = np.arctan2(v, u)
+    if kind == "disc":
+        return r <= 0.9
+    if kind == "ring":
+        return (r <= 1.0) & (r >= 0.55)
+    if kind == "square":
+        return np.maximum(abs(u), abs(v)) <= 0.8
+    if kind == "triangle":
+        # Distance to the nearest of three sides that stand 120 degrees apart.
+        return np.max([u * math.cos(a) + v * math.sin(a) for a in (0, 2.0944, 4.1888)], 0) <= 0.52
+    if kind == "cross":
+        return (np.minimum(abs(u), abs(v)) <= 0.3) & (np.maximum(abs(u), abs(v)) <= 1.0)
+    if kind == "star":
+        return r <= 0.72 + 0.38 * np.cos(5 * phi)
+    if kind == "crescent":
+        return (r <= 1.0) & (np.hypot(u - 0.5, v) >= 0.75)
+    return (abs(u) <= 1.2) & (abs(v) <= 0.28)

@@ -1,0 +1,220 @@
+"""One shard: rows in, a Parquet file and what the manifest says of it out."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..images import encode_png, value_counts
+from ..spec import DataError, EncodedRow, RawDataset, RawRow
+from .storage import Storage, sha256_of
+
+# A reader takes a row group at a time: few rows where they are small, one where it is large.
+_ROWS_PER_GROUP = 8
+_BYTES_PER_GROUP = 1 << 20
+
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("image", pa.binary()),
+        ("label", pa.binary()),
+        ("instances", pa.binary()),
+        ("segments", pa.list_(pa.int32())),
+        ("crowd", pa.list_(pa.bool_())),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("image_hash", pa.binary(16)),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """What the manifest says of one shard.
+
+    Attributes:
+        file: File name.
+        split: Name of the split.
+        rows: Rows.
+        bytes: Size of the file.
+        sha256: Hash of the file.
+        content: Hash of the rows in their order; it does not depend on our encoders.
+        pixels: (K,) labelled pixels per class.
+        bad: Id and reason of each row that was left out.
+    """
+
+    file: str
+    split: str
+    rows: int
+    bytes: int
+    sha256: str
+    content: str
+    pixels: tuple[int, ...]
+    bad: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "ShardEntry":
+        """Read what `dataclasses.asdict` and JSON made of an entry."""
+        bad = tuple((row_id, reason) for row_id, reason in content.get("bad", ()))
+        return cls(**{**content, "pixels": tuple(content["pixels"]), "bad": bad})
+
+    def to_json(self) -> str:
+        """The entry as JSON text."""
+        return json.dumps(asdict(self))
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """One shard that is to be written, and nothing of the others: all that a worker is sent.
+
+    Attributes:
+        dataset: Reader of the raw rows.
+        split: Name of the split.
+        rows: What to write, in this order.
+        file: File name of the shard.
+        record: File that says it is done, for a packing that goes on after it was interrupted.
+        quarantine: Leave out rows that break a rule, and say so in the entry.
+    """
+
+    dataset: RawDataset
+    split: str
+    rows: Sequence[RawRow]
+    file: str
+    record: str
+    quarantine: bool
+
+
+def write_shard(task: ShardTask, storage: Storage) -> ShardEntry:
+    """Write one shard whole, or reuse it where an interrupted packing already did.
+
+    Args:
+        task: What to write.
+        storage: Folder of the packed data set.
+
+    Raises:
+        DataError: Names the file and the rule it breaks; nothing is left of the shard.
+    """
+    done = _finished(storage, task.record)
+    # A bad row is looked at again: its file may have been mended since.
+    if done is not None and not done.bad:
+        return done
+    with storage.scratch() as scratch:
+        entry = write_rows(task, scratch)
+        if entry.rows:
+            storage.publish(scratch, task.file)
+    storage.write(task.record, entry.to_json().encode())
+    return entry
+
+
+def write_rows(task: ShardTask, target: Path) -> ShardEntry:
+    """Read the raw rows of a shard and write them to a local file.
+
+    Args:
+        task: What to write.
+        target: The file.
+
+    Raises:
+        DataError: Names the file and the rule it breaks, unless rows are quarantined.
+    """
+    digest = hashlib.sha256()
+    pixels = np.zeros(len(task.dataset.label_space.classes), np.int64)
+    bad: list[tuple[str, str]] = []
+    group: list[tuple[EncodedRow, bytes]] = []
+    written = 0
+    # Images gain nothing from compression, dictionaries or smallest and largest values.
+    plain = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+    with pq.ParquetWriter(target, SCHEMA, **plain) as writer:
+        for raw in task.rows:
+            try:
+                item = task.dataset.read(raw)
+            except DataError as error:
+                if not task.quarantine:
+                    raise
+                bad.append((raw.id, str(error)))
+                continue
+            image_hash = _image_hash(item)
+            _add_content(digest, item.row, image_hash)
+            pixels += value_counts(item.row.label)[: len(pixels)]
+            group.append((item, image_hash))
+            written += 1
+            held = sum(len(encoded.image) for encoded, _ in group)
+            if len(group) == _ROWS_PER_GROUP or held >= _BYTES_PER_GROUP:
+                writer.write_table(_table(group))
+                group = []
+        if group:
+            writer.write_table(_table(group))
+    return ShardEntry(
+        file=task.file,
+        split=task.split,
+        rows=written,
+        bytes=target.stat().st_size,
+        sha256=sha256_of(target),
+        content=digest.hexdigest(),
+        pixels=tuple(int(count) for count in pixels),
+        bad=tuple(bad),
+    )
+
+
+def _finished(storage: Storage, record: str) -> ShardEntry | None:
+    """Entry of a shard that an interrupted packing finished, if it still stands."""
+    if storage.size(record) is None:
+        return None
+    try:
+        entry = ShardEntry.from_json(json.loads(storage.read(record)))
+    except (ValueError, TypeError, KeyError):
+        # A record that a power cut damaged: the shard is written again.
+        return None
+    if entry.rows == 0:
+        return entry
+    same = storage.size(entry.file) == entry.bytes and storage.sha256(entry.file) == entry.sha256
+    return entry if same else None
+
+
+def _table(group: Sequence[tuple[EncodedRow, bytes]]) -> pa.Table:
+    rows = [item.row for item, _ in group]
+    panoptic = [row.instances is not None for row in rows]
+    return pa.table(
+        {
+            "id": [row.id for row in rows],
+            "image": [item.image for item, _ in group],
+            "label": [encode_png(row.label) for row in rows],
+            "instances": [
+                None if row.instances is None else encode_png(row.instances) for row in rows
+            ],
+            "segments": [
+                list(row.segments) if there else None
+                for row, there in zip(rows, panoptic, strict=True)
+            ],
+            "crowd": [
+                list(row.crowd or (False,) * len(row.segments)) if there else None
+                for row, there in zip(rows, panoptic, strict=True)
+            ],
+            "height": [row.label.shape[0] for row in rows],
+            "width": [row.label.shape[1] for row in rows],
+            "image_hash": [image_hash[:16] for _, image_hash in group],
+        },
+        schema=SCHEMA,
+    )
+
+
+def _image_hash(item: EncodedRow) -> bytes:
+    """Of the file's own bytes where they are kept: decoders may differ by a grey level."""
+    if item.verbatim:
+        return hashlib.sha256(item.image).digest()
+    return hashlib.sha256(np.ascontiguousarray(item.row.image).tobytes()).digest()
+
+
+def _add_content(digest: Any, row: Any, image_hash: bytes) -> None:
+    digest.update(image_hash)
+    for part in (row.label, row.instances):
+        if part is not None:
+            digest.update(f"{part.dtype}{part.shape}".encode())
+            digest.update(np.ascontiguousarray(part).tobytes())
+    crowd = list(row.crowd or (False,) * len(row.segments))
+    digest.update(json.dumps([row.id, list(row.segments), crowd]).encode())

@@ -1,0 +1,68 @@
+"""Before anything is timed: our neurons compute the law on this device, on a side stream too."""
+
+import functools
+
+import torch
+from torch import Tensor
+
+from ...model.neuron.integer_lif import integer_lif
+from ...model.neuron.reference import integer_backward, integer_forward, lif_backward, lif_forward
+from .neuron_peers import CASES, LEVELS, Neuron
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def check_numbers(device: str) -> None:
+    """Our backend on this device follows the law, on a side stream too; else stop.
+
+    The integer neurons bit for bit, the binary LIF but for its gradients' last bits, and the fused
+    BatchNorm but for spikes at a boundary.
+
+    Args:
+        device: `cpu` or `cuda`.
+
+    Raises:
+        RuntimeError: Names neuron and type that differ.
+    """
+    for dtype in DTYPES.values():
+        x = torch.randn(4, 1003).mul_(3)
+        x[0, :6] = torch.tensor([0.5, 1.5, 4.0, float("nan"), float("inf"), -float("inf")])
+        x = x.to(dtype)
+        g = torch.randn(x.shape).to(dtype)
+        for dynamics in ("stateless", "temporal"):
+            rule = {"divisor": float(LEVELS), "dynamics": dynamics, "decay": 0.25, "threshold": 1.0}
+            more = {"levels": LEVELS, "rounding": "half_even", "window": "closed"}
+            spikes, inside, _ = integer_forward(x, **rule, **more)
+            wanted, _ = integer_backward(g, inside, **rule)
+            neuron = functools.partial(integer_lif, **rule, **more)
+            actual, gradient = _on_side_stream(x, g, device, neuron)
+            same = torch.equal(actual.nan_to_num(9.0), spikes.nan_to_num(9.0))
+            if not same or not torch.equal(gradient, wanted):
+                raise RuntimeError(f"{dynamics} {dtype} on {device} differs from the law")
+        spikes, gradient = _on_side_stream(x, g, device, CASES["binary"].ours)
+        wanted = lif_backward(g, x, tau=2.0, threshold=1.0, alpha=4.0)
+        same = torch.equal(
+            spikes.nan_to_num(9.0), lif_forward(x, tau=2.0, threshold=1.0).nan_to_num(9.0)
+        )
+        if not same or not torch.allclose(gradient, wanted, rtol=2e-2, atol=1e-4):
+            raise RuntimeError(f"binary {dtype} on {device} differs from the law")
+    x, g = torch.randn(2, 1, 64 << 10)
+    apart, wanted = _on_side_stream(x, g, "cpu", CASES["norm"].naive)
+    spikes, gradient = _on_side_stream(x, g, device, CASES["norm"].ours)
+    alike = (spikes == apart) & torch.isclose(gradient, wanted, rtol=1e-2, atol=1e-2)
+    if alike.float().mean() < 0.999:
+        raise RuntimeError(f"norm float32 on {device} differs from two layers on the CPU")
+    print("numbers: equal to the law, integer and binary neurons, all types; BatchNorm close")
+
+
+def _on_side_stream(x: Tensor, g: Tensor, device: str, neuron: Neuron) -> tuple[Tensor, Tensor]:
+    def work() -> tuple[Tensor, Tensor]:
+        leaf = x.to(device).requires_grad_()
+        spikes = neuron(leaf)
+        (gradient,) = torch.autograd.grad(spikes, leaf, g.to(device))
+        return spikes.detach().cpu(), gradient.cpu()
+
+    if device == "cpu":
+        return work()
+    with torch.cuda.stream(torch.cuda.Stream()):
+        return work()

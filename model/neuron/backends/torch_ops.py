@@ -1,0 +1,374 @@
+"""The neurons in torch's own operations, gradients by hand: the CPU's path, and any device's.
+
+Equal to the law bit for bit (binary LIF: spikes). What torch vectorizes on a CPU decides the form:
+`where`, boolean results and boolean factors take 1 to 4 ns per element and thread, comparisons
+written as floats, conversions to int8 and bitwise operations 0.1 to 0.3. So a condition is a
+float 0 or 1, is kept as an int8, and selects by `&` on the bits of the values or as the weight of a
+lerp; and long sequences go through all of their steps in parts that the cache holds.
+Measurements: RESULTS.md.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..reference import arithmetic, rounded
+from .memory_layout import empty_like_flat, empty_like_sequence, flat, laid_out_as
+
+WINDOW = torch.int8
+# Largest D whose counts the 16-bit types hold exactly.
+_EXACT = {torch.float16: 2048, torch.bfloat16: 256}
+# Neurons worked on at once by a CPU: intermediate values stay in the cache, and calls are few.
+_CHUNK = 1 << 17
+# The same for sequences, of which several steps are held.
+_PART = 1 << 16
+# In one pass each: g (1 - s) s, and 0 where x <= threshold, else g.
+_SIGMOID_BACKWARD = torch.ops.aten.sigmoid_backward.grad_input
+_THRESHOLD_BACKWARD = torch.ops.aten.threshold_backward.grad_input
+_BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+@functools.cache
+def _constant(value: float, dtype: torch.dtype) -> Tensor:
+    """A constant as a tensor: less than half of the cost of a call that is given a number."""
+    return torch.tensor(value, dtype=dtype, device="cpu")
+
+
+def _factor(value: float, dtype: torch.dtype) -> Tensor | float:
+    """As `_constant`, but a number for 16 bits, to which a tensor would be rounded."""
+    return rounded(value, dtype) if dtype in _EXACT else _constant(value, dtype)
+
+
+def bits(x: Tensor) -> Tensor:
+    """A view of x's bits as integers of the same width."""
+    return x.view(_BITS[x.element_size()])
+
+
+def fire(
+    ratio: Tensor,
+    levels: int,
+    half_up: bool,
+    open_window: bool,
+    count: Tensor,
+    inside: Tensor | None,
+) -> None:
+    """Spike counts of `ratio` into `count`; into `inside` 1 where it was in the window, else 0."""
+    torch.clamp(ratio, 0, levels, out=count)
+    if inside is not None:
+        if open_window:
+            torch.gt(ratio, 0, out=inside)
+            inside.mul_(torch.lt(ratio, levels, out=torch.empty_like(inside)))
+        else:
+            # Clamping changes what is outside, and NaN equals nothing.
+            torch.eq(count, ratio, out=inside)
+    if half_up:
+        count.add_(0.5).floor_()
+    else:
+        count.round_()
+
+
+def stateless(
+    x: Tensor,
+    *,
+    levels: int,
+    divisor: float,
+    threshold: float,
+    half_up: bool,
+    open_window: bool,
+    save: bool,
+) -> tuple[Tensor, Tensor]:
+    """Spikes, and the window of x's shape: 1 inside, 0 outside (empty where `save` is false)."""
+    spikes = empty_like_flat(x)
+    window = empty_like_flat(x, WINDOW) if save else x.new_empty(0, dtype=WINDOW)
+    exact = x.dtype not in _EXACT or (
+        threshold == 1.0 and not half_up and levels <= _EXACT[x.dtype]
+    )
+    wide = x.dtype if exact else torch.float32
+    per_threshold, per_divisor = _factor(1 / threshold, wide), _factor(1 / divisor, wide)
+    for current, fired, kept in _pieces(laid_out_as(x, spikes), spikes, window):
+        ratio = current if exact else current.to(wide)
+        if threshold != 1.0:
+            ratio = ratio * per_threshold
+        count = fired if exact else torch.empty_like(ratio)
+        inside = torch.empty_like(ratio) if save else None
+        fire(ratio, levels, half_up, open_window, count, inside)
+        if divisor != 1.0:
+            count.mul_(per_divisor)
+        if not exact:
+            fired.copy_(count)
+        if inside is not None:
+            kept.copy_(inside)
+    return spikes, window
+
+
+def _pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Tensors of one layout (or empty ones) in pieces of storage order that stay in the cache."""
+    size = tensors[0].numel()
+    if size <= _CHUNK or tensors[0].device.type != "cpu":
+        yield tensors
+        return
+    rows = [flat(tensor) for tensor in tensors]
+    for start in range(0, size, _CHUNK):
+        yield tuple(row[start : start + _CHUNK] for row in rows)
+
+
+def stateless_backward(
+    gradient: Tensor, window: Tensor, result: Tensor, *, divisor: float, threshold: float
+) -> Tensor:
+    """dL/dx into `result`: gradient / (divisor threshold) inside the window, 0 outside."""
+    scale = _factor(1 / (divisor * threshold), gradient.dtype)
+    for arriving, inside, leaving in _pieces(laid_out_as(gradient, result), window, result):
+        selected = bits(leaving).copy_(inside).neg_()
+        torch.bitwise_and(bits(arriving), selected, out=selected)
+        if divisor * threshold != 1.0:
+            leaving.mul_(scale)
+    return result
+
+
+def temporal(
+    x: Tensor,
+    state: Tensor | None,
+    *,
+    levels: int,
+    divisor: float,
+    decay: float,
+    threshold: float,
+    half_up: bool,
+    open_window: bool,
+    save: bool,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Spikes, the window as `stateless` has it, and u_T in the arithmetic's type (if `keep`)."""
+    wide, steps = arithmetic(x.dtype), len(x)
+    spikes = empty_like_sequence(x)
+    window = empty_like_sequence(x, WINDOW) if save else x.new_empty(0, dtype=WINDOW)
+    after = empty_like_flat(x[0], wide) if keep else x.new_empty(0, dtype=wide)
+    before = None if state is None else laid_out_as(state.to(wide), empty_like_flat(x[0], wide))
+    per_threshold, per_divisor, left, price = (
+        _constant(value, wide) for value in (1 / threshold, 1 / divisor, decay, threshold)
+    )
+    for currents, fired, kept, last, first in _parts(
+        steps, laid_out_as(x, spikes), spikes, window, after, before
+    ):
+        u, count, scratch, ratio, room = (
+            torch.empty_like(currents[0], dtype=wide) for _ in range(5)
+        )
+        charge = None if first is None else first[0]
+        windows = kept.unbind() if save else [None] * steps
+        each = zip(currents.unbind(), fired.unbind(), windows, strict=True)
+        for t, (current, spike, inside) in enumerate(each):
+            h = current if current.dtype == wide else room.copy_(current)
+            if charge is not None:
+                h = torch.add(charge, h, out=u)
+            own = h if threshold == 1.0 else torch.mul(h, per_threshold, out=ratio)
+            fire(own, levels, half_up, open_window, count, scratch if save else None)
+            if inside is not None:
+                inside.copy_(scratch)
+            if wide == x.dtype:
+                torch.mul(count, per_divisor, out=spike)
+            else:
+                spike.copy_(torch.mul(count, per_divisor, out=scratch))
+            if t + 1 < steps or keep:
+                spent = count if threshold == 1.0 else count.mul_(price)
+                charge = torch.sub(h, spent, out=u).mul_(left)
+        if keep:
+            last.copy_(u)
+    return spikes, window, after
+
+
+def temporal_backward(
+    gradient: Tensor,
+    state_gradient: Tensor | None,
+    window: Tensor,
+    result: Tensor,
+    *,
+    divisor: float,
+    decay: float,
+    threshold: float,
+    keep: bool,
+) -> tuple[Tensor, Tensor]:
+    """dL/dx into `result`, and dL/du_0 in the arithmetic's type (if `keep`)."""
+    wide, steps = arithmetic(gradient.dtype), len(gradient)
+    scale = _constant(1 / (divisor * threshold), wide)
+    left = _constant(decay, wide)
+    before = empty_like_flat(result[0], wide) if keep else result.new_empty(0, dtype=wide)
+    after = state_gradient
+    if after is not None:
+        after = laid_out_as(after.to(wide), empty_like_flat(result[0], wide))
+    for arriving, kept, leaving, first, last in _parts(
+        steps, laid_out_as(gradient, result), window, result, before, after
+    ):
+        carried = _carry_back(torch.lerp, arriving, kept, leaving, last, scale, left)
+        if _may_have_nan(carried):
+            carried = _carry_back(_choose, arriving, kept, leaving, last, scale, left)
+        if first is not None:
+            first.copy_(carried)
+    return result, before
+
+
+def _carry_back(
+    select: Callable[..., Tensor],
+    arriving: Tensor,
+    kept: Tensor,
+    leaving: Tensor,
+    last: Tensor | None,
+    scale: Tensor,
+    left: Tensor,
+) -> Tensor:
+    """`temporal_backward` of a part; returns the last of the gradients.
+
+    torch.lerp with a weight of 0 or 1 gives exactly one of its ends, in one pass, but NaN where
+    the difference of the ends is not finite. Such a NaN stays to the end, where it is seen.
+    """
+    wide = scale.dtype
+    room, passed, weight = (torch.empty_like(arriving[0], dtype=wide) for _ in range(3))
+    carried = passed.zero_() if last is None else torch.mul(last[0], left, out=passed)
+    steps = (part.unbind()[::-1] for part in (arriving, kept, leaving))
+    for own, inside, to in zip(*steps, strict=True):
+        if carried is not passed:
+            torch.mul(carried, left, out=passed)
+        weight.copy_(inside)
+        carried = to if to.dtype == wide else room
+        torch.mul(own if own.dtype == wide else carried.copy_(own), scale, out=carried)
+        select(passed, carried, weight, out=carried)
+        if carried is room:
+            to.copy_(room)
+    return carried
+
+
+def _choose(outside: Tensor, inside: Tensor, weight: Tensor, out: Tensor) -> Tensor:
+    """`inside` where the weight is 1, else `outside`, whatever they are."""
+    return out.copy_(torch.where(weight.bool(), inside, outside))
+
+
+def _parts(steps: int, like: Tensor, *others: Tensor | None) -> Iterator[tuple[Any, ...]]:
+    """Sequences with T outermost (and single steps) in parts that stay in the cache.
+
+    Yields:
+        (T, neurons) of each sequence and (1, neurons) of each step; None where it is not there.
+    """
+    n = like.numel() // steps
+    if n == 0:
+        return
+    rows = [
+        x.as_strided((x.numel() // n, n), (n, 1)) if x is not None and x.numel() else None
+        for x in (like, *others)
+    ]
+    if n <= _PART or like.device.type != "cpu":
+        yield tuple(rows)
+        return
+    for start in range(0, n, _PART):
+        yield tuple(None if row is None else row[:, start : start + _PART] for row in rows)
+
+
+def binary(x: Tensor, *, tau: float, threshold: float) -> Tensor:
+    """Binary spikes."""
+    spikes = empty_like_sequence(x)
+    for currents, fired in _parts(len(x), laid_out_as(x, spikes), spikes):
+        charged = torch.empty_like(currents[0], dtype=arithmetic(x.dtype))
+        # On a GPU to look whether there is a NaN would be to wait for the last step.
+        looks = x.device.type == "cpu"
+        _fire_binary(currents, fired, charged, tau, threshold, careful=not looks)
+        if looks and _may_have_nan(charged):
+            _fire_binary(currents, fired, charged, tau, threshold, careful=True)
+    return spikes
+
+
+def _fire_binary(
+    currents: Tensor, fired: Tensor, charged: Tensor, tau: float, threshold: float, careful: bool
+) -> None:
+    """`binary` of a part: the last potential, negated, is left in `charged`.
+
+    A NaN potential fires NaN where `careful`, else nothing.
+    """
+    below = _constant(-threshold, charged.dtype)
+    own = charged if fired.dtype == charged.dtype else torch.empty_like(charged)
+    rooms = [charged] * len(currents)
+    for spike, h in zip(
+        fired.unbind(), _mirrored_potentials(currents, rooms, tau, threshold), strict=True
+    ):
+        to = spike if spike.dtype == h.dtype else own
+        torch.le(h, below, out=to)
+        if careful:
+            # Clamped, since infinity times 0 is NaN too.
+            to.add_(h.clamp(-1, 1).mul_(0.0))
+        if to is not spike:
+            spike.copy_(to)
+
+
+def binary_backward(
+    gradient: Tensor, x: Tensor, result: Tensor, *, tau: float, threshold: float, alpha: float
+) -> Tensor:
+    """dL/dx into `result`; the potentials are computed again from x.
+
+    With r = dL/dx tau / alpha the law's recurrence is r_t = g_t (1 - s) s + left [h_t < threshold]
+    r_{t+1}, one product and one sum a step.
+    """
+    wide = arithmetic(x.dtype)
+    per_tau = rounded(1 / tau, x.dtype)
+    left = rounded(1 - per_tau, x.dtype)
+    share, far = _constant(per_tau * alpha, wide), _constant(-threshold * alpha, wide)
+    for arriving, currents, leaving in _parts(
+        len(x), laid_out_as(gradient, result), laid_out_as(x, result), result
+    ):
+        mirrored = torch.empty_like(currents, dtype=wide)
+        for _ in _mirrored_potentials(currents, mirrored.unbind(), tau, threshold):
+            pass
+        careful = _may_have_nan(mirrored[-1])
+        slope, passed, own, carried = (torch.empty_like(mirrored[0]) for _ in range(4))
+        parts = [part.unbind()[::-1] for part in (arriving, mirrored, leaving)]
+        for t, (g, h, to) in enumerate(zip(*parts, strict=True)):
+            torch.add(far, h, alpha=-alpha, out=slope).sigmoid_()
+            _SIGMOID_BACKWARD(g if g.dtype == wide else own.copy_(g), slope, grad_input=own)
+            if t:
+                # A spike resets: nothing passes on.
+                _THRESHOLD_BACKWARD(carried, h, -threshold, grad_input=passed)
+                own.add_(passed, alpha=left)
+            if careful:
+                own.masked_fill_(h.isnan(), 0.0)
+            if to.dtype == wide:
+                torch.mul(own, share, out=to)
+            else:
+                to.copy_(torch.mul(own, share, out=slope))
+            own, carried = carried, own
+    return result
+
+
+def _mirrored_potentials(
+    currents: Tensor, rooms: Sequence[Tensor], tau: float, threshold: float
+) -> Iterator[Tensor]:
+    """Charged potentials -h of a part of a sequence, step by step, each in its room.
+
+    Negated, because torch has the reset as one operation from below: 0 where -h <= -threshold.
+    Rooms are of the arithmetic's type; one may serve all steps.
+    """
+    factor = _constant(-1 / tau, rooms[0].dtype)
+    # A product by a power of two is exact, so that it may be fused with the sum behind it.
+    exact = math.frexp(tau)[0] == 0.5
+    v, before = torch.empty_like(rooms[0]), None
+    for current, h in zip(currents.unbind(), rooms, strict=True):
+        if before is not None:
+            torch.threshold(before, -threshold, 0.0, out=v)
+        own = current if current.dtype == h.dtype else h.copy_(current)
+        # v + (current + v) * -1/tau is -((-v) + (current - (-v)) / tau).
+        if before is None:
+            torch.mul(own, factor, out=h)
+        elif exact:
+            torch.add(own, v, out=h)
+            torch.add(v, h, alpha=-1 / tau, out=h)
+        else:
+            torch.add(own, v, out=h).mul_(factor).add_(v)
+        before = h
+        yield h
+
+
+def _may_have_nan(row: Tensor) -> bool:
+    """Whether an element can be NaN. On a GPU it always can: to look would be to wait."""
+    if row.device.type != "cpu":
+        return True
+    total = row.sum().item()
+    return total != total

@@ -1,0 +1,273 @@
+"""A second home of a run's checkpoints on any file system that pyarrow knows: S3, GCS, HDFS, disk.
+
+Training reads and writes its run's folder; the mirror gets a copy of every checkpoint after it is
+whole, manifest last, so that what lies there without a manifest is no checkpoint. The journal goes
+before it, files first, so that a run that comes back from here is the same run for the tracker.
+Object stores have no rename and no append, and need none for this.
+"""
+
+import logging
+import shutil
+import uuid
+from pathlib import Path
+
+import pyarrow as pa
+from pyarrow import fs
+
+from ..tracking.journal import FILES, confined
+from ..tracking.journal_lines import RECORDS
+from .checkpoint import Checkpoint, FencedError, NoGoodCheckpointError, RunFolder, read_checkpoint
+
+_log = logging.getLogger(__name__)
+_MANIFEST = "manifest.json"
+# What tells that the run is there comes last.
+_RUN_FILES = ("origins.json", "config.yaml")
+_JOURNAL = "journal"
+_COPIES = "records"
+
+
+class Mirror:
+    """The copies of one run.
+
+    Args:
+        uri: Address below which runs are kept, such as `s3://bucket/runs`.
+        name: The run's name.
+
+    Raises:
+        ValueError: Where pyarrow does not know the address.
+        OSError: Where nothing can be written there, now.
+    """
+
+    def __init__(self, uri: str, name: str) -> None:
+        self._token = uuid.uuid4().hex
+        self._sent: dict[str, tuple[int, int]] | None = None
+        try:
+            self._fs, base = fs.FileSystem.from_uri(uri)
+            self._base = f"{base.rstrip('/')}/{name}"
+            self._fs.create_dir(self._base, recursive=True)
+            self._write("probe", b"")
+            self._fs.delete_file(f"{self._base}/probe")
+        except pa.ArrowException as error:
+            raise ValueError(f"mirror {uri}: {error}") from error
+        except OSError as error:
+            raise OSError(f"mirror {uri}: {error}") from error
+
+    def claim(self, run: RunFolder) -> None:
+        """Become the only one whose checkpoints count; copy what another machine resumes with."""
+        self._write("owner", self._token.encode())
+        for name in _RUN_FILES:
+            if (run.path / name).is_file():
+                self._write(name, (run.path / name).read_bytes())
+
+    def put(self, run: RunFolder, step: int) -> None:
+        """Copy the journal and a checkpoint, and delete those that the run's folder has no more.
+
+        Args:
+            run: The run's folder, which has the checkpoint.
+            step: Its step.
+
+        Raises:
+            FencedError: Where another process claimed the mirror.
+            OSError: Where the file system refuses; what lies there stays good.
+        """
+        folder = run.path / "checkpoints" / f"step-{step:08d}"
+        self._check_owner()
+        self._put_journal(run.path / _JOURNAL, step)
+        # A manifest from before would vouch for files that are replaced one by one.
+        self._forget(step)
+        files = sorted(folder.iterdir(), key=lambda path: path.name == _MANIFEST)
+        for path in files:
+            if path.name == _MANIFEST:
+                self._check_owner()
+            self._write(f"checkpoints/{folder.name}/{path.name}", path.read_bytes())
+        kept = {path.name for path in (run.path / "checkpoints").glob("step-*")}
+        for old in self.steps():
+            if f"step-{old:08d}" not in kept:
+                self._forget(old)
+                self._fs.delete_dir(f"{self._base}/checkpoints/step-{old:08d}")
+
+    def _put_journal(self, journal: Path, step: int) -> None:
+        """Copy what is new of a journal: files first, since records name them."""
+        if not (journal / RECORDS).is_file():
+            return
+        records = (journal / RECORDS).read_bytes()
+        if self._sent is None:
+            # Pictures never change, so what another attempt copied need not go again.
+            there = self._sizes(f"{_JOURNAL}/{FILES}/pictures")
+            self._sent = {name: (size, 0) for name, size in there.items()}
+        for path in sorted((journal / FILES).rglob("*")):
+            if path.is_dir() or path.name.endswith(".writing"):
+                continue
+            name, state = f"{_JOURNAL}/{path.relative_to(journal)}", path.stat()
+            before = self._sent.get(name)
+            if before not in ((state.st_size, 0), (state.st_size, state.st_mtime_ns)):
+                self._write(name, path.read_bytes())
+                self._sent[name] = (state.st_size, state.st_mtime_ns)
+        self._check_owner()
+        # A name for each: a copy that is torn leaves the one before, which is deleted after it.
+        older = self._sizes(f"{_JOURNAL}/{_COPIES}")
+        newest = f"{_JOURNAL}/{_COPIES}/{step:08d}-{len(records):012d}.jsonl"
+        self._write(newest, records)
+        for name in older.keys() - {newest}:
+            self._fs.delete_file(f"{self._base}/{name}")
+
+    def _sizes(self, folder: str) -> dict[str, int]:
+        """Files below a folder of the copies: name -> bytes."""
+        selector = fs.FileSelector(f"{self._base}/{folder}", recursive=True, allow_not_found=True)
+        return {
+            info.path.removeprefix(f"{self._base}/"): info.size
+            for info in self._fs.get_file_info(selector)
+            if info.type == fs.FileType.File
+        }
+
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints that have a manifest, newest first."""
+        selector = fs.FileSelector(
+            f"{self._base}/checkpoints", recursive=True, allow_not_found=True
+        )
+        found = [Path(info.path) for info in self._fs.get_file_info(selector)]
+        names = {path.parent.name for path in found if path.name == _MANIFEST}
+        return sorted((int(name.partition("-")[2]) for name in names), reverse=True)
+
+    def fetch(self, run: RunFolder, *, after: int = -1) -> Checkpoint | None:
+        """Bring the newest copy that is good into the run's folder.
+
+        Args:
+            run: The run's folder.
+            after: Only copies of later steps.
+
+        Returns:
+            None where there is none.
+        """
+        for step in (step for step in self.steps() if step > after):
+            name = f"step-{step:08d}"
+            target = run.path / "checkpoints" / name
+            writing = run.path / "checkpoints" / f".writing-{name}" / name
+            shutil.rmtree(writing.parent, ignore_errors=True)
+            writing.mkdir(parents=True)
+            selector = fs.FileSelector(f"{self._base}/checkpoints/{name}")
+            for info in self._fs.get_file_info(selector):
+                (writing / info.base_name).write_bytes(self._read(info.path))
+            try:
+                read_checkpoint(writing)
+            except ValueError as error:
+                _log.warning("copy left out: %s", error)
+                shutil.rmtree(writing.parent)
+                continue
+            writing.rename(target)
+            writing.parent.rmdir()
+            return read_checkpoint(target)
+        return None
+
+    def fetch_run(self, folder: Path) -> None:
+        """Bring journal, origins and configuration into a new run's folder.
+
+        Raises:
+            ValueError: Where the mirror has no such run.
+        """
+        for name in _RUN_FILES:
+            info = self._fs.get_file_info(f"{self._base}/{name}")
+            if info.type != fs.FileType.File:
+                raise ValueError(f"{self._base}: no run is kept there ({name} is missing)")
+        self.fetch_journal(folder)
+        for name in _RUN_FILES:
+            self._fetch_file(name, folder, name)
+
+    def fetch_journal(self, folder: Path) -> None:
+        """Bring the journal into a run's folder where it holds more than the one there.
+
+        Args:
+            folder: The run's folder.
+        """
+        # A journal only grows: the longest copy is the newest that is whole.
+        copies = self._sizes(f"{_JOURNAL}/{_COPIES}")
+        newest = max(copies, key=lambda name: copies[name], default=None)
+        there = folder / _JOURNAL / RECORDS
+        if newest is None or (there.is_file() and there.stat().st_size >= copies[newest]):
+            return
+        for name in self._sizes(f"{_JOURNAL}/{FILES}"):
+            self._fetch_file(name, folder, name)
+        self._fetch_file(newest, folder, f"{_JOURNAL}/{RECORDS}")
+
+    def _fetch_file(self, name: str, folder: Path, place: str) -> None:
+        target = confined(folder, place)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(self._read(f"{self._base}/{name}"))
+
+    def remove(self) -> None:
+        """Delete all copies of this run."""
+        self._fs.delete_dir(self._base)
+
+    def _forget(self, step: int) -> None:
+        manifest = f"{self._base}/checkpoints/step-{step:08d}/{_MANIFEST}"
+        if self._fs.get_file_info(manifest).type == fs.FileType.File:
+            self._fs.delete_file(manifest)
+
+    def _check_owner(self) -> None:
+        if self._read(f"{self._base}/owner").decode() != self._token:
+            raise FencedError(f"{self._base}: another process continues this run; this one stops")
+
+    def _write(self, name: str, data: bytes) -> None:
+        path = f"{self._base}/{name}"
+        self._fs.create_dir(path.rpartition("/")[0], recursive=True)
+        with self._fs.open_output_stream(path) as stream:
+            stream.write(data)
+
+    def _read(self, path: str) -> bytes:
+        with self._fs.open_input_stream(path) as stream:
+            return stream.read()
+
+
+def newest_anywhere(run: RunFolder, mirror: Mirror | None) -> Checkpoint | None:
+    """The newest good checkpoint of folder and mirror; None where there is none.
+
+    The mirror has a newer one where another machine went on in between.
+
+    Args:
+        run: The run's folder.
+        mirror: Its copies, where it has any.
+
+    Raises:
+        NoGoodCheckpointError: Where the folder has some, none is good, and no copy is.
+    """
+    try:
+        newest = run.newest()
+    except NoGoodCheckpointError:
+        copy = None if mirror is None else mirror.fetch(run)
+        if copy is None:
+            raise
+        return copy
+    if mirror is None:
+        return newest
+    try:
+        return mirror.fetch(run, after=newest.step if newest else -1) or newest
+    except (OSError, pa.ArrowException) as error:
+        if newest is None:
+            raise
+        _log.warning("mirror not looked into, it may hold a newer checkpoint: %s", error)
+        return newest
+
+
+def newest_journal(run: RunFolder, uri: str) -> None:
+    """Bring a run's journal up to date with its copy: another machine may have gone on with it.
+
+    Args:
+        run: The run's folder.
+        uri: Address below which runs are kept.
+    """
+    try:
+        Mirror(uri, run.path.name).fetch_journal(run.path)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        _log.warning("mirror not looked into, it may hold a newer journal: %s", error)
+
+
+def check_mirror(uri: str) -> None:
+    """Write to an address and take it back.
+
+    Raises:
+        ValueError: Where pyarrow does not know the address, or nothing can be written there.
+    """
+    try:
+        Mirror(uri, f"probe-{uuid.uuid4().hex}").remove()
+    except OSError as error:
+        raise ValueError(str(error)) from error

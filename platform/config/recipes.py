@@ -1,0 +1,342 @@
+"""Recipes and overrides to one checked experiment; errors name file, line, key and rule."""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import re
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from .redaction import TOKEN
+from .schema import ExperimentConfig
+from .yaml_source import ConfigError, parse_value, read_yaml
+
+_CREDENTIALS = re.compile(
+    r"://[^\s]*@|[?&][^=&]*(?:token|secret|passw|pwd|sig|key|credential)[^=&]*=", re.IGNORECASE
+)
+RECIPES = Path(__file__).resolve().parents[2] / "jobs" / "recipes"
+PLACES = ("data.path", "init.backbone", "init.segmentor")
+"""Fields that hold paths, from the working folder, or addresses."""
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A checked configuration and where each of its values came from.
+
+    Attributes:
+        config: The configuration.
+        origins: Dotted key to "file:line", "command line", "sweep"; keys left out are defaults.
+        recipe: Name or path of the recipe that it was read from; empty where it was read back.
+    """
+
+    config: ExperimentConfig
+    origins: dict[str, str]
+    recipe: str = ""
+
+
+def recipe_names() -> list[str]:
+    """Names of the shipped recipes; files that only others extend have no `name` and are none."""
+    named = re.compile(r"^name:", re.MULTILINE)
+    return sorted(p.stem for p in RECIPES.glob("*.yaml") if named.search(p.read_text()))
+
+
+def load_experiment(recipe: str, overrides: Sequence[str] = ()) -> Resolved:
+    """Read a recipe with everything it extends, apply overrides, check the whole.
+
+    Args:
+        recipe: Name of a shipped recipe, or path of a YAML file.
+        overrides: Items `a.b=c`, the value in YAML.
+
+    Returns:
+        The checked configuration with the origin of its values; paths in it are absolute.
+
+    Raises:
+        ConfigError: Names file and line (or "command line"), key, value, rule, nearest name.
+    """
+    path = _find_recipe(recipe, Path.cwd())
+    tree, origins = _read_recipe(path, ())
+    for key, value in given_values(overrides).items():
+        _set(tree, origins, key, value, "command line")
+    named = path.stem if path.parent == RECIPES else str(path)
+    return dataclasses.replace(_check(tree, origins), recipe=named)
+
+
+def given_values(overrides: Sequence[str]) -> dict[str, Any]:
+    """Key -> value of items `a.b=c` from the command line, the value in YAML.
+
+    Raises:
+        ConfigError: Where an item has another form, or its value is no YAML.
+    """
+    values: dict[str, Any] = {}
+    for item in overrides:
+        key, separator, text = item.partition("=")
+        if not separator or not key:
+            raise ConfigError(f"command line: {item!r} is not of the form field=value")
+        try:
+            values[key] = parse_value(text)
+        except ValueError as error:
+            raise ConfigError(f"command line: {key}: {error}") from error
+    return values
+
+
+def override(
+    resolved: Resolved, values: Mapping[str, object], origin: str | Mapping[str, str]
+) -> Resolved:
+    """Replace single values of a checked configuration.
+
+    Args:
+        resolved: The configuration to start from; it is left as it is.
+        values: Dotted key -> value.
+        origin: What errors and provenance name as their source; of each key where they differ.
+
+    Returns:
+        The checked result.
+
+    Raises:
+        ConfigError: As `load_experiment`.
+    """
+    tree = json.loads(resolved.config.model_dump_json())
+    origins = dict(resolved.origins)
+    for key, value in values.items():
+        _set(tree, origins, key, value, origin if isinstance(origin, str) else origin[key])
+    return dataclasses.replace(_check(tree, origins), recipe=resolved.recipe)
+
+
+def load_resolved(text: str) -> Resolved:
+    """Read back a configuration written by `dump`."""
+    return _check(parse_value(text), {})
+
+
+def dump(config: ExperimentConfig) -> str:
+    """The whole tree as YAML; `load_resolved` reads it back to an equal one."""
+    return yaml.safe_dump(json.loads(config.model_dump_json()), sort_keys=False)
+
+
+def config_digest(config: ExperimentConfig) -> str:
+    """SHA-256 over every value but the data's path (the data's own digest stands for it)."""
+    tree = json.loads(config.model_dump_json())
+    del tree["data"]["path"]
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
+
+
+def flat(config: ExperimentConfig) -> dict[str, Any]:
+    """Dotted key -> scalar, lists as JSON text, as MLflow's parameters show them."""
+
+    def walk(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+        if isinstance(value, dict):
+            for key, item in value.items():
+                yield from walk(f"{prefix}.{key}" if prefix else key, item)
+        else:
+            yield prefix, json.dumps(value) if isinstance(value, list) else value
+
+    return dict(walk("", json.loads(config.model_dump_json())))
+
+
+def _find_recipe(recipe: str, beside: Path) -> Path:
+    for path in (RECIPES / f"{recipe}.yaml", Path(recipe), beside / recipe):
+        if path.is_file():
+            return path.resolve()
+    near = _nearest(recipe, recipe_names())
+    raise ConfigError(
+        f"recipe {recipe!r} is neither a shipped recipe nor a file{near}; "
+        f"shipped: {', '.join(recipe_names())}"
+    )
+
+
+def _read_recipe(path: Path, chain: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str, str]]:
+    if path in chain:
+        names = " -> ".join(str(item) for item in (*chain, path))
+        raise ConfigError(f"{path}: recipes extend each other in a circle: {names}")
+    content, lines = read_yaml(path)
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: a recipe is a mapping, got {type(content).__name__}")
+    parents = content.pop("extends", [])
+    if not isinstance(parents, list) or not all(isinstance(item, str) for item in parents):
+        where = lines.get("extends", str(path))
+        raise ConfigError(f"{where}: extends must be a list of recipe names, got {parents!r}")
+    tree: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for index, parent in enumerate(parents):
+        try:
+            found = _find_recipe(parent, path.parent)
+        except ConfigError as error:
+            raise ConfigError(f"{lines.get(f'extends.{index}', path)}: extends: {error}") from error
+        parent_tree, parent_origins = _read_recipe(found, (*chain, path))
+        _merge(tree, parent_tree)
+        origins.update(parent_origins)
+    _merge(tree, content)
+    given = {key: at for key, at in lines.items() if not key.startswith("extends")}
+    for name in [name for name in origins if _replaced(name, given)]:
+        del origins[name]
+    origins.update(given)
+    return tree, origins
+
+
+def _replaced(name: str, given: Mapping[str, str]) -> bool:
+    """Whether a key is an item, or below one, of a list that was given anew."""
+    parts = name.split(".")
+    return any(
+        part.isdigit() and ".".join(parts[:depth]) in given for depth, part in enumerate(parts)
+    )
+
+
+def _merge(base: dict[str, Any], top: Mapping[str, Any]) -> None:
+    for key, value in top.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            _merge(base[key], value)
+        else:
+            base[key] = value
+
+
+def _set(
+    tree: dict[str, Any], origins: dict[str, str], key: str, value: object, origin: str
+) -> None:
+    *parents, last = key.split(".")
+    node = tree
+    for depth, name in enumerate(parents):
+        child = node.setdefault(name, {})
+        if not isinstance(child, dict):
+            at = ".".join(parents[: depth + 1])
+            raise ConfigError(f"{origin}: {key}: {at} is a value, it has no field below it")
+        node = child
+    node[last] = value
+    for below in [name for name in origins if name.startswith(f"{key}.")]:
+        del origins[below]
+    origins[key] = origin
+
+
+def _check(tree: Any, origins: dict[str, str]) -> Resolved:
+    try:
+        config = ExperimentConfig.model_validate_json(json.dumps(tree))
+    except ValidationError as error:
+        raise ConfigError("\n".join(_sentences(error, tree, origins))) from error
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"a value cannot be written as JSON: {error}") from error
+    for key, value in flat(config).items():
+        if isinstance(value, str) and (_CREDENTIALS.search(unquote(value)) or TOKEN.search(value)):
+            raise ConfigError(
+                f"{_origin(key.split('.'), origins)}: {key}: an address must not hold a user, "
+                "password or key, nor any value a token, since every run records its "
+                "configuration; give them as the storage's own environment variables or files"
+            )
+    return Resolved(_with_absolute_paths(config), origins)
+
+
+def _with_absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
+    for section, name in (key.split(".") for key in PLACES):
+        part = getattr(config, section)
+        path = getattr(part, name)
+        if path is not None and "://" not in path:
+            part = part.model_copy(update={name: str(Path(path).absolute())})
+            config = config.model_copy(update={section: part})
+    return config
+
+
+def _sentences(error: ValidationError, tree: Any, origins: dict[str, str]) -> Iterator[str]:
+    for item in error.errors():
+        location = [str(part) for part in item["loc"]]
+        rule = item["msg"].removeprefix("Value error, ")
+        kind = item["type"]
+        # A rule of a whole section begins with the field it is about.
+        about = rule.partition(" ")[0]
+        if kind == "value_error" and about in field_names(location):
+            location.append(about)
+        key = ".".join(location)
+        where = _origin(location, origins)
+        if kind in ("extra_forbidden", "unexpected_keyword_argument"):
+            near = _nearest(location[-1], field_names(location[:-1]))
+            yield f"{where}: {key}: no such field{near}"
+        elif kind in ("missing", "missing_argument", "missing_keyword_only_argument"):
+            yield f"{where}: {key}: required, and not given"
+        else:
+            yield f"{where}: {key}: got {_value(tree, location)!r}: {rule}"
+
+
+def _origin(location: list[str], origins: dict[str, str]) -> str:
+    """Where the key was given, or its nearest parent, or a key below it (a rule over several)."""
+    key = ".".join(location)
+    below = [at for name, at in origins.items() if name.startswith(f"{key}.")]
+    if key not in origins and "command line" in below:
+        return "command line"
+    for length in range(len(location), 0, -1):
+        at = origins.get(".".join(location[:length]))
+        if at is not None:
+            return at
+    return below[0] if below else "configuration"
+
+
+def _value(tree: Any, location: list[str]) -> Any:
+    node = tree
+    for part in location:
+        if isinstance(node, dict) and part in node:
+            node = node[part]
+        elif isinstance(node, list) and part.isdigit() and int(part) < len(node):
+            node = node[int(part)]
+        else:
+            return node
+    return node
+
+
+def field_names(location: Sequence[str]) -> list[str]:
+    """Names of the fields below a place in the tree; empty where there are none."""
+    kind: Any = ExperimentConfig
+    for part in location:
+        kind = _unwrap(_annotations(kind).get(part)) if not part.isdigit() else kind
+    return list(_annotations(kind))
+
+
+def takes_fractions(key: str) -> bool:
+    """Whether a field is a number that need not be whole; False for a field that is not there.
+
+    Args:
+        key: Its dotted key.
+    """
+    kind: Any = ExperimentConfig
+    *parents, last = key.split(".")
+    for part in parents:
+        kind = _unwrap(_annotations(kind).get(part))
+    return _unwrap(_annotations(kind).get(last)) is float
+
+
+def _annotations(kind: Any) -> dict[str, Any]:
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return {name: info.annotation for name, info in kind.model_fields.items()}
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        return {entry.name: hints[entry.name] for entry in dataclasses.fields(kind)}
+    return {}
+
+
+def _unwrap(annotation: Any) -> Any:
+    """The class inside `X | None` or `list[X]`."""
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType, list):
+        inner = [item for item in typing.get_args(annotation) if item is not type(None)]
+        return inner[0] if inner else None
+    return annotation
+
+
+def nearest(name: str, candidates: Sequence[str]) -> str:
+    """The end of a sentence about an unknown name: what may have been meant; empty where nothing.
+
+    Args:
+        name: What was given.
+        candidates: What is known.
+    """
+    close = difflib.get_close_matches(name, candidates, n=1, cutoff=0.5)
+    return f", did you mean {close[0]!r}?" if close else ""
+
+
+def _nearest(name: str, candidates: Sequence[str]) -> str:
+    near = nearest(name, candidates)
+    if near:
+        return near
+    return f"; known here: {', '.join(candidates)}" if 0 < len(candidates) <= 12 else ""

@@ -1,0 +1,258 @@
+"""The fields of an experiment, with types, ranges and defaults."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from ...datasets.transforms import TransformConfig
+from ...model.config import LossConfig, ModelConfig
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class DataConfig(_Section):
+    """Which packed data set is read, and how.
+
+    Attributes:
+        path: Folder of a packed data set (`spikeseg data pack`).
+        task: `semantic` trains one mask per class; `panoptic` one per segment, scores PQ besides
+            mIoU, and needs data with segments and the query decoder.
+        object_threshold: Class probability in [0, 1] that a query needs to be a panoptic segment
+            (published: 0.8; networks of few steps need less to show anything).
+        overlap_threshold: Share of its mask in [0, 1] that such a segment must keep.
+        transform: Augmentation in training, resizing in evaluation.
+        shuffle_window: Rows among which the order is shuffled; at least 1.
+        prefetch: Micro-batches decoded ahead by a thread beside training; 0 decodes in place.
+        evaluation_batch: Images in one forward pass of an evaluation.
+        on_bad_row: What a training does about a row that cannot be read any more: `refuse` stops;
+            `quarantine` reads the next row in its place and warns, for ten different rows at most.
+            Each worker counts the rows that it met itself, and from 0 after a restart.
+    """
+
+    path: str
+    task: Literal["semantic", "panoptic"] = "semantic"
+    object_threshold: float = Field(default=0.8, ge=0, le=1)
+    overlap_threshold: float = Field(default=0.8, ge=0, le=1)
+    transform: TransformConfig
+    shuffle_window: int = Field(default=4096, ge=1)
+    prefetch: int = Field(default=2, ge=0)
+    evaluation_batch: int = Field(default=8, ge=1)
+    on_bad_row: Literal["refuse", "quarantine"] = "refuse"
+
+
+class InitConfig(_Section):
+    """Weights that a new training starts from; what no file gives is drawn by the seed.
+
+    Attributes:
+        backbone: File of an ImageNet checkpoint or of a published segmentor, or folder that
+            `spikeseg convert` made of one: the backbone alone is loaded.
+        segmentor: File of a published segmentor, folder that `spikeseg convert` made of one, or
+            folder of a run or of a checkpoint of ours: every weight is loaded.
+    """
+
+    backbone: str | None = None
+    segmentor: str | None = None
+
+    @field_validator("backbone", "segmentor")
+    @classmethod
+    def _absolute(cls, path: str | None) -> str | None:
+        # Workers on other nodes have working folders of their own.
+        return None if path is None else str(Path(path).expanduser().absolute())
+
+    @model_validator(mode="after")
+    def _not_both(self) -> "InitConfig":
+        if self.backbone is not None and self.segmentor is not None:
+            raise ValueError("backbone must not be given beside segmentor, which holds one")
+        return self
+
+
+class ParameterRule(_Section):
+    """Factors for the parameters whose name matches a shell-style pattern; the first match counts.
+
+    Attributes:
+        match: Pattern such as `backbone.*`.
+        lr: Factor on the learning rate.
+        weight_decay: Factor on the weight decay.
+    """
+
+    match: str
+    lr: float = Field(default=1.0, ge=0)
+    weight_decay: float = Field(default=1.0, ge=0)
+
+
+class OptimizerConfig(_Section):
+    """AdamW, linear warm-up, polynomial decay, clipping by the global norm.
+
+    Attributes:
+        lr: Base learning rate.
+        weight_decay: Decoupled weight decay, also on norms and biases (as published).
+        betas: AdamW's averaging coefficients.
+        clip_norm: Largest global gradient norm; None does not clip.
+        warmup_steps: Steps of linear warm-up from `warmup_start` x lr.
+        warmup_start: First factor of the warm-up.
+        power: Power of the polynomial decay.
+        decay_steps: Step at which the rate reaches 0; None takes trainer.max_steps.
+        rules: Per-parameter factors, first match wins.
+    """
+
+    lr: float = Field(gt=0)
+    weight_decay: float = Field(ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip_norm: float | None = Field(default=None, gt=0)
+    warmup_steps: int = Field(default=0, ge=0)
+    warmup_start: float = Field(default=1e-6, ge=0, le=1)
+    power: float = Field(default=1.0, ge=0)
+    decay_steps: int | None = Field(default=None, ge=1)
+    rules: list[ParameterRule] = []
+
+
+class TrainerConfig(_Section):
+    """How long, how often, how many, on what.
+
+    Attributes:
+        max_steps: Optimizer steps of the whole training.
+        micro_batch_size: Images of one forward pass; BatchNorm sees these. Out of memory halves
+            it, with twice the micro-batches, for the rest of the run; the run records that.
+        micro_batches: Micro-batches of one optimizer step; at least the number of workers.
+        workers: 0 trains in this process, n are Ray Train workers.
+        min_workers: Go on with fewer workers, down to these, where nodes are lost; None waits
+            until `workers` are there again.
+        evaluate_every: Steps between evaluations (each is a checkpoint too); the last step always
+            has one.
+        checkpoint_every: Steps between further checkpoints; None for those of evaluations alone.
+        log_every: Steps between two progress lines and training metrics.
+        keep_checkpoints: Newest checkpoints kept besides the best.
+        keep_every: Checkpoints at multiples of this many steps are kept too; None for none.
+        mirror: Address below which every checkpoint is copied to `<run's name>/`, of any file
+            system that pyarrow knows (`s3://bucket/runs`, `gs://…`, `file:///…`); None for none.
+        patience: Evaluations without a better val/mIoU after which training ends; None for never.
+        precision: Type of activations; `bf16` and `fp16` run under autocast, `fp16` with a
+            gradient scaler and on CUDA alone.
+        device: `auto` takes the GPU that torch sees, else the CPU.
+        threads: torch threads of one worker, set and not inherited.
+        onednn: Whether oneDNN's CPU kernels are used, set and not inherited.
+        ema_decay: Decay of the averaged weights that are evaluated; None for none.
+        reduction: `flat` sums gradients over workers in one all-reduce; `strict` sums them in the
+            order of their micro-batches and is byte-equal for any number of workers.
+        batch_norm: `micro` normalizes each micro-batch by itself, so that results do not depend on
+            the number of workers; `synchronized` all images of a step together (published: SyncBN),
+            with one micro-batch a worker.
+        max_failures: Worker deaths survived before a run is given up.
+        nonfinite: A loss or gradient that is not finite: `stop` the run, `skip` the step's update,
+            or `rollback` to the newest checkpoint and jump over the rows up to that step.
+        nonfinite_budget: Skipped steps and rollbacks together, before the run stops after all.
+        step_timeout_s: Seconds that a step or a batch of an evaluation may take before the worker
+            dumps its stacks and ends; None waits for ever.
+        ledger: Whether each worker writes down the rows of every step (`ledger/`).
+        energy_images: Validation images on which energy and firing rates are measured.
+        test: Whether the best checkpoint is scored on the test split at the end.
+    """
+
+    max_steps: int = Field(ge=1)
+    micro_batch_size: int = Field(ge=1)
+    micro_batches: int = Field(default=1, ge=1)
+    workers: int = Field(default=0, ge=0)
+    min_workers: int | None = Field(default=None, ge=1)
+    evaluate_every: int = Field(ge=1)
+    checkpoint_every: int | None = Field(default=None, ge=1)
+    log_every: int = Field(default=20, ge=1)
+    keep_checkpoints: int = Field(default=2, ge=1)
+    keep_every: int | None = Field(default=None, ge=1)
+    mirror: str | None = None
+    patience: int | None = Field(default=None, ge=1)
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = Field(default=1, ge=1)
+    onednn: bool = True
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    reduction: Literal["flat", "strict"] = "flat"
+    batch_norm: Literal["micro", "synchronized"] = "micro"
+    max_failures: int = Field(default=3, ge=0)
+    nonfinite: Literal["stop", "skip", "rollback"] = "stop"
+    nonfinite_budget: int = Field(default=10, ge=1)
+    step_timeout_s: float | None = Field(default=1800.0, gt=0)
+    ledger: bool = False
+    energy_images: int = Field(default=8, ge=1)
+    test: bool = True
+
+    @model_validator(mode="after")
+    def _workers_have_work(self) -> "TrainerConfig":
+        if self.workers > self.micro_batches:
+            raise ValueError(
+                f"workers must not exceed micro_batches ({self.micro_batches}), since "
+                f"micro-batches are handed out whole, got {self.workers}"
+            )
+        if self.min_workers is not None and self.min_workers > self.workers:
+            raise ValueError(
+                f"min_workers must not exceed workers ({self.workers}), got {self.min_workers}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _synchronized_workers_keep_step(self) -> "TrainerConfig":
+        if self.batch_norm == "synchronized":
+            if self.micro_batches != max(1, self.workers):
+                raise ValueError(
+                    "batch_norm synchronized needs one micro-batch a worker, got "
+                    f"{self.micro_batches} micro_batches and {self.workers} workers"
+                )
+            if self.min_workers not in (None, self.workers):
+                raise ValueError(
+                    "batch_norm synchronized cannot go on with fewer workers: min_workers must be "
+                    f"null, got {self.min_workers}"
+                )
+        return self
+
+
+class TrackingConfig(_Section):
+    """What MLflow is told.
+
+    Attributes:
+        experiment: MLflow experiment of the run.
+        images: Validation rows on the contact sheet, the same at every evaluation.
+        checkpoints: Whether the best and the final checkpoint become artifacts of the run.
+        journal: Local folder for journals, brought to the run's folder at every evaluation; None
+            keeps them in the run's folder, which is right unless that is slow to append to.
+        journal_limit_mb: Megabytes of one run's journal; what comes after is dropped, and said.
+        system_interval: Seconds between two samples of system metrics.
+        first_step: Whether firing rate and gradient norm of every layer at the first step are
+            drawn, which costs about one step; None where `trainer.max_steps` is at least 100.
+    """
+
+    experiment: str = Field(default="spikeseg", min_length=1)
+    images: int = Field(default=4, ge=0)
+    checkpoints: bool = True
+    journal: str | None = None
+    journal_limit_mb: int = Field(default=4000, ge=1)
+    system_interval: float = Field(default=10.0, ge=1)
+    first_step: bool | None = None
+
+
+class ExperimentConfig(_Section):
+    """One experiment; saved with its run, it alone rebuilds it.
+
+    Attributes:
+        name: Name of the recipe, first part of the run's name.
+        seed: Seed of initial weights, order and augmentation.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    seed: int = Field(ge=0, lt=2**63)
+    data: DataConfig
+    model: ModelConfig
+    init: InitConfig = InitConfig()
+    loss: LossConfig
+    optimizer: OptimizerConfig
+    trainer: TrainerConfig
+    tracking: TrackingConfig = TrackingConfig()
+
+    @model_validator(mode="after")
+    def _panoptic_has_queries(self) -> "ExperimentConfig":
+        if self.data.task == "panoptic" and self.model.decoder != "query":
+            raise ValueError(
+                f"data.task is panoptic, which needs model.decoder query, got {self.model.decoder}"
+            )
+        return self

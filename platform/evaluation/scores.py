@@ -1,0 +1,241 @@
+"""Scores of a model on a split, exact over any number of workers."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...datasets.packed.reader import PackedDataset
+from ...datasets.spec import LabelSpace
+from ...model.accounting.energy import EnergyReport, estimate_energy
+from ...model.accounting.firing import FiringMonitor, FiringRow
+from ...model.metrics.panoptic import PanopticCounts
+from ...model.metrics.segmentation import confusion_counts, grouped_counts, segmentation_scores
+from ...model.postprocess import label_map, semantic_logits
+from ..checkpoint.checkpoint import Evaluation
+from ..config.schema import DataConfig, ExperimentConfig
+from ..loading.training_loader import evaluation_batches
+from ..train.reduction import WorkerGroup
+from .panoptic import PanopticTotal, class_scores, panoptic_metrics, predict_segments
+
+
+class SplitCounts(NamedTuple):
+    """What the scores of a split are computed from.
+
+    Attributes:
+        confusion: (K, K + 1) int64 pixels by label and prediction.
+        panoptic: Matched segments; None where the task is semantic.
+    """
+
+    confusion: Tensor
+    panoptic: PanopticCounts | None
+
+
+@torch.inference_mode()
+def predict_labels(model: nn.Module, images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Label maps of a batch at the label's size.
+
+    Args:
+        model: The segmentor, in eval mode.
+        images: (B, 3, h, w), normalized.
+        size: Height and width of the label map.
+
+    Returns:
+        (B, H, W) int64 train ids.
+
+    Source: published inference: masks upsampled to the input, joined, resized, argmax.
+    """
+    logits = semantic_logits(model(images), (images.shape[-2], images.shape[-1]))
+    return label_map(logits, size)
+
+
+def score_split(
+    model: nn.Module,
+    dataset: PackedDataset,
+    split: str,
+    *,
+    data: DataConfig,
+    device: torch.device,
+    group: WorkerGroup,
+    on_batch: Callable[[], None] | None = None,
+) -> tuple[dict[str, float], SplitCounts]:
+    """Score a split; each worker predicts every n-th row, counts are summed.
+
+    Args:
+        model: The segmentor; its mode is put back afterwards.
+        dataset: The packed data.
+        split: Name of the split.
+        data: Transform, batch size and task.
+        device: Where the model is.
+        group: The workers.
+        on_batch: Called after every batch.
+
+    Returns:
+        Metrics in percent, mIoU, mAcc and aAcc, mIoU over the categories of a label space that
+        has them, and PQ, SQ and RQ of panoptic data; and the counts, on the CPU. Both are the same
+        on every worker.
+    """
+    space = dataset.label_space
+    num_classes = len(space.classes)
+    counts = torch.zeros(num_classes, num_classes + 1, dtype=torch.int64, device=device)
+    total = PanopticTotal(num_classes, device) if data.task == "panoptic" else None
+    was_training = model.training
+    model.eval()
+    share = range(group.rank, dataset.splits[split], group.size)
+    batches = evaluation_batches(
+        dataset,
+        split,
+        data.transform,
+        share,
+        data.evaluation_batch,
+        segments=total is not None,
+    )
+    for batch in batches:
+        targets, images = batch.targets.to(device), batch.images.to(device)
+        size = (targets.shape[1], targets.shape[2])
+        if total is None:
+            predicted = predict_labels(model, images, size)
+        else:
+            predicted, maps = predict_segments(model, images, size, space, data)
+            total.add(maps, batch.segments)
+        counts += confusion_counts(
+            predicted, targets, num_classes=num_classes, ignore_label=space.ignore_label
+        )
+        if on_batch is not None:
+            on_batch()
+    group.sum(counts)
+    model.train(was_training)
+    result = SplitCounts(counts.cpu(), None if total is None else total.over(group))
+    return _metrics(split, result, space), result
+
+
+def _metrics(split: str, counts: SplitCounts, space: LabelSpace) -> dict[str, float]:
+    scores = segmentation_scores(counts.confusion)
+    metrics = {
+        f"{split}/mIoU": scores.miou,
+        f"{split}/mAcc": scores.macc,
+        f"{split}/aAcc": scores.aacc,
+    }
+    if space.categories is not None:
+        names = list(dict.fromkeys(space.categories))
+        groups = [names.index(name) for name in space.categories]
+        categories = segmentation_scores(grouped_counts(counts.confusion, groups))
+        metrics[f"{split}/category_mIoU"] = categories.miou
+    if counts.panoptic is not None:
+        metrics |= panoptic_metrics(split, class_scores(counts.panoptic, space))
+    return metrics
+
+
+def summary(evaluation: Evaluation) -> str:
+    """One line for a person about an evaluation on val."""
+    shown = {"mIoU": "val/mIoU", "aAcc": "val/aAcc", "PQ": "val/PQ"}
+    metrics = evaluation.metrics
+    scores = "  ".join(f"{s} {metrics[name]:.2f}" for s, name in shown.items() if name in metrics)
+    return (
+        f"step {evaluation.step}: val {scores}  energy {metrics['energy/mJ']:.4g} mJ"
+        f"  firing rate {metrics['snn/firing_rate']:.3f}"
+    )
+
+
+def health_metrics(layers: Sequence[FiringRow]) -> dict[str, float]:
+    """What the neuron layers' health comes to; every number is in [0, 1].
+
+    Args:
+        layers: Firing of each neuron layer.
+
+    Returns:
+        `snn/dead_layers`, the share of layers that never fired; `snn/dead_fraction` and
+        `snn/saturated_fraction`, the share of neuron values that were 0, or D, in the layer where
+        this share is largest.
+    """
+    return {
+        "snn/dead_layers": sum(row.rate == 0 for row in layers) / max(1, len(layers)),
+        "snn/dead_fraction": max((row.dead for row in layers), default=0.0),
+        "snn/saturated_fraction": max((row.saturated for row in layers), default=0.0),
+    }
+
+
+def class_table(space: LabelSpace, counts: SplitCounts) -> list[dict[str, Any]]:
+    """IoU, accuracy and, of panoptic counts, PQ, SQ and RQ of every class in percent.
+
+    None stands where a class never occurs.
+    """
+    scores = segmentation_scores(counts.confusion)
+    columns = {"IoU": scores.iou, "Acc": scores.acc}
+    if counts.panoptic is not None:
+        found = class_scores(counts.panoptic, space)
+        columns |= {"PQ": found.pq, "SQ": found.sq, "RQ": found.rq}
+
+    def percent(value: Tensor) -> float | None:
+        number = float(value)
+        return None if number != number else round(number, 4)
+
+    return [
+        {"class": name, **{title: percent(values[k]) for title, values in columns.items()}}
+        for k, name in enumerate(space.classes)
+    ]
+
+
+def measure_energy(
+    model: nn.Module, dataset: PackedDataset, *, data: DataConfig, images: int, device: torch.device
+) -> EnergyReport:
+    """Energy and firing rates on the first validation images of equal size.
+
+    Args:
+        model: The segmentor; its mode is put back afterwards.
+        dataset: The packed data.
+        data: Transform.
+        images: Images, at most those that the split has.
+        device: Where the model is.
+    """
+    count = min(images, dataset.splits["val"])
+    batch = next(evaluation_batches(dataset, "val", data.transform, range(count), count))
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode():
+        report = estimate_energy(model, batch.images.to(device))
+    model.train(was_training)
+    return report
+
+
+def measure_energy_and_health(
+    model: nn.Module, dataset: PackedDataset, *, config: ExperimentConfig, device: torch.device
+) -> tuple[EnergyReport, list[FiringRow], dict[str, float]]:
+    """What `measure_energy` gives, firing of every neuron layer, and both as metrics."""
+    with FiringMonitor(model) as monitor:
+        images = config.trainer.energy_images
+        report = measure_energy(model, dataset, data=config.data, images=images, device=device)
+    firing = monitor.rows()
+    rates = [row.rate for row in report.rows if row.spiking_input]
+    energy = {
+        "energy/mJ": report.total_mj,
+        "snn/firing_rate": sum(rates) / max(1, len(rates)),
+    }
+    return report, firing, {**health_metrics(firing), **energy}
+
+
+def sheet_rows(
+    model: nn.Module,
+    dataset: PackedDataset,
+    *,
+    split: str,
+    indices: Sequence[int],
+    data: DataConfig,
+    device: torch.device,
+) -> list[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
+    """Id, image, truth and prediction of single rows, for a contact sheet.
+
+    Returns:
+        Per row: id, (H, W, 3) uint8 image, (H, W) uint8 truth, (H, W) uint8 prediction.
+    """
+    was_training = model.training
+    model.eval()
+    rows = []
+    for batch in evaluation_batches(dataset, split, data.transform, indices, 1):
+        row = dataset.row(split, batch.indices[0])
+        predicted = predict_labels(model, batch.images.to(device), row.label.shape[:2])
+        rows.append((row.id, row.image, row.label, predicted[0].byte().cpu().numpy()))
+    model.train(was_training)
+    return rows

@@ -1,0 +1,350 @@
+"""Rows to device batches for one worker: the same micro-batches whatever the number of workers."""
+
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from itertools import groupby
+from typing import NamedTuple, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...datasets.packed.pack import BadRowPolicy
+from ...datasets.packed.reader import PackedDataset
+from ...datasets.segment_targets import LabelledSegments, labelled_segments, segment_map
+from ...datasets.shuffle import RowOrder
+from ...datasets.spec import DataError, Row, StorageAwayError
+from ...datasets.transforms import TransformConfig, augment, row_generator, test_transform
+from ...model.loss.matcher import SEGMENT_STRIDE
+from ..config.schema import ExperimentConfig
+
+log = logging.getLogger(__name__)
+
+_MOST_BAD_ROWS = 10
+
+
+class MicroBatch(NamedTuple):
+    """What one forward pass sees.
+
+    Attributes:
+        images: (B, 3, H, W) float32, normalized.
+        targets: (B, H, W) int64 train ids; with segments, train id + SEGMENT_STRIDE x number.
+        ids: Row ids, B of them.
+    """
+
+    images: Tensor
+    targets: Tensor
+    ids: list[str]
+
+
+class TrainingRows:
+    """Augmented micro-batches by (step, index); any position is reached without reading others.
+
+    Args:
+        dataset: The packed data.
+        transform: Augmentation.
+        seed: The experiment's seed; with epoch and row id it decides the augmentation.
+        size: Rows of one micro-batch.
+        micro_batches: Micro-batches of one step, over all workers.
+        window: Rows among which the order is shuffled.
+        prefetch: Micro-batches decoded ahead in threads; 0 decodes when asked.
+        threads: Threads that decode and augment rows; by cores if not given.
+        on_bad_row: What happens to a row that cannot be read any more: `refuse` raises;
+            `quarantine` reads the next row in its place, says so, and raises from the
+            eleventh such row on. Every reader counts the rows that it met itself: each worker
+            its own share, and again from 0 after a restart.
+        pin_memory: Whether images go to memory that a GPU copies from beside its work.
+        segments: Whether targets tell segments of one class apart.
+    """
+
+    def __init__(
+        self,
+        dataset: PackedDataset,
+        transform: TransformConfig,
+        *,
+        seed: int,
+        size: int,
+        micro_batches: int,
+        window: int,
+        prefetch: int,
+        threads: int | None = None,
+        on_bad_row: BadRowPolicy = "refuse",
+        pin_memory: bool = False,
+        segments: bool = False,
+    ) -> None:
+        self._dataset = dataset
+        self._transform = transform
+        self._seed = seed
+        self._size = size
+        self._micro_batches = micro_batches
+        self._order = RowOrder(dataset.splits["train"], seed, window)
+        self._window = min(window, self._order.num_rows)
+        self._prefetch = prefetch
+        self._threads = threads or decode_threads()
+        self._on_bad_row = on_bad_row
+        self._pin = pin_memory
+        self._segments = segments
+        self._bad: dict[int, str] = {}
+
+    @classmethod
+    def from_config(
+        cls,
+        dataset: PackedDataset,
+        config: ExperimentConfig,
+        *,
+        size: int,
+        micro_batches: int,
+        pin_memory: bool,
+    ) -> Self:
+        """The training rows of an experiment.
+
+        Args:
+            dataset: The packed data.
+            config: The experiment.
+            size: Rows of one micro-batch now; running out of memory may have halved it.
+            micro_batches: Micro-batches of one step now.
+            pin_memory: As in the constructor.
+        """
+        return cls(
+            dataset,
+            config.data.transform,
+            seed=config.seed,
+            size=size,
+            micro_batches=micro_batches,
+            window=config.data.shuffle_window,
+            prefetch=config.data.prefetch,
+            on_bad_row=config.data.on_bad_row,
+            pin_memory=pin_memory,
+            segments=config.data.task == "panoptic",
+        )
+
+    @property
+    def bad_rows(self) -> dict[int, str]:
+        """Rows that were replaced so far, and why."""
+        return dict(self._bad)
+
+    def read(self, step: int, index: int) -> MicroBatch:
+        """Micro-batch `index` of a step, read and augmented now."""
+        batch = self._empty()
+        for place, position in enumerate(self._positions(step, index)):
+            self._fill(batch, place, position)
+        return _finished(batch)
+
+    def steps(self, first: int, last: int, share: range) -> Generator[list[MicroBatch], None, None]:
+        """This worker's micro-batches of each step, decoded ahead beside training.
+
+        Args:
+            first: First step.
+            last: Step after the last one.
+            share: Indices of the micro-batches that are this worker's.
+
+        Raises:
+            DataError: Names the shard and row that cannot be read, where `on_bad_row` says so.
+        """
+        places = [(step, index) for step in range(first, last) for index in share]
+        reads = self._ahead(places) if self._prefetch else (self.read(*place) for place in places)
+        for _ in range(first, last):
+            yield [next(reads) for _ in share]
+
+    def _ahead(self, places: Iterable[tuple[int, int]]) -> Iterator[MicroBatch]:
+        waiting: deque[tuple[MicroBatch, list[Future[None]]]] = deque()
+        with ExitStack() as stack:
+            pool = stack.enter_context(ThreadPoolExecutor(self._threads, "decode"))
+            fetcher = None
+            if self._dataset.remote:
+                fetcher = stack.enter_context(ThreadPoolExecutor(1, "fetch"))
+            stack.callback(lambda: [f.cancel() for _, rows in waiting for f in rows])
+            # Nobody waits for shards that no row is read from: only the one on its way comes in.
+            done = threading.Event()
+            stack.callback(done.set)
+            fetched = 0
+            for step, index in places:
+                positions = self._positions(step, index)
+                if fetcher is not None and positions.stop > fetched - self._window // 2:
+                    fetched = max(fetched, positions.start)
+                    fetcher.submit(self._fetch, range(fetched, fetched + self._window), done)
+                    fetched += self._window
+                batch = self._empty()
+                rows = [
+                    pool.submit(self._fill, batch, place, position)
+                    for place, position in enumerate(positions)
+                ]
+                waiting.append((batch, rows))
+                if len(waiting) > self._prefetch:
+                    yield _after(*waiting.popleft())
+            while waiting:
+                yield _after(*waiting.popleft())
+
+    def _positions(self, step: int, index: int) -> range:
+        first = (step * self._micro_batches + index) * self._size
+        return range(first, first + self._size)
+
+    def _empty(self) -> MicroBatch:
+        height, width = self._transform.crop
+        images = torch.empty(self._size, 3, height, width, pin_memory=self._pin)
+        targets = torch.empty(self._size, height, width, dtype=torch.int64, pin_memory=self._pin)
+        return MicroBatch(images, targets, [""] * self._size)
+
+    def _fill(self, batch: MicroBatch, place: int, position: int) -> None:
+        row = self._row(self._order.row(position))
+        generator = row_generator(self._seed, self._order.epoch(position), row.id)
+        image, target, instances = augment(self._transform, row, generator)
+        if self._segments:
+            target = segment_map(
+                target,
+                _known(instances),
+                row,
+                ignore_label=self._transform.ignore_label,
+                stride=SEGMENT_STRIDE,
+            )
+        batch.images[place] = torch.from_numpy(image)
+        batch.targets[place] = torch.from_numpy(target)
+        batch.ids[place] = row.id
+
+    def _row(self, index: int) -> Row:
+        """The row, or the next good one where it cannot be read and that is allowed."""
+        for shift in range(self._order.num_rows):
+            try:
+                return self._dataset.row("train", (index + shift) % self._order.num_rows)
+            except DataError as error:
+                number = (index + shift) % self._order.num_rows
+                if self._on_bad_row == "refuse":
+                    raise
+                if number not in self._bad:
+                    self._bad[number] = str(error)
+                    log.warning("row %d is bad, the next one takes its place: %s", number, error)
+                if len(self._bad) > _MOST_BAD_ROWS:
+                    raise DataError(
+                        f"{len(self._bad)} rows cannot be read, {_MOST_BAD_ROWS} may be replaced: "
+                        f"{error}"
+                    ) from error
+        raise DataError(f"{self._dataset.path}: no row of the training split can be read")
+
+    def _fetch(self, positions: range, done: threading.Event) -> None:
+        """Bring the shards of some positions near, in the order they are needed first."""
+        seen: set[int] = set()
+        for position in positions:
+            if done.is_set():
+                return
+            index = self._order.row(position)
+            shard = self._dataset.shard_number("train", index)
+            if shard not in seen:
+                seen.add(shard)
+                try:
+                    self._dataset.fetch("train", index)
+                except (DataError, StorageAwayError) as error:
+                    # The row's own reader meets the same and follows the policy.
+                    log.warning("%s", error)
+                    return
+
+
+def decode_threads() -> int:
+    """Half of the cores that this process may use, at least one and at most eight."""
+    return max(1, min(8, len(os.sched_getaffinity(0)) // 2))
+
+
+def _known(instances: np.ndarray | None) -> np.ndarray:
+    assert instances is not None, "data with segments has them in every row"
+    return instances
+
+
+def _after(batch: MicroBatch, rows: Iterable[Future[None]]) -> MicroBatch:
+    for row in rows:
+        row.result()
+    return _finished(batch)
+
+
+def _finished(batch: MicroBatch) -> MicroBatch:
+    assert all(batch.ids), "every row of a micro-batch is filled"
+    return batch
+
+
+class EvaluationBatch(NamedTuple):
+    """Rows of equal sizes in their order.
+
+    Attributes:
+        images: (B, 3, h, w) float32 at the network's input size.
+        targets: (B, H, W) int64 train ids at the label's own size.
+        indices: Row numbers within the split.
+        segments: Labelled segments of each row; empty where they were not asked for.
+    """
+
+    images: Tensor
+    targets: Tensor
+    indices: list[int]
+    segments: list[LabelledSegments]
+
+
+class _Prepared(NamedTuple):
+    number: int
+    image: np.ndarray
+    label: np.ndarray
+    segments: LabelledSegments | None
+
+
+def evaluation_batches(
+    dataset: PackedDataset,
+    split: str,
+    transform: TransformConfig,
+    indices: Iterable[int],
+    size: int,
+    *,
+    segments: bool = False,
+) -> Iterator[EvaluationBatch]:
+    """Rows without augmentation, batched as long as image and label sizes stay equal.
+
+    Args:
+        dataset: The packed data.
+        split: Name of the split.
+        transform: Test-time resizing and normalization.
+        indices: Row numbers to read, in this order.
+        size: Largest batch.
+        segments: Whether the labelled segments are given too.
+
+    Raises:
+        DataError: Where a row cannot be read: a score over fewer rows would be another score.
+    """
+
+    def read(index: int) -> _Prepared:
+        row = dataset.row(split, index)
+        labelled = labelled_segments(row, transform.ignore_label) if segments else None
+        return _Prepared(index, test_transform(transform, row), row.label, labelled)
+
+    def rows() -> Iterator[_Prepared]:
+        threads = decode_threads()
+        waiting: deque[Future[_Prepared]] = deque()
+        with ThreadPoolExecutor(threads, "decode") as pool:
+            try:
+                for index in indices:
+                    waiting.append(pool.submit(read, index))
+                    if len(waiting) > 2 * threads:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    for _, group in groupby(rows(), key=lambda item: (item.image.shape, item.label.shape)):
+        batch: list[_Prepared] = []
+        for item in group:
+            batch.append(item)
+            if len(batch) == size:
+                yield _stack(batch)
+                batch = []
+        if batch:
+            yield _stack(batch)
+
+
+def _stack(batch: list[_Prepared]) -> EvaluationBatch:
+    return EvaluationBatch(
+        torch.from_numpy(np.stack([item.image for item in batch])),
+        torch.from_numpy(np.stack([item.label for item in batch])).long(),
+        [item.number for item in batch],
+        [item.segments for item in batch if item.segments is not None],
+    )

@@ -1,0 +1,235 @@
+"""What a finished checkpoint is used for: scores, label maps of image files, energy."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from ...datasets.images import read_photo
+from ...datasets.spec import LabelSpace, Row
+from ...datasets.transforms import TransformConfig, fit_size, test_transform
+from ...model.metrics.segmentation import segmentation_scores
+from ...model.postprocess import PanopticMap
+from ...model.segmentor import build_segmentor
+from ..checkpoint.checkpoint import find_checkpoint
+from ..config.recipes import ConfigError, Resolved, load_resolved, override
+from ..config.yaml_source import parse_value
+from ..evaluation.panoptic import predict_segments
+from ..evaluation.scores import class_table, measure_energy, predict_labels, score_split
+from ..figures import charts as figures
+from ..figures.panoptic import panoptic_picture
+from ..train.preparation import choose_device, open_data
+from ..train.reduction import OneWorker
+
+# What one forward pass may see: a larger input needs more memory than most machines have.
+_MOST_PIXELS = 4096 * 4096
+# The network's coarsest stride.
+_LEAST_SIDE = 16
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A checkpoint brought back to life.
+
+    Attributes:
+        path: The checkpoint's folder.
+        model: The evaluated weights, in eval mode.
+        resolved: The experiment that it came from, with overrides.
+        space: Its classes.
+        device: Where the model is.
+    """
+
+    path: Path
+    model: nn.Module
+    resolved: Resolved
+    space: LabelSpace
+    device: torch.device
+
+
+def load_model(checkpoint: Path, overrides: Sequence[str] = ()) -> LoadedModel:
+    """Load a checkpoint's evaluated weights.
+
+    Args:
+        checkpoint: A checkpoint's folder, or a run's, whose best checkpoint is taken.
+        overrides: Items `field=value` over the run's configuration, such as `data.path=DIR`.
+
+    Raises:
+        ConfigError: Where there is no good checkpoint, or an override is wrong.
+    """
+    try:
+        found = find_checkpoint(checkpoint)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    values = {}
+    for item in overrides:
+        key, separator, text = item.partition("=")
+        if not separator:
+            raise ConfigError(f"command line: {item!r} is not of the form field=value")
+        values[key] = parse_value(text)
+    resolved = override(load_resolved(found.state["config"]), values, "command line")
+    model = build_segmentor(resolved.config.model)
+    try:
+        model.load_state_dict(found.evaluated())
+    except RuntimeError as error:
+        raise ConfigError(f"{found.path}: the weights do not fit the model: {error}") from error
+    device = choose_device(resolved.config.trainer.device)
+    torch.set_num_threads(resolved.config.trainer.threads)
+    space = LabelSpace.from_json(found.state["label_space"])
+    return LoadedModel(found.path, model.eval().to(device), resolved, space, device)
+
+
+def evaluate_checkpoint(
+    checkpoint: Path, overrides: Sequence[str], *, split: str
+) -> dict[str, Any]:
+    """Score a checkpoint on a split, at label resolution.
+
+    Args:
+        checkpoint: A checkpoint's or a run's folder.
+        overrides: Items `field=value`.
+        split: Name of the split.
+
+    Returns:
+        `checkpoint`, `rows`, `metrics` in percent, `classes` and `confusion`.
+
+    Raises:
+        ConfigError: Where checkpoint, data or split are wrong.
+    """
+    loaded = load_model(checkpoint, overrides)
+    config = loaded.resolved.config
+    dataset = open_data(config)
+    if not dataset.splits.get(split):
+        raise ConfigError(
+            f"split {split!r} has no rows in {config.data.path}; there are: "
+            f"{', '.join(dataset.splits)}"
+        )
+    metrics, counts = score_split(
+        loaded.model, dataset, split, data=config.data, device=loaded.device, group=OneWorker()
+    )
+    scores = segmentation_scores(counts.confusion)
+    metrics |= {f"{split}/mDice": scores.mdice, f"{split}/mFscore": scores.mfscore}
+    return {
+        "checkpoint": str(loaded.path),
+        "data_digest": dataset.digest,
+        "rows": dataset.splits[split],
+        "metrics": metrics,
+        "classes": class_table(loaded.space, counts),
+        "confusion": counts.confusion.tolist(),
+    }
+
+
+def predict(checkpoint: Path, images: Sequence[Path], output: Path) -> list[Path]:
+    """Write a palette PNG of labels and an overlay PNG for every image.
+
+    Of a panoptic model also `_panoptic.png`, a picture of the segments; `_segments.png`, whose
+    16-bit values are 0 for none and else a segment's id; and `_segments.json`, their classes.
+
+    Args:
+        checkpoint: A checkpoint's or a run's folder.
+        images: Image files; all are read before the first is written.
+        output: Folder to write into; made if it is not there.
+
+    Returns:
+        The files written.
+
+    Raises:
+        ConfigError: Where two images have the same name, or a file cannot be read.
+    """
+    loaded = load_model(checkpoint)
+    stems = [path.stem for path in images]
+    for path in images:
+        if stems.count(path.stem) > 1:
+            raise ConfigError(f"{path}: another image has the same name; their files would collide")
+    pixels = [read_photo(path) for path in images]
+    for path, image in zip(images, pixels, strict=True):
+        _require_size(loaded.resolved.config.data.transform, path, (image.shape[0], image.shape[1]))
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{output}: cannot be written ({error.strerror})") from error
+    written = []
+    for path, image in zip(images, pixels, strict=True):
+        label, segments = _predict_one(loaded, image)
+        pictures = {"label": _palette_picture(label, loaded.space)}
+        pictures["overlay"] = Image.fromarray(figures.overlay(image, label, loaded.space))
+        if segments is not None:
+            numbers = segments.segments.cpu().numpy()
+            drawn = panoptic_picture(image, numbers, segments.classes, loaded.space)
+            pictures["panoptic"] = Image.fromarray(drawn)
+            pictures["segments"] = Image.fromarray(numbers.astype(np.uint16))
+        for name, picture in pictures.items():
+            written.append(output / f"{path.stem}_{name}.png")
+            picture.save(written[-1])
+        if segments is not None:
+            written.append(output / f"{path.stem}_segments.json")
+            written[-1].write_text(json.dumps(_listed(segments, loaded.space), indent=1))
+    return written
+
+
+def _predict_one(loaded: LoadedModel, image: np.ndarray) -> tuple[np.ndarray, PanopticMap | None]:
+    """(H, W) uint8 train ids, and the segments where the model's task is panoptic."""
+    data = loaded.resolved.config.data
+    inputs = test_transform(data.transform, Row("", image, image[..., 0]))
+    images = torch.from_numpy(inputs)[None].to(loaded.device)
+    size = (image.shape[0], image.shape[1])
+    if data.task == "panoptic":
+        labels, (segments,) = predict_segments(loaded.model, images, size, loaded.space, data)
+    else:
+        labels, segments = predict_labels(loaded.model, images, size), None
+    return labels[0].byte().cpu().numpy(), segments
+
+
+def _palette_picture(label: np.ndarray, space: LabelSpace) -> Image.Image:
+    picture = Image.fromarray(label, "P")
+    picture.putpalette([value for colour in space.palette for value in colour])
+    return picture
+
+
+def _listed(segments: PanopticMap, space: LabelSpace) -> list[dict[str, Any]]:
+    return [
+        {"id": number, "class": space.classes[kind], "train_id": kind, "score": round(score, 4)}
+        for number, (kind, score) in enumerate(
+            zip(segments.classes, segments.scores, strict=True), start=1
+        )
+    ]
+
+
+def _require_size(config: TransformConfig, path: Path, size: tuple[int, int]) -> None:
+    height, width = size if config.test_box is None else fit_size(size, config.test_box)
+    if min(height, width) < _LEAST_SIDE:
+        raise ConfigError(
+            f"{path}: {height} x {width} pixels would enter the network, each side needs at least "
+            f"{_LEAST_SIDE}"
+        )
+    if height * width > _MOST_PIXELS:
+        raise ConfigError(
+            f"{path}: {height} x {width} pixels would enter the network, at most {_MOST_PIXELS} "
+            "may; resize or cut it"
+        )
+
+
+def energy_of_checkpoint(checkpoint: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    """Theoretical energy of one image on validation rows, as JSON types.
+
+    Args:
+        checkpoint: A checkpoint's or a run's folder.
+        overrides: Items `field=value`.
+
+    Raises:
+        ConfigError: Where checkpoint or data are wrong.
+    """
+    loaded = load_model(checkpoint, overrides)
+    config = loaded.resolved.config
+    report = measure_energy(
+        loaded.model,
+        open_data(config),
+        data=config.data,
+        images=config.trainer.energy_images,
+        device=loaded.device,
+    )
+    return asdict(report)

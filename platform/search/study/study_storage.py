@@ -1,0 +1,165 @@
+"""Where a sweep's study lies: an address of its own, checked before anything is made."""
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import optuna
+import sqlalchemy
+import sqlalchemy.exc
+from optuna.exceptions import DuplicatedStudyError
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+
+from ...config.recipes import ConfigError
+from ...tracking.tracking_uri import without_user
+
+_NO_JOURNAL = (ValueError, KeyError, TypeError, AssertionError)
+
+
+def given_address() -> str | None:
+    """SPIKESEG_STUDY, with absolute paths; None where the study lies in the sweep's folder.
+
+    Raises:
+        ConfigError: Where it is no address; names it without its host.
+    """
+    given = os.environ.get("SPIKESEG_STUDY")
+    if given is None:
+        return None
+    if not given.strip():
+        raise ConfigError(
+            "SPIKESEG_STUDY: is empty: must be the URL of a database or the path of a journal "
+            "file; unset it to keep the study in the sweep's folder"
+        )
+    return _absolute(given)
+
+
+def check_place(address: str, name: str = "SPIKESEG_STUDY") -> bool:
+    """Check that a study can be kept at an address; nothing is made there.
+
+    Args:
+        address: As `open_storage` takes it.
+        name: What errors call it.
+
+    Returns:
+        Whether studies are kept there already.
+
+    Raises:
+        ConfigError: Where nothing can be kept there; names the address without its host.
+    """
+    try:
+        begun = _is_begun(address, name)
+        if begun:
+            open_storage(address)
+    except ConfigError:
+        raise
+    except (ImportError, OSError, RuntimeError, sqlalchemy.exc.SQLAlchemyError) as error:
+        raise _refused(address, _reason(error), name) from error
+    except _NO_JOURNAL as error:
+        raise _refused(address, "is no journal of Optuna's", name) from error
+    return begun
+
+
+def _is_begun(address: str, name: str) -> bool:
+    if "://" not in address:
+        if not _exists(Path(address)):
+            return False
+        # Optuna takes a last line that is none of its own for one that is not written to its end.
+        with Path(address).open("rb") as journal:
+            first = journal.readline()
+        if first and "op_code" not in json.loads(first):
+            raise ValueError("no operation of a journal")
+        return True
+    engine = sqlalchemy.create_engine(address)
+    try:
+        # To look into a file that is not there would make it.
+        if engine.dialect.name == "sqlite" and not _exists(Path(engine.url.database or "")):
+            return False
+        tables = sqlalchemy.inspect(engine).get_table_names()
+    finally:
+        engine.dispose()
+    if tables and "studies" not in tables:
+        raise _refused(address, f"holds tables of another program ({tables[0]}, …)", name)
+    return bool(tables)
+
+
+def _exists(file: Path) -> bool:
+    """Whether there is such a file; where not, one must be able to be made."""
+    if file.exists():
+        return True
+    with tempfile.TemporaryFile(dir=file.parent):
+        return False
+
+
+def begin_study(
+    address: str, name: str, directions: Sequence[Literal["maximize", "minimize"]]
+) -> None:
+    """Make a new sweep's study in a database or journal that may hold others.
+
+    Args:
+        address: `given_address()`.
+        name: The sweep's name.
+        directions: Which way is better, for each objective.
+
+    Raises:
+        ConfigError: Where there is a study of this name: two sweeps would share their trials.
+    """
+    storage = open_storage(address)
+    try:
+        optuna.create_study(storage=storage, study_name=name, directions=directions)
+    except DuplicatedStudyError as error:
+        raise ConfigError(
+            f"SPIKESEG_STUDY: holds a study {name} already, of another sweep; start this one "
+            "again, under another name"
+        ) from error
+
+
+def open_storage(storage: str) -> BaseStorage:
+    """The study's storage: an RDB URL, or the path of a journal file.
+
+    Args:
+        storage: `sqlite:///…`, another RDB URL, or a path ending in `.log`.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if "://" not in storage:
+        return JournalStorage(JournalFileBackend(storage))
+    arguments = {"connect_args": {"timeout": 60}} if storage.startswith("sqlite") else {}
+    return RDBStorage(storage, engine_kwargs=arguments)
+
+
+def _absolute(address: str) -> str:
+    """The same place, whatever the working folder is; a `ConfigError` where it is no place."""
+    if "://" not in address:
+        return str(Path(address).absolute())
+    try:
+        url = sqlalchemy.make_url(address)
+    except (ValueError, sqlalchemy.exc.ArgumentError) as error:
+        raise _refused(address, "is no address of a database") from error
+    if url.get_backend_name() != "sqlite":
+        return address
+    file = url.database or ":memory:"
+    if file == ":memory:" or file.startswith("file:") or url.query or url.host:
+        raise _refused(
+            address,
+            "must be sqlite:///PATH, without options: a study in memory ends with its process, "
+            "one that is only read takes no trials",
+        )
+    return f"{url.drivername}:///{Path(file).absolute()}"
+
+
+def _refused(address: str, rule: str, name: str = "SPIKESEG_STUDY") -> ConfigError:
+    # A driver's own message may name host and user.
+    shown = re.sub(r"://(?!/)[^/?]+", "://[hidden]", without_user(address))
+    return ConfigError(f"{name}: got {shown!r}: {rule}")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ImportError | sqlalchemy.exc.NoSuchModuleError):
+        return f"its driver is not installed ({error})"
+    if isinstance(error, OSError):
+        return f"cannot be opened ({error.strerror})"
+    return f"cannot be opened ({type(error).__name__})"

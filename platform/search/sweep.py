@@ -1,0 +1,363 @@
+"""Run a sweep: Optuna proposes through the keeper, Ray Tune runs, MLflow shows."""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..checkpoint.checkpoint import RunFolder
+from ..cluster.session import check_storage, connected, interrupted_when_lost, worker_nodes
+from ..config.recipes import ConfigError, dump, flat
+from ..train.preparation import check_parts, load_initial_weights
+from ..train.trainer import preflight
+from .study.study import Keeper
+from .study.study_storage import check_place, given_address
+from .study.trial_records import VERDICT, Proposal, TrialRecord, TrialReport, Verdict
+from .sweep_file.plan import SweepPlan, load_sweep
+from .sweep_folder import SweepFolder
+from .sweep_results import finish_sweep, why_no_result
+from .sweep_status import SweepStatus, Watcher, best_trial, front_trials, hypervolumes
+from .sweep_tracking import SweepRecord
+from .trials.capacity import trials_at_once
+from .trials.engine import Orders, StoppedError, run_here, stopped_by_signals
+from .trials.trial import reports
+from .trials.trial_training import Work
+
+
+class SweepUnfinishedError(RuntimeError):
+    """Trials are left that have no end; the sweep can be continued.
+
+    Args:
+        sentence: What happened.
+        name: The sweep's name; `--resume NAME` takes it.
+        code: Exit code: 1, or 128 and the signal that stopped the sweep.
+    """
+
+    def __init__(self, sentence: str, name: str, code: int = 1) -> None:
+        super().__init__(sentence, name, code)
+        self.name = name
+        self.code = code
+
+    def __str__(self) -> str:
+        return self.args[0]
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """A finished trial.
+
+    Attributes:
+        number: Its number in the study.
+        params: Dotted key -> value.
+        values: Objective -> value.
+        folder: Its run folder; `spikeseg evaluate` takes it.
+    """
+
+    number: int
+    params: dict[str, Any]
+    values: dict[str, float]
+    folder: Path
+
+
+@dataclass(frozen=True)
+class SweepOutcome:
+    """What a sweep left behind.
+
+    Attributes:
+        name: The sweep's name; `--resume NAME` takes it.
+        folder: Its folder: study, trials, results table, best recipe, figures.
+        best: The best trial by the first objective; None where none finished.
+        front: Trials that no other beats in every objective.
+        counts: State -> trials.
+        missing: Where there is no best trial, why; else empty.
+    """
+
+    name: str
+    folder: Path
+    best: TrialResult | None
+    front: list[TrialResult]
+    counts: dict[str, int]
+    missing: str
+
+
+def sweep(
+    recipe: str,
+    overrides: Sequence[str],
+    *,
+    trials: int | None,
+    storage: Path,
+    resume: str | None = None,
+    name: str | None = None,
+    concurrency: int | None = None,
+    here: bool = False,
+    progress: Callable[[str], None],
+    show: Callable[[SweepStatus], None] | None = None,
+    work: Work = reports,
+) -> SweepOutcome:
+    """Run or continue a sweep.
+
+    Args:
+        recipe: Name of a shipped sweep, or path of a YAML file.
+        overrides: Items `field=value` for the base experiment, `sweep.field=value` for the recipe.
+        trials: Trials of the whole sweep; the recipe's number if not given, and in a resumed sweep
+            the number that it has; a larger one extends it.
+        storage: Folder of all runs; every node must see it.
+        resume: Name of a sweep to continue; the recipe and overrides must be the same.
+        name: Name of a new sweep; made of recipe and time if not given.
+        concurrency: Trials at once; as many as fit if not given.
+        here: Run one trial after the other in this process, without Ray.
+        progress: Takes a line for a person.
+        show: Takes the state of the sweep when a trial begins and after every report.
+        work: Turns a work order into reports; a training unless a test says otherwise.
+
+    Raises:
+        ConfigError: Where the request is wrong, or the concurrency cannot fit the cluster; no trial
+            was started.
+        ValueError: Where a node of the cluster does not see the storage; no trial was started.
+        SweepUnfinishedError: Where trials are left that had no end: SIGTERM or Ctrl-C came, or the
+            engine failed.
+    """
+    plan = load_sweep(recipe, overrides)
+    if here:
+        _check_here(plan, concurrency)
+    storage = storage.absolute()
+    preflight(plan.base, storage)
+    check_trials(plan)
+    study = given_address()
+    if study is not None and resume is None:
+        # Before Ray starts. Of a sweep to continue it is checked first whether it is its own.
+        check_place(study)
+    with contextlib.ExitStack() as opened:
+        engine = _engine(plan, storage, here=here, concurrency=concurrency, progress=progress)
+        # What cannot run leaves no folder; of a sweep to continue, work may not even be left.
+        run = None if resume is not None else opened.enter_context(engine)
+        folder = opened.enter_context(
+            SweepFolder.open(plan, storage, study=study, resume=resume, name=name, trials=trials)
+        )
+        keeper = Keeper(plan, folder.path, storage=folder.study, trials=folder.trials)
+        label = folder.path.name
+        if len(keeper.records) > folder.trials:
+            progress(
+                f"{label}: {len(keeper.records)} trials were started already, more than the "
+                f"{folder.trials} asked for; each of them is brought to an end"
+            )
+        elif keeper.trials < folder.trials:
+            progress(
+                f"{label}: {folder.trials} trials were asked for, and after {keeper.trials} no "
+                f"point is left ({plan.recipe.sampler.name})"
+            )
+        record = SweepRecord(plan, folder.path, storage, trials=keeper.trials)
+        finished = False
+        try:
+            record.reconcile(keeper)
+            if keeper.finished < keeper.trials:
+                run = run or opened.enter_context(engine)
+                _run(run, _orders(plan, keeper, record, progress, show, work), progress)
+            with _can_be_stopped(keeper, progress):
+                record.finish(keeper)
+                finish_sweep(plan, keeper, folder.path, record)
+            finished = keeper.finished >= keeper.trials
+        finally:
+            record.close(finished=finished)
+    if not finished:
+        raise _unfinished(keeper, "the engine ended", 1)
+    return _outcome(plan, keeper)
+
+
+def _run(engine: Callable[[Orders], None], orders: Orders, progress: Callable[[str], None]) -> None:
+    """Run the trials; what was running where this ends early stays so, for who continues."""
+    try:
+        with _can_be_stopped(orders.keeper, progress):
+            engine(orders)
+    except SweepUnfinishedError:
+        raise
+    except Exception as error:
+        # Tune wraps what happened in advice on how to continue with Tune.
+        cause = error.__cause__ or error
+        said = str(cause).partition("\n")[0]
+        what = f"the engine failed ({type(cause).__name__}: {said})"
+        raise _unfinished(orders.keeper, what, 1) from error
+
+
+@contextlib.contextmanager
+def _can_be_stopped(keeper: Keeper, progress: Callable[[str], None]) -> Iterator[None]:
+    """Say how far the sweep is where a signal ends the block."""
+    try:
+        with stopped_by_signals():
+            yield
+    except StoppedError as stop:
+        progress(f"{keeper.folder.name}: stopping ({stop.number.name})")
+        raise _unfinished(keeper, f"stopped by {stop.number.name}", 128 + stop.number) from stop
+
+
+def _unfinished(keeper: Keeper, what: str, code: int) -> SweepUnfinishedError:
+    name = keeper.folder.name
+    return SweepUnfinishedError(
+        f"{name}: {what}, {keeper.finished} of {keeper.trials} trials have ended", name, code
+    )
+
+
+def _check_here(plan: SweepPlan, concurrency: int | None) -> None:
+    if plan.recipe.workers_per_trial > 1:
+        raise ConfigError("workers_per_trial: more than 1 needs Ray, which is not used here")
+    if concurrency is not None and concurrency > 1:
+        raise ConfigError(
+            f"concurrency: got {concurrency}: without Ray, one trial runs after the other"
+        )
+
+
+def check_trials(plan: SweepPlan) -> None:
+    """Check, as a training would, every choice, few numbers, and both ends of ranges.
+
+    Raises:
+        ConfigError: Names key and value, and what a training would say.
+    """
+    seen = set()
+    for key, _, point in plan.recipe.space.corner_points():
+        config = plan.experiment(point).config
+        text = config.model_dump_json()
+        if text in seen:
+            continue
+        seen.add(text)
+        try:
+            load_initial_weights(check_parts(config), config)
+        except ValueError as error:
+            about = str(error).partition(":")[0]
+            if about in point:
+                key = about
+            elif about in flat(config):
+                raise ConfigError(f"{error} (a trial with {key}: {point[key]!r})") from error
+            raise ConfigError(f"space: {key}: got {point[key]!r}: {error}") from error
+
+
+@contextlib.contextmanager
+def _engine(
+    plan: SweepPlan,
+    storage: Path,
+    *,
+    here: bool,
+    concurrency: int | None,
+    progress: Callable[[str], None],
+) -> Iterator[Callable[[Orders], None]]:
+    """What runs orders: this process, or a cluster on which the trials are known to fit."""
+    if here:
+        yield run_here
+        return
+    recipe = plan.recipe
+    with connected(cpus=recipe.resources.cpu * recipe.workers_per_trial):
+        # Not before `connected`: Ray reads its authentication mode when it is first imported.
+        import ray
+
+        nodes = worker_nodes()
+        if nodes:
+            # Trials write journals into it; of all processes only this one talks to the tracker.
+            check_storage(nodes, storage)
+        at_once = trials_at_once(
+            recipe.resources,
+            workers=recipe.workers_per_trial,
+            wanted=concurrency or recipe.concurrency,
+            nodes=[node["Resources"] for node in ray.nodes() if node["Alive"]],
+        )
+
+        def run(orders: Orders) -> None:
+            from .trials.ray_tune import run_on_tune
+
+            keeper = orders.keeper
+            number = min(at_once, keeper.trials)
+            progress(
+                f"{keeper.folder.name}: {keeper.trials} trials, {number} at once, "
+                f"{keeper.finished} done before"
+            )
+            with interrupted_when_lost():
+                run_on_tune(
+                    orders,
+                    folder=keeper.folder,
+                    resources=recipe.resources,
+                    workers=recipe.workers_per_trial,
+                    at_once=number,
+                    max_failures=recipe.max_failures,
+                )
+
+        yield run
+
+
+def _orders(
+    plan: SweepPlan,
+    keeper: Keeper,
+    record: SweepRecord,
+    progress: Callable[[str], None],
+    show: Callable[[SweepStatus], None] | None,
+    work: Work,
+) -> Orders:
+    watcher = Watcher(plan, keeper)
+    resources = plan.recipe.resources
+
+    def prepare(proposal: Proposal) -> dict[str, Any]:
+        resolved = plan.experiment(proposal.point)
+        run = RunFolder(proposal.folder)
+        run.write("config.yaml", dump(resolved.config))
+        run.write("origins.json", json.dumps(resolved.origins, indent=1))
+        if show is not None:
+            show(watcher.status())
+        return {
+            "config": dump(resolved.config),
+            "origins": resolved.origins,
+            "folder": str(proposal.folder),
+            "parent": record.journal.id,
+            "tags": record.tags_of(proposal.number, proposal.point),
+            "workers": plan.recipe.workers_per_trial,
+            "resources": {"CPU": resources.cpu, "GPU": resources.gpu},
+            "max_failures": plan.recipe.max_failures,
+        }
+
+    def told(number: int, report: TrialReport, verdict: Verdict) -> None:
+        record.begin_sending()
+        if verdict.state is not None:
+            run = RunFolder(keeper.folder / "trials" / str(number))
+            run.write(VERDICT, json.dumps(asdict(verdict)))
+            record.trial_ended(keeper.records[number])
+            _follow(plan, keeper, record)
+        if verdict.state is not None or not report.replayed:
+            progress(watcher.line(number, report, verdict))
+        if show is not None:
+            show(watcher.status())
+
+    return Orders(keeper, prepare, told, work)
+
+
+def _follow(plan: SweepPlan, keeper: Keeper, record: SweepRecord) -> None:
+    """Best value and hypervolume over trials, in the sweep's own run."""
+    best = best_trial(plan, keeper.records)
+    if best is None:
+        return
+    values = {"sweep/best": best.values[0]}
+    fixed = all(objective.reference is not None for objective in plan.recipe.objectives)
+    volume = hypervolumes(plan, keeper.records) if fixed else None
+    if volume is not None:
+        values["sweep/hypervolume"] = volume[1][-1]
+    record.follow(keeper.finished, values)
+
+
+def _outcome(plan: SweepPlan, keeper: Keeper) -> SweepOutcome:
+    best = best_trial(plan, keeper.records)
+    states = [item.state for item in keeper.records.values()]
+    return SweepOutcome(
+        name=keeper.folder.name,
+        folder=keeper.folder,
+        best=None if best is None else _result(plan, keeper, best),
+        front=[_result(plan, keeper, item) for item in front_trials(plan, keeper.records)],
+        counts={state: states.count(state) for state in sorted(set(states))},
+        missing=why_no_result(keeper.records),
+    )
+
+
+def _result(plan: SweepPlan, keeper: Keeper, item: TrialRecord) -> TrialResult:
+    names = [objective.metric for objective in plan.recipe.objectives]
+    return TrialResult(
+        number=item.number,
+        params=dict(item.point),
+        values=dict(zip(names, item.values, strict=True)),
+        folder=keeper.folder / "trials" / str(item.number),
+    )

@@ -1,0 +1,398 @@
+"""A sweep recipe to a checked plan: everything that can be refused is refused before any trial."""
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from ...config.recipes import (
+    ConfigError,
+    Resolved,
+    load_experiment,
+    nearest,
+    override,
+    recipe_names,
+)
+from ...config.yaml_source import parse_value, read_yaml
+from ..study.pruners import geometric_rungs
+from .dimensions import Choices
+from .measured_metrics import check_metrics
+from .schema import SweepRecipe
+from .space import Point, Space, active
+
+SWEEPS = Path(__file__).resolve().parents[3] / "jobs" / "sweeps"
+_ALL_COMBINATIONS = 256
+_BUDGET = "must be the same in all trials, which are compared at equal steps; give it in overrides"
+_MEASURED = "must be the same in all trials, or they measure different things; give it in overrides"
+# What a sweep does not vary, and why.
+_SHARED = {
+    "trainer.workers": "workers_per_trial decides this",
+    "trainer.max_steps": _BUDGET,
+    "trainer.evaluate_every": _BUDGET,
+    "trainer.energy_images": _MEASURED,
+    "trainer.test": "no trial scores test, best.yaml does",
+    "data.path": _MEASURED,
+    "data.task": _MEASURED,
+    "tracking": "all trials are recorded in one way; give it in overrides",
+    "name": "trials are named by the sweep",
+}
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """A recipe whose space was checked against its base.
+
+    Attributes:
+        recipe: The recipe.
+        base: The experiment every trial starts from; its `trainer.workers` are the trial's.
+        rungs: Training steps at which trials are compared.
+        points: Points that are tried first, in this order (`first`, then the grid).
+    """
+
+    recipe: SweepRecipe
+    base: Resolved
+    rungs: tuple[int, ...]
+    points: tuple[Point, ...]
+
+    @property
+    def trials(self) -> int:
+        """Trials of the whole sweep: the recipe's number, else all listed points."""
+        return self.recipe.trials or len(self.points)
+
+    def experiment(self, point: Mapping[str, Any]) -> Resolved:
+        """The experiment of one trial.
+
+        Raises:
+            ConfigError: Where the model refuses this combination.
+        """
+        return override(self.base, point, "sweep")
+
+
+def sweep_names() -> list[str]:
+    """Names of the shipped sweeps."""
+    return sorted(path.stem for path in SWEEPS.glob("*.yaml"))
+
+
+def load_sweep(recipe: str, overrides: Sequence[str] = ()) -> SweepPlan:
+    """Read a sweep recipe and check it against the configuration tree.
+
+    Args:
+        recipe: Name of a shipped sweep, or path of a YAML file.
+        overrides: Items `a.b=c` for the base experiment, or `sweep.a.b=c` for the recipe itself.
+
+    Raises:
+        ConfigError: Names file and line (or "command line"), key, value and rule.
+    """
+    path = _find(recipe)
+    content, lines = read_yaml(path)
+    own = [item for item in overrides if item.startswith("sweep.")]
+    parsed = _parse(content, lines, path, own)
+    return check_plan(parsed, lines, str(path), [item for item in overrides if item not in own])
+
+
+def check_plan(
+    recipe: SweepRecipe, lines: Mapping[str, str], source: str, overrides: Sequence[str] = ()
+) -> SweepPlan:
+    """Check a parsed recipe against the configuration tree.
+
+    Args:
+        recipe: The recipe.
+        lines: Dotted key of the recipe -> "file:line".
+        source: What errors name where `lines` does not know the key.
+        overrides: Items `a.b=c` for the base experiment; they win over the recipe's.
+
+    Raises:
+        ConfigError: Names file and line, key, value and rule.
+    """
+    given = {item.partition("=")[0] for item in overrides}
+    if "trainer.workers" in given:
+        raise ConfigError(
+            "command line: trainer.workers: a sweep's trials have workers_per_trial instead; give "
+            "sweep.workers_per_trial=N"
+        )
+    _check_dimensions(recipe.space, lines, source)
+    at = lines.get("base", source)
+    found = _base(recipe.base, at, source)
+    try:
+        # Until the recipe's own overrides are in, no number of workers is sure to fit.
+        base = load_experiment(found, [*overrides, "trainer.workers=0"])
+    except ConfigError as error:
+        raise error if overrides else ConfigError(f"{at}: base: {error}") from error
+    for index, item in enumerate(recipe.overrides):
+        key, separator, text = item.partition("=")
+        at = lines.get(f"overrides.{index}", source)
+        if not separator:
+            raise ConfigError(f"{at}: {item!r} is not of the form field=value")
+        _check_not_varied(recipe.space, key, at)
+        if key in given:
+            continue
+        try:
+            value = parse_value(text)
+        except ValueError as error:
+            raise ConfigError(f"{at}: {key}: {error}") from error
+        base = override(base, {key: value}, at)
+    for key in given:
+        _check_not_varied(recipe.space, key, "command line")
+    workers = recipe.workers_per_trial
+    at = lines.get("workers_per_trial", source)
+    base = override(base, {"trainer.workers": 0 if workers == 1 else workers}, at)
+    if base.config.tracking.first_step is None:
+        # A picture of seconds, which a single training has once and a sweep would have each time.
+        base = override(base, {"tracking.first_step": False}, at)
+    if base.config.trainer.patience is not None or "trainer.patience" in recipe.space.dimensions:
+        raise ConfigError(
+            f"{base.origins.get('trainer.patience', source)}: trainer.patience: must be null in a "
+            "sweep, where a trial that ends before its full budget has no result; pruner stops "
+            "trials early"
+        )
+    check_metrics(recipe, base.config.trainer, lines, source)
+    _check_corners(recipe, base, lines, source)
+    points = _points(recipe, base, lines, source)
+    return SweepPlan(recipe, base, _rungs(recipe, base, lines, source), tuple(points))
+
+
+def _base(base: str, at: str, source: str) -> str:
+    """A base as `load_experiment` finds it: shipped, in the working folder, beside the sweep."""
+    beside = Path(source).parent / base
+    if base in recipe_names() or Path(base).is_file():
+        return base
+    if beside.is_file():
+        return str(beside)
+    raise ConfigError(
+        f"{at}: base: recipe {base!r} is neither a shipped recipe nor a file"
+        f"{nearest(base, recipe_names())}; shipped: {', '.join(recipe_names())}"
+    )
+
+
+def _find(recipe: str) -> Path:
+    if recipe in sweep_names():
+        return SWEEPS / f"{recipe}.yaml"
+    if Path(recipe).is_file():
+        return Path(recipe).resolve()
+    raise ConfigError(
+        f"sweep {recipe!r} is neither a shipped sweep nor a file{nearest(recipe, sweep_names())}; "
+        f"shipped: {', '.join(sweep_names())}"
+    )
+
+
+def _parse(content: Any, lines: dict[str, str], path: Path, own: Sequence[str]) -> SweepRecipe:
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: a sweep is a mapping, got {type(content).__name__}")
+    for item in own:
+        key, separator, text = item.removeprefix("sweep.").partition("=")
+        if not separator:
+            raise ConfigError(f"command line: {item!r} is not of the form field=value")
+        try:
+            value = parse_value(text)
+        except ValueError as error:
+            raise ConfigError(f"command line: sweep.{key}: {error}") from error
+        *parents, last = _parts(key, content, value)
+        node = content
+        for name in parents:
+            node = node.setdefault(name, {})
+            if not isinstance(node, dict):
+                is_list = isinstance(node, list)
+                rule = "a list, give it whole" if is_list else "a value, not a mapping"
+                raise ConfigError(f"command line: sweep.{key}: {name} is {rule}")
+        node[last] = value
+        for below in [name for name in lines if name.startswith(f"{key}.")]:
+            del lines[below]
+        lines.update(dict.fromkeys(_keys(key, node[last]), "command line"))
+    try:
+        return SweepRecipe.model_validate(content)
+    except ValidationError as error:
+        sentences = [_sentence(item, lines, path) for item in error.errors()]
+        raise ConfigError("\n".join(sentences)) from error
+
+
+def _keys(key: str, value: Any) -> Iterator[str]:
+    """A key and all keys below it."""
+    yield key
+    if isinstance(value, list):
+        value = dict(enumerate(value))
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from _keys(f"{key}.{name}", item)
+
+
+def _parts(key: str, content: Mapping[str, Any], value: Any) -> list[str]:
+    """A key of the recipe in its parts; the name of a dimension, which holds dots, is one.
+
+    Raises:
+        ConfigError: Where it is about a part of a dimension that is not there.
+    """
+    space = content.get("space")
+    for path in space if isinstance(space, dict) else ():
+        if f"{key}.".startswith(f"space.{path}."):
+            below = key.removeprefix(f"space.{path}.")
+            if below.startswith("when."):
+                return ["space", str(path), "when", below.removeprefix("when.")]
+            return ["space", str(path), *(below.split(".") if below != key else ())]
+    name = key.removeprefix("space.")
+    if name == key:
+        return key.split(".")
+    if not isinstance(value, dict):
+        near = nearest(name, [str(path) for path in space or ()])
+        raise ConfigError(
+            f"command line: sweep.{key}: no such dimension{near}; a new one is given whole: "
+            "sweep.space.FIELD={low: 1, high: 8}"
+        )
+    return ["space", name]
+
+
+def _sentence(item: Any, lines: Mapping[str, str], path: Path) -> str:
+    tags = {"dimensions", "choices", "int", "float"}
+    location = [str(part) for part in item["loc"]]
+    if location[:2] == ["space", "dimensions"]:
+        # pydantic adds the wrapper's name and the kind of dimension to the place of an error.
+        location = [
+            location[0],
+            *location[2:3],
+            *(p for p in location[3:4] if p not in tags),
+            *location[4:],
+        ]
+    key = ".".join(location)
+    rule = item["msg"].removeprefix("Value error, ")
+    # A rule over several fields begins with the key, or keys, that it is about.
+    places = [*location, *rule.split(": ")[:-1]] if item["type"] == "value_error" else location
+    where = str(path)
+    for length in range(len(places), 0, -1):
+        if ".".join(places[:length]) in lines:
+            where = lines[".".join(places[:length])]
+            break
+    if item["type"] == "missing":
+        return f"{where}: {key}: required, and not given"
+    if item["type"] == "extra_forbidden":
+        known = _fields(location[:-1])
+        if location[-1] in known:
+            return f"{where}: {key}: no field of a dimension of this kind"
+        return f"{where}: {key}: no such field{nearest(location[-1], known)}"
+    # A rule over a whole section would print the section.
+    got = f"got {item['input']!r}: " if not isinstance(item["input"], dict) else ""
+    return f"{where}: {key + ': ' if key else ''}{got}{rule}"
+
+
+def _fields(location: Sequence[str]) -> Sequence[str]:
+    """Names of the fields of the section that a place of the recipe lies in."""
+    if location[:1] == ["space"]:
+        names = ["kind", "choices", "low", "high", "step", "log", "when"]
+        return names if len(location) == 2 else []
+    kind: Any = SweepRecipe
+    for part in location:
+        if part.isdigit():
+            continue
+        info = kind.model_fields.get(part)
+        inner = [info.annotation, *get_args(info.annotation)] if info else []
+        sections = [k for k in inner if isinstance(k, type) and issubclass(k, BaseModel)]
+        if not sections:
+            return []
+        kind = sections[0]
+    return list(kind.model_fields)
+
+
+def _check_not_varied(space: Space, key: str, at: str) -> None:
+    for path in space.dimensions:
+        if f"{key}.".startswith(f"{path}."):
+            raise ConfigError(f"{at}: {key}: the sweep varies this field itself")
+
+
+def _check_dimensions(space: Space, lines: Mapping[str, str], source: str) -> None:
+    """Refuse fields that all trials must share, and dimensions that would overwrite others."""
+    for path in space.dimensions:
+        at = lines.get(f"space.{path}", source)
+        for key, rule in _SHARED.items():
+            if f"{key}.".startswith(f"{path}.") or path.startswith(f"{key}."):
+                raise ConfigError(f"{at}: {max(path, key, key=len)}: {rule}")
+        for other in space.dimensions:
+            if other.startswith(f"{path}."):
+                raise ConfigError(f"{at}: {path}: overwrites {other}, which the sweep varies too")
+
+
+def _read_back(resolved: Resolved, path: str) -> str:
+    """A field as the configuration has it: 1, 1.0 and true are the same number."""
+    node = json.loads(resolved.config.model_dump_json())
+    for part in path.split("."):
+        node = node[part]
+    return json.dumps(node)
+
+
+def _check_corners(
+    recipe: SweepRecipe, base: Resolved, lines: Mapping[str, str], source: str
+) -> None:
+    """Try every choice, the few values or both ends of every range, then combinations of these."""
+    read: dict[str, list[str]] = {path: [] for path in recipe.space.dimensions}
+    for path, value, point in recipe.space.corner_points():
+        at = lines.get(f"space.{path}", source)
+        dimension, before = recipe.space.dimensions[path], read[path]
+        if isinstance(dimension, Choices):
+            at = lines.get(f"space.{path}.choices.{len(before)}", at)
+        origins = {key: lines.get(f"space.{key}", source) for key in point} | {path: at}
+        meant = _read_back(override(base, point, origins), path)
+        if isinstance(dimension, Choices) and meant in before:
+            same = dimension.choices[before.index(meant)]
+            raise ConfigError(f"{at}: {path}: got {value!r}: means the same as {same!r}")
+        before.append(meant)
+    at = lines.get("space", source)
+    for point in itertools.islice(recipe.space.corner_combinations(), _ALL_COMBINATIONS):
+        try:
+            override(base, point, at)
+        except ConfigError as error:
+            raise ConfigError(f"{error} (the values together: {point})") from error
+
+
+def _points(
+    recipe: SweepRecipe, base: Resolved, lines: Mapping[str, str], source: str
+) -> list[Point]:
+    points: list[Point] = []
+    for index, point in enumerate(recipe.first):
+        at = lines.get(f"first.{index}", source)
+        for key, value in point.items():
+            _check_member(recipe.space, key, value, point, at)
+        point = {key: recipe.space.exact(key, value) for key, value in point.items()}
+        override(base, point, at)
+        if recipe.sampler.name == "grid" and not recipe.space.is_whole(point):
+            raise ConfigError(f"{at}: first: leaves something to be drawn, which a grid does not")
+        if point in points and recipe.space.is_whole(point):
+            raise ConfigError(
+                f"{at}: first: the same point as first.{points.index(point)}; it would be trained "
+                "twice, to the same end"
+            )
+        points.append(point)
+    if recipe.sampler.name == "grid":
+        try:
+            points += [point for point in recipe.space.grid() if point not in points]
+        except ValueError as error:
+            raise ConfigError(f"{lines.get('space', source)}: space: {error}") from error
+    return points
+
+
+def _check_member(space: Space, key: str, value: Any, point: Point, at: str) -> None:
+    dimension = space.dimensions.get(key)
+    if dimension is None:
+        near = nearest(key, list(space.dimensions))
+        raise ConfigError(f"{at}: first: {key}: not in the space{near}")
+    if not active(dimension.when, point):
+        raise ConfigError(f"{at}: first: {key}: its condition {dimension.when} does not hold here")
+    rule = dimension.broken_rule(value)
+    if rule is not None:
+        raise ConfigError(f"{at}: first: {key}: got {value!r}: {rule}")
+
+
+def _rungs(
+    recipe: SweepRecipe, base: Resolved, lines: Mapping[str, str], source: str
+) -> tuple[int, ...]:
+    trainer = base.config.trainer
+    every, last = trainer.evaluate_every, trainer.max_steps
+    if recipe.pruner.rungs is None:
+        return tuple(geometric_rungs(every, last, recipe.pruner.eta))
+    for step in recipe.pruner.rungs:
+        if step % every or not 0 < step < last:
+            raise ConfigError(
+                f"{lines.get('pruner.rungs', source)}: pruner.rungs: got {step}: must be a "
+                f"multiple of trainer.evaluate_every ({every}) below trainer.max_steps ({last})"
+            )
+    return tuple(sorted(recipe.pruner.rungs))

@@ -1,0 +1,187 @@
+"""A sweep's folder: what it was started with, and the lock that one driver holds."""
+
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+import yaml
+
+from ..config.recipes import ConfigError, dump
+from ..tracking.tracking_uri import without_user
+from .study.study_storage import begin_study, check_place
+from .sweep_file.plan import SweepPlan
+
+_PLAN = "plan.json"
+_LOCK = "driver.lock"
+_TOLD = 4
+
+
+@dataclass(frozen=True)
+class SweepFolder:
+    """A sweep's folder, held by this driver until it is left.
+
+    Attributes:
+        path: The folder; `plan.json`, `study.db`, `trials/<number>`, results.
+        trials: Trials of the whole sweep.
+        study: Address of the study.
+    """
+
+    path: Path
+    trials: int
+    study: str
+    _lock: IO[str]
+
+    @classmethod
+    def open(
+        cls,
+        plan: SweepPlan,
+        storage: Path,
+        *,
+        study: str | None,
+        resume: str | None,
+        name: str | None,
+        trials: int | None,
+    ) -> Self:
+        """Make a new sweep's folder, or find that of one to continue.
+
+        Args:
+            plan: The sweep.
+            storage: Folder of all runs.
+            study: Address of the study; None where it lies in the folder.
+            resume: Name of a sweep to continue.
+            name: Name of a new sweep; made of recipe and time if not given.
+            trials: Trials of the whole sweep, where not the plan's, or those of the sweep so far.
+
+        Raises:
+            ConfigError: Where the name is taken (by a folder or a study), is unknown, belongs to
+                another recipe or study, or another driver is at work on it.
+        """
+        started = {
+            "recipe": plan.recipe.model_dump(mode="json"),
+            "base": dump(plan.base.config),
+            "trials": trials or plan.trials,
+            "study": None if study is None else without_user(study),
+        }
+        if resume is None:
+            stamp = time.strftime("%Y%m%d-%H%M%S")
+            path = storage / (name or f"sweep-{plan.recipe.name}-{stamp}")
+            if (path / _PLAN).exists():
+                raise ConfigError(
+                    f"{path}: there is a sweep of this name; continue it with --resume"
+                )
+            if study is not None:
+                begin_study(study, path.name, [o.direction for o in plan.recipe.objectives])
+        else:
+            path = storage / resume
+            started = _continued(path, started, storage, resume, trials)
+            # A sweep that was killed at once may have none yet in its folder.
+            if study is None:
+                begun = check_place(_inside(path), f"--resume {resume}: its study")
+                gone = not begun and any(path.glob("trials/*"))
+            else:
+                gone = not check_place(study)
+            if gone:
+                raise ConfigError(
+                    f"--resume {resume}: its study is gone from {started['study'] or path}"
+                )
+        (path / "trials").mkdir(parents=True, exist_ok=True)
+        lock = _locked(path)
+        writing = path / f".{_PLAN}.{os.getpid()}"
+        writing.write_text(json.dumps(started, indent=1))
+        writing.replace(path / _PLAN)
+        return cls(path, started["trials"], study or _inside(path), lock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._lock.close()
+
+
+def _inside(path: Path) -> str:
+    """The address of a study that lies in its sweep's folder."""
+    return f"sqlite:///{path / 'study.db'}"
+
+
+def _continued(path: Path, now: dict, storage: Path, resume: str, trials: int | None) -> dict:
+    try:
+        there = (path / _PLAN).is_file()
+    except OSError:  # a name longer than the disk allows
+        there = False
+    if not there:
+        known = sorted(entry.parent.name for entry in storage.glob(f"*/{_PLAN}"))
+        raise ConfigError(
+            f"--resume {resume}: no such sweep in {storage}; there are: "
+            f"{', '.join(known) or 'none'}"
+        )
+    try:
+        before = json.loads((path / _PLAN).read_text())
+    except ValueError as error:
+        raise ConfigError(f"{path / _PLAN}: is damaged ({error})") from error
+    for part, word in (("recipe", "recipe"), ("base", "base experiment or overrides")):
+        if before[part] != now[part]:
+            raise ConfigError(
+                f"--resume {resume}: its {word} differs from the one it began with: "
+                f"{_differences(before[part], now[part])}"
+            )
+    # Folders of an earlier version do not say where their study lies.
+    if "study" in before and before["study"] != now["study"]:
+        began, given = (part["study"] or "the sweep's folder" for part in (before, now))
+        raise ConfigError(
+            f"--resume {resume}: its study lies in {began}, and SPIKESEG_STUDY now makes it "
+            f"{given}; set or unset it as when the sweep began"
+        )
+    return {**now, "trials": trials or before["trials"]}
+
+
+def _differences(before: Any, now: Any) -> str:
+    """The settings that differ, with both values; a few of them where there are many."""
+    old, new = (dict(_leaves("", _tree(part))) for part in (before, now))
+    told = [
+        f"{key} was {old.get(key, 'not given')}, is {new.get(key, 'not given')}"
+        for key in dict.fromkeys([*old, *new])
+        if old.get(key) != new.get(key)
+    ]
+    more = f"; and {len(told) - _TOLD} more" if len(told) > _TOLD else ""
+    return "; ".join(told[:_TOLD]) + more
+
+
+def _tree(part: Any) -> Any:
+    return yaml.safe_load(part) if isinstance(part, str) else part
+
+
+def _leaves(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict) and value:
+        for key, item in value.items():
+            yield from _leaves(f"{prefix}.{key}" if prefix else str(key), item)
+    else:
+        yield prefix, json.dumps(value)
+
+
+def _locked(path: Path) -> IO[str]:
+    """The lock of a sweep; the system lets it go with the process, however that ends."""
+    lock = (path / _LOCK).open("a+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.seek(0)
+        holder = lock.read().strip()
+        lock.close()
+        raise ConfigError(f"{path}: another driver is at work on this sweep ({holder})") from error
+    lock.seek(0)
+    lock.truncate()
+    lock.write(f"host {socket.gethostname()}, process {os.getpid()}\n")
+    lock.flush()
+    return lock

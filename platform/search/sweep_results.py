@@ -1,0 +1,191 @@
+"""What a sweep leaves: a table of all trials, the front, figures, and the best one as a recipe."""
+
+import csv
+import io
+import json
+import os
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from ..config.recipes import dump, override
+from .study.study import Keeper
+from .study.trial_records import TrialRecord
+from .sweep_figures import sweep_pictures
+from .sweep_file.plan import SweepPlan
+from .sweep_status import best_trial, devices_of_a_trial, front_trials, results_of
+from .sweep_tracking import SweepRecord
+
+
+def finish_sweep(plan: SweepPlan, keeper: Keeper, folder: Path, record: SweepRecord) -> None:
+    """Write results, figures and the best recipe; record them in the sweep's run.
+
+    Args:
+        plan: The sweep.
+        keeper: Its keeper, every trial ended.
+        folder: The sweep's folder.
+        record: The sweep's run.
+    """
+    journal = record.journal
+    best_of = front_trials(plan, keeper.records)
+    numbers = {item.number for item in best_of}
+    rows = [_row(plan, r, r.number in numbers) for _, r in sorted(keeper.records.items())]
+    front_rows = [_row(plan, item, True) for item in best_of]
+    shares = importances(plan, keeper)
+    files = {
+        "results.json": json.dumps(rows, indent=1),
+        "results.csv": _csv(rows, rows),
+        "front.json": json.dumps(front_rows, indent=1),
+        "front.csv": _csv(front_rows, rows),
+        "importance.json": json.dumps(shares, indent=1),
+    }
+    best = best_trial(plan, keeper.records)
+    if best is not None:
+        # What a sweep does without, a single training has.
+        whole = {"trainer.test": True, "tracking.first_step": None}
+        files["best.yaml"] = dump(override(plan.experiment(best.point), whole, "sweep").config)
+        # Tags, since parameters keep their first value and a sweep may be extended.
+        journal.tags({"best_trial": str(best.number), "best_point": json.dumps(best.point)})
+        names = [objective.metric for objective in plan.recipe.objectives]
+        journal.metrics(
+            keeper.finished,
+            {f"best/{n.replace('/', '_')}": v for n, v in zip(names, best.values, strict=True)},
+        )
+    for name, text in files.items():
+        _write(folder / name, text.encode())
+        journal.text(name, text)
+    for name, content in sweep_pictures(plan, keeper.records, shares).items():
+        (folder / "figures").mkdir(exist_ok=True)
+        _write(folder / "figures" / f"{name}.png", content)
+        journal.artifact(f"figures/{name}.png", folder / "figures" / f"{name}.png")
+    why = why_no_result(keeper.records)
+    journal.tags({"mlflow.note.content": description(plan, rows, front_rows, why)})
+
+
+def importances(plan: SweepPlan, keeper: Keeper) -> dict[str, dict[str, float]]:
+    """How much each parameter decides each objective, over trials at full budget.
+
+    Args:
+        plan: The sweep.
+        keeper: Its keeper.
+
+    Returns:
+        Objective -> dotted key -> share of 1; empty with fewer than 4 results, which say nothing.
+
+    Source: PED-ANOVA (Watanabe et al. 2023), as Optuna has it.
+    """
+    if len(results_of(keeper.records)) < 4:
+        return {}
+    with warnings.catch_warnings():
+        # That small is good where there is a target, which the sign below is for; and that few
+        # results make all shares equal, which the table shows.
+        warnings.simplefilter("ignore", UserWarning)
+        return {
+            objective.metric: optuna.importance.get_param_importances(
+                keeper.study,
+                target=lambda trial, axis=axis, sign=objective.sign: sign * trial.values[axis],
+            )
+            for axis, objective in enumerate(plan.recipe.objectives)
+        }
+
+
+def why_no_result(records: Mapping[int, TrialRecord]) -> str:
+    """Why no trial counts as a result, in one sentence; empty where one does.
+
+    Args:
+        records: A sweep's trials by number.
+    """
+    if results_of(records):
+        return ""
+    ordered = [records[number] for number in sorted(records)]
+    parts = []
+    for state, word in (("FAIL", "failed"), ("PRUNED", "were pruned")):
+        ended = [item for item in ordered if item.state == state]
+        if ended:
+            parts.append(f"{len(ended)} {word} (trial {ended[0].number}: {ended[0].reason})")
+    broken = Counter(limit for item in ordered for limit in item.violations if item.values)
+    parts += [f"{count} broke {limit}" for limit, count in broken.items()]
+    return f"no result: of {len(ordered)} trials {', '.join(parts)}"
+
+
+def description(
+    plan: SweepPlan,
+    rows: Sequence[Mapping[str, Any]],
+    front: Sequence[Mapping[str, Any]],
+    missing: str,
+) -> str:
+    """Markdown for the top of the sweep's page: states, cost, the front as a table.
+
+    Args:
+        plan: The sweep.
+        rows: All trials, as in `results.json`.
+        front: Those on the front, likewise.
+        missing: `why_no_result`, where there is none.
+    """
+    states = [row["state"] for row in rows]
+    told = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
+    broken = sum(bool(row["violations"]) for row in rows if row["state"] == "COMPLETE")
+    if broken:
+        limits = ", ".join(f"`{limit}`" for limit in plan.recipe.constraints)
+        told += f", {broken} of them finished and broke a constraint ({limits})"
+    spent = sum(row["seconds"] for row in rows) * devices_of_a_trial(plan)
+    names = [objective.metric for objective in plan.recipe.objectives]
+    keys = ["trial", *plan.recipe.space.dimensions, *names]
+    lines = [
+        f"Sweep `{plan.recipe.name}` over `{plan.recipe.base}`: {told}; "
+        f"{spent:.0f} device-seconds. Its trials are the runs below.",
+        "",
+    ]
+    if missing:
+        return "\n".join([*lines, f"{missing[0].upper()}{missing[1:]}."]) + "\n"
+    lines += [
+        f"Not beaten in {' and '.join(names)} together:",
+        "",
+        "| " + " | ".join(keys) + " |",
+        "|" + " --- |" * len(keys),
+        *("| " + " | ".join(_cell(row.get(key, "")) for key in keys) + " |" for row in front),
+        "",
+        "Train the best by the first objective again: artifact `best.yaml`, then "
+        "`spikeseg train best.yaml`.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def _row(plan: SweepPlan, item: TrialRecord, on_front: bool) -> dict[str, Any]:
+    values = item.values or ("",) * len(plan.recipe.objectives)
+    return {
+        "trial": item.number,
+        "state": item.state,
+        **item.point,
+        **{o.metric: v for o, v in zip(plan.recipe.objectives, values, strict=True)},
+        "front": on_front,
+        "step": item.step,
+        "reason": item.reason,
+        "violations": "; ".join(item.violations),
+        "attempts": item.attempts,
+        "seconds": round(item.seconds, 1),
+    }
+
+
+def _csv(rows: Sequence[Mapping[str, Any]], every: Sequence[Mapping[str, Any]]) -> str:
+    keys = list(dict.fromkeys(key for row in every for key in row))
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, keys, restval="")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all."""
+    writing = path.with_name(f".{path.name}.{os.getpid()}")
+    writing.write_bytes(data)
+    writing.replace(path)

@@ -1,0 +1,197 @@
+"""How far a sweep is: what runs, what ended how, the best so far, cost, time left."""
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .study.pareto import front, hypervolume
+from .study.study import Keeper
+from .study.trial_records import TrialRecord, TrialReport, Verdict
+from .sweep_file.plan import SweepPlan
+
+
+@dataclass(frozen=True)
+class SweepStatus:
+    """A sweep at one moment.
+
+    Attributes:
+        name: The sweep's name.
+        total: Trials of the whole sweep.
+        counts: State -> trials, RUNNING among them.
+        running: Trials that run now.
+        best: The best finished trial by the first objective; None where none finished.
+        front: Finished trials that no other beats in every objective, by the first one.
+        objectives: Names of the objectives, in the order of a trial's values.
+        device_seconds: Time spent by trials x what one takes: GPUs where it takes any, else CPUs.
+        eta_seconds: Time until the last trial ends, at the rate so far, running trials counted as
+            far as they were evaluated; None before the first evaluation.
+        steps: Training steps of a trial's full budget.
+        broken: Finished trials that break a constraint, and so are no results.
+    """
+
+    name: str
+    total: int
+    counts: dict[str, int]
+    running: list[TrialRecord]
+    best: TrialRecord | None
+    front: list[TrialRecord]
+    objectives: list[str]
+    device_seconds: float
+    eta_seconds: float | None
+    steps: int
+    broken: int = 0
+
+    @property
+    def done(self) -> int:
+        """Trials with an end."""
+        return sum(number for state, number in self.counts.items() if state != "RUNNING")
+
+
+class Watcher:
+    """Makes statuses of a sweep; it knows when this driver started.
+
+    Args:
+        plan: The sweep.
+        keeper: Its keeper.
+    """
+
+    def __init__(self, plan: SweepPlan, keeper: Keeper) -> None:
+        self._plan = plan
+        self._keeper = keeper
+        self._started = time.monotonic()
+        self._before = self._done()
+
+    def status(self) -> SweepStatus:
+        """The sweep now."""
+        keeper = self._keeper
+        records = sorted(keeper.records.values(), key=lambda item: item.number)
+        live = [item for item in records if item.number in keeper.live_numbers]
+        ended = [item for item in records if item.state in ("COMPLETE", "PRUNED", "FAIL")]
+        counts = {"RUNNING": len(live), **Counter(item.state for item in ended)}
+        done = self._done()
+        new = done - self._before
+        rate = (time.monotonic() - self._started) / new if new > 0 else None
+        return SweepStatus(
+            name=keeper.folder.name,
+            total=keeper.trials,
+            counts=counts,
+            running=live,
+            best=best_trial(self._plan, keeper.records),
+            front=front_trials(self._plan, keeper.records),
+            objectives=[objective.metric for objective in self._plan.recipe.objectives],
+            device_seconds=sum(item.seconds for item in records) * devices_of_a_trial(self._plan),
+            eta_seconds=None if rate is None else rate * (keeper.trials - done),
+            steps=self._plan.base.config.trainer.max_steps,
+            broken=len(broken_of(keeper.records)),
+        )
+
+    def _done(self) -> float:
+        """Trials with an end, and the shares of those without that were evaluated."""
+        steps = self._plan.base.config.trainer.max_steps
+        records = self._keeper.records.values()
+        shares = (max(r.history, default=0) / steps for r in records if r.state == "RUNNING")
+        return self._keeper.finished + sum(shares)
+
+    def line(self, number: int, report: TrialReport, verdict: Verdict) -> str:
+        """One line of progress: what was measured, what was decided, how far the sweep is."""
+        item = self._keeper.records[number]
+        status = self.status()
+        values = "  ".join(
+            f"{name} {report.metrics[name]:.4g}"
+            for name in status.objectives
+            if name in report.metrics
+        )
+        point = ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in item.point.items())
+        parts = [f"trial {number} step {verdict.step}/{status.steps}", values]
+        if verdict.state is not None:
+            broken = [f"breaks {limit}" for limit in item.violations if item.values]
+            parts.append(f"{verdict.state} ({', '.join([verdict.reason, *broken])})")
+        parts += [f"[{point}]", summary(status)]
+        return "  ".join(part for part in parts if part)
+
+
+def summary(status: SweepStatus) -> str:
+    """Counts, best, front, cost and end of a sweep in one line."""
+    states = [
+        f"{status.counts[state]} {word}"
+        for state, word in (("RUNNING", "running"), ("PRUNED", "pruned"), ("FAIL", "failed"))
+        if status.counts.get(state)
+    ]
+    if status.broken:
+        states.append(f"{status.broken} broke a constraint")
+    best = "" if status.best is None else f", best {status.best.values[0]:.4g}"
+    several = len(status.objectives) > 1 and status.front
+    front = f", front of {len(status.front)}" if several else ""
+    spent = f", {status.device_seconds:.0f} device-seconds"
+    eta = "" if status.eta_seconds is None else f", ETA {clock(status.eta_seconds)}"
+    told = f" ({', '.join(states)})" if states else ""
+    return f"{status.done}/{status.total} done{told}{best}{front}{spent}{eta}"
+
+
+def clock(seconds: float) -> str:
+    """Seconds as m:ss or h:mm:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def devices_of_a_trial(plan: SweepPlan) -> float:
+    """GPUs of one trial where it takes any, else CPUs."""
+    resources = plan.recipe.resources
+    return (resources.gpu or resources.cpu) * plan.recipe.workers_per_trial
+
+
+def results_of(records: Mapping[int, TrialRecord]) -> list[TrialRecord]:
+    """Trials that count as results: finished at full budget, within every constraint."""
+    ordered = (records[number] for number in sorted(records))
+    return [item for item in ordered if item.state == "COMPLETE" and not item.violations]
+
+
+def broken_of(records: Mapping[int, TrialRecord]) -> list[TrialRecord]:
+    """Trials that finished at full budget and break a constraint."""
+    ordered = (records[number] for number in sorted(records))
+    return [item for item in ordered if item.state == "COMPLETE" and item.violations]
+
+
+def signed_values(plan: SweepPlan, item: TrialRecord) -> tuple[float, ...]:
+    """Objective values of a finished trial, signed so that smaller is better."""
+    return tuple(o.sign * v for o, v in zip(plan.recipe.objectives, item.values, strict=True))
+
+
+def best_trial(plan: SweepPlan, records: Mapping[int, TrialRecord]) -> TrialRecord | None:
+    """The best result by the first objective; among equals by the next ones."""
+    done = results_of(records)
+    return min(done, key=lambda item: (signed_values(plan, item), item.number), default=None)
+
+
+def front_trials(plan: SweepPlan, records: Mapping[int, TrialRecord]) -> list[TrialRecord]:
+    """Results that no other beats in every objective, from the best by the first one on."""
+    done = results_of(records)
+    return [done[index] for index in front([signed_values(plan, item) for item in done])]
+
+
+def hypervolumes(
+    plan: SweepPlan, records: Mapping[int, TrialRecord]
+) -> tuple[tuple[float, float], list[float]] | None:
+    """Hypervolume of the front after each result, in the order of their numbers.
+
+    Returns:
+        The reference point and the values; None where there are not two objectives, or no result.
+        A reference that the recipe leaves out is the worst value of all results.
+    """
+    objectives = plan.recipe.objectives
+    done = results_of(records)
+    if len(objectives) != 2 or not done:
+        return None
+    vectors = [signed_values(plan, item) for item in done]
+    worst = [
+        max(vector[axis] for vector in vectors) if o.reference is None else o.sign * o.reference
+        for axis, o in enumerate(objectives)
+    ]
+    values, best = [], []
+    for vector in vectors:
+        best = [[*best, vector][index] for index in front([*best, vector])]
+        values.append(hypervolume(best, worst))
+    reference = (objectives[0].sign * worst[0], objectives[1].sign * worst[1])
+    return reference, values

@@ -1,0 +1,199 @@
+"""A sweep's own run in MLflow, and the thread that sends it and its trials' journals there."""
+
+import hashlib
+import json
+import logging
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..checkpoint.checkpoint import RunFolder
+from ..config.recipes import ConfigError, config_digest, dump
+from ..config.redaction import scrubbed
+from ..tracking.journal import Journal, Status, append_end, read_records
+from ..tracking.provenance import code_diff, code_digest, git_state, provenance, versions
+from ..tracking.tracking_uri import tracking_uri
+from ..train.worker import make_journal
+from .study.study import Keeper
+from .study.trial_records import TrialRecord
+from .sweep_file.plan import SweepPlan
+
+_log = logging.getLogger(__name__)
+# Each look at a changed journal costs a round of requests; trials take minutes.
+_POLL_SECONDS = 15.0
+# MLflow's import and a new database would slow the start of Ray and of the first trials.
+_FIRST_SECONDS = 60.0
+_STATES = ("COMPLETE", "PRUNED", "FAIL", "RUNNING")
+_STATUS: dict[str, Status] = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
+
+
+class SweepRecord:
+    """The parent run of a sweep.
+
+    Args:
+        plan: The sweep.
+        folder: Its folder.
+        storage: Folder of all runs.
+        trials: Trials of the whole sweep.
+    """
+
+    def __init__(self, plan: SweepPlan, folder: Path, storage: Path, *, trials: int) -> None:
+        recipe = plan.recipe
+        objectives = [f"{o.metric} ({o.direction})" for o in recipe.objectives]
+        self.journal = Journal(
+            folder / "journal",
+            run_name=folder.name,
+            tags={
+                "sweep": folder.name,
+                "recipe": recipe.name,
+                "base": recipe.base,
+                "trials": str(trials),
+                **git_state(),
+                "code_digest": code_digest(),
+                "config_digest": config_digest(plan.base.config),
+                **{f"version.{name}": value for name, value in versions().items()},
+                "mlflow.note.content": (
+                    f"Sweep `{recipe.name}` over `{recipe.base}`; its trials are the runs below.\n"
+                ),
+            },
+            params={
+                "sweep.sampler": recipe.sampler.name,
+                "sweep.seed": str(recipe.sampler.seed),
+                "sweep.pruner": recipe.pruner.rule,
+                "sweep.objectives": ", ".join(objectives),
+                "sweep.constraints": ", ".join(map(str, recipe.constraints)) or "none",
+                **{
+                    f"space.{key}": json.dumps(dimension.model_dump(mode="json"))
+                    for key, dimension in recipe.space.dimensions.items()
+                },
+            },
+        )
+        made_of = provenance(plan.base, world_size=recipe.workers_per_trial)
+        self.journal.text("config.yaml", dump(plan.base.config))
+        content = recipe.model_dump(mode="json")
+        self.journal.text("recipe.yaml", yaml.safe_dump(content, sort_keys=False))
+        self.journal.text("provenance.json", json.dumps(made_of, indent=1))
+        self.journal.text("code.diff", code_diff())
+        self._plan = plan
+        self._folder = folder
+        self._storage = storage
+        self._experiment = plan.base.config.tracking.experiment
+        self._sizes: dict[Path, int] = {}
+        self._stop = threading.Event()
+        self._due = threading.Event()
+        self._thread = threading.Thread(target=self._send, daemon=True, name="sweep-sender")
+        self._thread.start()
+
+    def begin_sending(self) -> None:
+        """Send from now on, not only a minute after the start: there is something to see."""
+        self._due.set()
+
+    def tags_of(self, number: int, point: Mapping[str, Any]) -> dict[str, str]:
+        """Tags of a trial's run; trials that differ in nothing but the seed share a group."""
+        same = {key: value for key, value in sorted(point.items()) if key != "seed"}
+        digest = hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()
+        return {
+            "run_name": f"{self._folder.name}-{number}",
+            "sweep": self._folder.name,
+            "trial": str(number),
+            "group": digest[:12],
+        }
+
+    def trial_ended(self, item: TrialRecord) -> None:
+        """Record a trial's state and reason in its own journal, once.
+
+        A trial whose process died before it had a journal gets one here, so that MLflow shows as
+        many trials as the study.
+        """
+        folder = self._folder / "trials" / str(item.number)
+        tags = {"state": item.state, "reason": item.reason, "attempts": str(item.attempts)}
+        if item.violations:
+            tags["violations"] = "; ".join(item.violations)
+        if not (folder / "journal" / "records.jsonl").is_file():
+            self._begin(folder, item)
+        elif _last_tags(folder / "journal") == tags:
+            return
+        append_end(folder / "journal", tags, _STATUS[item.state])
+
+    def _begin(self, folder: Path, item: TrialRecord) -> None:
+        """A journal of a trial that never ran."""
+        tags = self.tags_of(item.number, item.point)
+        try:
+            resolved = self._plan.experiment(item.point)
+            run = RunFolder(folder)
+            make_journal(resolved, run, 1, tags, parent=self.journal.id).close()
+        except ConfigError:
+            params = {key: str(value) for key, value in item.point.items()}
+            name = tags["run_name"]
+            Journal(
+                folder / "journal", run_name=name, tags=tags, params=params, parent=self.journal.id
+            ).close()
+
+    def reconcile(self, keeper: Keeper) -> None:
+        """Record the ends that a killed driver told the study and not the journals."""
+        for item in keeper.records.values():
+            if item.state in ("COMPLETE", "PRUNED", "FAIL"):
+                self.trial_ended(item)
+
+    def follow(self, done: int, values: Mapping[str, float]) -> None:
+        """Record numbers of the whole sweep after so many trials have ended."""
+        self.journal.metrics(done, values)
+
+    def finish(self, keeper: Keeper) -> None:
+        """Record how many trials ended in which state."""
+        states = [item.state for item in keeper.records.values()]
+        self.journal.metrics(
+            keeper.finished, {f"trials/{state.lower()}": states.count(state) for state in _STATES}
+        )
+
+    def close(self, *, finished: bool) -> None:
+        """Send what is left; what MLflow does not take now stays in the journals."""
+        self.journal.finish("FINISHED" if finished else "KILLED")
+        self._stop.set()
+        self._due.set()
+        self._thread.join(60)
+        self.journal.close()
+
+    def _send(self) -> None:
+        self._due.wait(_FIRST_SECONDS)
+        try:
+            from ..tracking.upload.uploader import RunDeletedError, sync
+        except ImportError as error:
+            _log.warning("not sent to MLflow, which cannot be imported here: %s", error)
+            return
+        uri = tracking_uri(self._storage)
+        told: set[Path] = set()
+        while True:
+            last = self._stop.is_set()
+            trials = sorted((self._folder / "trials").glob("*/journal"))
+            for journal in (self.journal.folder, *trials):
+                records = journal / "records.jsonl"
+                size = records.stat().st_size if records.is_file() else 0
+                if size == self._sizes.get(journal, 0):
+                    continue
+                try:
+                    sync(journal, uri, self._experiment)
+                    self._sizes[journal] = size
+                    told.discard(journal)
+                except RunDeletedError as error:
+                    self._sizes[journal] = size
+                    _log.warning("%s; nothing more of it is sent", error)
+                except Exception as error:  # A tracker must never end a sweep.
+                    if journal not in told:
+                        text = scrubbed(str(error))
+                        _log.warning("%s: not sent yet, will retry: %s", journal, text)
+                        told.add(journal)
+                    break
+            if last:
+                return
+            self._stop.wait(_POLL_SECONDS)
+
+
+def _last_tags(journal: Path) -> dict[str, str] | None:
+    """The tags of an end that is the journal's last record; None where it does not end."""
+    records = list(read_records(journal))[-2:]
+    kinds = [record["kind"] for record in records]
+    return records[0]["values"] if kinds == ["tags", "status"] else None

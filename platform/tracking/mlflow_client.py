@@ -1,0 +1,95 @@
+"""MLflow's client: quiet, quick to give up, and with a database that was made whole and once."""
+
+import contextlib
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..config.redaction import scrubbed
+from .tracking_uri import sqlite_file, without_user
+
+TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+_QUIET = {
+    RETRIES: "0",
+    TIMEOUT: "5",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "DO_NOT_TRACK": "true",
+}
+
+
+def import_mlflow() -> Any:
+    """MLflow, told to give up quickly and to report nothing to its makers.
+
+    Raises:
+        ImportError: Where it is not installed.
+    """
+    for key, value in _QUIET.items():
+        os.environ.setdefault(key, value)
+    # Whoever sends tries again by itself, after a look at what arrived: a client that repeats a
+    # request below that could make a second run.
+    os.environ[RETRIES] = "0"
+    # At a run's end it prints the run's address, with the password in it.
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+    import mlflow
+
+    return mlflow
+
+
+def connect(uri: str) -> Any:
+    """MLflow's client for an address, whose database is made where it is a new sqlite file."""
+    mlflow = import_mlflow()
+    make_database(uri)
+    return mlflow.MlflowClient(tracking_uri=uri)
+
+
+def make_database(uri: str, artifacts: str | None = None) -> None:
+    """Make the database of a sqlite address that has none; others are left alone.
+
+    MLflow itself makes it by hundreds of steps in place: two processes that start together, or a
+    kill in between, would leave one that nobody can use or mend.
+
+    Args:
+        uri: MLflow's tracking URI.
+        artifacts: Where runs of MLflow's experiment `Default` keep their files; beside the
+            database if not given.
+    """
+    file = sqlite_file(uri)
+    if file is None or file.exists():
+        return
+    import_mlflow()
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with (file.parent / f".{file.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if file.exists():
+            return
+        with tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent) as folder:
+            making = Path(folder) / file.name
+            place = artifacts or (file.absolute().parent / "artifacts").as_uri()
+            SqlAlchemyStore(f"sqlite:///{making}", place).engine.dispose()
+            making.replace(file)
+
+
+@contextlib.contextmanager
+def reachable(uri: str) -> Iterator[None]:
+    """Turn MLflow's errors into one sentence with its address, without passwords.
+
+    Raises:
+        RuntimeError: Where MLflow raised.
+    """
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+
+    try:
+        yield
+    except (MlflowException, RequestException) as error:
+        # Not from the error: its own text has the whole address.
+        text = f"MLflow at {without_user(uri)} is out of reach: {scrubbed(str(error))}"
+        raise RuntimeError(text) from None

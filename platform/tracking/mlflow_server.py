@@ -1,0 +1,161 @@
+"""MLflow's server over a storage folder."""
+
+import configparser
+import importlib.util
+import ipaddress
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from .mlflow_client import make_database
+from .tracking_uri import tracking_uri, without_user
+
+# What MLflow shipped for the user `admin` until it stopped to ship one.
+_PUBLISHED_PASSWORD = "password1234"
+
+
+def serve(storage: Path, *, host: str, port: int, announce: Callable[[str], None]) -> None:
+    """Run MLflow's server until it is interrupted.
+
+    Args:
+        storage: Folder of all runs.
+        host: Address to listen on.
+        port: Port to listen on.
+        announce: Takes the line with the address.
+
+    Raises:
+        ValueError: Where the address is not loopback and MLflow has no authentication configured,
+            where it cannot be listened on, or where MLflow is served elsewhere already.
+        RuntimeError: Where the server fails.
+    """
+    guarded = "MLFLOW_AUTH_CONFIG_PATH" in os.environ
+    if not is_loopback(host) and not guarded:
+        raise ValueError(
+            f"--host {host}: not a loopback address, and MLflow's authentication is not configured "
+            "(MLFLOW_AUTH_CONFIG_PATH); anyone who reaches it could read and delete runs"
+        )
+    if guarded:
+        _check_authentication(Path(os.environ["MLFLOW_AUTH_CONFIG_PATH"]))
+    uri = tracking_uri(storage)
+    if uri.startswith(("http://", "https://")):
+        raise ValueError(f"MLFLOW_TRACKING_URI: MLflow is already served at {without_user(uri)}")
+    _check_free(host, port)
+    shown = f"[{host}]" if ":" in host else host
+    # As the server would, which must not make it while a training does.
+    make_database(uri, "mlflow-artifacts:/")
+    announce(f"MLflow over {without_user(uri)}: http://{shown}:{port}")
+    try:
+        # The address goes by a variable: any user of the machine can read a command line.
+        command = server_command(storage, host=host, port=port)
+        code = run_until_told(command, {"MLFLOW_BACKEND_STORE_URI": uri})
+    except KeyboardInterrupt:
+        return
+    if code:
+        raise RuntimeError(f"MLflow's server ended with code {code}")
+
+
+def _check_free(host: str, port: int) -> None:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host.strip("[]"), port, type=socket.SOCK_STREAM
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise ValueError(f"--port {port}: cannot listen on {host} ({error.strerror})") from error
+
+
+def run_until_told(command: list[str], variables: Mapping[str, str]) -> int:
+    """Run a server; a SIGTERM to this process ends it too, so that none is left behind.
+
+    Args:
+        command: The command line.
+        variables: Environment variables beside `server_environment`'s.
+
+    Returns:
+        Its exit code; 0 where it was told to end.
+    """
+    told = threading.Event()
+    with subprocess.Popen(command, env={**server_environment(), **variables}) as process:
+
+        def end(*_: object) -> None:
+            told.set()
+            process.terminate()
+
+        before = signal.signal(signal.SIGTERM, end)
+        try:
+            code = process.wait()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    return 0 if told.is_set() else code
+
+
+def server_command(storage: Path, *, host: str, port: int) -> list[str]:
+    """The command line of MLflow's server over a storage folder.
+
+    An address with a user in it is left out: MLFLOW_BACKEND_STORE_URI has to hold it.
+
+    Args:
+        storage: Folder of all runs.
+        host: Address to listen on.
+        port: Port to listen on.
+    """
+    uri = tracking_uri(storage)
+    arguments = [
+        *("--host", host, "--port", str(port), "--workers", "1"),
+        *(("--backend-store-uri", uri) if uri == without_user(uri) else ()),
+        # Through the server: what another machine sends must not end on that machine's disk.
+        *("--artifacts-destination", (storage.absolute() / "artifacts").as_uri()),
+    ]
+    if "MLFLOW_AUTH_CONFIG_PATH" in os.environ:
+        arguments += ["--app-name", "basic-auth"]
+    return [sys.executable, "-m", "mlflow", "server", *arguments]
+
+
+def server_environment() -> dict[str, str]:
+    """This process's environment, with telemetry and MLflow's job runners off."""
+    return {
+        **os.environ,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+
+
+def _check_authentication(config: Path) -> None:
+    """MLflow itself would start and fail, or fail with a traceback."""
+    if not config.is_file():
+        raise ValueError(f"MLFLOW_AUTH_CONFIG_PATH: {config}: no such file")
+    if not os.environ.get("MLFLOW_FLASK_SERVER_SECRET_KEY"):
+        raise ValueError(
+            "MLFLOW_FLASK_SERVER_SECRET_KEY: MLflow's authentication needs it, not set"
+        )
+    if importlib.util.find_spec("flask_wtf") is None:
+        raise ValueError("MLflow's authentication needs: pip install 'mlflow[auth]'")
+    read = configparser.ConfigParser()
+    try:
+        read.read_string(config.read_text())
+        given = read.get("mlflow", "admin_password", fallback=None)
+    except (configparser.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"MLFLOW_AUTH_CONFIG_PATH: {config}: cannot be read: {error}") from error
+    if os.environ.get("MLFLOW_AUTH_ADMIN_PASSWORD", given) == _PUBLISHED_PASSWORD:
+        raise ValueError(
+            f"MLFLOW_AUTH_CONFIG_PATH: {config}: admin_password (or MLFLOW_AUTH_ADMIN_PASSWORD) is "
+            "the one that MLflow published; set another"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is reachable from this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

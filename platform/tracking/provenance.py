@@ -1,0 +1,261 @@
+"""What a run was made of: code, configuration, machine, and the line that repeats it."""
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ..config.recipes import (
+    PLACES,
+    RECIPES,
+    ConfigError,
+    Resolved,
+    config_digest,
+    flat,
+    load_experiment,
+)
+from ..config.redaction import SECRET_VARIABLE, scrubbed, scrubbed_argument, scrubbed_code
+from ..config.schema import ExperimentConfig
+from ..config.yaml_source import parse_value
+
+_ROOT = Path(__file__).resolve().parents[2]
+_CODE = ("__init__.py", "pyproject.toml", "model", "datasets", "platform", "jobs")
+_SUFFIXES = (".py", ".yaml", ".json", ".cu", ".cuh", ".h")
+_PACKAGES = ("torch", "ray", "mlflow", "optuna", "pyarrow", "numpy", "cupy-cuda13x")
+_LONGEST_DIFF = 1_000_000
+# Variables that can change a result or where it goes; whatever else is set is never recorded.
+_VARIABLES = re.compile(
+    r"^(OMP|MKL|OPENBLAS|KMP|CUDA|CUBLAS|CUDNN|CUPY|NCCL|GLOO|TORCH|PYTORCH|RAY|MLFLOW|SPIKESEG)_"
+    r"|^(PYTHONHASHSEED|SLURM_JOB_ID)$"
+)
+
+
+def run_tags(config: ExperimentConfig, *, world_size: int, attempt: int) -> dict[str, str]:
+    """Tags that every run carries.
+
+    Args:
+        config: The experiment.
+        world_size: Number of workers.
+        attempt: How often the run was started.
+    """
+    neuron = config.model.neuron
+    tags = {
+        **git_state(),
+        "code_digest": code_digest(),
+        "config_digest": config_digest(config),
+        "recipe": config.name,
+        "seed": str(config.seed),
+        "T": str(neuron.timesteps),
+        "D": str(neuron.levels),
+        "normalization": neuron.normalization,
+        "world_size": str(world_size),
+        "attempt": str(attempt),
+        **{f"version.{name}": version for name, version in versions().items()},
+    }
+    job = os.environ.get("SPIKESEG_JOB_ID") or os.environ.get("RAY_JOB_ID")
+    return {**tags, "ray_job_id": job} if job else tags
+
+
+@functools.cache
+def git_state() -> dict[str, str]:
+    """Commit and whether the code differs from it; empty outside of a checkout."""
+    try:
+        return {
+            "git_sha": _git("rev-parse", "HEAD").strip(),
+            "dirty": str(bool(_git("status", "--porcelain", "--", *_CODE))).lower(),
+        }
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+
+
+@functools.cache
+def code_diff() -> str:
+    """How the package's code differs from the commit, new files included; empty where it does not.
+
+    Only the package's own folders are looked at, so that a stray file of settings stays out, and
+    literals that are named like secrets are hidden. `git apply` takes the text.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="spikeseg-index-") as folder:
+            # A copy of the index that knows the new files too; the checkout's own stays as it is.
+            index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
+            _git("read-tree", "HEAD", variables=index)
+            others = _git("ls-files", "-z", "--others", "--exclude-standard", "--", *_CODE)
+            new = [name for name in others.split("\0") if Path(name).suffix in _SUFFIXES]
+            if new:
+                _git("add", "--intent-to-add", "--", *new, variables=index)
+            plain = ("--no-ext-diff", "--no-color", "--binary")
+            text = _git("diff", *plain, "HEAD", "--", *_CODE, variables=index)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    text = scrubbed_code(text)
+    if len(text) > _LONGEST_DIFF:
+        return text[:_LONGEST_DIFF] + "\n[cut here: the difference is too long]\n"
+    return text
+
+
+@functools.cache
+def code_digest() -> str:
+    """SHA-256 over the package's files, which names the code where no git is (as in a job)."""
+    digest = hashlib.sha256()
+    for top in ("model", "datasets", "platform", "jobs"):
+        for path in sorted((_ROOT / top).rglob("*")):
+            if path.suffix in _SUFFIXES:
+                digest.update(f"{path.relative_to(_ROOT)}\0".encode())
+                digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _git(*arguments: str, variables: Mapping[str, str] | None = None) -> str:
+    return subprocess.run(
+        ["git", "-C", str(_ROOT), *arguments],
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=True,
+        env={**os.environ, **(variables or {})},
+    ).stdout
+
+
+def provenance(resolved: Resolved, *, world_size: int) -> dict[str, Any]:
+    """Everything that is known about how a run comes about, as JSON.
+
+    Args:
+        resolved: The experiment.
+        world_size: Number of workers.
+    """
+    config = resolved.config
+    return {
+        "code": {**git_state(), "digest": code_digest()},
+        "command": scrubbed(command_line()),
+        "config_digest": config_digest(config),
+        "origins": resolved.origins,
+        "seed": config.seed,
+        "world_size": world_size,
+        "threads": config.trainer.threads,
+        "python": platform.python_version(),
+        "packages": packages(),
+        "hardware": hardware(),
+        "environment": environment(os.environ),
+    }
+
+
+def packages() -> dict[str, str]:
+    """Every installed package and its version."""
+    found = ((item.metadata["Name"], item.version) for item in metadata.distributions())
+    return dict(sorted((name.lower(), version) for name, version in found if name))
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, memory and GPUs of this machine."""
+    import torch
+
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        names = re.findall(r"model name\s*:\s*(.+)", info.read_text())
+        model = names[0] if names else model
+    try:
+        import psutil
+
+        memory = round(psutil.virtual_memory().total / 2**30, 1)
+    except ImportError:
+        memory = None
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "processor": model,
+        "cores": os.cpu_count(),
+        "memory_gib": memory,
+        "gpus": gpus,
+        "cuda": torch.version.cuda,
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "system": platform.platform(),
+    }
+
+
+def environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """The variables that matter, without secrets.
+
+    Args:
+        variables: Such as `os.environ`.
+    """
+    return {
+        name: scrubbed(value)
+        for name, value in sorted(variables.items())
+        if _VARIABLES.search(name) and not SECRET_VARIABLE.search(name)
+    }
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of the packages that decide results."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def rerun_line(resolved: Resolved) -> str:
+    """The command that repeats a run: recipe, what was given beside it, and what else differs."""
+    tree = resolved.config.model_dump(mode="json")
+    keys = [key for key, at in resolved.origins.items() if at in ("command line", "sweep")]
+    # A recipe may name them from the folder where it is started, which is not the next one's.
+    keys += [key for key in PLACES if key not in keys and _at(tree, key) is not None]
+    recipe = resolved.recipe or _recipe_of(resolved)
+
+    def words() -> list[str]:
+        return [f"{key}={_yaml_word(_at(tree, key))}" for key in keys]
+
+    with contextlib.suppress(ConfigError):
+        # A sweep's recipe, say, changes its base in ways that no origin above tells.
+        again, wanted = flat(load_experiment(recipe, words()).config), flat(resolved.config)
+        keys += [key for key, value in wanted.items() if again.get(key) != value]
+    return shlex.join(["spikeseg", "train", recipe, *words()])
+
+
+def _recipe_of(resolved: Resolved) -> str:
+    """The recipe of a configuration that was read back, by where its name stands."""
+    source = Path(resolved.origins.get("name", "").rpartition(":")[0])
+    return str(source) if source.suffix and source.parent != RECIPES else resolved.config.name
+
+
+def run_description(resolved: Resolved) -> str:
+    """Markdown for the top of the run's page."""
+    return (
+        f"Repeat this run:\n\n```\n{rerun_line(resolved)}\n```\n\n"
+        "Repeat and compare step by step, from its id: `spikeseg replay RUN_ID --execute`\n"
+    )
+
+
+def command_line() -> str:
+    """What this process was started with, without values that are named like secrets."""
+    given = [scrubbed_argument(argument) for argument in sys.argv[1:]]
+    return shlex.join([Path(sys.argv[0]).name, *given])
+
+
+def _yaml_word(value: Any) -> str:
+    try:
+        plain = isinstance(value, str) and value and parse_value(value) == value
+    except ValueError:
+        plain = False
+    return value if plain else json.dumps(value, ensure_ascii=False)
+
+
+def _at(tree: Mapping[str, Any], key: str) -> Any:
+    node: Any = tree
+    for part in key.split("."):
+        node = node[part]
+    return node

@@ -1,0 +1,87 @@
+"""How far a journal was sent, kept beside it and bound to an address and to bytes."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..journal_lines import RECORDS
+
+_SENT = "sent.json"
+_LOCK = "sender.lock"
+_TAIL = 80
+
+
+class SentOffset:
+    """How far a journal was sent to one address; from the start where that is not known.
+
+    Args:
+        journal: The journal's folder.
+        uri: MLflow's tracking URI.
+
+    Attributes:
+        offset: Bytes of the records that were sent.
+        run_id: Their run; empty where there is none yet.
+    """
+
+    def __init__(self, journal: Path, uri: str) -> None:
+        self._journal = journal
+        # An address may hold a password.
+        self._address = hashlib.sha256(uri.encode()).hexdigest()
+        self.forget()
+        try:
+            state = json.loads((journal / _SENT).read_text())
+            if state["address"] == self._address and state["tail"] == self._tail(state["offset"]):
+                self.offset, self.run_id = int(state["offset"]), str(state["run_id"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return
+
+    def forget(self) -> None:
+        """Start from the journal's beginning."""
+        self.offset = 0
+        self.run_id = ""
+
+    def write(self, offset: int, run_id: str) -> None:
+        """Remember that a run holds everything up to an offset."""
+        self.offset, self.run_id = offset, run_id
+        state: dict[str, Any] = {
+            "offset": offset,
+            "tail": self._tail(offset),
+            "address": self._address,
+            "run_id": run_id,
+        }
+        write_whole(self._journal / _SENT, json.dumps(state))
+
+    def _tail(self, offset: int) -> str:
+        """The bytes before an offset: after a power loss the journal may hold others there."""
+        with (self._journal / RECORDS).open("rb") as file:
+            start = max(0, offset - _TAIL)
+            file.seek(start)
+            return file.read(offset - start).decode(errors="replace")
+
+
+@contextlib.contextmanager
+def alone(journal: Path) -> Iterator[None]:
+    """One sender at a time; two would only do the same work twice."""
+    with (journal / _LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def unsent(journal: Path) -> int:
+    """Bytes of a journal's records that were not sent yet."""
+    try:
+        sent = int(json.loads((journal / _SENT).read_text())["offset"])
+    except (OSError, ValueError, KeyError, TypeError):
+        sent = 0
+    return (journal / RECORDS).stat().st_size - sent
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replace a small file at once."""
+    writing = path.with_name(f".{path.name}.writing")
+    writing.write_text(text)
+    writing.replace(path)

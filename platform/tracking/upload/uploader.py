@@ -1,0 +1,373 @@
+"""The only file that writes to MLflow: replays a journal into a run, as often as it takes."""
+
+import json
+import logging
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..image_names import grid_files
+from ..journal import file_of
+from ..journal_lines import damage, read_records
+from ..mlflow_client import connect, reachable
+from ..tracking_uri import sqlite_file
+from .dead_letters import UnsendableError, refused, set_aside, try_again, unsendable
+from .upload_offset import SentOffset, alone
+
+_log = logging.getLogger(__name__)
+
+JOURNAL_TAG = "spikeseg.journal"
+PARENT_TAG = "spikeseg.parent_journal"
+_PARENT = "mlflow.parentRunId"
+_BATCH = 500
+
+Record = dict[str, Any]
+
+
+class RunDeletedError(RuntimeError):
+    """Somebody deleted the journal's run, or its experiment; it is not made again behind them."""
+
+
+def sync(journal: Path, uri: str, experiment: str) -> str:
+    """Send everything that a journal holds and MLflow lacks.
+
+    Args:
+        journal: The journal's folder.
+        uri: MLflow's tracking URI.
+        experiment: Name of the experiment.
+
+    Returns:
+        The run's id.
+
+    Raises:
+        RunDeletedError: Where the run was deleted in MLflow.
+        RuntimeError: Where MLflow is out of reach; nothing is lost then.
+    """
+    with reachable(uri), alone(journal):
+        return Replay(journal, uri, experiment).send()
+
+
+class Replay:
+    """Sends a journal from where it was left; after an error it is thrown away and made anew.
+
+    Args:
+        journal: The journal's folder.
+        uri: MLflow's tracking URI.
+        experiment: Name of the experiment.
+        run: The run's folder, from where files are sent; the one that holds the journal if not
+            given.
+
+    Attributes:
+        damaged: The byte of each damaged line that was read.
+    """
+
+    def __init__(self, journal: Path, uri: str, experiment: str, run: Path | None = None) -> None:
+        self._journal = journal
+        self._run_folder = run or journal.parent
+        self._client = connect(uri)
+        self._uri = uri
+        self._experiment_name = experiment
+        self._sent = SentOffset(journal, uri)
+        self._read_to = 0
+        self.damaged: list[int] = []
+        self._damage_told = 0
+        self._seen: set[tuple[str, str, int]] = set()
+        self._run_id = self._sent.run_id
+        self._known = self._told = False
+        self._experiments: dict[str, Any] = {}
+
+    def send(self) -> str:
+        """Send, batch by batch; the offset is written after each.
+
+        Raises:
+            RunDeletedError: Where the run was deleted in MLflow.
+        """
+        if not self._known:
+            self._look_for_the_run()
+        if not self._run_id:
+            self._run_id = self._create()
+            # Behind a connection that often breaks, each search anew could be one too many.
+            self._sent.write(self._sent.offset, self._run_id)
+        batch: list[Record] = []
+        for record in read_records(self._journal, self._read_to):
+            self._read_to = record["end"]
+            if record["kind"] == "damaged":
+                self.damaged.append(record["byte"])
+            fresh = self._first_only(record)
+            if record["end"] <= self._sent.offset:
+                continue
+            batch.append(fresh)
+            if len(batch) >= _BATCH:
+                self._deliver(batch)
+                batch = []
+        if batch:
+            self._deliver(batch)
+        if len(self.damaged) > self._damage_told:
+            self._say_what_is_damaged()
+        if not self._told:
+            self._say_where_it_is()
+        return self._run_id
+
+    def experiment_sent_to(self) -> str | None:
+        """Name of the experiment that holds the run; None where nothing was sent."""
+        if not self._known:
+            self._look_for_the_run()
+        if not self._run_id:
+            return None
+        identity = self._client.get_run(self._run_id).info.experiment_id
+        return self._client.get_experiment(identity).name
+
+    def send_set_aside(self) -> int:
+        """Try the files among what was set aside once more: a mount may be back.
+
+        Returns:
+            How many records stay set aside.
+        """
+        return try_again(self._journal, self._send_file)
+
+    def _look_for_the_run(self) -> None:
+        """Find the journal's run, which may be in another experiment or database than it was."""
+        from mlflow.exceptions import MlflowException
+
+        run = None
+        if self._run_id:
+            try:
+                run = self._client.get_run(self._run_id)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                self._sent.forget()
+                self._run_id = ""
+        if run is None:
+            run = self._search(self._start()["id"])
+            if run is not None:
+                self._run_id = run.info.run_id
+                self._see_what_is_there(self._run_id)
+        if run is not None:
+            self._check_alive(run)
+            self._adopt(run)
+        self._known = True
+
+    def _say_what_is_damaged(self) -> None:
+        text, self._damage_told = damage(self.damaged), len(self.damaged)
+        _log.warning("%s: damaged lines are not sent: %s", self._journal, text)
+        self._client.set_tag(self._run_id, "records_damaged", text)
+
+    def _say_where_it_is(self) -> None:
+        name, self._told = self.experiment_sent_to(), True
+        if name != self._experiment_name:
+            _log.warning(
+                "%s: goes on as run %s of experiment %s, not in %s: a journal has one run",
+                self._journal,
+                self._run_id,
+                name,
+                self._experiment_name,
+            )
+
+    def _adopt(self, run: Any) -> None:
+        """Put a run below its parent where that was not there yet when the run was made."""
+        parent = run.data.tags.get(PARENT_TAG)
+        if parent and _PARENT not in run.data.tags:
+            found = self._search(parent)
+            if found is not None:
+                self._client.set_tag(self._run_id, _PARENT, found.info.run_id)
+
+    def _start(self) -> Record:
+        """The journal's first record of its run."""
+        for record in read_records(self._journal):
+            if record["kind"] == "run":
+                return record
+        raise RuntimeError(f"{self._journal}: holds no run record")
+
+    def _first_only(self, record: Record) -> Record:
+        """The record without what an earlier one holds (an orphaned writer may have doubled it)."""
+        step = record.get("step", 0)
+        if record["kind"] == "metrics":
+            values = {k: v for k, v in record["values"].items() if ("m", k, step) not in self._seen}
+            self._seen.update(("m", key, step) for key in values)
+            return {**record, "values": values}
+        if record["kind"] == "image":
+            place = ("i", record["name"], step)
+            if place in self._seen:
+                return {"kind": "doubled", "end": record["end"]}
+            self._seen.add(place)
+        return record
+
+    def _deliver(self, batch: Sequence[Record]) -> None:
+        from mlflow.entities import Metric, Param, RunTag
+
+        client, run_id = self._client, self._run_id
+        metrics: list[Metric] = []
+        params: dict[str, str] = {}
+        tags: dict[str, str] = {}
+        for record in batch:
+            if record["kind"] == "metrics":
+                time, step = record["time"], record["step"]
+                metrics += [Metric(k, v, time, step) for k, v in record["values"].items()]
+            elif record["kind"] == "params":
+                params.update(record["values"])
+            elif record["kind"] == "tags":
+                tags.update(record["values"])
+            elif record["kind"] == "image":
+                tags["mlflow.loggedImages"] = "true"
+        self._in_parts(metrics, _BATCH, lambda part: client.log_batch(run_id, metrics=part))
+        entries = [RunTag(key, str(value)[:5000]) for key, value in tags.items()]
+        self._in_parts(entries, 90, lambda part: client.log_batch(run_id, tags=part))
+        given = [Param(key, str(value)[:6000]) for key, value in params.items()]
+        self._in_parts(given, 90, lambda part: client.log_batch(run_id, params=part))
+        self._in_parts(
+            [r for r in batch if r["kind"] == "dataset"],
+            50,
+            lambda part: client.log_inputs(run_id, [_dataset_input(r) for r in part]),
+        )
+        latest = {r["path"]: r for r in batch if r["kind"] in ("file", "link", "image")}
+        self._in_parts(list(latest.values()), 1, lambda part: self._send_file(part[0]))
+        self._send_status([r for r in batch if r["kind"] in ("run", "status")])
+        self._sent.write(batch[-1]["end"], self._run_id)
+
+    def _in_parts(
+        self, items: Sequence[Any], size: int, call: Callable[[Sequence[Any]], object]
+    ) -> None:
+        """Make calls of limited size; what MLflow refuses for good is set aside, one by one."""
+        for start in range(0, len(items), size):
+            part = items[start : start + size]
+            try:
+                call(part)
+            except Exception as error:
+                if refused(error):
+                    self._check_alive(self._client.get_run(self._run_id))
+                elif not unsendable(error):
+                    raise
+                if len(part) > 1:
+                    self._in_parts(part, (len(part) + 1) // 2, call)
+                else:
+                    set_aside(self._journal, dict(part[0]), error)
+
+    def _check_alive(self, run: Any) -> None:
+        if run.info.lifecycle_stage == "deleted":
+            raise RunDeletedError(
+                f"{self._journal}: run {self._run_id} was deleted in MLflow; "
+                "restore it there to send more"
+            )
+
+    def _send_file(self, record: Record) -> None:
+        path, client = record["path"], self._client
+        try:
+            file = file_of(self._journal, path)
+        except ValueError as error:
+            raise UnsendableError(str(error)) from error
+        if ".." in Path(path).parts:
+            raise UnsendableError(f"artifact path {path!r} must not hold ..")
+        if record["kind"] == "image":
+            with tempfile.TemporaryDirectory() as folder:
+                for named in grid_files(record, file, Path(folder)):
+                    client.log_artifact(self._run_id, str(named), "images")
+            return
+        parent = str(Path(path).parent)
+        place = None if parent == "." else parent
+        if record["kind"] == "link":
+            file = self._linked(record)
+        client.log_artifact(self._run_id, str(file), place)
+
+    def _linked(self, record: Record) -> Path:
+        """A file that lies outside of the journal, which must not name any file of this machine."""
+        # Relative to the run's folder, which may have been moved since.
+        source = self._run_folder / record["source"]
+        if not source.resolve().is_relative_to(self._run_folder.resolve()):
+            raise UnsendableError(f"{source}: not sent, it lies outside of {self._run_folder}")
+        if source.name != Path(record["path"]).name or not source.is_file():
+            raise FileNotFoundError(f"{source}: gone, or not named as artifact {record['path']}")
+        return source
+
+    def _send_status(self, records: Sequence[Record]) -> None:
+        if not records:
+            return
+        if records[-1]["kind"] == "status":
+            self._client.set_terminated(self._run_id, records[-1]["status"], records[-1]["time"])
+            self._delete_twins()
+        else:
+            self._client.update_run(self._run_id, status="RUNNING")
+
+    def _delete_twins(self) -> None:
+        """Delete empty runs of this journal: a request given up may have made one all the same."""
+        run = self._client.get_run(self._run_id)
+        mine = f"tags.`{JOURNAL_TAG}` = '{run.data.tags[JOURNAL_TAG]}'"
+        for twin in self._client.search_runs([run.info.experiment_id], mine):
+            if twin.info.run_id != self._run_id and not twin.data.params:
+                self._client.delete_run(twin.info.run_id)
+
+    def _create(self) -> str:
+        """A new run for this journal, which has none: creating it twice would double."""
+        record = self._start()
+        # Listed when the run was looked for.
+        experiment = self._experiments.get(self._experiment_name)
+        if experiment is not None and experiment.lifecycle_stage == "deleted":
+            raise RunDeletedError(
+                f"{self._journal}: experiment {self._experiment_name} was deleted in MLflow; "
+                "restore it there to send more"
+            )
+        identity = self._create_experiment() if experiment is None else experiment.experiment_id
+        tags = {JOURNAL_TAG: record["id"], "mlflow.runName": record["name"]}
+        if record["parent"]:
+            tags[PARENT_TAG] = record["parent"]
+            parent = self._search(record["parent"])
+            if parent is not None:
+                tags[_PARENT] = parent.info.run_id
+        run = self._client.create_run(identity, start_time=record["time"], tags=tags)
+        return run.info.run_id
+
+    def _search(self, journal: str) -> Any:
+        """The run of a journal, wherever it is: somebody may have chosen another experiment."""
+        from mlflow.entities import ViewType
+
+        mine = f"tags.`{JOURNAL_TAG}` = '{journal}'"
+        found: list[Any] = []
+        token = None
+        while True:
+            page = self._client.search_experiments(ViewType.ALL, page_token=token)
+            self._experiments.update({experiment.name: experiment for experiment in page})
+            identities = [experiment.experiment_id for experiment in page]
+            found += self._client.search_runs(identities, mine, ViewType.ALL)
+            token = page.token
+            if not token:
+                break
+        # A deleted one counts only alone: it may be an empty twin.
+        found.sort(key=lambda run: run.info.lifecycle_stage)
+        return found[0] if found else None
+
+    def _see_what_is_there(self, run_id: str) -> None:
+        """MLflow may hold records that a lost machine sent and could not keep: those stay."""
+        for key in self._client.get_run(run_id).data.metrics:
+            history = self._client.get_metric_history(run_id, key)
+            self._seen.update(("m", key, point.step) for point in history)
+        for file in self._client.list_artifacts(run_id, "images"):
+            name, _, rest = Path(file.path).name.partition("+step+")
+            if "+compressed" in rest:
+                self._seen.add(("i", name.replace("~", "/"), int(rest.partition("+")[0])))
+
+    def _create_experiment(self) -> str:
+        location = None
+        database = sqlite_file(self._uri)
+        if database is not None:
+            location = (database.absolute().parent / "artifacts").as_uri()
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self._client.create_experiment(self._experiment_name, location)
+        except MlflowException:
+            # Another run of the same moment may have made it.
+            experiment = self._client.get_experiment_by_name(self._experiment_name)
+            if experiment is None:
+                raise
+            return experiment.experiment_id
+
+
+def _dataset_input(record: Record) -> Any:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    source = json.dumps({"uri": record["source"]})
+    dataset = Dataset(
+        name=record["name"], digest=record["digest"], source_type="local", source=source
+    )
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", record["context"])])

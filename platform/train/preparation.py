@@ -1,0 +1,168 @@
+"""What a training is made of before its first step: data that fits, seeded weights, a device."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ...datasets.packed.reader import PackedDataset
+from ...model.loss.criterion import DenseCriterion, SetCriterion, build_criterion
+from ...model.neuron.backends.dispatch import BackendError, choose_backend
+from ...model.published.keys import KeyReport
+from ...model.published.weights import is_converted, load_all, load_backbone, load_weights
+from ...model.segmentor import build_segmentor
+from ..checkpoint.checkpoint import find_checkpoint
+from ..config.recipes import ConfigError
+from ..config.schema import ExperimentConfig, TrainerConfig
+from .optimizer import build_optimizer
+
+
+def check_parts(config: ExperimentConfig) -> nn.Module:
+    """Check, without memory for weights, that data, device, model, loss and optimizer go together.
+
+    Returns:
+        The model on the meta device.
+
+    Raises:
+        ConfigError: Names the key and the rule.
+    """
+    open_data(config)
+    device = choose_device(config.trainer.device)
+    if config.trainer.precision == "fp16" and device.type != "cuda":
+        raise ConfigError(
+            "trainer.precision: fp16 scales gradients and needs a CUDA device; on the CPU take "
+            "bf16 or fp32"
+        )
+    require_neurons(config, device)
+    try:
+        with torch.device("meta"):
+            model = build_segmentor(config.model)
+            build_criterion(config.loss, config.model)
+        build_optimizer(model, config.optimizer)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return model
+
+
+def open_data(config: ExperimentConfig) -> PackedDataset:
+    """Open the experiment's data and check that it fits.
+
+    Raises:
+        ConfigError: Names the folder, the split or the number of classes.
+    """
+    try:
+        dataset = PackedDataset.open(config.data.path)
+    except ValueError as error:
+        raise ConfigError(f"data.path: {error}") from error
+    for split in ("train", "val"):
+        if not dataset.splits.get(split):
+            raise ConfigError(f"data.path: {config.data.path}: split {split!r} has no rows")
+    classes = len(dataset.label_space.classes)
+    if config.model.num_classes != classes:
+        raise ConfigError(
+            f"model.num_classes: {config.model.num_classes}, but {config.data.path} has {classes} "
+            f"classes ({dataset.label_space.name})"
+        )
+    if config.data.task == "panoptic":
+        _require_segments(config, dataset)
+    return dataset
+
+
+def _require_segments(config: ExperimentConfig, dataset: PackedDataset) -> None:
+    space = dataset.label_space
+    if space.is_thing is None or not dataset.has_segments:
+        raise ConfigError(
+            f"data.task: panoptic, but {config.data.path} ({dataset.name}) was packed without "
+            "segments; pack a panoptic data set, or set data.task=semantic"
+        )
+
+
+def build_loss(config: ExperimentConfig, dataset: PackedDataset) -> DenseCriterion | SetCriterion:
+    """The loss, with class weights from the training split where the experiment asks for them."""
+    pixels = torch.tensor(dataset.class_pixels("train"), dtype=torch.float32)
+    return build_criterion(config.loss, config.model, pixels)
+
+
+def seeded_model(config: ExperimentConfig) -> nn.Module:
+    """The model with the initial weights that the experiment's seed decides."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return build_segmentor(config.model)
+
+
+def load_initial_weights(model: nn.Module, config: ExperimentConfig) -> KeyReport | None:
+    """Load what `init` names into a new model.
+
+    Args:
+        model: The model; on the meta device its keys and shapes are compared only.
+        config: The experiment.
+
+    Returns:
+        How the keys of file and model met; None where `init` names nothing.
+
+    Raises:
+        ConfigError: Names the key, the file and what does not fit.
+    """
+    for key, given in (("backbone", config.init.backbone), ("segmentor", config.init.segmentor)):
+        if given is None:
+            continue
+        path = Path(given)
+        try:
+            if key == "backbone":
+                return load_backbone(model, path)
+            if not path.is_dir() or is_converted(path):
+                return load_weights(model, path)
+            return load_all(model, find_checkpoint(path).evaluated(), name=given)
+        except ValueError as error:
+            raise ConfigError(f"init.{key}: {error}") from error
+    return None
+
+
+def set_numerics(trainer: TrainerConfig) -> None:
+    """Set what decides the last bit of a result on the CPU, instead of inheriting it."""
+    torch.set_num_threads(trainer.threads)
+    torch.backends.mkldnn.set_flags(trainer.onednn)
+
+
+def environment(workers: int, device: torch.device) -> dict[str, Any]:
+    """What decides the last bit of a result besides configuration and data.
+
+    Args:
+        workers: Number of workers.
+        device: Where the model is.
+    """
+    return {
+        "workers": workers,
+        "threads": torch.get_num_threads(),
+        "onednn": torch.backends.mkldnn.enabled,
+        "torch": torch.__version__,
+        "processor": torch.backends.cpu.get_cpu_capability(),
+        "device": device.type,
+    }
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that `trainer.device` names.
+
+    Raises:
+        ConfigError: Where `cuda` is asked for and torch sees no GPU.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("trainer.device: cuda, but torch sees no GPU")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def require_neurons(config: ExperimentConfig, device: torch.device) -> None:
+    """Refuse a named backend of the neurons that cannot run.
+
+    Raises:
+        ConfigError: Says why, and what to install where that is what is missing.
+    """
+    wanted = config.model.neuron.backend
+    if wanted != "cuda":
+        return
+    try:
+        choose_backend(wanted, device.type)
+    except BackendError as error:
+        raise ConfigError(f"model.{error}") from error

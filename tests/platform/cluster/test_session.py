@@ -1,0 +1,92 @@
+"""Ray is opened the way that its processes and its clients agree on."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from spikeseg.platform.cluster import session as cluster
+
+_LOSES_ITS_RAYLET = (
+    "from spikeseg.platform.cluster.session import connected, interrupted_when_lost\n"
+    "with connected(cpus=1):\n"
+    "    import ray, time\n"
+    "    from ray._private import worker\n"
+    "    with interrupted_when_lost():\n"
+    "        waiting = ray.remote(lambda: time.sleep(600)).remote()\n"
+    "        worker._global_node.all_processes['raylet'][0].process.kill()\n"
+    "        ray.get(waiting)\n"
+)
+_WORK = (
+    "from spikeseg.platform.cluster.session import connected\n"
+    "with connected(cpus=1):\n"
+    "    import ray\n"
+    "    print(ray.get(ray.remote(lambda: 'answered').remote()))\n"
+)
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("before", ["", "import ray\n"], ids=["package first", "ray first"])
+def test_a_local_cluster_answers_whoever_imported_ray_first(tmp_path: Path, before: str) -> None:
+    free = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    done = subprocess.run(
+        [sys.executable, "-c", before + _WORK],
+        # Nobody has a token there yet, as on a machine where Ray never ran.
+        env={**free, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.stdout.strip() == "answered", done.stderr
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_who_waits_for_a_local_cluster_hears_that_it_is_gone() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _LOSES_ITS_RAYLET], capture_output=True, text=True, timeout=200
+    )
+    assert "ClusterLostError: Ray's raylet on this machine ended" in done.stderr
+    assert done.returncode == 1
+
+
+class Node:
+    """Ray's node of a cluster of our own, as far as it is asked.
+
+    Args:
+        ended: Kinds of its processes that ended.
+    """
+
+    def __init__(self, *ended: str) -> None:
+        self._ended = ended
+
+    def dead_processes(self) -> list[tuple[str, None]]:
+        """Kind and process of each that ended."""
+        return [(kind, None) for kind in self._ended]
+
+
+@pytest.mark.parametrize("kind", ["raylet", "gcs_server"])
+def test_a_wait_ends_where_the_local_cluster_is_gone(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(cluster, "_WATCH_SECONDS", 0.01)
+    monkeypatch.setattr("ray._private.worker._global_node", Node("log_monitor", kind))
+    before = signal.getsignal(signal.SIGUSR2)
+    with (
+        pytest.raises(cluster.ClusterLostError, match=f"Ray's {kind} on this machine ended"),
+        cluster.interrupted_when_lost(),
+    ):
+        time.sleep(20)
+    assert signal.getsignal(signal.SIGUSR2) is before
+
+
+def test_an_interrupt_of_a_living_cluster_stays_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "_WATCH_SECONDS", 0.01)
+    monkeypatch.setattr("ray._private.worker._global_node", Node("log_monitor"))
+    with pytest.raises(KeyboardInterrupt), cluster.interrupted_when_lost():
+        time.sleep(0.1)
+        raise KeyboardInterrupt

@@ -1,0 +1,84 @@
+"""What trials would refuse is refused before any of them starts."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from plans import load
+
+from spikeseg.model.config import ModelConfig
+from spikeseg.platform.config.recipes import ConfigError
+from spikeseg.platform.search import sweep as tuner
+from spikeseg.platform.search.sweep_file.plan import load_sweep, sweep_names
+from spikeseg.platform.train import preparation as setup
+
+
+def refused(folder: Path, *overrides: str, **changes: object) -> str:
+    with pytest.raises(ConfigError) as caught:
+        tuner.check_trials(load(folder, *overrides, **changes))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", sweep_names())
+def test_no_trial_of_a_shipped_sweep_would_refuse_to_train(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As soon as its data is there."""
+    monkeypatch.setattr(setup, "open_data", lambda config: None)
+    tuner.check_trials(load_sweep(name))
+
+
+def test_a_model_that_cannot_be_built_is_refused_with_key_and_value(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(config: ModelConfig) -> None:
+        raise ValueError(f"no width {config.query.width}")
+
+    monkeypatch.setattr(setup, "build_segmentor", build)
+    text = refused(
+        tmp_path, f"data.path={data}", space={"model.query.width": {"choices": [64, 32]}}
+    )
+    assert text == "space: model.query.width: got 64: no width 64"
+
+
+def test_a_backend_that_cannot_run_is_refused_with_the_rest(tmp_path: Path, data: Path) -> None:
+    space = {"model.neuron.backend": {"choices": ["torch", "cuda"]}}
+    text = refused(tmp_path, f"data.path={data}", "trainer.device=cpu", space=space)
+    assert text.startswith("space: model.neuron.backend: got 'cuda': ") and " on cpu" in text
+
+
+def test_weights_and_classes_that_do_not_fit_are_refused(tmp_path: Path, data: Path) -> None:
+    given = f"data.path={data}"
+    missing = tmp_path / "none.pth"
+    text = refused(tmp_path, given, space={"init.backbone": {"choices": [None, str(missing)]}})
+    assert text.startswith(f"space: init.backbone: got '{missing}': init.backbone: {missing}: no")
+    text = refused(tmp_path, given, f"init.segmentor={missing}")
+    assert text.startswith(f"init.segmentor: {missing}: no such file")
+    text = refused(tmp_path, given, space={"model.num_classes": {"choices": [9, 5]}})
+    assert text.startswith("space: model.num_classes: got 5: model.num_classes: 5, but ")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_refusal_is_about_the_field_that_it_names(tmp_path: Path, data: Path) -> None:
+    space = {
+        "model.neuron.levels": {"choices": [1, 2]},
+        "trainer.device": {"choices": ["cuda"]},
+    }
+    text = refused(tmp_path, f"data.path={data}", space=space)
+    assert text.startswith("space: trainer.device: got 'cuda': ")
+
+
+def test_a_rule_of_the_optimizer_that_only_some_models_meet_is_refused(
+    tmp_path: Path, data: Path
+) -> None:
+    text = refused(
+        tmp_path, f"data.path={data}", space={"model.decoder": {"choices": ["query", "fpn"]}}
+    )
+    assert text.startswith("optimizer.rules: no parameter's name matches ")
+    assert text.endswith(" (a trial with model.decoder: 'fpn')")
+
+
+def test_a_value_inside_of_a_range_that_the_model_refuses_is_found(tmp_path: Path) -> None:
+    space = {"model.query.num_heads": {"low": 4, "high": 8, "step": 1}}
+    with pytest.raises(ConfigError, match=r"model\.query\.num_heads.*5"):
+        load(tmp_path, space=space)

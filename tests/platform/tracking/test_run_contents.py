@@ -1,0 +1,129 @@
+"""What a run holds in MLflow: names from one list, pictures, tables, inputs and checkpoints."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from trained_run import TrainedRun
+
+from spikeseg.platform.tracking.metric_table import ARTIFACTS, METRICS, TAGS
+
+NOT_EVERY_RUN = {
+    "train/loss_pixel",
+    "train/loss_semantic",
+    "train/loss_mask",
+    "train/loss_dice",
+    "train/loss_class",
+    "system/gpu_memory_usage_megabytes",
+    "val/category_mIoU",
+    "test/category_mIoU",
+}
+
+
+def artifacts(trained: TrainedRun, folder: str = "") -> list[str]:
+    found = []
+    for entry in trained.client.list_artifacts(trained.run_id, folder or None):
+        found += artifacts(trained, entry.path) if entry.is_dir else [entry.path]
+    return found
+
+
+def read(trained: TrainedRun, path: str, tmp_path: Path) -> Path:
+    return Path(trained.client.download_artifacts(trained.run_id, path, str(tmp_path)))
+
+
+def test_every_metric_has_a_name_of_the_list(trained: TrainedRun) -> None:
+    found = set(trained.client.get_run(trained.run_id).data.metrics)
+    assert found <= set(METRICS)
+    assert set(METRICS) - found <= NOT_EVERY_RUN
+    assert len(METRICS) < 60
+
+
+def test_every_tag_has_a_name_of_the_list(trained: TrainedRun) -> None:
+    tags = trained.client.get_run(trained.run_id).data.tags
+    ours = {k for k in tags if not k.startswith(("mlflow.", "version.", "spikeseg."))}
+    assert ours <= set(TAGS)
+    optional = {
+        "sweep",
+        "trial",
+        "run_name",
+        "ray_job_id",
+        "replay_of",
+        "figures_failed",
+        "records_dropped",
+        "records_damaged",
+        "git_sha",
+        "dirty",
+    }
+    assert set(TAGS) - ours <= optional
+    assert "figures_failed" not in tags
+    assert (tags["T"], tags["D"], tags["normalization"]) == ("1", "4", "levels")
+
+
+def test_every_artifact_of_the_list_is_there(trained: TrainedRun) -> None:
+    found = artifacts(trained)
+    missing = [path for path in ARTIFACTS if not any(item.startswith(path) for item in found)]
+    assert not missing
+
+
+def test_the_best_value_and_its_step_are_metrics(trained: TrainedRun) -> None:
+    metrics = trained.client.get_run(trained.run_id).data.metrics
+    history = trained.client.get_metric_history(trained.run_id, "val/mIoU")
+    best = max(history, key=lambda point: (point.value, -point.step))
+    assert metrics["best/val_mIoU"] == best.value
+    assert metrics["best/step"] == best.step
+
+
+def test_every_evaluation_leaves_one_picture_of_the_same_rows(
+    trained: TrainedRun, tmp_path: Path
+) -> None:
+    pictures = sorted(p for p in artifacts(trained, "images") if "val~rows+" in p)
+    steps = [int(Path(path).name.split("+")[2]) for path in pictures if path.endswith(".png")]
+    assert steps == [2, 4]
+    assert len(pictures) == 2 * len(steps)
+    whole = [
+        np.asarray(Image.open(read(trained, path, tmp_path)))
+        for path in pictures
+        if path.endswith(".png")
+    ]
+    # Image and truth are the first two of five columns, and the same every time.
+    width = 2 * whole[0].shape[1] // 5 - 10
+    top = whole[0].shape[0] // 3
+    assert np.array_equal(whole[0][20:top, :width], whole[1][20:top, :width])
+
+
+def test_tables_hold_every_class_and_every_layer(trained: TrainedRun, tmp_path: Path) -> None:
+    classes = json.loads(read(trained, "tables/val_classes/00000004.json", tmp_path).read_text())
+    assert len(classes) == 9
+    defined = [row["IoU"] for row in classes if row["IoU"] is not None]
+    last = trained.client.get_metric_history(trained.run_id, "val/mIoU")[-1]
+    assert np.mean(defined) == pytest.approx(last.value, abs=1e-3)
+    layers = json.loads(read(trained, "tables/layers/00000004.json", tmp_path).read_text())
+    energy = trained.client.get_metric_history(trained.run_id, "energy/mJ")[-1]
+    assert sum(row["mj"] for row in layers) == pytest.approx(energy.value)
+    assert all(row["macs"] > 0 for row in layers)
+
+
+def test_the_data_of_every_split_is_an_input_with_its_digest(trained: TrainedRun) -> None:
+    run = trained.client.get_run(trained.run_id)
+    inputs = run.inputs.dataset_inputs
+    assert {item.tags[0].value for item in inputs} == {"train", "val", "test"}
+    assert {item.dataset.digest for item in inputs} == {run.data.tags["data_digest"][:36]}
+
+
+def test_the_best_checkpoint_among_the_artifacts_is_whole(
+    trained: TrainedRun, tmp_path: Path
+) -> None:
+    from spikeseg.platform.checkpoint.checkpoint import read_checkpoint
+
+    metrics = trained.client.get_run(trained.run_id).data.metrics
+    step = int(metrics["best/step"])
+    folder = read(trained, "checkpoints/best", tmp_path) / f"step-{step:08d}"
+    assert read_checkpoint(folder).step == step
+
+
+def test_the_description_holds_the_line_that_repeats_the_run(trained: TrainedRun) -> None:
+    note = trained.client.get_run(trained.run_id).data.tags["mlflow.note.content"]
+    assert "spikeseg train shapes_tiny" in note
+    assert "trainer.max_steps=4" in note
