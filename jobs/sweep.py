@@ -43,7 +43,7 @@ def command(
     Values of every trial's experiment are given as FIELD=VALUE, those of the recipe itself as
     sweep.FIELD=VALUE.
     """
-    from ..platform.train.faults.preemption import first_signal
+    from ..platform.cluster.signals import first_signal
 
     plain_logging()
 

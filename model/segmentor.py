@@ -108,7 +108,7 @@ class QueryHead(nn.Module):
         self.mask_projection: nn.Linear | None = None
         """In the folded form, the mask features' convolution moved to the queries' side."""
         self.mask_product: Callable[[Tensor, Tensor], Tensor] = mask_product
-        """Masks of every layer and query; `plain.py` puts the published order here."""
+        """Masks of every layer and query; the benchmark puts the published order here."""
         self.reorders = True
         """Whether training may take products in another order than the published code does."""
 

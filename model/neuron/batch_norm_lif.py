@@ -93,7 +93,7 @@ def batch_norm_integer_lif(
 
     Raises:
         ValueError: Where a channel has no more than one value, or weight and bias are not of
-            its channels and device, or a number or a word is not one that `ranges.py` allows.
+            its channels and device, or a number or a word is not one that `constraints.py` allows.
         RuntimeError: Where a named backend cannot run; on differentiating twice.
 
     Source: NI-LIF behind Ioffe and Szegedy (2015), whose gradient is that of their section 3:

@@ -115,7 +115,7 @@ def integer_lif(
 
     Raises:
         RuntimeError: Where a named backend cannot run; on differentiating twice.
-        ValueError: Where a number or a word is not one that `ranges.py` allows.
+        ValueError: Where a number or a word is not one that `constraints.py` allows.
 
     Source: paper, NI-LIF; ARCHITECTURE sections 1.1 and 1.2.
     """

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .checkpoint import RunFolder
 from .mirror import Mirror
+from .run_folder import RunFolder
 
 _log = logging.getLogger(__name__)
 

@@ -16,7 +16,8 @@ from pyarrow import fs
 
 from ..tracking.journal import FILES, confined
 from ..tracking.journal_lines import RECORDS
-from .checkpoint import Checkpoint, FencedError, NoGoodCheckpointError, RunFolder, read_checkpoint
+from .checkpoint import Checkpoint, read_checkpoint
+from .run_folder import FencedError, NoGoodCheckpointError, RunFolder
 
 _log = logging.getLogger(__name__)
 _MANIFEST = "manifest.json"

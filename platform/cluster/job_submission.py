@@ -10,8 +10,8 @@ import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..tracking.mlflow_server import is_loopback
-from .session import check_address, host_of, settings
+from .loopback import check_address, host_of, is_loopback
+from .session import settings
 
 _ROOT = Path(__file__).resolve().parents[2]
 _SUFFIXES = (".py", ".yaml", ".json", ".cu", ".cuh", ".h")

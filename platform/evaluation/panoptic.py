@@ -15,8 +15,8 @@ from ...model.metrics.panoptic import (
     panoptic_scores,
 )
 from ...model.postprocess import PanopticMap, label_map, panoptic_maps, semantic_logits
+from ..cluster.worker_group import WorkerGroup
 from ..config.schema import DataConfig
-from ..train.reduction import WorkerGroup
 
 # IoUs are added as whole multiples of 2 ** -40, so that the sum depends on no order.
 _UNIT = 2.0**40

@@ -12,7 +12,8 @@ from ...datasets.packed.reader import PackedDataset
 from ...model.accounting.spike_map import SpikeMaps
 from ..checkpoint.checkpoint import Evaluation
 from ..config.schema import ExperimentConfig
-from ..figures import charts as figures
+from ..figures import charts
+from ..figures import contact_sheet as sheets
 from ..tracking.journal import Journal, file_of
 from .scores import sheet_rows
 
@@ -96,7 +97,7 @@ def contact_sheet(
             model, dataset, split=split, indices=indices, data=config.data, device=device
         )
     maps = [item[0].numpy() for item in spikes.maps]
-    return figures.contact_sheet(rows, dataset.label_space, maps)
+    return sheets.contact_sheet(rows, dataset.label_space, maps)
 
 
 def record_result(
@@ -128,14 +129,14 @@ def record_result(
         File name -> PNG of each figure.
     """
     drawn = {
-        "curves.png": figures.curves(series),
-        "confusion.png": figures.confusion(confusion, classes),
+        "curves.png": charts.curves(series),
+        "confusion.png": charts.confusion(confusion, classes),
     }
     tables = sorted(file_of(journal.folder, "tables/layers").glob("*.json"))
     layers = {int(path.stem): json.loads(path.read_text()) for path in tables}
     if layers:
         rates, names = _rates(list(layers.values()))
-        drawn["firing.png"] = figures.firing(rates, names, list(layers))
+        drawn["firing.png"] = charts.firing(rates, names, list(layers))
     if split == "test":
         journal.metrics(step, scores)
     journal.image(f"{split}/rows_of_best", step, sheet)

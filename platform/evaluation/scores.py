@@ -15,9 +15,9 @@ from ...model.metrics.panoptic import PanopticCounts
 from ...model.metrics.segmentation import confusion_counts, grouped_counts, segmentation_scores
 from ...model.postprocess import label_map, semantic_logits
 from ..checkpoint.checkpoint import Evaluation
+from ..cluster.worker_group import WorkerGroup
 from ..config.schema import DataConfig, ExperimentConfig
-from ..loading.training_loader import evaluation_batches
-from ..train.reduction import WorkerGroup
+from ..loading.evaluation_loader import evaluation_batches
 from .panoptic import PanopticTotal, class_scores, panoptic_metrics, predict_segments
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..figures import charts as figures
+from ..figures import charts
 from ..tracking.run_reader import TrackedRun, read_run
 from ..tracking.tracking_uri import tracking_uri
 
@@ -115,7 +115,7 @@ def _differing_parameters(runs: Sequence[TrackedRun]) -> str:
 
 def _curves(runs: Sequence[TrackedRun]) -> bytes:
     names = sorted({n for run in runs for n in run.series if not n.startswith(("system/", "best"))})
-    return figures.compared_curves(
+    return charts.compared_curves(
         {name: {run.name: run.series.get(name, []) for run in runs} for name in names}
     )
 

@@ -17,15 +17,15 @@ from ...datasets.transforms import TransformConfig, fit_size, test_transform
 from ...model.metrics.segmentation import segmentation_scores
 from ...model.postprocess import PanopticMap
 from ...model.segmentor import build_segmentor
-from ..checkpoint.checkpoint import find_checkpoint
+from ..checkpoint.run_folder import find_checkpoint
+from ..cluster.worker_group import OneWorker
 from ..config.recipes import ConfigError, Resolved, load_resolved, override
 from ..config.yaml_source import parse_value
 from ..evaluation.panoptic import predict_segments
 from ..evaluation.scores import class_table, measure_energy, predict_labels, score_split
-from ..figures import charts as figures
+from ..figures.contact_sheet import overlay
 from ..figures.panoptic import panoptic_picture
 from ..train.preparation import choose_device, open_data
-from ..train.reduction import OneWorker
 
 # What one forward pass may see: a larger input needs more memory than most machines have.
 _MOST_PIXELS = 4096 * 4096
@@ -156,7 +156,7 @@ def predict(checkpoint: Path, images: Sequence[Path], output: Path) -> list[Path
     for path, image in zip(images, pixels, strict=True):
         label, segments = _predict_one(loaded, image)
         pictures = {"label": _palette_picture(label, loaded.space)}
-        pictures["overlay"] = Image.fromarray(figures.overlay(image, label, loaded.space))
+        pictures["overlay"] = Image.fromarray(overlay(image, label, loaded.space))
         if segments is not None:
             numbers = segments.segments.cpu().numpy()
             drawn = panoptic_picture(image, numbers, segments.classes, loaded.space)

@@ -7,8 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint.checkpoint import RunFolder
-from ..cluster.session import check_storage, connected, interrupted_when_lost, worker_nodes
+from ..checkpoint.run_folder import RunFolder
+from ..cluster.cluster_loss import interrupted_when_lost
+from ..cluster.node_checks import check_storage
+from ..cluster.session import connected, worker_nodes
 from ..config.recipes import ConfigError, dump, flat
 from ..train.preparation import check_parts, load_initial_weights
 from ..train.trainer import preflight

@@ -4,21 +4,21 @@ import csv
 import io
 import json
 import os
-import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import optuna
-
 from ..config.recipes import dump, override
+from .study.importance import measure_importances
 from .study.study import Keeper
 from .study.trial_records import TrialRecord
 from .sweep_figures import sweep_pictures
 from .sweep_file.plan import SweepPlan
 from .sweep_status import best_trial, devices_of_a_trial, front_trials, results_of
 from .sweep_tracking import SweepRecord
+
+_ENOUGH_RESULTS = 4
 
 
 def finish_sweep(plan: SweepPlan, keeper: Keeper, folder: Path, record: SweepRecord) -> None:
@@ -35,7 +35,10 @@ def finish_sweep(plan: SweepPlan, keeper: Keeper, folder: Path, record: SweepRec
     numbers = {item.number for item in best_of}
     rows = [_row(plan, r, r.number in numbers) for _, r in sorted(keeper.records.items())]
     front_rows = [_row(plan, item, True) for item in best_of]
-    shares = importances(plan, keeper)
+    shares: dict[str, dict[str, float]] = {}
+    # Fewer results say nothing.
+    if len(results_of(keeper.records)) >= _ENOUGH_RESULTS:
+        shares = measure_importances(keeper.study, plan.recipe.objectives)
     files = {
         "results.json": json.dumps(rows, indent=1),
         "results.csv": _csv(rows, rows),
@@ -64,33 +67,6 @@ def finish_sweep(plan: SweepPlan, keeper: Keeper, folder: Path, record: SweepRec
         journal.artifact(f"figures/{name}.png", folder / "figures" / f"{name}.png")
     why = why_no_result(keeper.records)
     journal.tags({"mlflow.note.content": description(plan, rows, front_rows, why)})
-
-
-def importances(plan: SweepPlan, keeper: Keeper) -> dict[str, dict[str, float]]:
-    """How much each parameter decides each objective, over trials at full budget.
-
-    Args:
-        plan: The sweep.
-        keeper: Its keeper.
-
-    Returns:
-        Objective -> dotted key -> share of 1; empty with fewer than 4 results, which say nothing.
-
-    Source: PED-ANOVA (Watanabe et al. 2023), as Optuna has it.
-    """
-    if len(results_of(keeper.records)) < 4:
-        return {}
-    with warnings.catch_warnings():
-        # That small is good where there is a target, which the sign below is for; and that few
-        # results make all shares equal, which the table shows.
-        warnings.simplefilter("ignore", UserWarning)
-        return {
-            objective.metric: optuna.importance.get_param_importances(
-                keeper.study,
-                target=lambda trial, axis=axis, sign=objective.sign: sign * trial.values[axis],
-            )
-            for axis, objective in enumerate(plan.recipe.objectives)
-        }
 
 
 def why_no_result(records: Mapping[int, TrialRecord]) -> str:

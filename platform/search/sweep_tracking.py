@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from ..checkpoint.checkpoint import RunFolder
+from ..checkpoint.run_folder import RunFolder
 from ..config.recipes import ConfigError, config_digest, dump
 from ..config.redaction import scrubbed
 from ..tracking.journal import Journal, Status, append_end, read_records

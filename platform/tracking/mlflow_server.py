@@ -2,7 +2,6 @@
 
 import configparser
 import importlib.util
-import ipaddress
 import os
 import signal
 import socket
@@ -12,6 +11,7 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from ..cluster.loopback import is_loopback
 from .mlflow_client import make_database
 from .tracking_uri import tracking_uri, without_user
 
@@ -149,13 +149,3 @@ def _check_authentication(config: Path) -> None:
             f"MLFLOW_AUTH_CONFIG_PATH: {config}: admin_password (or MLFLOW_AUTH_ADMIN_PASSWORD) is "
             "the one that MLflow published; set another"
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address is reachable from this machine alone."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False

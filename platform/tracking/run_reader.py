@@ -1,4 +1,4 @@
-"""A run as MLflow holds it, read back: the other half of `tracking.py`."""
+"""A run as MLflow holds it, read back: the other half of `upload/uploader.py`."""
 
 import re
 import tempfile

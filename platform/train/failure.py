@@ -4,7 +4,7 @@ from enum import Enum
 
 from ...datasets.spec import DataError
 from ...model.neuron.backends.dispatch import BackendError
-from ..checkpoint.checkpoint import FencedError, NoGoodCheckpointError
+from ..checkpoint.run_folder import FencedError, NoGoodCheckpointError
 from ..config.recipes import ConfigError
 
 

@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterator
 from torch import nn
 
 from ..checkpoint.background_writer import CheckpointWriter
-from ..checkpoint.checkpoint import Evaluation, RunFolder
+from ..checkpoint.checkpoint import Evaluation
 from ..checkpoint.mirror import Mirror, newest_anywhere
+from ..checkpoint.run_folder import RunFolder
+from ..cluster.worker_group import WorkerGroup
 from ..config.schema import ExperimentConfig
 from ..evaluation.recording import Recorder, contact_sheet, record_evaluation
 from ..evaluation.scores import (
@@ -24,16 +26,14 @@ from ..evaluation.scores import (
     summary,
 )
 from ..loading.training_loader import MicroBatch, TrainingRows
-from .beginning import begin
 from .failure import NonFiniteError, PreemptedError
 from .faults.preemption import NOTICE
 from .faults.watchdog import hangs
 from .faults.worker_guard import Guard
 from .health import HealthWatch
-from .optimizer import learning_rate_factor, set_learning_rate
-from .preparation import build_loss, choose_device, open_data, set_numerics
+from .preparation import begin, build_loss, choose_device, open_data, set_numerics
 from .progress import Meter
-from .reduction import WorkerGroup
+from .schedule import learning_rate_factor, set_learning_rate
 from .state import Progress, TrainingState
 from .step import Stepper, StepResult, smaller
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
-from ..checkpoint.checkpoint import RunFolder
+from ..checkpoint.run_folder import RunFolder
 from ..config.recipes import ConfigError, Resolved, flat, given_values, load_resolved, override
 from ..config.schema import ExperimentConfig
 

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from ...model.loss.criterion import DenseCriterion, SetCriterion
+from ..cluster.worker_group import WorkerGroup
 from ..config.schema import ExperimentConfig
 from ..loading.training_loader import MicroBatch
 from .failure import OutOfMemoryForGoodError
 from .faults.preemption import NOTICE
-from .reduction import StepVector, WorkerGroup, share
+from .reduction import StepVector, share
 from .state import TrainingState
 from .synchronized_norm import synchronize
 

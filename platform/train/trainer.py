@@ -15,15 +15,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..checkpoint.checkpoint import RunFolder
 from ..checkpoint.mirror import Mirror, check_mirror
+from ..checkpoint.run_folder import RunFolder
+from ..cluster.worker_group import OneWorker, ProcessGroup
 from ..config.recipes import ConfigError, Resolved, config_digest, dump, load_resolved
 from ..tracking.tracking_uri import check_uri, tracking_uri
 from .failure import Decision, PreemptedError, decide
 from .faults.preemption import NOTICE
 from .preparation import check_parts, choose_device, load_initial_weights
 from .progress import Followed
-from .reduction import OneWorker, ProcessGroup
 from .resume import continued
 from .worker import run_worker
 
@@ -230,15 +230,9 @@ def _train_on_ray(
     resolved: Resolved, run: RunFolder, progress: Callable[[str], None], tags: dict[str, str]
 ) -> None:
     # Ray is imported only where it is used: without it, `trainer.workers: 0` must still work.
-    from ..cluster.session import (
-        ClusterLostError,
-        check_nodes,
-        connected,
-        interrupted_when_lost,
-        settings,
-        told_while_waiting,
-        worker_nodes,
-    )
+    from ..cluster.cluster_loss import ClusterLostError, interrupted_when_lost, told_while_waiting
+    from ..cluster.node_checks import check_nodes
+    from ..cluster.session import connected, settings, worker_nodes
 
     trainer = resolved.config.trainer
     use_gpu = choose_device(trainer.device).type == "cuda"
@@ -318,7 +312,7 @@ def _again(run: RunFolder) -> str:
 
 def ray_worker(given: dict[str, Any]) -> None:
     """What each Ray Train worker runs; failures that another attempt would repeat are data."""
-    from ..cluster.session import leaving
+    from ..cluster.cluster_loss import leaving
 
     folder = Path(given["folder"])
     failure = folder / given["failure"]

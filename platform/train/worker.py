@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..checkpoint.checkpoint import Evaluation, FencedError, RunFolder
+from ..checkpoint.checkpoint import Evaluation
 from ..checkpoint.mirror import newest_journal
+from ..checkpoint.run_folder import FencedError, RunFolder
+from ..cluster.worker_group import WorkerGroup
 from ..config.recipes import Resolved, dump, flat
 from ..evaluation.recording import measured, record_result
 from ..evaluation.scores import SplitCounts, class_table
@@ -19,7 +21,6 @@ from ..tracking.tracking_uri import tracking_uri
 from .failure import PreemptedError
 from .faults.worker_guard import Guard
 from .loop import Training
-from .reduction import WorkerGroup
 
 if TYPE_CHECKING:
     from ..tracking.upload.upload_thread import Sender

@@ -105,7 +105,7 @@ def _patch(counter: _Counter) -> None:
 
     import torch
 
-    from spikeseg.platform.checkpoint import checkpoint
+    from spikeseg.platform.checkpoint import run_folder
     from spikeseg.platform.evaluation import scores as evaluate
     from spikeseg.platform.loading.training_loader import TrainingRows
     from spikeseg.platform.train.reduction import StepVector
@@ -117,7 +117,7 @@ def _patch(counter: _Counter) -> None:
         (StepVector, "reduce", "reduce"),
         (torch.optim.AdamW, "step", "update"),
         (evaluate, "predict_labels", "evaluation"),
-        (checkpoint, "_write", "checkpoint file"),
+        (run_folder, "write_synced", "checkpoint file"),
         (os, "fsync", "checkpoint fsync"),
         (Path, "mkdir", "checkpoint folder"),
         (Path, "rename", "checkpoint rename"),
@@ -130,10 +130,10 @@ def _patch(counter: _Counter) -> None:
 def _work(order: dict[str, Any], rank: int, store: str) -> None:
     import torch.distributed
 
-    from spikeseg.platform.checkpoint.checkpoint import RunFolder
+    from spikeseg.platform.checkpoint.run_folder import RunFolder
+    from spikeseg.platform.cluster.worker_group import OneWorker, ProcessGroup
     from spikeseg.platform.config.schema import ExperimentConfig
     from spikeseg.platform.train.loop import Training
-    from spikeseg.platform.train.reduction import OneWorker, ProcessGroup
 
     kill = None if order["kill"] is None else Kill(*order["kill"])
     counter = _Counter(kill if kill is not None and kill.rank == rank else None)

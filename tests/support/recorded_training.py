@@ -6,10 +6,10 @@ from typing import Any
 
 from tiny import experiment
 
-from spikeseg.platform.checkpoint.checkpoint import RunFolder
+from spikeseg.platform.checkpoint.run_folder import RunFolder
+from spikeseg.platform.cluster.worker_group import OneWorker
 from spikeseg.platform.config.schema import ExperimentConfig
 from spikeseg.platform.train.loop import Training
-from spikeseg.platform.train.reduction import OneWorker
 
 
 class Record:

@@ -1,4 +1,4 @@
-"""BatchNorm and the integer neuron behind it in torch's own operations, as `torch_path.py`."""
+"""BatchNorm and the integer neuron behind it in torch's own operations, as `torch_ops.py`."""
 
 import torch
 from torch import Tensor

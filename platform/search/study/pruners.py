@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from ..sweep_file.schema import Pruner
 from .pareto import Vector, crowding, layers
 
 
@@ -152,24 +153,25 @@ class NonDominated:
         return _by_rank(rank, total, self.eta, self.minimum, "ahead")
 
 
+def build_rule(pruner: Pruner) -> RungRule:
+    """The rule that a sweep file names, as an object.
+
+    Args:
+        pruner: Its section `pruner`.
+    """
+    rules: dict[str, RungRule] = {
+        "none": NoRule(),
+        "halving": Halving(eta=pruner.eta, minimum=pruner.minimum),
+        "median": Median(minimum=pruner.minimum),
+        "non_dominated": NonDominated(
+            eta=pruner.eta, minimum=pruner.minimum, by_crowding=pruner.by_crowding
+        ),
+    }
+    return rules[pruner.rule]
+
+
 def _by_rank(rank: int, total: int, eta: int, minimum: int, word: str) -> Judgement:
     if total < minimum:
         return Judgement(True, f"{total} values at the rung, {minimum} needed")
     places = max(1, total // eta)
     return Judgement(rank < places, f"{rank} of {total} {word} at the rung, {places} go on")
-
-
-def geometric_rungs(every: int, last: int, eta: int) -> list[int]:
-    """Steps every, every * eta, … below the last; where `Pruner.rungs` is not given.
-
-    Args:
-        every: Steps between evaluations.
-        last: Steps of a full training.
-        eta: Ratio of the rungs.
-    """
-    rungs = []
-    step = every
-    while step < last:
-        rungs.append(step)
-        step *= eta
-    return rungs

@@ -12,6 +12,8 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
+from ...config.recipes import ConfigError
+from ..sweep_file.plan import SweepPlan
 from ..sweep_file.schema import Sampler
 from ..sweep_file.space import Point, Space
 
@@ -165,3 +167,24 @@ def _rehearsed(
     point = space.draw(asked)
     kept = copy.get_trials(deepcopy=False)[asked.number].system_attrs
     return {**kept, _FIXED: space.encode(point)}
+
+
+def random_points(plan: SweepPlan, count: int) -> list[Point]:
+    """Points of a space, drawn without regard to results; the same for the same seed.
+
+    Raises:
+        ConfigError: Where the space has fewer.
+    """
+    sampler = plan.recipe.sampler.model_copy(update={"name": "random"})
+    space = plan.recipe.space
+    few = space.few_points()
+    if few is not None and len(few) < count:
+        raise ConfigError(f"trials: got {count}: the space has no more than {len(few)} points")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study()
+    points: dict[str, Point] = {}
+    for number in range(count):
+        trial = ask(study, sampler, space, number=number, tried=points.keys())
+        point = space.draw(trial)
+        points[key_of(point)] = point
+    return list(points.values())

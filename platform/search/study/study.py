@@ -18,6 +18,7 @@ from ...config.yaml_source import ConfigError
 from ..sweep_file.plan import SweepPlan
 from ..sweep_file.schema import Limit, Objective
 from ..sweep_file.space import Point, Space
+from .pruners import build_rule
 from .samplers import ask, build_sampler, key_of
 from .study_storage import open_storage
 from .trial_records import VERDICT, Proposal, State, TrialRecord, TrialReport, Verdict
@@ -49,7 +50,7 @@ class Keeper:
         self._objectives: Sequence[Objective] = recipe.objectives
         self._constraints: Sequence[Limit] = recipe.constraints
         self._limits: Sequence[Limit] = recipe.pruner.limits
-        self._rule = recipe.pruner.build()
+        self._rule = build_rule(recipe.pruner)
         self._rungs = set(plan.rungs) if recipe.pruner.rule != "none" else set()
         self._sampler = recipe.sampler
         self._live: dict[int, Trial] = {}

@@ -18,10 +18,9 @@ from ...config.recipes import (
     recipe_names,
 )
 from ...config.yaml_source import parse_value, read_yaml
-from ..study.pruners import geometric_rungs
 from .dimensions import Choices
 from .measured_metrics import check_metrics
-from .schema import SweepRecipe
+from .schema import SweepRecipe, geometric_rungs
 from .space import Point, Space, active
 
 SWEEPS = Path(__file__).resolve().parents[3] / "jobs" / "sweeps"

@@ -13,7 +13,6 @@ from pydantic import (
     model_validator,
 )
 
-from ..study.pruners import Halving, Median, NonDominated, NoRule, RungRule
 from .space import Space
 
 # Ray cuts finer shares off, and then cannot place what is left of them.
@@ -97,7 +96,7 @@ class Limit(_Section):
 
 
 class Pruner(_Section):
-    """Which trials are stopped before their full budget (rules: `rungs.py`).
+    """Which trials are stopped before their full budget (rules: `study/pruners.py`).
 
     Attributes:
         rule: `halving` and `median` for one objective, `non_dominated` for several.
@@ -121,18 +120,6 @@ class Pruner(_Section):
         if value is not None and len(set(value)) < len(value):
             raise ValueError("must differ")
         return value
-
-    def build(self) -> RungRule:
-        """The rule as an object."""
-        rules: dict[str, RungRule] = {
-            "none": NoRule(),
-            "halving": Halving(eta=self.eta, minimum=self.minimum),
-            "median": Median(minimum=self.minimum),
-            "non_dominated": NonDominated(
-                eta=self.eta, minimum=self.minimum, by_crowding=self.by_crowding
-            ),
-        }
-        return rules[self.rule]
 
 
 class Resources(_Section):
@@ -235,3 +222,19 @@ def _check_contradictions(limits: dict[str, Limit]) -> None:
             continue
         if upper.at_most < lower.at_least:
             raise ValueError(f"{below}: got {lower}: excludes {above}: {upper}")
+
+
+def geometric_rungs(every: int, last: int, eta: int) -> list[int]:
+    """Steps every, every * eta, … below the last; where `Pruner.rungs` is not given.
+
+    Args:
+        every: Steps between evaluations.
+        last: Steps of a full training.
+        eta: Ratio of the rungs.
+    """
+    rungs = []
+    step = every
+    while step < last:
+        rungs.append(step)
+        step *= eta
+    return rungs

@@ -7,8 +7,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Protocol
 
+from ...cluster.signals import first_signal
 from ...config.yaml_source import ConfigError
-from ...train.faults.preemption import first_signal
 from ..study.study import Keeper
 from ..study.trial_records import Proposal, TrialReport, Verdict
 from .trial_training import Given, Work

@@ -28,7 +28,7 @@ def reports(given: Given) -> Generator[TrialReport, None, None]:
     if ended.is_file():
         yield TrialReport(failure=f"not run again: {ended} says that this trial has ended")
         return
-    from ...checkpoint.checkpoint import RunFolder
+    from ...checkpoint.run_folder import RunFolder
 
     kept = Path(given["folder"]) / _SPENT
     spent = json.loads(kept.read_text()) if kept.is_file() else {}
@@ -61,6 +61,6 @@ def _evaluations(given: Given) -> Evaluations:
 
         yield from follow_workers(given)
         return
-    from ...train.reduction import OneWorker
+    from ...cluster.worker_group import OneWorker
 
     yield from train_trial(given, OneWorker())

@@ -22,7 +22,7 @@ def train_trial(given: Given, group: Any) -> Evaluations:
     Yields:
         Evaluation, whether it is the last one, and how often the folder was claimed.
     """
-    from ...checkpoint.checkpoint import RunFolder
+    from ...checkpoint.run_folder import RunFolder
     from ...config.recipes import Resolved, load_resolved
     from ...tracking.system_metrics import SystemMonitor
     from ...train.loop import Training

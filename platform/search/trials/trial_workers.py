@@ -145,8 +145,8 @@ def _work(given: dict[str, Any]) -> None:
     """One worker: rank 0 writes a line per evaluation, any worker the line of its failure."""
     import torch
 
+    from ...cluster.worker_group import ProcessGroup
     from ...train.failure import Decision, decide
-    from ...train.reduction import ProcessGroup
 
     group = ProcessGroup()
     log = Path(given["log"])

@@ -1,42 +1,14 @@
 """Notices that this process will soon be taken away: a signal, or a node that is drained."""
 
 import contextlib
-import logging
 import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
 
-_log = logging.getLogger(__name__)
+from ...cluster.signals import first_signal
+
 _LOOK_SECONDS = 0.5
-
-
-@contextlib.contextmanager
-def first_signal(number: int, act: Callable[[], None]) -> Iterator[None]:
-    """While the block runs, answer the first signal of a kind; the second does what it did before.
-
-    Outside of the main thread, which alone may answer signals, all stays as it is.
-
-    Args:
-        number: The signal.
-        act: The answer; it may raise into the block.
-    """
-
-    def take(_: int, __: FrameType | None) -> None:
-        signal.signal(number, before)
-        act()
-
-    try:
-        before = signal.signal(number, take)
-    except ValueError:
-        _log.debug("not the main thread: signals are left as they are")
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(number, before)
 
 
 class Notice:

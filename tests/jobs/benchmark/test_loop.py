@@ -6,9 +6,9 @@ import pytest
 import torch
 from tiny import experiment, pack_shapes
 
+from spikeseg.jobs.benchmark import loop as overhead
+from spikeseg.jobs.benchmark.loop import PairedRatio, loop_overhead, strict_cost, table
 from spikeseg.platform.config.recipes import Resolved
-from spikeseg.platform.train import overhead
-from spikeseg.platform.train.overhead import PairedRatio, loop_overhead, strict_cost, table
 
 
 def test_ratios_are_taken_within_pairs_and_the_first_pair_is_thrown_away() -> None:

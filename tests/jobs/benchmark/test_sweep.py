@@ -8,8 +8,8 @@ import pytest
 import yaml
 from plans import BASE
 
+from spikeseg.jobs.benchmark import sweep as overhead
 from spikeseg.platform.config.recipes import ConfigError, dump
-from spikeseg.platform.search import overhead
 from spikeseg.platform.search.sweep_file.plan import load_sweep
 
 

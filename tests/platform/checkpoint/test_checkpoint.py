@@ -5,13 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from spikeseg.platform.checkpoint import checkpoint
-from spikeseg.platform.checkpoint.checkpoint import (
-    FencedError,
-    NoGoodCheckpointError,
-    RunFolder,
-    read_checkpoint,
-)
+from spikeseg.platform.checkpoint import run_folder
+from spikeseg.platform.checkpoint.checkpoint import read_checkpoint
+from spikeseg.platform.checkpoint.run_folder import FencedError, NoGoodCheckpointError, RunFolder
 
 TENSORS = {"model": {"weight": torch.arange(6.0).view(2, 3)}, "optimizer": {}}
 
@@ -74,7 +70,7 @@ def test_a_checkpoint_that_was_to_be_replaced_comes_back_whole_or_not_at_all(
 ) -> None:
     run = saved(tmp_path / "run", 5)
     folder = run.path / "checkpoints" / "step-00000005"
-    leaving = folder.with_name(f".{checkpoint._LEAVING}-{folder.name}-1")
+    leaving = folder.with_name(f".{run_folder._LEAVING}-{folder.name}-1")
     folder.rename(leaving)
     run.claim()
     newest = run.newest()
@@ -99,7 +95,7 @@ def test_files_that_somebody_left_there_are_passed_over(tmp_path: Path) -> None:
 def test_a_run_without_an_evaluation_names_its_checkpoint(tmp_path: Path) -> None:
     run = saved(tmp_path / "run", 5)
     with pytest.raises(ValueError, match=r"no evaluation yet; .*step-00000005"):
-        checkpoint.find_checkpoint(run.path)
+        run_folder.find_checkpoint(run.path)
 
 
 def test_a_replaced_owner_cannot_write(tmp_path: Path) -> None:

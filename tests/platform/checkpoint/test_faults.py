@@ -12,15 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-from spikeseg.platform.checkpoint import checkpoint as module
+from spikeseg.platform.checkpoint import run_folder as module
 from spikeseg.platform.checkpoint.background_writer import CheckpointWriter
-from spikeseg.platform.checkpoint.checkpoint import (
-    Evaluation,
-    FencedError,
-    NoGoodCheckpointError,
-    RunFolder,
-    read_checkpoint,
-)
+from spikeseg.platform.checkpoint.checkpoint import Evaluation, read_checkpoint
+from spikeseg.platform.checkpoint.run_folder import FencedError, NoGoodCheckpointError, RunFolder
 
 STATE: dict[str, Any] = {"history": []}
 
@@ -63,7 +58,7 @@ def kill_at(number: int, *, torn: bool) -> None:
 
         return call
 
-    write = module._write
+    write = module.write_synced
 
     def tearing(path: Path, data: bytes) -> dict[str, Any]:
         if torn and reached():
@@ -71,7 +66,7 @@ def kill_at(number: int, *, torn: bool) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return write(path, data)
 
-    module._write = tearing
+    module.write_synced = tearing
     os.fsync = killing(os.fsync)
     shutil.rmtree = killing(shutil.rmtree)
     for name in ("mkdir", "rename", "open", "unlink"):

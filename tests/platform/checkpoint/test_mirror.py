@@ -10,8 +10,9 @@ from mlflow import MlflowClient
 from tiny import experiment, pack_shapes
 
 from spikeseg.platform.checkpoint.background_writer import CheckpointWriter
-from spikeseg.platform.checkpoint.checkpoint import FencedError, RunFolder
 from spikeseg.platform.checkpoint.mirror import Mirror, newest_anywhere, newest_journal
+from spikeseg.platform.checkpoint.run_folder import FencedError, RunFolder
+from spikeseg.platform.cluster.worker_group import OneWorker
 from spikeseg.platform.config.recipes import ConfigError, Resolved, dump
 from spikeseg.platform.tracking.journal import file_of
 from spikeseg.platform.tracking.journal_lines import read_records
@@ -19,7 +20,6 @@ from spikeseg.platform.tracking.tracking_uri import tracking_uri
 from spikeseg.platform.tracking.upload.uploader import sync
 from spikeseg.platform.train.failure import Decision, decide
 from spikeseg.platform.train.loop import Training
-from spikeseg.platform.train.reduction import OneWorker
 from spikeseg.platform.train.trainer import TrainingFailedError, preflight, resume_training, train
 
 TENSORS = {"model": {"weight": torch.arange(8.0)}}

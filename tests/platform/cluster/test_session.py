@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from spikeseg.platform.cluster import session as cluster
+from spikeseg.platform.cluster import cluster_loss
 
 _LOSES_ITS_RAYLET = (
-    "from spikeseg.platform.cluster.session import connected, interrupted_when_lost\n"
+    "from spikeseg.platform.cluster.cluster_loss import interrupted_when_lost\n"
+    "from spikeseg.platform.cluster.session import connected\n"
     "with connected(cpus=1):\n"
     "    import ray, time\n"
     "    from ray._private import worker\n"
@@ -73,20 +74,20 @@ class Node:
 def test_a_wait_ends_where_the_local_cluster_is_gone(
     monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr(cluster, "_WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(cluster_loss, "_WATCH_SECONDS", 0.01)
     monkeypatch.setattr("ray._private.worker._global_node", Node("log_monitor", kind))
     before = signal.getsignal(signal.SIGUSR2)
     with (
-        pytest.raises(cluster.ClusterLostError, match=f"Ray's {kind} on this machine ended"),
-        cluster.interrupted_when_lost(),
+        pytest.raises(cluster_loss.ClusterLostError, match=f"Ray's {kind} on this machine ended"),
+        cluster_loss.interrupted_when_lost(),
     ):
         time.sleep(20)
     assert signal.getsignal(signal.SIGUSR2) is before
 
 
 def test_an_interrupt_of_a_living_cluster_stays_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "_WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(cluster_loss, "_WATCH_SECONDS", 0.01)
     monkeypatch.setattr("ray._private.worker._global_node", Node("log_monitor"))
-    with pytest.raises(KeyboardInterrupt), cluster.interrupted_when_lost():
+    with pytest.raises(KeyboardInterrupt), cluster_loss.interrupted_when_lost():
         time.sleep(0.1)
         raise KeyboardInterrupt

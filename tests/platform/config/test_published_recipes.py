@@ -9,8 +9,9 @@ import pytest
 from spikeseg.datasets.layouts.catalog import CATALOG
 from spikeseg.datasets.spec import load_label_space
 from spikeseg.platform.config.recipes import load_experiment, recipe_names
-from spikeseg.platform.train.optimizer import build_optimizer, learning_rate_factor
+from spikeseg.platform.train.optimizer import build_optimizer
 from spikeseg.platform.train.preparation import seeded_model
+from spikeseg.platform.train.schedule import learning_rate_factor
 
 PARTS = {
     "cityscapes_edges",

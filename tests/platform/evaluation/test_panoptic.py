@@ -16,12 +16,13 @@ from spikeseg.datasets.packed.reader import PackedDataset
 from spikeseg.datasets.segment_targets import labelled_segments
 from spikeseg.model.loss.matcher import SEGMENT_STRIDE, image_targets
 from spikeseg.model.postprocess import PanopticMap
+from spikeseg.platform.cluster.worker_group import OneWorker
 from spikeseg.platform.config.recipes import ConfigError
 from spikeseg.platform.config.schema import ExperimentConfig
 from spikeseg.platform.evaluation.panoptic import PanopticTotal, class_scores, panoptic_metrics
-from spikeseg.platform.loading.training_loader import TrainingRows, evaluation_batches
+from spikeseg.platform.loading.evaluation_loader import evaluation_batches
+from spikeseg.platform.loading.training_loader import TrainingRows
 from spikeseg.platform.train.preparation import open_data
-from spikeseg.platform.train.reduction import OneWorker
 
 STEPS = 5
 

@@ -14,7 +14,8 @@ from PIL import Image
 from spikeseg.datasets.packed.reader import PackedDataset
 from spikeseg.datasets.transforms import TransformConfig
 from spikeseg.model.loss.matcher import SEGMENT_STRIDE
-from spikeseg.platform.loading.training_loader import TrainingRows, evaluation_batches
+from spikeseg.platform.loading.evaluation_loader import evaluation_batches
+from spikeseg.platform.loading.training_loader import TrainingRows
 
 Capture = pytest.CaptureFixture[str]
 

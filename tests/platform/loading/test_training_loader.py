@@ -16,7 +16,8 @@ from spikeseg.datasets.packed.shard_cache import CacheConfig
 from spikeseg.datasets.packed.storage import Storage
 from spikeseg.datasets.spec import DataError
 from spikeseg.datasets.transforms import TransformConfig, row_generator, train_transform
-from spikeseg.platform.loading.training_loader import MicroBatch, TrainingRows, evaluation_batches
+from spikeseg.platform.loading.evaluation_loader import evaluation_batches
+from spikeseg.platform.loading.training_loader import MicroBatch, TrainingRows
 
 OPTIONS = ShapesOptions(size=(16, 20), train=13, val=5, test=1)
 TRANSFORM = TransformConfig(crop=(16, 16), max_category_ratio=1.0)

@@ -14,13 +14,9 @@ import pytest
 
 from spikeseg.jobs.cli import run
 from spikeseg.jobs.ui import command
+from spikeseg.platform.cluster.loopback import is_loopback
 from spikeseg.platform.tracking import mlflow_server as server
-from spikeseg.platform.tracking.mlflow_server import (
-    is_loopback,
-    serve,
-    server_command,
-    server_environment,
-)
+from spikeseg.platform.tracking.mlflow_server import serve, server_command, server_environment
 
 
 @pytest.fixture(autouse=True)

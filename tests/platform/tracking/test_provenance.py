@@ -78,7 +78,7 @@ def test_a_secret_on_the_command_line_is_hidden(line: str) -> None:
 def test_no_planted_secret_reaches_any_record_of_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from spikeseg.platform.checkpoint.checkpoint import RunFolder
+    from spikeseg.platform.checkpoint.run_folder import RunFolder
     from spikeseg.platform.train.worker import make_journal
 
     for name, value in PLANTED.items():
@@ -99,7 +99,7 @@ def test_no_planted_secret_reaches_any_record_of_a_run(
 def test_every_start_of_a_run_leaves_its_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from spikeseg.platform.checkpoint.checkpoint import RunFolder
+    from spikeseg.platform.checkpoint.run_folder import RunFolder
     from spikeseg.platform.train.worker import make_journal
 
     run = RunFolder(tmp_path / "run")

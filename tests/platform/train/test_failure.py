@@ -15,7 +15,7 @@ from torch import Tensor
 
 from spikeseg.datasets.spec import DataError, StorageAwayError
 from spikeseg.model.neuron.backends.dispatch import BackendError
-from spikeseg.platform.checkpoint.checkpoint import FencedError, NoGoodCheckpointError, RunFolder
+from spikeseg.platform.checkpoint.run_folder import FencedError, NoGoodCheckpointError, RunFolder
 from spikeseg.platform.config.recipes import ConfigError, Resolved
 from spikeseg.platform.config.schema import ExperimentConfig
 from spikeseg.platform.train.failure import (

@@ -10,11 +10,11 @@ import torch
 from tiny import experiment, pack_shapes
 
 from spikeseg.model.accounting.firing import FiringRow
-from spikeseg.platform.checkpoint.checkpoint import RunFolder
+from spikeseg.platform.checkpoint.run_folder import RunFolder
+from spikeseg.platform.cluster.worker_group import OneWorker
 from spikeseg.platform.config.schema import ExperimentConfig
 from spikeseg.platform.train.health import HealthWatch, wants_first_step
 from spikeseg.platform.train.loop import Training
-from spikeseg.platform.train.reduction import OneWorker
 
 
 @pytest.fixture(scope="module")

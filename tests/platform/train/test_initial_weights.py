@@ -13,11 +13,11 @@ from spikeseg.model.published.classifier import build_classifier
 from spikeseg.model.published.keys import published_name
 from spikeseg.model.published.weights import convert_published, write_published
 from spikeseg.model.segmentor import build_segmentor
-from spikeseg.platform.checkpoint.checkpoint import RunFolder
+from spikeseg.platform.checkpoint.run_folder import RunFolder
+from spikeseg.platform.cluster.worker_group import OneWorker
 from spikeseg.platform.config.recipes import ConfigError, Resolved
 from spikeseg.platform.config.schema import ExperimentConfig
 from spikeseg.platform.train.loop import Training
-from spikeseg.platform.train.reduction import OneWorker
 from spikeseg.platform.train.trainer import resume_training, train
 
 

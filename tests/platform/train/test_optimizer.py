@@ -10,10 +10,10 @@ from torch import nn
 from spikeseg.platform.config.schema import OptimizerConfig, ParameterRule
 from spikeseg.platform.train.optimizer import (
     build_optimizer,
-    learning_rate_factor,
     load_optimizer_tensors,
     optimizer_tensors,
 )
+from spikeseg.platform.train.schedule import learning_rate_factor
 
 
 def config(**values: object) -> OptimizerConfig:

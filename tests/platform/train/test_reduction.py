@@ -9,7 +9,8 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
-from spikeseg.platform.train.reduction import OneWorker, ProcessGroup, StepVector, share
+from spikeseg.platform.cluster.worker_group import OneWorker, ProcessGroup
+from spikeseg.platform.train.reduction import StepVector, share
 
 MICRO_BATCHES = 6
 

@@ -13,14 +13,14 @@ import pytest
 import yaml
 from tiny import experiment, pack_shapes
 
-from spikeseg.platform.checkpoint.checkpoint import NoGoodCheckpointError, RunFolder
+from spikeseg.platform.checkpoint.run_folder import NoGoodCheckpointError, RunFolder
+from spikeseg.platform.cluster.worker_group import OneWorker
 from spikeseg.platform.config.recipes import ConfigError, Resolved, load_resolved
 from spikeseg.platform.config.schema import ExperimentConfig
 from spikeseg.platform.tracking.journal import Journal
 from spikeseg.platform.tracking.journal_lines import read_records
 from spikeseg.platform.train.failure import Decision, decide
 from spikeseg.platform.train.loop import Training
-from spikeseg.platform.train.reduction import OneWorker
 from spikeseg.platform.train.resume import continued, require_same
 from spikeseg.platform.train.trainer import resume_training, train
 

@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 from tiny import experiment, pack_shapes
 from torch import Tensor, nn
 
-from spikeseg.platform.train.reduction import OneWorker, ProcessGroup, StepVector, WorkerGroup
+from spikeseg.platform.cluster.worker_group import OneWorker, ProcessGroup, WorkerGroup
+from spikeseg.platform.train.reduction import StepVector
 from spikeseg.platform.train.synchronized_norm import SynchronizedBatchNorm, synchronize
 
 WORKERS = 3

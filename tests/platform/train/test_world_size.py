@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from tiny import experiment, pack_shapes
 from torch import Tensor
 
-from spikeseg.platform.checkpoint.checkpoint import RunFolder
+from spikeseg.platform.checkpoint.run_folder import RunFolder
 from spikeseg.platform.train.row_ledger import path_to_weights
 
 STEPS = 5

@@ -8,7 +8,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
-from spikeseg.platform.checkpoint.checkpoint import RunFolder
+from spikeseg.platform.checkpoint.run_folder import RunFolder
 from spikeseg.platform.config.recipes import Resolved, dump, load_resolved
 from spikeseg.platform.search.study.trial_records import Proposal, TrialReport
 from spikeseg.platform.search.sweep_file.plan import SweepPlan

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from spikeseg.datasets.spec import load_label_space
-from spikeseg.platform.checkpoint.checkpoint import RunFolder
+from spikeseg.platform.checkpoint.run_folder import RunFolder
 from spikeseg.platform.config.recipes import load_experiment, override
-from spikeseg.platform.figures.charts import contact_sheet
+from spikeseg.platform.figures.contact_sheet import contact_sheet
 from spikeseg.platform.tracking.journal import Journal
 from spikeseg.platform.tracking.tracking_uri import tracking_uri
 from spikeseg.platform.tracking.upload.uploader import sync

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from mlflow import MlflowClient
 
-from spikeseg.platform.figures.charts import png
+from spikeseg.platform.figures.contact_sheet import png
 from spikeseg.platform.tracking.journal import Journal
 from spikeseg.platform.tracking.upload.upload_thread import Sender
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from spikeseg.platform.search.study.pruners import Halving, Median, NonDominated, geometric_rungs
+from spikeseg.platform.search.study.pruners import Halving, Median, NonDominated
+from spikeseg.platform.search.sweep_file.schema import geometric_rungs
 
 
 def test_halving_lets_the_best_half_go_on() -> None:

@@ -12,7 +12,7 @@ from toy_sweep import UP, listed, toy_plan
 
 from spikeseg.datasets.layouts.shapes import Shapes, ShapesOptions
 from spikeseg.datasets.packed.pack import pack
-from spikeseg.platform.checkpoint.checkpoint import RunFolder
+from spikeseg.platform.checkpoint.run_folder import RunFolder
 from spikeseg.platform.cluster.session import connected
 from spikeseg.platform.config.recipes import ConfigError
 from spikeseg.platform.search.sweep import SweepOutcome, sweep

@@ -11,7 +11,7 @@ import pytest
 from recorded_training import files, small, trained
 from tiny import pack_shapes
 
-from spikeseg.platform.checkpoint.checkpoint import RunFolder
+from spikeseg.platform.checkpoint.run_folder import RunFolder
 from spikeseg.platform.train.failure import PreemptedError
 from spikeseg.platform.train.faults.preemption import NOTICE, Notice
 from spikeseg.platform.train.step import Stepper

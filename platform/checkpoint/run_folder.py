@@ -1,0 +1,301 @@
+"""A run's folder: who owns it, its checkpoints, the newest one whose hashes hold."""
+
+import json
+import logging
+import os
+import re
+import shutil
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor
+
+from .checkpoint import (
+    _FORMAT,
+    Checkpoint,
+    Evaluation,
+    manifest_digest,
+    read_checkpoint,
+    sync_folder,
+    write_synced,
+)
+
+_log = logging.getLogger(__name__)
+
+
+_LEAVING = "deleting"
+_STEPS = "step-" + 8 * "[0-9]"
+_MARK = "checkpoints.begun"
+
+
+class FencedError(RuntimeError):
+    """This process no longer owns the run's folder: a later attempt took it over."""
+
+
+class NoGoodCheckpointError(RuntimeError):
+    """The run has checkpoints, and the hashes of none of them hold."""
+
+
+class RunFolder:
+    """One run's folder on storage that every worker sees.
+
+    Args:
+        path: The folder; made if it is not there.
+
+    Attributes:
+        attempt: Number of this process's claim; 0 before.
+        damaged: A sentence for each checkpoint that `newest` had to leave out.
+
+    Raises:
+        ValueError: Where the folder cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.attempt = 0
+        self.damaged: list[str] = []
+        try:
+            (path / "attempts").mkdir(parents=True, exist_ok=True)
+            (path / "checkpoints").mkdir(exist_ok=True)
+        except OSError as error:
+            raise ValueError(
+                f"{path}: the run's folder cannot be written: {error.strerror}"
+            ) from error
+
+    def claim(self) -> int:
+        """Become the folder's owner; whoever owned it before can write no more.
+
+        Returns:
+            The number of this attempt, from 1. Half-written checkpoints are cleared away.
+        """
+        number = self._owner() + 1
+        while True:
+            try:
+                with (self.path / "attempts" / f"{number:06d}").open("x") as file:
+                    json.dump(
+                        {"host": socket.gethostname(), "pid": os.getpid(), "time": time.time()},
+                        file,
+                    )
+                break
+            except FileExistsError:
+                number += 1
+        self.attempt = number
+        for leftover in (self.path / "checkpoints").glob(f".{_LEAVING}-*"):
+            self._put_back(leftover)
+        for pattern in (".writing-*", f".{_LEAVING}-*"):
+            for leftover in (self.path / "checkpoints").glob(pattern):
+                shutil.rmtree(leftover, ignore_errors=True)
+        return number
+
+    def _put_back(self, leaving: Path) -> None:
+        """Bring back a whole checkpoint that was to be replaced by one that never came."""
+        name = re.search(r"step-\d+", leaving.name)
+        if name is None or (leaving.parent / name[0]).exists():
+            return
+        place = leaving.rename(leaving.with_name(name[0]))
+        try:
+            read_checkpoint(place)
+        except ValueError:
+            # Its deletion had begun.
+            shutil.rmtree(place, ignore_errors=True)
+
+    def save(
+        self, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]
+    ) -> Path:
+        """Write a checkpoint: temporary folder, fsync, hashes, manifest last, rename.
+
+        Args:
+            step: Optimizer steps done.
+            tensors: File name -> tensors by name.
+            state: What JSON can hold; `step` is added.
+
+        Returns:
+            The checkpoint's folder.
+
+        Raises:
+            FencedError: Where a later attempt owns the folder.
+            OSError: Where storage refuses; earlier checkpoints stay as they are.
+        """
+        final = self.path / "checkpoints" / f"step-{step:08d}"
+        writing = self.path / "checkpoints" / f".writing-{step:08d}-{self.attempt}"
+        shutil.rmtree(writing, ignore_errors=True)
+        try:
+            writing.mkdir()
+            files: dict[str, dict[str, Any]] = {}
+            for name, content in tensors.items():
+                plain = {key: value.detach().cpu().contiguous() for key, value in content.items()}
+                data = safetensors.torch.save(plain)
+                files[f"{name}.safetensors"] = write_synced(writing / f"{name}.safetensors", data)
+            text = json.dumps({**state, "step": step}, indent=1).encode()
+            files["state.json"] = write_synced(writing / "state.json", text)
+            manifest = {"format": _FORMAT, "step": step, "files": files}
+            manifest["digest"] = manifest_digest(manifest)
+            write_synced(writing / "manifest.json", json.dumps(manifest, indent=1).encode())
+            sync_folder(writing)
+            self._place(writing, final)
+            sync_folder(final.parent)
+            self._mark()
+        except BaseException as error:
+            shutil.rmtree(writing, ignore_errors=True)
+            if isinstance(error, OSError):
+                # A later attempt clears away what it finds half-written: then that is the reason.
+                self.check_owner()
+            raise
+        return final
+
+    def _mark(self) -> None:
+        """Note that there are checkpoints from now on: if they are gone later, somebody did it."""
+        if not (self.path / _MARK).exists():
+            write_synced(self.path / _MARK, b"")
+
+    def _place(self, writing: Path, final: Path, *, tries: int = 5) -> None:
+        """Rename a whole checkpoint to its place, also where a fenced writer is at it just now."""
+        for left in reversed(range(tries)):
+            self.check_owner()
+            try:
+                if final.exists():
+                    # Training took these steps anew (a rollback, or another number of workers).
+                    leaving = final.with_name(f".{_LEAVING}-{final.name}-{self.attempt}")
+                    final.rename(leaving)
+                    shutil.rmtree(leaving, ignore_errors=True)
+                writing.rename(final)
+                return
+            except OSError:
+                if not left or not writing.exists():
+                    raise
+
+    def newest(self) -> Checkpoint | None:
+        """The newest checkpoint whose hashes hold; others go to `quarantine/`, with a warning.
+
+        Returns:
+            None where the run never had a checkpoint.
+
+        Raises:
+            NoGoodCheckpointError: Where it has or had some, and none is good.
+            OSError: Where storage does not let one be read, which says nothing about it.
+        """
+        folders = sorted((self.path / "checkpoints").glob(_STEPS), reverse=True)
+        self.damaged.clear()
+        for folder in folders:
+            try:
+                return read_checkpoint(folder)
+            except ValueError as error:
+                kept = self._quarantine(folder)
+                self.damaged.append(f"checkpoint left out: {error} (moved to {kept})")
+                _log.warning("%s", self.damaged[-1])
+        # Those that an earlier start moved away count too: it must not be zero the second time.
+        bad = list((self.path / "quarantine").glob("step-*"))
+        if bad:
+            raise NoGoodCheckpointError(
+                f"{self.path}: none of its {len(bad)} checkpoints is good; they are kept in "
+                f"{self.path / 'quarantine'}. Start a new run, or put a good copy back"
+            )
+        if (self.path / _MARK).exists():
+            raise NoGoodCheckpointError(
+                f"{self.path}: its checkpoints are gone; it had some ({_MARK} says so). Put a copy "
+                "back, or start a new run"
+            )
+        return None
+
+    def at(self, step: int) -> Checkpoint:
+        """The checkpoint of one step.
+
+        Raises:
+            ValueError: Where it is missing or damaged.
+        """
+        return read_checkpoint(self.path / "checkpoints" / f"step-{step:08d}")
+
+    def best(self, history: Sequence[Evaluation]) -> Evaluation:
+        """The evaluation with the highest val/mIoU among those whose checkpoint is good.
+
+        Raises:
+            ValueError: Where there is none.
+        """
+        for evaluation in sorted(history, key=lambda item: -item.metrics["val/mIoU"]):
+            try:
+                self.at(evaluation.step)
+            except ValueError as error:
+                _log.warning("evaluation of step %d is passed over: %s", evaluation.step, error)
+                continue
+            return evaluation
+        raise ValueError(f"{self.path}: no evaluation's checkpoint is good")
+
+    def retain(self, newest: int, best_step: int | None, *, every: int | None = None) -> None:
+        """Delete all but the newest checkpoints, the best one, and those of every n-th step.
+
+        Args:
+            newest: Newest checkpoints kept.
+            best_step: Step of the best one.
+            every: Keep the checkpoints whose step is a multiple of this.
+
+        Raises:
+            FencedError: Where a later attempt owns the folder.
+        """
+        folders = sorted((self.path / "checkpoints").glob(_STEPS))
+        for folder in folders[:-newest]:
+            step = int(folder.name.partition("-")[2])
+            if step == best_step or (every is not None and step % every == 0):
+                continue
+            self.check_owner()
+            # Renamed first: a kill in the middle leaves no checkpoint that is half there.
+            leaving = folder.with_name(f".{_LEAVING}-{folder.name}-{self.attempt}")
+            folder.rename(leaving)
+            shutil.rmtree(leaving)
+
+    def check_owner(self) -> None:
+        """Raise `FencedError` where a later attempt owns the folder."""
+        owner = self._owner()
+        if owner != self.attempt:
+            raise FencedError(
+                f"{self.path}: attempt {self.attempt} was replaced by attempt {owner}; "
+                "this process stops without writing"
+            )
+
+    def write(self, name: str, text: str) -> None:
+        """Write a small file of the run whole or not at all."""
+        target = self.path / name
+        writing = target.with_name(f".{target.name}.{os.getpid()}")
+        write_synced(writing, text.encode())
+        writing.replace(target)
+
+    def _owner(self) -> int:
+        names = (entry.name for entry in (self.path / "attempts").iterdir())
+        numbers = [int(name) for name in names if name.isdecimal()]
+        return max(numbers, default=0)
+
+    def _quarantine(self, folder: Path) -> Path:
+        target = self.path / "quarantine"
+        target.mkdir(exist_ok=True)
+        kept = target / f"{folder.name}-{time.time_ns()}"
+        folder.rename(kept)
+        return kept
+
+
+def find_checkpoint(folder: Path) -> Checkpoint:
+    """The checkpoint that a folder is, or the best one of the run that it is.
+
+    Args:
+        folder: A checkpoint's folder, or a run's.
+
+    Raises:
+        ValueError: Where it is neither, or there is no good checkpoint.
+    """
+    if (folder / "manifest.json").is_file():
+        return read_checkpoint(folder)
+    if not (folder / "checkpoints").is_dir():
+        raise ValueError(f"{folder}: neither a checkpoint nor the folder of a run")
+    run = RunFolder(folder)
+    newest = run.newest()
+    if newest is None:
+        raise ValueError(f"{folder}: the run has no checkpoint yet")
+    if not newest.state["history"]:
+        raise ValueError(
+            f"{folder}: the run has had no evaluation yet; name one of its checkpoints, as "
+            f"{newest.path}"
+        )
+    best = max(newest.state["history"], key=lambda item: item["metrics"]["val/mIoU"])
+    return run.at(best["step"])

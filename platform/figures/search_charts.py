@@ -1,0 +1,148 @@
+"""A sweep's charts as PNG: front, parallel coordinates, importance, hypervolume over trials."""
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.figure import Figure
+
+from . import charts as figures
+from .charts import rendered
+
+
+def pareto(
+    points: Sequence[tuple[float, float]],
+    front: Sequence[tuple[float, float]],
+    labels: tuple[str, str],
+    names: Sequence[str] = (),
+    outside: Sequence[tuple[float, float]] = (),
+) -> bytes:
+    """Trials as points over two objectives, the front joined.
+
+    Args:
+        points: All finished trials.
+        front: Those that no other beats in both.
+        labels: Names of the axes.
+        names: Text beside each point of the front.
+        outside: Finished trials that break a constraint.
+
+    Returns:
+        PNG.
+    """
+    figure = Figure(figsize=(6, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    if outside:
+        label = "finished, break a constraint"
+        axes.scatter(*zip(*outside, strict=True), color="0.65", marker="x", label=label)
+    if points:
+        axes.scatter(*zip(*points, strict=True), color="0.65", label="finished trials")
+    if front:
+        ordered = sorted(front)
+        axes.plot(*zip(*ordered, strict=True), "o-", color="#c81e2d", label="front")
+        for point, name in zip(front, names, strict=False):
+            axes.annotate(name, point, textcoords="offset points", xytext=(5, 5), fontsize=8)
+    axes.set_xlabel(labels[0])
+    axes.set_ylabel(labels[1])
+    axes.grid(alpha=0.3)
+    if points:
+        axes.legend(fontsize=8)
+    return rendered(figure)
+
+
+def parallel_coordinates(
+    names: Sequence[str], trials: Sequence[Sequence[float | str]], colour_by: int
+) -> bytes:
+    """Trials as lines over one axis per parameter or objective.
+
+    Args:
+        names: Axis titles.
+        trials: Per trial one value per axis; words become evenly spaced ticks.
+        colour_by: Index of the numeric axis that colours the lines.
+
+    Returns:
+        PNG.
+    """
+    figure = Figure(figsize=(1.9 * len(names) + 1, 4), layout="constrained")
+    axes = figure.add_subplot()
+    columns = [_scaled([trial[i] for trial in trials]) for i in range(len(names))]
+    colours = columns[colour_by][0]
+    for trial in range(len(trials)):
+        heights = [column[0][trial] for column in columns]
+        axes.plot(range(len(names)), heights, color=_viridis(colours[trial]), alpha=0.85)
+    for index, (_, ticks) in enumerate(columns):
+        axes.axvline(index, color="0.3", linewidth=0.8)
+        for height, text in ticks:
+            axes.text(index + 0.03, height, text, fontsize=8, va="center")
+    axes.set_xticks(range(len(names)), names, fontsize=8)
+    axes.set_yticks([])
+    axes.set_xlim(-0.1, len(names) - 0.6)
+    return rendered(figure)
+
+
+def _scaled(values: Sequence[float | str]) -> tuple[list[float], list[tuple[float, str]]]:
+    """Values on 0..1, and the ticks of their axis."""
+    if all(isinstance(value, int | float) for value in values):
+        numbers = [float(value) for value in values]
+        low, high = min(numbers), max(numbers)
+        span = high - low or 1.0
+        places = [(number - low) / span for number in numbers]
+        return places, [(0.0, f"{low:.4g}"), (1.0, f"{high:.4g}")] if high > low else [
+            (0.0, f"{low:.4g}")
+        ]
+    words = sorted({str(value) for value in values})
+    step = 1 / max(1, len(words) - 1)
+    place = {word: index * step for index, word in enumerate(words)}
+    return [place[str(value)] for value in values], [(place[word], word) for word in words]
+
+
+def _viridis(share: float) -> tuple[float, float, float, float]:
+    from matplotlib import colormaps
+
+    return colormaps["viridis"](share)
+
+
+def importance_bars(importances: Mapping[str, Mapping[str, float]]) -> bytes:
+    """One group of bars per parameter, one colour per objective.
+
+    Args:
+        importances: Objective -> dotted key -> share in [0, 1].
+
+    Returns:
+        PNG.
+    """
+    keys = list(dict.fromkeys(key for shares in importances.values() for key in shares))
+    figure = Figure(figsize=(6.5, 0.45 * len(keys) * len(importances) + 1.2), layout="constrained")
+    axes = figure.add_subplot()
+    height = 0.8 / len(importances)
+    for index, (objective, shares) in enumerate(importances.items()):
+        places = [row + index * height for row in range(len(keys))]
+        axes.barh(places, [shares.get(key, 0.0) for key in keys], height, label=objective)
+    middle = 0.4 - height / 2
+    axes.set_yticks([row + middle for row in range(len(keys))], keys, fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel("importance (PED-ANOVA, shares of 1)", fontsize=8)
+    axes.legend(fontsize=8)
+    return figures.rendered(figure)
+
+
+def hypervolume_curve(
+    reference: tuple[float, float], values: Sequence[float], *, names: Sequence[str]
+) -> bytes:
+    """The front's hypervolume after each result.
+
+    Args:
+        reference: The point it is measured against.
+        values: One value a result, in the order of the trials' numbers.
+        names: The objectives.
+
+    Returns:
+        PNG.
+    """
+    figure = Figure(figsize=(6, 3.2), layout="constrained")
+    axes = figure.add_subplot()
+    axes.step(range(1, len(values) + 1), values, where="post", color="#c81e2d")
+    axes.set_xlabel("results, by trial number", fontsize=8)
+    axes.set_ylabel("hypervolume", fontsize=8)
+    axes.set_title(
+        f"reference: {names[0]} {reference[0]:.4g}, {names[1]} {reference[1]:.4g}", fontsize=9
+    )
+    axes.grid(alpha=0.3)
+    return figures.rendered(figure)
