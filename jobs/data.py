@@ -48,7 +48,7 @@ def command() -> None:
 @click.option("--size", type=(int, int), help="shapes: height and width.")
 @click.option("--rows", type=(int, int, int), help="shapes: rows of train, val and test.")
 @click.option("--seed", type=int, help="shapes: seed.")
-def pack(
+def pack(  # noqa: PLR0913
     name: str,
     source: Path | None,
     output: str,
@@ -118,7 +118,7 @@ def pack(
 )
 @click.option("--images", type=click.IntRange(1), default=4, show_default=True, help="Per split.")
 @click.option("--verify", is_flag=True, help="Read every shard whole and compare its hash.")
-def inspect(
+def inspect(  # noqa: PLR0913
     path: str,
     as_json: bool,
     html: Path | None,

@@ -29,7 +29,7 @@ from .options import (
 @click.option("--concurrency", type=click.IntRange(1), help="Trials at a time.")
 @click.option("--here", is_flag=True, help="One trial after the other in this process, no Ray.")
 @storage_option
-def command(
+def command(  # noqa: PLR0913
     recipe: str,
     overrides: tuple[str, ...],
     trials: int | None,

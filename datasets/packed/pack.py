@@ -87,7 +87,7 @@ class PackPlan:
         )
 
 
-def plan_pack(
+def plan_pack(  # noqa: PLR0913
     name: str,
     dataset: RawDataset,
     source: Path,

@@ -21,7 +21,7 @@ from ..cli import run
 @click.option(
     "--many", type=click.IntRange(0), default=0, help="Rows of a generated set to pack and seek in."
 )
-def command(
+def command(  # noqa: PLR0913
     source: Path | None,
     workers: int,
     batch: int,

@@ -96,7 +96,7 @@ class _Positions(Sampler[int]):
         return len(self._range)
 
 
-def compare_readers(
+def compare_readers(  # noqa: PLR0913
     packed: PackedDataset,
     dataset: RawDataset,
     source: Path,

@@ -95,7 +95,7 @@ class _Task:
 @click.option("--memory/--no-memory", default=True, help="Measure peak memory in subprocesses.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")
 @click.option("--probe", hidden=True, help="Run one form alone and print its memory.")
-def command(
+def command(  # noqa: PLR0913
     size: int,
     batches: tuple[int, ...],
     precisions: tuple[str, ...],

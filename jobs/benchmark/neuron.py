@@ -52,7 +52,7 @@ Place = tuple[str, str, int, int, str]
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Print the tables of JSON lines that were written before; measure nothing.",
 )
-def command(
+def command(  # noqa: PLR0913
     device: str,
     threads: int,
     seconds: float,
@@ -119,7 +119,7 @@ def _measure_grid(device: str, compile_: bool, until: float, emit: Emit) -> None
             print(f"skipped {place}: the card's memory is too small")
 
 
-def _grid(device: str) -> Iterator[Place]:
+def _grid(device: str) -> Iterator[Place]:  # noqa: C901
     """What matters most comes first."""
     if device == "cpu":
         for case, steps in (

@@ -35,7 +35,7 @@ from .interleaved import take_turns
 @click.option("--rounds", type=click.IntRange(0), default=2, show_default=True)
 @click.option("--empty", is_flag=True, help="Measure trials that do nothing, too.")
 @storage_option
-def command(
+def command(  # noqa: PLR0913
     recipe: str,
     overrides: tuple[str, ...],
     trials: int,
@@ -96,7 +96,7 @@ class Round:
         return self.loop_seconds / self.sweep_seconds
 
 
-def compare_with_loop(
+def compare_with_loop(  # noqa: PLR0913
     recipe: str,
     overrides: Sequence[str],
     *,

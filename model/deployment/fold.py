@@ -54,12 +54,7 @@ def fold(model: nn.Module, *, rep_conv: RepConvForm = "chain") -> nn.Module:
     for module in list(folded.modules()):
         fold_rep_convs(module, rep_conv)
     for module in list(folded.modules()):
-        for cls, pairs in _NORM_PAIRS.items():
-            if isinstance(module, cls):
-                for layer, norm in pairs:
-                    fold_norm(module, layer, norm)
-        if isinstance(module, nn.Sequential):
-            fold_sequential(module)
+        _fold_norms(module)
     for module in list(folded.modules()):
         for cls, fold_counts in _COUNTS.items():
             if isinstance(module, cls):
@@ -70,6 +65,15 @@ def fold(model: nn.Module, *, rep_conv: RepConvForm = "chain") -> nn.Module:
         for name in _owned(module):
             _reuse_input(module, name)
     return folded.requires_grad_(False)
+
+
+def _fold_norms(module: nn.Module) -> None:
+    for cls, pairs in _NORM_PAIRS.items():
+        if isinstance(module, cls):
+            for layer, norm in pairs:
+                fold_norm(module, layer, norm)
+    if isinstance(module, nn.Sequential):
+        fold_sequential(module)
 
 
 def _owned(module: nn.Module) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ class _NormInteger(torch.autograd.Function):
     """Spikes of normalized values; backward folds the neuron into BatchNorm's two passes."""
 
     @staticmethod
-    def forward(
+    def forward(  # noqa: PLR0913
         ctx: Any,
         x: Tensor,
         weight: Tensor,
@@ -56,7 +56,7 @@ class _NormInteger(torch.autograd.Function):
         return result, own[1] * per_deviation, own[0], *(None,) * 7
 
 
-def batch_norm_integer_lif(
+def batch_norm_integer_lif(  # noqa: PLR0913
     x: Tensor,
     weight: Tensor,
     bias: Tensor,

@@ -14,7 +14,7 @@ class _Stateless(torch.autograd.Function):
     """The memoryless neuron; its backward pass needs the window, not the input."""
 
     @staticmethod
-    def forward(
+    def forward(  # noqa: PLR0913
         ctx: Any,
         x: Tensor,
         levels: int,
@@ -45,7 +45,7 @@ class _Temporal(torch.autograd.Function):
     """Recurrence over T; again the window alone is kept, one entry per step and neuron."""
 
     @staticmethod
-    def forward(
+    def forward(  # noqa: PLR0913
         ctx: Any,
         x: Tensor,
         state: Tensor | None,
@@ -85,7 +85,7 @@ class _Temporal(torch.autograd.Function):
         return result, before.to(ctx.state_dtype) if wanted else None, *(None,) * 8
 
 
-def integer_lif(
+def integer_lif(  # noqa: PLR0913
     x: Tensor,
     *,
     levels: int,
@@ -131,7 +131,7 @@ def integer_lif(
     return operators.integer_stateless(x, *constants, False, backend)[0]
 
 
-def integer_lif_with_state(
+def integer_lif_with_state(  # noqa: PLR0913
     x: Tensor,
     state: Tensor | None,
     *,
@@ -171,7 +171,7 @@ def integer_lif_with_state(
     return _temporal(x, state, levels, divisor, decay, threshold, rounding, window, True, backend)
 
 
-def _temporal(
+def _temporal(  # noqa: PLR0913
     x: Tensor,
     state: Tensor | None,
     levels: int,
@@ -210,7 +210,7 @@ class IntegerLIF(nn.Module):
         backend: Which implementation.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         *,
         levels: int,

@@ -60,7 +60,7 @@ def in_window(ratio: Tensor, *, levels: int, window: Window) -> Tensor:
     return (ratio > 0) & (ratio < levels)
 
 
-def integer_forward(
+def integer_forward(  # noqa: PLR0913
     x: Tensor,
     *,
     levels: int,
@@ -110,7 +110,7 @@ def integer_forward(
     return torch.stack(spikes).to(x.dtype), torch.stack(inside), u
 
 
-def integer_backward(
+def integer_backward(  # noqa: PLR0913
     gradient: Tensor,
     inside: Tensor,
     *,

@@ -14,7 +14,8 @@ from .loopback import check_address, host_of, is_loopback
 from .session import settings
 
 _ROOT = Path(__file__).resolve().parents[2]
-_SUFFIXES = (".py", ".yaml", ".json", ".cu", ".cuh", ".h")
+# What the package is made of; pyproject.toml ships the same kinds in the wheel.
+PACKAGE_SUFFIXES = (".py", ".yaml", ".json", ".cu", ".cuh", ".h")
 
 
 def copy_package(target: Path) -> Path:
@@ -45,7 +46,7 @@ def copy_package(target: Path) -> Path:
         place = package / folder.relative_to(_ROOT)
         place.mkdir(parents=True, exist_ok=True)
         for file in folder.iterdir():
-            if file.is_file() and file.suffix in _SUFFIXES:
+            if file.is_file() and file.suffix in PACKAGE_SUFFIXES:
                 shutil.copy(file, place / file.name)
     return package
 

@@ -42,7 +42,7 @@ class Recorder(Protocol):
         ...
 
 
-def record_evaluation(
+def record_evaluation(  # noqa: PLR0913
     recorder: Recorder,
     evaluation: Evaluation,
     best: Evaluation,
@@ -100,7 +100,7 @@ def contact_sheet(
     return sheets.contact_sheet(rows, dataset.label_space, maps)
 
 
-def record_result(
+def record_result(  # noqa: PLR0913
     journal: Journal,
     *,
     split: str,

@@ -51,7 +51,7 @@ def predict_labels(model: nn.Module, images: Tensor, size: tuple[int, int]) -> T
     return label_map(logits, size)
 
 
-def score_split(
+def score_split(  # noqa: PLR0913
     model: nn.Module,
     dataset: PackedDataset,
     split: str,

@@ -25,7 +25,7 @@ Where = Literal["auto", "local", "ray"]
 _Running = TypeVar("_Running")
 
 
-def pack_dataset(
+def pack_dataset(  # noqa: PLR0913
     name: str,
     dataset: RawDataset,
     source: Path,

@@ -61,7 +61,7 @@ class TrainingRows:
         segments: Whether targets tell segments of one class apart.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         dataset: PackedDataset,
         transform: TransformConfig,

@@ -84,7 +84,7 @@ class SweepOutcome:
     missing: str
 
 
-def sweep(
+def sweep(  # noqa: PLR0913
     recipe: str,
     overrides: Sequence[str],
     *,

@@ -48,7 +48,7 @@ class Journal:
         OSError: Where the folder cannot be written.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         folder: Path,
         *,

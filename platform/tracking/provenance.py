@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from ..cluster.job_submission import PACKAGE_SUFFIXES
 from ..config.recipes import (
     PLACES,
     RECIPES,
@@ -31,7 +32,6 @@ from ..config.yaml_source import parse_value
 
 _ROOT = Path(__file__).resolve().parents[2]
 _CODE = ("__init__.py", "pyproject.toml", "model", "datasets", "platform", "jobs")
-_SUFFIXES = (".py", ".yaml", ".json", ".cu", ".cuh", ".h")
 _PACKAGES = ("torch", "ray", "mlflow", "optuna", "pyarrow", "numpy", "cupy-cuda13x")
 _LONGEST_DIFF = 1_000_000
 # Variables that can change a result or where it goes; whatever else is set is never recorded.
@@ -92,7 +92,7 @@ def code_diff() -> str:
             index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
             _git("read-tree", "HEAD", variables=index)
             others = _git("ls-files", "-z", "--others", "--exclude-standard", "--", *_CODE)
-            new = [name for name in others.split("\0") if Path(name).suffix in _SUFFIXES]
+            new = [name for name in others.split("\0") if Path(name).suffix in PACKAGE_SUFFIXES]
             if new:
                 _git("add", "--intent-to-add", "--", *new, variables=index)
             plain = ("--no-ext-diff", "--no-color", "--binary")
@@ -111,7 +111,7 @@ def code_digest() -> str:
     digest = hashlib.sha256()
     for top in ("model", "datasets", "platform", "jobs"):
         for path in sorted((_ROOT / top).rglob("*")):
-            if path.suffix in _SUFFIXES:
+            if path.suffix in PACKAGE_SUFFIXES:
                 digest.update(f"{path.relative_to(_ROOT)}\0".encode())
                 digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()

@@ -178,7 +178,7 @@ def require_neurons(config: ExperimentConfig, device: torch.device) -> None:
 _log = logging.getLogger(__name__)
 
 
-def begin(
+def begin(  # noqa: PLR0913
     model: nn.Module,
     config: ExperimentConfig,
     criterion: SetCriterion | DenseCriterion,

@@ -60,7 +60,7 @@ class _Normalize(torch.autograd.Function):
     """(x - mean) / deviation x weight + bias; the statistics' own gradient is in its backward."""
 
     @staticmethod
-    def forward(
+    def forward(  # noqa: PLR0913
         ctx: Any,
         x: Tensor,
         weight: Tensor,

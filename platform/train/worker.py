@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-def run_worker(
+def run_worker(  # noqa: C901
     resolved: Resolved,
     folder: Path,
     group: WorkerGroup,
@@ -204,7 +204,7 @@ def _finish(
     run.write("result.json", json.dumps(result, indent=1))
 
 
-def _draw(
+def _draw(  # noqa: PLR0913
     training: Training,
     resolved: Resolved,
     run: RunFolder,

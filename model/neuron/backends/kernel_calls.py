@@ -24,7 +24,7 @@ _THREADS = 1 << 18
 _ELEMENTS = 64
 
 
-def integer_stateless(
+def integer_stateless(  # noqa: PLR0913
     x: Tensor,
     *,
     levels: int,
@@ -70,7 +70,7 @@ def integer_stateless_backward(
     return result
 
 
-def integer_temporal(
+def integer_temporal(  # noqa: PLR0913
     x: Tensor,
     state: Tensor | None,
     *,
@@ -109,7 +109,7 @@ def integer_temporal(
     return spikes, mask, after
 
 
-def integer_temporal_backward(
+def integer_temporal_backward(  # noqa: PLR0913
     gradient: Tensor,
     state_gradient: Tensor | None,
     mask: Tensor,
@@ -180,7 +180,7 @@ def binary_lif_backward(
     return result
 
 
-def norm_integer(
+def norm_integer(  # noqa: PLR0913
     x: Tensor,
     mean: Tensor,
     gain: Tensor,
@@ -237,7 +237,7 @@ def norm_integer_sums(
     return sums.sum(2)
 
 
-def norm_integer_backward(
+def norm_integer_backward(  # noqa: PLR0913
     gradient: Tensor,
     x: Tensor,
     mask: Tensor,

@@ -35,7 +35,7 @@ def _empty_window(x: Tensor, save: bool, backend: str, shape: Tensor, steps: int
     )
 
 
-def _integer_stateless(
+def _integer_stateless(  # noqa: PLR0913
     x: Tensor,
     levels: int,
     divisor: float,
@@ -57,7 +57,7 @@ def _integer_stateless(
     )
 
 
-def _integer_stateless_fake(
+def _integer_stateless_fake(  # noqa: PLR0913
     x: Tensor,
     levels: int,
     divisor: float,
@@ -87,7 +87,7 @@ def _integer_stateless_backward(
     return path(gradient, mask, result, divisor=divisor, threshold=threshold)
 
 
-def _integer_temporal(
+def _integer_temporal(  # noqa: PLR0913
     x: Tensor,
     state: Tensor | None,
     levels: int,
@@ -115,7 +115,7 @@ def _integer_temporal(
     )
 
 
-def _integer_temporal_fake(
+def _integer_temporal_fake(  # noqa: PLR0913
     x: Tensor,
     state: Tensor | None,
     levels: int,
@@ -138,7 +138,7 @@ def _empty_state(x: Tensor, keep: bool) -> Tensor:
     return empty_like_flat(x[0], wide) if keep else x.new_empty(0, dtype=wide)
 
 
-def _integer_temporal_backward(
+def _integer_temporal_backward(  # noqa: PLR0913
     gradient: Tensor,
     state_gradient: Tensor | None,
     mask: Tensor,
@@ -166,7 +166,7 @@ def _integer_temporal_backward(
     )
 
 
-def _integer_temporal_backward_fake(
+def _integer_temporal_backward_fake(  # noqa: PLR0913
     gradient: Tensor,
     state_gradient: Tensor | None,
     mask: Tensor,
@@ -201,7 +201,7 @@ def _norm_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     return torch_norm.norm_statistics(x)
 
 
-def _norm_integer(
+def _norm_integer(  # noqa: PLR0913
     x: Tensor,
     mean: Tensor,
     gain: Tensor,
@@ -229,7 +229,7 @@ def _norm_integer(
     )
 
 
-def _norm_integer_fake(
+def _norm_integer_fake(  # noqa: PLR0913
     x: Tensor,
     mean: Tensor,
     gain: Tensor,
@@ -246,7 +246,7 @@ def _norm_integer_fake(
     return spikes, _empty_window(x, save, backend, spikes)
 
 
-def _norm_integer_sums(
+def _norm_integer_sums(  # noqa: PLR0913
     gradient: Tensor,
     x: Tensor,
     mask: Tensor,
@@ -260,7 +260,7 @@ def _norm_integer_sums(
     return path(gradient, x, mask, mean, divisor=divisor, threshold=threshold)
 
 
-def _norm_integer_backward(
+def _norm_integer_backward(  # noqa: PLR0913
     gradient: Tensor,
     x: Tensor,
     mask: Tensor,

@@ -25,7 +25,7 @@ def norm_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     return mean, variance
 
 
-def norm_integer(
+def norm_integer(  # noqa: PLR0913
     x: Tensor,
     mean: Tensor,
     gain: Tensor,
@@ -64,7 +64,7 @@ def norm_integer_sums(
     return torch.stack([d.sum(axes), (d * centered).sum(axes)])
 
 
-def norm_integer_backward(
+def norm_integer_backward(  # noqa: PLR0913
     gradient: Tensor,
     x: Tensor,
     inside: Tensor,

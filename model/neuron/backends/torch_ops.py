@@ -71,7 +71,7 @@ def fire(
         count.round_()
 
 
-def stateless(
+def stateless(  # noqa: PLR0913
     x: Tensor,
     *,
     levels: int,
@@ -129,7 +129,7 @@ def stateless_backward(
     return result
 
 
-def temporal(
+def temporal(  # noqa: PLR0913
     x: Tensor,
     state: Tensor | None,
     *,
@@ -180,7 +180,7 @@ def temporal(
     return spikes, window, after
 
 
-def temporal_backward(
+def temporal_backward(  # noqa: PLR0913
     gradient: Tensor,
     state_gradient: Tensor | None,
     window: Tensor,
@@ -210,7 +210,7 @@ def temporal_backward(
     return result, before
 
 
-def _carry_back(
+def _carry_back(  # noqa: PLR0913
     select: Callable[..., Tensor],
     arriving: Tensor,
     kept: Tensor,

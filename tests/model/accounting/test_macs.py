@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -47,7 +48,8 @@ def rows_of(model: nn.Module, image: Tensor) -> dict[str, LayerMacs]:
 
 def test_the_inside_of_a_linear_chain_is_real_valued_though_nothing_fires() -> None:
     model = segmentor()
-    block = model.backbone.ConvBlock1_1[0].Conv
+    backbone: Any = model.backbone
+    block = backbone.ConvBlock1_1[0].Conv
     nn.init.constant_(block.bn1.bias, -100.0)  # Neurons behind it are silent: the chain sees zeros.
     rows = rows_of(model, torch.randn(1, 3, 48, 48))
     dwconv, pwconv2 = (rows[f"backbone.ConvBlock1_1.0.Conv.{n}"] for n in ("dwconv", "pwconv2"))

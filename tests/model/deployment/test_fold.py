@@ -263,7 +263,8 @@ def test_the_plain_order_refuses_neurons_that_the_released_code_lacks() -> None:
 @pytest.mark.parametrize("name", ["three_levels", "constant"])
 def test_factors_are_folded_in_the_models_own_type(name: str) -> None:
     model, _ = segmentor(name, torch.float64)
-    head, folded = model.decode_head, fold(model).decode_head
+    head: Any = model.decode_head
+    folded: Any = fold(model).decode_head
     # W (c s / 3) = (c W / 3) s; of a third, float32 keeps seven digits.
     pixel = head.pixel_decoder.mask_feature
     alpha = head.embedding.alpha

@@ -3,6 +3,7 @@
 import argparse
 import csv
 import dataclasses
+import importlib
 import os
 import pickle
 import zipfile
@@ -260,10 +261,11 @@ def test_a_hostile_file_cannot_change_what_rebuilds_tensors(tmp_path: Path) -> N
         for name, data in parts.items():
             pickled = name.endswith("data.pkl")
             archive.writestr(name, data[:-1] + poison if pickled else data)
-    before = torch._utils._rebuild_tensor_v2.__defaults__
+    rebuild = importlib.import_module("torch._utils")._rebuild_tensor_v2
+    before = rebuild.__defaults__
     with pytest.raises(ValueError, match=r"hostile.pth: its pickle cannot be read safely"):
         read_published(tmp_path / "hostile.pth")
-    assert torch._utils._rebuild_tensor_v2.__defaults__ == before
+    assert rebuild.__defaults__ == before
     assert torch.equal(read_published(tmp_path / "plain.pth")[0]["w"], torch.ones(3))
 
 

@@ -267,8 +267,8 @@ def test_the_printed_command_continues_from_any_folder(
     assert job.continuation("demo", [], "n", Path("/r")) == plain
     monkeypatch.setenv("SPIKESEG_STUDY", "postgresql://me:secret@host/studies")
     assert job.continuation("demo", [], "n", Path("/r")) == plain
-    for given, absolute in [("all.log", "{}/all.log"), ("sqlite:///all.db", "sqlite:///{}/all.db")]:
-        monkeypatch.setenv("SPIKESEG_STUDY", given)
+    for study, absolute in [("all.log", "{}/all.log"), ("sqlite:///all.db", "sqlite:///{}/all.db")]:
+        monkeypatch.setenv("SPIKESEG_STUDY", study)
         line = job.continuation("demo", [], "n", Path("/r"))
         assert line == f"SPIKESEG_STUDY={absolute.format(elsewhere)} {plain}"
 

@@ -100,7 +100,7 @@ NO_LIBRARY = "CuPy failed to load libnvrtc.so.12"
         ("13.0", 13, 13, "no file", r"no NVRTC for CUDA 13 .*: install nvidia-cuda-nvrtc$"),
     ],
 )
-def test_a_cupy_that_cannot_run_is_noticed_before_the_first_kernel(
+def test_a_cupy_that_cannot_run_is_noticed_before_the_first_kernel(  # noqa: PLR0913
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     torchs: str,

@@ -54,6 +54,7 @@ def test_integer_neurons_reach_their_last_elements(steps: int, n: int) -> None:
     rule = {name: arguments[name] for name in ("levels", "divisor", "threshold")}
     rule |= {"half_up": False, "open_window": False, "save": True}
     back = {name: arguments[name] for name in ("divisor", "threshold")}
+    after = before = torch.empty(0)
     if steps == 1:
         spikes, mask = kernel_calls.integer_stateless(x, **rule)
         result = kernel_calls.integer_stateless_backward(g, mask, torch.empty_like(x), **back)

@@ -99,7 +99,8 @@ def test_a_metric_that_is_missing_fails_the_trial(tmp_path: Path) -> None:
 
 def test_a_lost_process_fails_a_running_trial_and_leaves_an_ended_one(tmp_path: Path) -> None:
     keeper = keeper_of(toy_plan(tmp_path), tmp_path)
-    keeper.next(), keeper.next()
+    for _ in range(2):
+        keeper.next()
     keeper.report(0, TrialReport(4, metrics(1.0), final=True))
     assert keeper.lost(0, "killed") is None
     assert keeper.lost(1, "killed") == Verdict("FAIL", "killed", 0)
@@ -147,7 +148,8 @@ def test_fewer_trials_than_were_started_end_those_that_a_kill_left(tmp_path: Pat
 def test_a_failed_trial_carries_the_seconds_that_it_took(tmp_path: Path) -> None:
     plan = toy_plan(tmp_path)
     keeper = keeper_of(plan, tmp_path)
-    keeper.next(), keeper.next()
+    for _ in range(2):
+        keeper.next()
     keeper.report(0, TrialReport(1, metrics(1.0), seconds=2.0))
     keeper.report(0, TrialReport(failure="out of memory", seconds=3.0))
     keeper.report(1, TrialReport(1, metrics(float("nan")), seconds=4.0))
@@ -170,7 +172,8 @@ def test_pruned_trials_of_two_objectives_have_no_values_and_stay_off_the_front(
 ) -> None:
     plan = toy_plan(tmp_path, pruner={"rule": "non_dominated", "minimum": 2})
     keeper = keeper_of(plan, tmp_path)
-    keeper.next(), keeper.next()
+    for _ in range(2):
+        keeper.next()
     assert keeper.report(0, TrialReport(1, metrics(50.0, 1.0))).state is None
     verdict = keeper.report(1, TrialReport(1, metrics(40.0, 2.0)))
     assert verdict == Verdict("PRUNED", "1 of 2 ahead at the rung, 1 go on", 1)
@@ -194,7 +197,8 @@ def test_a_replayed_rung_is_not_judged_against_trials_that_came_later(tmp_path: 
 def test_a_rung_whose_judgement_was_lost_is_judged_at_the_replay(tmp_path: Path) -> None:
     plan = toy_plan(tmp_path, objectives=[UP], pruner={"rule": "halving", "minimum": 2})
     keeper = keeper_of(plan, tmp_path)
-    keeper.next(), keeper.next()
+    for _ in range(2):
+        keeper.next()
     keeper.report(0, TrialReport(1, metrics(50.0)))
     again = keeper_of(plan, tmp_path)
     again.next(), again.next()
@@ -216,7 +220,8 @@ def test_a_broken_limit_prunes_after_its_first_step_and_not_before(tmp_path: Pat
 def test_a_broken_constraint_is_complete_and_no_result(tmp_path: Path) -> None:
     plan = toy_plan(tmp_path, constraints=[{"metric": "energy/mJ", "at_most": 1.5}])
     keeper = keeper_of(plan, tmp_path)
-    keeper.next(), keeper.next()
+    for _ in range(2):
+        keeper.next()
     keeper.report(0, TrialReport(4, metrics(90.0, 2.0), final=True))
     keeper.report(1, TrialReport(4, metrics(50.0, 1.0), final=True))
     assert keeper.records[0].state == "COMPLETE"
