@@ -13,6 +13,17 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Groups for `-n 2 --dist loadgroup`: a file's tests share their fixtures in one process.
+
+    What starts Ray or a browser is one group, so that no two of them run at once.
+    """
+    for item in items:
+        serial = item.get_closest_marker("ray") or item.get_closest_marker("browser")
+        group = "serial" if serial else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """The repository's root folder."""

@@ -200,13 +200,14 @@ def test_the_chain_costs_less_than_the_dense_kernel_by_count() -> None:
     assert totals["chain"] < totals["dense"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "dimensions", "shape"),
     [
         ("corrected", (0, 2, 3), (3, 3, 64, 80)),
-        pytest.param("fpn", (0, 2, 3), (1, 3, 53, 77), marks=pytest.mark.slow),
+        ("fpn", (0, 2, 3), (1, 3, 53, 77)),
         # Its raw reshapes are of one image size.
-        pytest.param("published", (0,), (3, 3, 48, 48), marks=pytest.mark.slow),
+        ("published", (0,), (3, 3, 48, 48)),
     ],
 )
 def test_a_folded_model_exports_with_dynamic_shapes_and_agrees(
@@ -304,7 +305,9 @@ def trained(decoder: Any, steps: int) -> nn.Module:
     return model.eval()
 
 
-@pytest.mark.parametrize(("decoder", "steps"), [("query", 60), ("fpn", 40)])
+@pytest.mark.parametrize(
+    ("decoder", "steps"), [pytest.param("query", 60, marks=pytest.mark.slow), ("fpn", 40)]
+)
 def test_a_trained_model_gives_the_same_maps_folded(decoder: str, steps: int) -> None:
     model = trained(decoder, steps)
     folded = fold(model)

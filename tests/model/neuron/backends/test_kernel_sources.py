@@ -10,7 +10,11 @@ import torch
 
 from spikeseg.model.neuron.backends import cuda
 
-ARCHITECTURES = [75, 80, 86, 89, 90, 100, 120]
+# The oldest and the usual one in every run, all of them in `make test-all`.
+ARCHITECTURES = [
+    architecture if architecture in (75, 90) else pytest.param(architecture, marks=pytest.mark.slow)
+    for architecture in (75, 80, 86, 89, 90, 100, 120)
+]
 DTYPES = list(cuda.STORAGE)
 
 # Most registers a kernel may take, in any variant on any architecture, so that blocks of 256
