@@ -46,7 +46,8 @@ def copy_package(target: Path) -> Path:
         place = package / folder.relative_to(_ROOT)
         place.mkdir(parents=True, exist_ok=True)
         for file in folder.iterdir():
-            if file.is_file() and file.suffix in PACKAGE_SUFFIXES:
+            hidden = file.name.startswith(".")
+            if file.is_file() and file.suffix in PACKAGE_SUFFIXES and not hidden:
                 shutil.copy(file, place / file.name)
     return package
 
