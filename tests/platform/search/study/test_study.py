@@ -185,11 +185,13 @@ def test_pruned_trials_of_two_objectives_have_no_values_and_stay_off_the_front(
 def test_a_replayed_rung_is_not_judged_against_trials_that_came_later(tmp_path: Path) -> None:
     plan = toy_plan(tmp_path, objectives=[UP], pruner={"rule": "halving", "minimum": 2})
     first = keeper_of(plan, tmp_path)
-    first.next(), first.next()
+    first.next()
+    first.next()
     assert first.report(0, TrialReport(1, metrics(40.0))).state is None
     assert first.report(1, TrialReport(1, metrics(50.0))).state is None
     again = keeper_of(plan, tmp_path)
-    again.next(), again.next()
+    again.next()
+    again.next()
     replayed = again.report(0, TrialReport(1, metrics(40.0), replayed=True))
     assert replayed.state is None, "it went on before, so it goes on now"
 
@@ -201,7 +203,8 @@ def test_a_rung_whose_judgement_was_lost_is_judged_at_the_replay(tmp_path: Path)
         keeper.next()
     keeper.report(0, TrialReport(1, metrics(50.0)))
     again = keeper_of(plan, tmp_path)
-    again.next(), again.next()
+    again.next()
+    again.next()
     verdict = again.report(1, TrialReport(1, metrics(40.0), replayed=True))
     assert verdict.state == "PRUNED"
 
