@@ -20,7 +20,7 @@ from ...platform.tracking.tracking_uri import tracking_uri
 from ...platform.tracking.upload.upload_offset import unsent
 from ...platform.tracking.upload.upload_thread import Sender
 from ...platform.train.loop import Training
-from ...platform.train.worker import make_journal
+from ...platform.train.tracked_training import make_journal
 from ..cli import run
 
 

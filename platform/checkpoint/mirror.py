@@ -27,12 +27,21 @@ _JOURNAL = "journal"
 _COPIES = "records"
 
 
+def mirror_name(folder: Path) -> str:
+    """Where a mirror keeps a run: `NAME`, or `SWEEP/trials/NUMBER` of a trial.
+
+    Trials of all sweeps have the same few numbers: by number alone one sweep's trial would go on
+    from another's copies.
+    """
+    return "/".join(folder.parts[-3:] if folder.parent.name == "trials" else folder.parts[-1:])
+
+
 class Mirror:
     """The copies of one run.
 
     Args:
         uri: Address below which runs are kept, such as `s3://bucket/runs`.
-        name: The run's name.
+        name: The run's name there, as `mirror_name` gives it.
 
     Raises:
         ValueError: Where pyarrow does not know the address.
@@ -257,7 +266,7 @@ def newest_journal(run: RunFolder, uri: str) -> None:
         uri: Address below which runs are kept.
     """
     try:
-        Mirror(uri, run.path.name).fetch_journal(run.path)
+        Mirror(uri, mirror_name(run.path)).fetch_journal(run.path)
     except (OSError, ValueError, pa.ArrowException) as error:
         _log.warning("mirror not looked into, it may hold a newer journal: %s", error)
 

@@ -16,7 +16,7 @@ from ..config.redaction import scrubbed
 from ..tracking.journal import Journal, Status, append_end, read_records
 from ..tracking.provenance import code_diff, code_digest, git_state, provenance, versions
 from ..tracking.tracking_uri import tracking_uri
-from ..train.worker import make_journal
+from ..train.tracked_training import make_journal
 from .study.study import Keeper
 from .study.trial_records import TrialRecord
 from .sweep_file.plan import SweepPlan

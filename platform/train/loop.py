@@ -13,7 +13,7 @@ from torch import nn
 
 from ..checkpoint.background_writer import CheckpointWriter
 from ..checkpoint.checkpoint import Evaluation
-from ..checkpoint.mirror import Mirror, newest_anywhere
+from ..checkpoint.mirror import Mirror, mirror_name, newest_anywhere
 from ..checkpoint.run_folder import RunFolder
 from ..cluster.worker_group import WorkerGroup
 from ..config.schema import ExperimentConfig
@@ -81,7 +81,7 @@ class Training:
         self._writer = self._mirror = None
         if group.rank == 0:
             if trainer.mirror is not None:
-                self._mirror = Mirror(trainer.mirror, run.path.name)
+                self._mirror = Mirror(trainer.mirror, mirror_name(run.path))
                 self._mirror.claim(run)
             self._writer = CheckpointWriter(
                 run,

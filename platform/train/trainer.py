@@ -18,13 +18,14 @@ from torch import nn
 from ..checkpoint.mirror import Mirror, check_mirror
 from ..checkpoint.run_folder import RunFolder
 from ..cluster.worker_group import OneWorker, ProcessGroup
-from ..config.recipes import ConfigError, Resolved, config_digest, dump, load_resolved
+from ..config.recipes import ConfigError, Resolved, config_digest, dump
 from ..tracking.tracking_uri import check_uri, tracking_uri
 from .failure import Decision, PreemptedError, decide
 from .faults.preemption import NOTICE
 from .preparation import check_parts, choose_device, load_initial_weights
 from .progress import Followed
 from .resume import continued
+from .tracked_training import TrackedRun
 from .worker import run_worker
 
 _log = logging.getLogger(__name__)
@@ -204,7 +205,7 @@ def _train_here(
 ) -> None:
     try:
         with NOTICE.on_signal():
-            run_worker(resolved, run.path, OneWorker(), progress, tags)
+            run_worker(TrackedRun(resolved, run.path, tags), OneWorker(), progress)
     except ConfigError:
         raise
     except (RuntimeError, ValueError, OSError) as error:
@@ -256,10 +257,7 @@ def _train_on_ray(
         ray_trainer = TorchTrainer(
             ray_worker,
             train_loop_config={
-                "config": dump(resolved.config),
-                "origins": resolved.origins,
-                "folder": str(run.path),
-                "tags": tags,
+                **TrackedRun(resolved, run.path, tags).to_message(),
                 "failure": failure.name,
                 "leave": leave.name,
             },
@@ -322,14 +320,14 @@ def ray_worker(given: dict[str, Any]) -> None:
     done = threading.Event()
     threading.Thread(target=_end_if_given_up, args=(failure, done), daemon=True).start()
     group = ProcessGroup()
-    resolved = Resolved(load_resolved(given["config"]).config, given["origins"])
+    tracked = TrackedRun.from_message(given)
     NOTICE.watch(leaving, folder / given["leave"])
     progress = None
     if group.rank == 0:
         log = (folder / _PROGRESS).open("a", buffering=1)
         progress = lambda line: print(line, file=log, flush=True)  # noqa: E731
     try:
-        run_worker(resolved, folder, group, progress, given["tags"])
+        run_worker(tracked, group, progress)
     except Exception as error:
         if failure.is_file():
             # Another worker gave up for good: there is nothing to retry.

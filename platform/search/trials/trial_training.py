@@ -1,7 +1,6 @@
 """One trial's training as one worker of a group, and the reason where it fails."""
 
 from collections.abc import Callable, Generator
-from pathlib import Path
 from typing import Any
 
 from ..study.trial_records import TrialReport
@@ -22,34 +21,13 @@ def train_trial(given: Given, group: Any) -> Evaluations:
     Yields:
         Evaluation, whether it is the last one, and how often the folder was claimed.
     """
-    from ...checkpoint.run_folder import RunFolder
-    from ...config.recipes import Resolved, load_resolved
-    from ...tracking.system_metrics import SystemMonitor
-    from ...train.loop import Training
-    from ...train.worker import make_journal, record_data
+    from ...train.tracked_training import TrackedRun, tracked_training
 
-    resolved = Resolved(load_resolved(given["config"]).config, given["origins"])
-    run = RunFolder(Path(given["folder"]))
-    journal = monitor = None
-    if group.rank == 0:
-        run.claim()
-    run.attempt = group.agree(run.attempt)
-    if group.rank == 0:
-        journal = make_journal(resolved, run, group.size, given["tags"], parent=given["parent"])
-        monitor = SystemMonitor(journal, resolved.config.tracking.system_interval)
-        monitor.start()
-    try:
-        training = Training(resolved.config, run, group=group, recorder=journal, progress=None)
-        if journal is not None:
-            record_data(journal, training)
+    tracked = TrackedRun.from_message(given)
+    last = tracked.resolved.config.trainer.max_steps
+    with tracked_training(tracked, group, progress=None) as (training, _):
         for evaluation in training.evaluations():
-            final = evaluation.step >= resolved.config.trainer.max_steps
-            yield evaluation, final, run.attempt
-    finally:
-        if monitor is not None:
-            monitor.stop()
-        if journal is not None:
-            journal.close()
+            yield evaluation, evaluation.step >= last, training.run.attempt
 
 
 def failure_reason(error: Exception) -> str:

@@ -19,7 +19,7 @@ from spikeseg.platform.tracking.upload.dead_letters import set_aside
 from spikeseg.platform.tracking.upload.upload_offset import unsent
 from spikeseg.platform.tracking.upload.upload_thread import Sender
 from spikeseg.platform.tracking.upload.uploader import sync
-from spikeseg.platform.train.worker import start_sender
+from spikeseg.platform.train.tracked_training import start_sender
 
 EXPERIMENT = "client"
 

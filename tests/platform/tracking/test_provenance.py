@@ -79,7 +79,7 @@ def test_no_planted_secret_reaches_any_record_of_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from spikeseg.platform.checkpoint.run_folder import RunFolder
-    from spikeseg.platform.train.worker import make_journal
+    from spikeseg.platform.train.tracked_training import make_journal
 
     for name, value in PLANTED.items():
         monkeypatch.setenv(name, value)
@@ -100,7 +100,7 @@ def test_every_start_of_a_run_leaves_its_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from spikeseg.platform.checkpoint.run_folder import RunFolder
-    from spikeseg.platform.train.worker import make_journal
+    from spikeseg.platform.train.tracked_training import make_journal
 
     run = RunFolder(tmp_path / "run")
     lines = ["train shapes_tiny", "train --resume run", "train --resume run", "train --resume x"]

@@ -211,7 +211,7 @@ def test_the_last_scoring_is_watched_too(
     monkeypatch.setattr(
         faulthandler, "cancel_dump_traceback_later", lambda: armed.update(now=False)
     )
-    monkeypatch.setattr("spikeseg.platform.train.worker.start_sender", lambda *_: None)
+    monkeypatch.setattr("spikeseg.platform.train.tracked_training.start_sender", lambda *_: None)
     score, seen = Training.score, []
 
     def scoring(self: Training, split: str, on_batch: Any = None) -> Any:

@@ -32,7 +32,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spikeseg.platform.train.worker.start_sender", lambda *_: None)
+    monkeypatch.setattr("spikeseg.platform.train.tracked_training.start_sender", lambda *_: None)
 
 
 def small(data: Path, **trainer: Any) -> ExperimentConfig:

@@ -12,7 +12,7 @@ from spikeseg.platform.checkpoint.run_folder import RunFolder
 from spikeseg.platform.config.recipes import Resolved, dump, load_resolved
 from spikeseg.platform.search.study.trial_records import Proposal, TrialReport
 from spikeseg.platform.search.sweep_file.plan import SweepPlan
-from spikeseg.platform.train.worker import make_journal
+from spikeseg.platform.train.tracked_training import make_journal
 
 NAN, RAISES, DIES, DIES_ONCE = 13, 14, 15, 16
 

@@ -14,7 +14,7 @@ from spikeseg.platform.figures.contact_sheet import contact_sheet
 from spikeseg.platform.tracking.journal import Journal
 from spikeseg.platform.tracking.tracking_uri import tracking_uri
 from spikeseg.platform.tracking.upload.uploader import sync
-from spikeseg.platform.train.worker import make_journal
+from spikeseg.platform.train.tracked_training import make_journal
 
 _POINTS = (
     (1, 4, "levels", 20.0),

@@ -1,0 +1,212 @@
+"""One worker's training with its record: a claimed folder, a journal, a sender, a monitor.
+
+A run and a sweep's trial are trained by the same `tracked_training`. They differ in one thing: a
+trial has a parent, and the process of the parent (the sweep's driver) sends the trial's journal and
+records how it ended, since it alone knows whether a trial was stopped early.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..checkpoint.mirror import newest_journal
+from ..checkpoint.run_folder import FencedError, RunFolder
+from ..cluster.worker_group import WorkerGroup
+from ..config.recipes import Resolved, dump, flat, load_resolved
+from ..evaluation.recording import measured
+from ..tracking.journal import Journal, file_of
+from ..tracking.provenance import code_diff, provenance, run_description, run_tags
+from ..tracking.system_metrics import SystemMonitor
+from ..tracking.tracking_uri import tracking_uri
+from .failure import PreemptedError
+from .loop import Training
+
+if TYPE_CHECKING:
+    from ..tracking.upload.upload_thread import Sender
+
+_log = logging.getLogger(__name__)
+
+
+class TrackedRun(NamedTuple):
+    """What is trained, where it lies, and under which names it is tracked.
+
+    Attributes:
+        resolved: The experiment.
+        folder: The run's folder.
+        tags: Further tags for the tracker.
+        parent: Journal id of the sweep that this run is a trial of; None for a run of its own.
+    """
+
+    resolved: Resolved
+    folder: Path
+    tags: Mapping[str, str]
+    parent: str | None = None
+
+    @classmethod
+    def from_message(cls, message: Mapping[str, Any]) -> "TrackedRun":
+        """Read back what `to_message` made; keys of others are left alone."""
+        resolved = Resolved(load_resolved(message["config"]).config, message["origins"])
+        return cls(resolved, Path(message["folder"]), message["tags"], message["parent"])
+
+    def to_message(self) -> dict[str, Any]:
+        """Plain values that another process can be sent."""
+        return {
+            "config": dump(self.resolved.config),
+            "origins": self.resolved.origins,
+            "folder": str(self.folder),
+            "tags": dict(self.tags),
+            "parent": self.parent,
+        }
+
+
+@contextlib.contextmanager
+def tracked_training(
+    tracked: TrackedRun, group: WorkerGroup, *, progress: Callable[[str], None] | None
+) -> Iterator[tuple[Training, Journal | None]]:
+    """Claim the run's folder and open its training; rank 0 keeps the journal while the block runs.
+
+    Args:
+        tracked: The run.
+        group: The workers.
+        progress: Takes a line for a person; None on ranks other than 0.
+
+    Yields:
+        The training at its newest checkpoint, and rank 0's journal.
+    """
+    run = RunFolder(tracked.folder)
+    if group.rank == 0:
+        run.claim()
+    run.attempt = group.agree(run.attempt)
+    config = tracked.resolved.config
+    with contextlib.ExitStack() as opened:
+        journal = None
+        if group.rank == 0:
+            journal = opened.enter_context(_open_journal(tracked, run, group.size))
+        training = Training(config, run, group=group, recorder=journal, progress=progress)
+        if journal is not None:
+            # A kill between a checkpoint and its record would leave a hole otherwise.
+            for past in training.history:
+                journal.metrics(past.step, measured(past))
+            _record_data(journal, training)
+        yield training, journal
+
+
+@contextlib.contextmanager
+def _open_journal(tracked: TrackedRun, run: RunFolder, world_size: int) -> Iterator[Journal]:
+    """The run's journal: fetched from the mirror where that has more, and monitored.
+
+    A run without a parent also sends it and records how the block ended.
+    """
+    config = tracked.resolved.config
+    if config.trainer.mirror is not None:
+        newest_journal(run, config.trainer.mirror)
+    with contextlib.ExitStack() as opened:
+        journal = make_journal(
+            tracked.resolved, run, world_size, tracked.tags, parent=tracked.parent
+        )
+        opened.callback(journal.close)
+        is_root = tracked.parent is None
+        if is_root and (sender := start_sender(journal, run.path, config.tracking.experiment)):
+            opened.callback(sender.stop, timeout=30)
+        monitor = SystemMonitor(journal, config.tracking.system_interval)
+        monitor.start()
+        opened.callback(monitor.stop)
+        try:
+            yield journal
+        except BaseException as error:
+            # A run that another process took over has not failed.
+            if is_root and not isinstance(error, FencedError):
+                journal.finish("KILLED" if isinstance(error, PreemptedError) else "FAILED")
+            raise
+        monitor.stop()
+        if is_root:
+            journal.finish("FINISHED")
+
+
+def make_journal(
+    resolved: Resolved,
+    run: RunFolder,
+    world_size: int,
+    tags: Mapping[str, str],
+    parent: str | None = None,
+) -> Journal:
+    """The run's journal, with parameters, tags and configuration recorded.
+
+    Args:
+        resolved: The experiment; its values become parameters and tags.
+        run: The run's folder.
+        world_size: Number of workers.
+        tags: Further tags.
+        parent: Journal id of the run that this one is a child of.
+    """
+    config = resolved.config
+    in_run = run.path / "journal"
+    local = config.tracking.journal
+    journal = Journal(
+        in_run if local is None else Path(local) / _flat_name(run.path),
+        mirror=None if local is None else in_run,
+        limit=config.tracking.journal_limit_mb * 1_000_000,
+        run_name=tags.get("run_name", run.path.name),
+        tags={
+            **run_tags(config, world_size=world_size, attempt=run.attempt),
+            "mlflow.note.content": run_description(resolved),
+            **tags,
+        },
+        params={key: str(value) for key, value in flat(config).items()},
+        parent=parent,
+    )
+    journal.text("config.yaml", dump(config))
+    made_of = provenance(resolved, world_size=world_size)
+    made_of["starts"] = start_history(journal.folder, made_of["command"], config.trainer.log_every)
+    journal.text("provenance.json", json.dumps(made_of, indent=1))
+    journal.text("code.diff", code_diff())
+    return journal
+
+
+def start_history(journal: Path, command: str, log_every: int) -> list[dict[str, Any]]:
+    """Every different start of a run, this one last: its command line and what it logs.
+
+    Args:
+        journal: The journal's folder, which has the starts before.
+        command: This start's command line.
+        log_every: This start's `trainer.log_every`.
+    """
+    try:
+        before = json.loads(file_of(journal, "provenance.json").read_text())["starts"]
+    except (OSError, ValueError, KeyError, TypeError):
+        before = []
+    this = {"command": command, "log_every": log_every}
+    return [*before, this] if before[-1:] != [this] else before
+
+
+def start_sender(journal: Journal, folder: Path, experiment: str) -> "Sender | None":
+    """Start the thread that sends a journal to MLflow; None, with a warning, without MLflow."""
+    try:
+        from ..tracking.upload.upload_thread import Sender
+
+        sender = Sender(journal.folder, tracking_uri(folder.parent), experiment, folder)
+    except Exception as error:  # A tracker must never end a training.
+        _log.warning("not sent to MLflow: %s; send it with: spikeseg track sync %s", error, folder)
+        return None
+    sender.start()
+    return sender
+
+
+def _flat_name(path: Path) -> str:
+    """One name per run folder, for journals of many storages in one local folder."""
+    digest = hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:8]
+    return f"{path.name}-{digest}"
+
+
+def _record_data(journal: Journal, training: Training) -> None:
+    """Record what a run reads: the data's digest, and every split as an input of the run."""
+    dataset = training.dataset
+    journal.tags({"data_digest": dataset.digest})
+    for split in dataset.splits:
+        # MLflow keeps one input per name and digest, with its first context only.
+        name = f"{dataset.label_space.name}-{split}"
+        journal.dataset(name, dataset.digest, split, training.config.data.path)
