@@ -102,6 +102,7 @@ def loop_overhead(resolved: Resolved, *, pairs: int, steps: int) -> PairedRatio:
         run = RunFolder(Path(folder) / "ours")
         run.claim()
         ours = Training(config, run, group=OneWorker(), recorder=None, progress=lambda line: None)
+        ours.start()
         bare = _BareLoop(config)
         with Guard(config.trainer, run.path, attempt=1, rank=0) as guard:
             return _in_turns(
@@ -122,6 +123,7 @@ class _BareLoop:
             run.claim()
             # Built alike, so that both loops have the same model, criterion and rows.
             parts = Training(config, run, group=OneWorker(), recorder=None, progress=None)
+            parts.start()
         self.step = 0
         self._config = config
         self._state: TrainingState = parts.state

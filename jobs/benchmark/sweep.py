@@ -229,6 +229,7 @@ def train_alone(config: str, folder: str) -> None:
     run.claim()
     resolved = load_resolved(config)
     training = Training(resolved.config, run, group=OneWorker(), recorder=None, progress=None)
+    training.start()
     for _ in training.evaluations():
         pass
 

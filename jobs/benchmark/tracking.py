@@ -196,7 +196,9 @@ def measure_tracking(resolved: Resolved, storage: Path) -> TrackingCost:
 
 
 def _training(resolved: Resolved, run: RunFolder, recorder: Recorder) -> Training:
-    return Training(resolved.config, run, group=OneWorker(), recorder=recorder, progress=None)
+    training = Training(resolved.config, run, group=OneWorker(), recorder=recorder, progress=None)
+    training.start()
+    return training
 
 
 def _wait_for(journal: Journal) -> None:

@@ -2,20 +2,17 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import torch
-from torch import nn
+from torch import Tensor
 
-from ...datasets.packed.reader import PackedDataset
 from ...model.accounting.spike_map import SpikeMaps
 from ..checkpoint.checkpoint import Evaluation
-from ..config.schema import ExperimentConfig
 from ..figures import charts
 from ..figures import contact_sheet as sheets
 from ..tracking.journal import Journal, file_of
-from .scores import sheet_rows
+from .scores import EvaluatedModel, sheet_rows
 
 
 class Recorder(Protocol):
@@ -42,14 +39,12 @@ class Recorder(Protocol):
         ...
 
 
-def record_evaluation(  # noqa: PLR0913
+def record_evaluation(
     recorder: Recorder,
     evaluation: Evaluation,
     best: Evaluation,
     *,
-    classes: list[dict[str, Any]],
-    layers: list[dict[str, Any]],
-    neurons: list[dict[str, Any]],
+    tables: Mapping[str, list[dict[str, Any]]],
     sheet: bytes | None,
 ) -> None:
     """Record one evaluation on the validation split.
@@ -58,9 +53,8 @@ def record_evaluation(  # noqa: PLR0913
         recorder: The run's journal.
         evaluation: Step and metrics.
         best: The best evaluation so far.
-        classes: Per-class table.
-        layers: Per-layer table of firing rate, MACs and energy.
-        neurons: Per neuron layer its firing rate, share of zeros and share of D.
+        tables: Name -> rows: `val_classes`; `layers` with firing rate, MACs and energy;
+            `neurons` with each neuron layer's firing rate, share of zeros and share of D.
         sheet: PNG of the contact sheet, where one was drawn.
     """
     recorder.metrics(
@@ -68,9 +62,8 @@ def record_evaluation(  # noqa: PLR0913
         {**measured(evaluation), "best/val_mIoU": best.metrics["val/mIoU"], "best/step": best.step},
     )
     name = f"{evaluation.step:08d}.json"
-    recorder.text(f"tables/val_classes/{name}", json.dumps(classes, indent=1))
-    recorder.text(f"tables/layers/{name}", json.dumps(layers, indent=1))
-    recorder.text(f"tables/neurons/{name}", json.dumps(neurons, indent=1))
+    for table, rows in tables.items():
+        recorder.text(f"tables/{table}/{name}", json.dumps(rows, indent=1))
     if sheet is not None:
         recorder.image("val/rows", evaluation.step, sheet)
     recorder.sync()
@@ -81,70 +74,74 @@ def measured(evaluation: Evaluation) -> dict[str, float]:
     return {k: v for k, v in evaluation.metrics.items() if not k.startswith("train/")}
 
 
-def contact_sheet(
-    model: nn.Module,
-    dataset: PackedDataset,
-    split: str,
-    config: ExperimentConfig,
-    device: torch.device,
-) -> bytes:
+def contact_sheet(evaluated: EvaluatedModel, split: str) -> bytes:
     """PNG of the same few rows each time: image, truth, prediction, error, mean spike count."""
-    count = dataset.splits[split]
-    wanted = max(1, config.tracking.images)
+    count = evaluated.dataset.splits[split]
+    wanted = max(1, evaluated.config.tracking.images)
     indices = [count * i // wanted for i in range(min(wanted, count))]
-    with SpikeMaps(model) as spikes:
-        rows = sheet_rows(
-            model, dataset, split=split, indices=indices, data=config.data, device=device
-        )
+    with SpikeMaps(evaluated.model) as spikes:
+        rows = sheet_rows(evaluated, split, indices)
     maps = [item[0].numpy() for item in spikes.maps]
-    return sheets.contact_sheet(rows, dataset.label_space, maps)
+    return sheets.contact_sheet(rows, evaluated.dataset.label_space, maps)
 
 
-def record_result(  # noqa: PLR0913
-    journal: Journal,
-    *,
-    split: str,
-    step: int,
-    scores: Mapping[str, float],
-    table: list[dict[str, Any]],
-    confusion: np.ndarray,
-    classes: Sequence[str],
-    sheet: bytes,
-    series: Mapping[str, Sequence[tuple[int, float]]],
+class SplitResult(NamedTuple):
+    """What the chosen checkpoint scored on the split that is scored last.
+
+    Attributes:
+        split: Its name.
+        scores: Its metrics.
+        classes: Its per-class table, K rows.
+        confusion: (K, K + 1) pixels by label and prediction.
+    """
+
+    split: str
+    scores: Mapping[str, float]
+    classes: list[dict[str, Any]]
+    confusion: Tensor
+
+
+def record_result(
+    journal: Journal, result: SplitResult, *, history: Sequence[Evaluation], sheet: bytes
 ) -> dict[str, bytes]:
     """Record what the chosen checkpoint scored, and the run's figures.
 
     Args:
         journal: The run's journal.
-        split: The split that was scored.
-        step: The run's last step.
-        scores: Metrics of the split.
-        table: Its per-class table.
-        confusion: (K, K + 1) pixels by label and prediction.
-        classes: K names.
+        result: The split's scores.
+        history: Every evaluation of the run.
         sheet: PNG of the split's contact sheet.
-        series: Metric name -> (step, value) of every evaluation.
 
     Returns:
-        File name -> PNG of each figure.
+        File name -> PNG of each figure, the contact sheet included.
     """
+    split, classes = result.split, [row["class"] for row in result.classes]
     drawn = {
-        "curves.png": charts.curves(series),
-        "confusion.png": charts.confusion(confusion, classes),
+        "curves.png": charts.curves(_curves(history)),
+        "confusion.png": charts.confusion(result.confusion.numpy(), classes),
     }
     tables = sorted(file_of(journal.folder, "tables/layers").glob("*.json"))
     layers = {int(path.stem): json.loads(path.read_text()) for path in tables}
     if layers:
         rates, names = _rates(list(layers.values()))
         drawn["firing.png"] = charts.firing(rates, names, list(layers))
+    last = history[-1].step
     if split == "test":
-        journal.metrics(step, scores)
-    journal.image(f"{split}/rows_of_best", step, sheet)
-    journal.text(f"tables/{split}_classes.json", json.dumps(table, indent=1))
-    journal.text(f"tables/{split}_confusion.json", json.dumps(confusion.tolist()))
+        journal.metrics(last, result.scores)
+    journal.image(f"{split}/rows_of_best", last, sheet)
+    journal.text(f"tables/{split}_classes.json", json.dumps(result.classes, indent=1))
+    journal.text(f"tables/{split}_confusion.json", json.dumps(result.confusion.tolist()))
     for name, data in drawn.items():
         journal.picture(f"figures/{name}", data)
-    return drawn
+    return {"contact_sheet.png": sheet, **drawn}
+
+
+def _curves(history: Sequence[Evaluation]) -> dict[str, list[tuple[int, float]]]:
+    """Metric of the last evaluation -> (step, value) of every evaluation that has it."""
+    return {
+        name: [(item.step, item.metrics[name]) for item in history if name in item.metrics]
+        for name in history[-1].metrics
+    }
 
 
 def _rates(tables: list[list[dict[str, Any]]]) -> tuple[np.ndarray, list[str]]:

@@ -16,9 +16,25 @@ from ...model.metrics.segmentation import confusion_counts, grouped_counts, segm
 from ...model.postprocess import label_map, semantic_logits
 from ..checkpoint.checkpoint import Evaluation
 from ..cluster.worker_group import WorkerGroup
-from ..config.schema import DataConfig, ExperimentConfig
+from ..config.schema import ExperimentConfig
 from ..loading.evaluation_loader import evaluation_batches
 from .panoptic import PanopticTotal, class_scores, panoptic_metrics, predict_segments
+
+
+class EvaluatedModel(NamedTuple):
+    """A network and what it is evaluated on.
+
+    Attributes:
+        model: The segmentor; every measurement puts its mode back afterwards.
+        dataset: The packed data.
+        config: The experiment: transform, batch size, task, images of the energy estimate.
+        device: Where the model is.
+    """
+
+    model: nn.Module
+    dataset: PackedDataset
+    config: ExperimentConfig
+    device: torch.device
 
 
 class SplitCounts(NamedTuple):
@@ -51,24 +67,18 @@ def predict_labels(model: nn.Module, images: Tensor, size: tuple[int, int]) -> T
     return label_map(logits, size)
 
 
-def score_split(  # noqa: PLR0913
-    model: nn.Module,
-    dataset: PackedDataset,
+def score_split(
+    evaluated: EvaluatedModel,
     split: str,
     *,
-    data: DataConfig,
-    device: torch.device,
     group: WorkerGroup,
     on_batch: Callable[[], None] | None = None,
 ) -> tuple[dict[str, float], SplitCounts]:
     """Score a split; each worker predicts every n-th row, counts are summed.
 
     Args:
-        model: The segmentor; its mode is put back afterwards.
-        dataset: The packed data.
+        evaluated: The model and its data.
         split: Name of the split.
-        data: Transform, batch size and task.
-        device: Where the model is.
         group: The workers.
         on_batch: Called after every batch.
 
@@ -77,6 +87,8 @@ def score_split(  # noqa: PLR0913
         has them, and PQ, SQ and RQ of panoptic data; and the counts, on the CPU. Both are the same
         on every worker.
     """
+    model, dataset, config, device = evaluated
+    data = config.data
     space = dataset.label_space
     num_classes = len(space.classes)
     counts = torch.zeros(num_classes, num_classes + 1, dtype=torch.int64, device=device)
@@ -178,20 +190,11 @@ def class_table(space: LabelSpace, counts: SplitCounts) -> list[dict[str, Any]]:
     ]
 
 
-def measure_energy(
-    model: nn.Module, dataset: PackedDataset, *, data: DataConfig, images: int, device: torch.device
-) -> EnergyReport:
-    """Energy and firing rates on the first validation images of equal size.
-
-    Args:
-        model: The segmentor; its mode is put back afterwards.
-        dataset: The packed data.
-        data: Transform.
-        images: Images, at most those that the split has.
-        device: Where the model is.
-    """
-    count = min(images, dataset.splits["val"])
-    batch = next(evaluation_batches(dataset, "val", data.transform, range(count), count))
+def measure_energy(evaluated: EvaluatedModel) -> EnergyReport:
+    """Energy and firing rates on the first `trainer.energy_images` validation images."""
+    model, dataset, config, device = evaluated
+    count = min(config.trainer.energy_images, dataset.splits["val"])
+    batch = next(evaluation_batches(dataset, "val", config.data.transform, range(count), count))
     was_training = model.training
     model.eval()
     with torch.inference_mode():
@@ -201,12 +204,11 @@ def measure_energy(
 
 
 def measure_energy_and_health(
-    model: nn.Module, dataset: PackedDataset, *, config: ExperimentConfig, device: torch.device
+    evaluated: EvaluatedModel,
 ) -> tuple[EnergyReport, list[FiringRow], dict[str, float]]:
     """What `measure_energy` gives, firing of every neuron layer, and both as metrics."""
-    with FiringMonitor(model) as monitor:
-        images = config.trainer.energy_images
-        report = measure_energy(model, dataset, data=config.data, images=images, device=device)
+    with FiringMonitor(evaluated.model) as monitor:
+        report = measure_energy(evaluated)
     firing = monitor.rows()
     rates = [row.rate for row in report.rows if row.spiking_input]
     energy = {
@@ -217,23 +219,18 @@ def measure_energy_and_health(
 
 
 def sheet_rows(
-    model: nn.Module,
-    dataset: PackedDataset,
-    *,
-    split: str,
-    indices: Sequence[int],
-    data: DataConfig,
-    device: torch.device,
+    evaluated: EvaluatedModel, split: str, indices: Sequence[int]
 ) -> list[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
     """Id, image, truth and prediction of single rows, for a contact sheet.
 
     Returns:
         Per row: id, (H, W, 3) uint8 image, (H, W) uint8 truth, (H, W) uint8 prediction.
     """
+    model, dataset, config, device = evaluated
     was_training = model.training
     model.eval()
     rows = []
-    for batch in evaluation_batches(dataset, split, data.transform, indices, 1):
+    for batch in evaluation_batches(dataset, split, config.data.transform, indices, 1):
         row = dataset.row(split, batch.indices[0])
         predicted = predict_labels(model, batch.images.to(device), row.label.shape[:2])
         rows.append((row.id, row.image, row.label, predicted[0].byte().cpu().numpy()))

@@ -22,7 +22,13 @@ from ..cluster.worker_group import OneWorker
 from ..config.recipes import ConfigError, Resolved, load_resolved, override
 from ..config.yaml_source import parse_value
 from ..evaluation.panoptic import predict_segments
-from ..evaluation.scores import class_table, measure_energy, predict_labels, score_split
+from ..evaluation.scores import (
+    EvaluatedModel,
+    class_table,
+    measure_energy,
+    predict_labels,
+    score_split,
+)
 from ..figures.contact_sheet import overlay
 from ..figures.panoptic import panoptic_picture
 from ..train.preparation import choose_device, open_data
@@ -108,9 +114,8 @@ def evaluate_checkpoint(
             f"split {split!r} has no rows in {config.data.path}; there are: "
             f"{', '.join(dataset.splits)}"
         )
-    metrics, counts = score_split(
-        loaded.model, dataset, split, data=config.data, device=loaded.device, group=OneWorker()
-    )
+    evaluated = EvaluatedModel(loaded.model, dataset, config, loaded.device)
+    metrics, counts = score_split(evaluated, split, group=OneWorker())
     scores = segmentation_scores(counts.confusion)
     metrics |= {f"{split}/mDice": scores.mdice, f"{split}/mFscore": scores.mfscore}
     return {
@@ -225,11 +230,5 @@ def energy_of_checkpoint(checkpoint: Path, overrides: Sequence[str]) -> dict[str
     """
     loaded = load_model(checkpoint, overrides)
     config = loaded.resolved.config
-    report = measure_energy(
-        loaded.model,
-        open_data(config),
-        data=config.data,
-        images=config.trainer.energy_images,
-        device=loaded.device,
-    )
-    return asdict(report)
+    evaluated = EvaluatedModel(loaded.model, open_data(config), config, loaded.device)
+    return asdict(measure_energy(evaluated))

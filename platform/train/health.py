@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from ..evaluation.recording import Recorder
 from ..figures.health import health_figure
 from ..loading.training_loader import MicroBatch
 
+_log = logging.getLogger(__name__)
 _WORTH_A_STEP = 100
 _NAMED = 4
 FIGURE = "first_step.png"
@@ -56,6 +58,37 @@ def first_step_health(
         return torch.stack(list(terms.values())).sum()
 
     return step_health(looked_at, loss)
+
+
+def draw_first_step(
+    model: nn.Module,
+    criterion: SetCriterion | DenseCriterion,
+    batch: MicroBatch,
+    *,
+    precision: str,
+    recorder: Recorder,
+    folder: Path,
+) -> str:
+    """Measure the first step and leave its picture in the run (`tracking.first_step`).
+
+    Args:
+        model: The model that training starts from.
+        criterion: The loss.
+        batch: The first micro-batch.
+        precision: Type of activations.
+        recorder: The run's journal.
+        folder: The run's folder.
+
+    Returns:
+        A line for a person; it says why where nothing could be drawn.
+    """
+    try:
+        health = first_step_health(model, criterion, batch, precision=precision)
+        return record_first_step(health, recorder, folder)
+    except (torch.OutOfMemoryError, OSError) as error:
+        # A picture must never cost a training.
+        _log.warning("the first step could not be drawn: %s", error)
+        return f"the first step could not be drawn: {error}"
 
 
 def record_first_step(health: StepHealth, recorder: Recorder, folder: Path) -> str:

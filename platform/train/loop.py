@@ -9,8 +9,6 @@ import dataclasses
 import logging
 from collections.abc import Callable, Iterator
 
-from torch import nn
-
 from ..checkpoint.background_writer import CheckpointWriter
 from ..checkpoint.checkpoint import Evaluation
 from ..checkpoint.mirror import Mirror, mirror_name, newest_anywhere
@@ -19,19 +17,26 @@ from ..cluster.worker_group import WorkerGroup
 from ..config.schema import ExperimentConfig
 from ..evaluation.recording import Recorder, contact_sheet, record_evaluation
 from ..evaluation.scores import (
+    EvaluatedModel,
     SplitCounts,
     class_table,
     measure_energy_and_health,
     score_split,
     summary,
 )
-from ..loading.training_loader import MicroBatch, TrainingRows
+from ..loading.training_loader import TrainingRows
 from .failure import NonFiniteError, PreemptedError
-from .faults.preemption import NOTICE
+from .faults.preemption import Notice
 from .faults.watchdog import hangs
 from .faults.worker_guard import Guard
-from .health import HealthWatch
-from .preparation import begin, build_loss, choose_device, open_data, set_numerics
+from .health import HealthWatch, draw_first_step, wants_first_step
+from .preparation import (
+    build_loss,
+    choose_device,
+    initialize_weights,
+    open_data,
+    set_numerics,
+)
 from .progress import Meter
 from .schedule import learning_rate_factor, set_learning_rate
 from .state import Progress, TrainingState
@@ -41,7 +46,7 @@ _log = logging.getLogger(__name__)
 
 
 class Training:
-    """One run's training, from its newest checkpoint or from the start.
+    """One run's training; built first, then started (`start`), then driven by `evaluations`.
 
     Args:
         config: The experiment.
@@ -49,11 +54,12 @@ class Training:
         group: The workers.
         recorder: Rank 0's journal; None on other ranks.
         progress: Takes a line for a person; None on other ranks.
+        notice: Where this process hears that it is to leave; None where nobody tells it.
 
     Attributes:
         state: Network, optimizer, averages.
         criterion: The loss.
-        rows: The micro-batches by (step, index).
+        rows: The micro-batches by (step, index), once it is started.
         dataset: The packed data.
         device: Where the network is.
     """
@@ -66,20 +72,37 @@ class Training:
         group: WorkerGroup,
         recorder: Recorder | None,
         progress: Callable[[str], None] | None,
+        notice: Notice | None = None,
     ) -> None:
-        trainer = config.trainer
-        set_numerics(trainer)
+        set_numerics(config.trainer)
         self.config = config
         self.run = run
         self.group = group
-        self.device = choose_device(trainer.device)
+        self.device = choose_device(config.trainer.device)
         self.dataset = open_data(config)
-        self._recorder = recorder
-        self._progress = progress
         self.state = TrainingState(config, self.dataset, workers=group.size, device=self.device)
         self.criterion = build_loss(config, self.dataset).to(self.device)
-        self._writer = self._mirror = None
-        if group.rank == 0:
+        self._recorder = recorder
+        self._tell = progress or (lambda line: None)
+        self._notice = notice or Notice()
+        self._warned = False
+        self._watch = HealthWatch(self._tell)
+        self._mirror: Mirror | None = None
+        self._writer: CheckpointWriter | None = None
+        self._now = Progress(micro_batch_size=config.trainer.micro_batch_size)
+
+    def start(self) -> None:
+        """Go on from the newest good checkpoint, or give a new network its first weights.
+
+        Rank 0 claims the mirror, and writes a first checkpoint where training may be rolled back.
+
+        Raises:
+            ConfigError: Where a checkpoint, or weights that `init` names, do not fit.
+            NoGoodCheckpointError: Where the run has checkpoints and none is good.
+            OSError: Where the mirror cannot be written.
+        """
+        trainer, run = self.config.trainer, self.run
+        if self.group.rank == 0:
             if trainer.mirror is not None:
                 self._mirror = Mirror(trainer.mirror, mirror_name(run.path))
                 self._mirror.claim(run)
@@ -89,9 +112,6 @@ class Training:
                 every=trainer.keep_every,
                 mirror=self._mirror,
             )
-        self._warned = False
-        self._watch = HealthWatch(self._tell)
-        self._now = Progress(micro_batch_size=trainer.micro_batch_size)
         resumed = self._restore()
         self._prepare()
         self._meter = Meter(trainer, step=self.step, device=self.device)
@@ -100,15 +120,20 @@ class Training:
                 self._tell(f"an earlier attempt stood still: see {stacks}")
             self._tell(f"attempt {run.attempt} of {run.path.name}: resumed at step {self.step}")
             return
-        begin(
-            self.state.model,
-            config,
-            self.criterion,
-            self.rows.read(0, 0),
-            recorder=recorder,
-            folder=run.path,
-            tell=self._tell,
+        first = self.rows.read(0, 0)
+        initialize_weights(
+            self.state.model, self.config, first.images, recorder=self._recorder, tell=self._tell
         )
+        if self._recorder is not None and wants_first_step(self.config):
+            line = draw_first_step(
+                self.state.model,
+                self.criterion,
+                first,
+                precision=trainer.precision,
+                recorder=self._recorder,
+                folder=run.path,
+            )
+            self._tell(line)
         if trainer.nonfinite == "rollback":
             self._save()
 
@@ -123,9 +148,9 @@ class Training:
         return self._now.history
 
     @property
-    def model(self) -> nn.Module:
-        """The model that is evaluated: the averaged weights where `ema_decay` is set."""
-        return self.state.evaluated
+    def evaluated(self) -> EvaluatedModel:
+        """What is evaluated: the averaged weights where `ema_decay` is set."""
+        return EvaluatedModel(self.state.evaluated, self.dataset, self.config, self.device)
 
     @property
     def best(self) -> Evaluation | None:
@@ -182,9 +207,7 @@ class Training:
         best = self.group.agree(self.run.best(self.history) if self._writer else None)
         if best != self.best:
             self._tell(f"the best checkpoint is damaged, that of step {best.step} is taken")
-        checkpoint = self.run.at(best.step)
-        name = "model" if self.state.average is None else "ema"
-        self.model.load_state_dict(checkpoint.tensors(name))
+        self.state.evaluated.load_state_dict(self.run.at(best.step).evaluated())
         return best
 
     def score(
@@ -196,19 +219,7 @@ class Training:
             split: Name of the split.
             on_batch: Called after every batch.
         """
-        return score_split(
-            self.model,
-            self.dataset,
-            split,
-            data=self.config.data,
-            device=self.device,
-            group=self.group,
-            on_batch=on_batch,
-        )
-
-    def contact_sheet(self, split: str) -> bytes:
-        """PNG of a few rows of a split: image, truth, prediction, error."""
-        return contact_sheet(self.model, self.dataset, split, self.config, self.device)
+        return score_split(self.evaluated, split, group=self.group, on_batch=on_batch)
 
     def advance(self, target: int, guard: Guard) -> dict[str, float] | None:
         """Train up to a step.
@@ -220,17 +231,18 @@ class Training:
         Returns:
             The last logged training metrics; None where a rollback made the target void.
         """
-        config = self.config
+        trainer, schedule = self.config.trainer, self.config.optimizer
         metrics: dict[str, float] = {}
         self.state.model.train()
         self._meter.begin(self.step)
         while self.step < target:
-            for micro_batches in self._upcoming(target):
+            offset = self._now.row_offset
+            upcoming = self.rows.steps(self.step + offset, target + offset, self._stepper.mine)
+            for micro_batches in upcoming:
                 guard.feed()
-                factor = learning_rate_factor(self.step, config.optimizer, config.trainer.max_steps)
+                factor = learning_rate_factor(self.step, schedule, trainer.max_steps)
                 set_learning_rate(self.state.optimizer, factor)
-                position = self.step + self._now.row_offset
-                result = self._stepper.take(position, micro_batches)
+                result = self._stepper.take(self.step + offset, micro_batches)
                 if result.outcome == "memory":
                     self._use_smaller_micro_batches()
                     break
@@ -238,17 +250,11 @@ class Training:
                     return None
                 guard.write(self.step, self._stepper.mine, micro_batches)
                 self._now.step += 1
-                self._now.images_seen += (
-                    config.trainer.micro_batch_size * config.trainer.micro_batches
-                )
-                if self.step % config.trainer.log_every == 0 or self.step == target:
-                    metrics = self._log_step(result, config.optimizer.lr * factor)
+                self._now.images_seen += trainer.micro_batch_size * trainer.micro_batches
+                if self.step % trainer.log_every == 0 or self.step == target:
+                    metrics = self._log_step(result, schedule.lr * factor)
                 self._save_between(target, result)
         return metrics
-
-    def _upcoming(self, target: int) -> Iterator[list[MicroBatch]]:
-        offset = self._now.row_offset
-        return self.rows.steps(self.step + offset, target + offset, self._stepper.mine)
 
     def _log_step(self, result: StepResult, rate: float) -> dict[str, float]:
         metrics = {
@@ -267,9 +273,7 @@ class Training:
     def _evaluate(self, train_metrics: dict[str, float], guard: Guard) -> Evaluation:
         """Score val, measure energy, tell the recorder, keep a checkpoint."""
         metrics, counts = self.score("val", guard.feed)
-        report, firing, health = measure_energy_and_health(
-            self.model, self.dataset, config=self.config, device=self.device
-        )
+        report, firing, health = measure_energy_and_health(self.evaluated)
         metrics.update(health)
         if "train/loss" in train_metrics:
             metrics["train/loss"] = train_metrics["train/loss"]
@@ -281,10 +285,12 @@ class Training:
                 self._recorder,
                 evaluation,
                 self.best,
-                classes=class_table(self.dataset.label_space, counts),
-                layers=[dataclasses.asdict(row) for row in report.rows],
-                neurons=[dataclasses.asdict(row) for row in firing],
-                sheet=self.contact_sheet("val") if self.config.tracking.images else None,
+                tables={
+                    "val_classes": class_table(self.dataset.label_space, counts),
+                    "layers": [dataclasses.asdict(row) for row in report.rows],
+                    "neurons": [dataclasses.asdict(row) for row in firing],
+                },
+                sheet=contact_sheet(self.evaluated, "val") if self.config.tracking.images else None,
             )
         self._save()
         if self.finished and self._writer is not None:
@@ -342,7 +348,7 @@ class Training:
             state=self.state,
             criterion=self.criterion,
             group=self.group,
-            device=self.device,
+            notice=self._notice,
             micro_batch_size=self._now.micro_batch_size,
         )
         self.rows = TrainingRows.from_config(
@@ -360,7 +366,7 @@ class Training:
         """Checkpoints besides those of evaluations: on schedule, and at a notice to leave."""
         every = self.config.trainer.checkpoint_every
         # Rank 0 decides whether to end: a worker that ended alone would leave the others waiting.
-        leaves = result.preempted and self.group.agree(NOTICE.leaves())
+        leaves = result.preempted and self.group.agree(self._notice.must_leave())
         if leaves or (result.preempted and not self._warned):
             self._warned = True
             self._save()
@@ -392,7 +398,3 @@ class Training:
         if self._recorder is not None and self.run.damaged:
             self._recorder.text(f"damaged/{self.run.attempt:06d}.txt", "\n".join(self.run.damaged))
         return True
-
-    def _tell(self, line: str) -> None:
-        if self._progress is not None:
-            self._progress(line)

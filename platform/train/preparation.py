@@ -1,13 +1,12 @@
 """What a training is made of before its first step: data that fits, seeded weights, a device."""
 
 import hashlib
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ...datasets.packed.reader import PackedDataset
 from ...model.initialize import calibrate_attention
@@ -20,8 +19,6 @@ from ..checkpoint.run_folder import find_checkpoint
 from ..config.recipes import ConfigError
 from ..config.schema import ExperimentConfig, TrainerConfig
 from ..evaluation.recording import Recorder
-from ..loading.training_loader import MicroBatch
-from .health import first_step_health, record_first_step, wants_first_step
 from .optimizer import build_optimizer, parameter_table
 
 
@@ -111,16 +108,16 @@ def load_initial_weights(model: nn.Module, config: ExperimentConfig) -> KeyRepor
     Raises:
         ConfigError: Names the key, the file and what does not fit.
     """
-    for key, given in (("backbone", config.init.backbone), ("segmentor", config.init.segmentor)):
-        if given is None:
+    for key, source in (("backbone", config.init.backbone), ("segmentor", config.init.segmentor)):
+        if source is None:
             continue
-        path = Path(given)
+        path = Path(source)
         try:
             if key == "backbone":
                 return load_backbone(model, path)
             if not path.is_dir() or is_converted(path):
                 return load_weights(model, path)
-            return load_all(model, find_checkpoint(path).evaluated(), name=given)
+            return load_all(model, find_checkpoint(path).evaluated(), name=source)
         except ValueError as error:
             raise ConfigError(f"init.{key}: {error}") from error
     return None
@@ -175,17 +172,12 @@ def require_neurons(config: ExperimentConfig, device: torch.device) -> None:
         raise ConfigError(f"model.{error}") from error
 
 
-_log = logging.getLogger(__name__)
-
-
-def begin(  # noqa: PLR0913
+def initialize_weights(
     model: nn.Module,
     config: ExperimentConfig,
-    criterion: SetCriterion | DenseCriterion,
-    first: MicroBatch,
+    images: Tensor,
     *,
     recorder: Recorder | None,
-    folder: Path,
     tell: Callable[[str], None],
 ) -> None:
     """Give a new training its first weights; every rank does the same to its model.
@@ -193,16 +185,13 @@ def begin(  # noqa: PLR0913
     Args:
         model: The model as the seed drew it; changed in place.
         config: The experiment.
-        criterion: The loss.
-        first: The first micro-batch.
+        images: Of the first micro-batch, (B, 3, H, W), which calibrate what the seed drew.
         recorder: Rank 0's journal; None on other ranks.
-        folder: The run's folder.
         tell: Takes a line for a person.
 
     Raises:
         ConfigError: Where weights that `init` names do not fit.
     """
-    device = next(model.parameters()).device
     for line in parameter_table(model, config.optimizer):
         tell(line)
     report = load_initial_weights(model, config)
@@ -214,15 +203,7 @@ def begin(  # noqa: PLR0913
     if config.model.compat == "corrected" and config.init.segmentor is None:
         # Loaded parts stay as they are: only what the seed drew is brought to life.
         within = "" if config.init.backbone is None else "decode_head"
-        calibrate_attention(model, first.images.to(device), within=within)
-    if recorder is None or not wants_first_step(config):
-        return
-    try:
-        health = first_step_health(model, criterion, first, precision=config.trainer.precision)
-        tell(record_first_step(health, recorder, folder))
-    except (torch.OutOfMemoryError, OSError) as error:
-        # A picture must never cost a training.
-        _log.warning("the first step could not be drawn: %s", error)
+        calibrate_attention(model, images.to(next(model.parameters()).device), within=within)
 
 
 def _digest(model: nn.Module) -> str:

@@ -62,6 +62,7 @@ class TrainingState:
         optimizer: Its optimizer.
         average: Its averaged weights, where `ema_decay` is set.
         scaler: The gradient scaler; disabled but for fp16.
+        device: Where all of it lives.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class TrainingState:
         device: torch.device,
     ) -> None:
         trainer = config.trainer
+        self.device = device
         self._config = config
         self._dataset = dataset
         self._environment = environment(workers, device)

@@ -13,7 +13,7 @@ from ..cluster.worker_group import WorkerGroup
 from ..config.schema import ExperimentConfig
 from ..loading.training_loader import MicroBatch
 from .failure import OutOfMemoryForGoodError
-from .faults.preemption import NOTICE
+from .faults.preemption import Notice
 from .reduction import StepVector, share
 from .state import TrainingState
 from .synchronized_norm import synchronize
@@ -73,7 +73,7 @@ class Stepper:
         state: Network, optimizer, averages and scaler, which the steps change.
         criterion: The loss, on the network's device.
         group: The workers.
-        device: Where the network is.
+        notice: Asked once a step whether this process is to leave.
         micro_batch_size: Images of one forward pass; divides the configured size.
     """
 
@@ -84,7 +84,7 @@ class Stepper:
         state: TrainingState,
         criterion: SetCriterion | DenseCriterion,
         group: WorkerGroup,
-        device: torch.device,
+        notice: Notice,
         micro_batch_size: int,
     ) -> None:
         trainer = config.trainer
@@ -100,7 +100,8 @@ class Stepper:
         self._state = state
         self._criterion = criterion
         self._group = group
-        self._device = device
+        self._device = state.device
+        self._notice = notice
         self._vector = StepVector(
             state.model,
             num_terms=len(criterion.terms),
@@ -124,7 +125,7 @@ class Stepper:
         signals = torch.zeros(2, dtype=torch.float64, device=self._device)
         for target in targets:
             signals[0] += self._criterion.count(target)
-        signals[1] = float(NOTICE.given())
+        signals[1] = float(self._notice.received())
         self._group.sum(signals)
         normalizer = (signals[0] / self.micro_batches).float()
         whole = self._gradients(step, micro_batches, targets, normalizer)

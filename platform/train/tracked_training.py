@@ -23,6 +23,7 @@ from ..tracking.provenance import code_diff, provenance, run_description, run_ta
 from ..tracking.system_metrics import SystemMonitor
 from ..tracking.tracking_uri import tracking_uri
 from .failure import PreemptedError
+from .faults.preemption import Notice
 from .loop import Training
 
 if TYPE_CHECKING:
@@ -65,7 +66,11 @@ class TrackedRun(NamedTuple):
 
 @contextlib.contextmanager
 def tracked_training(
-    tracked: TrackedRun, group: WorkerGroup, *, progress: Callable[[str], None] | None
+    tracked: TrackedRun,
+    group: WorkerGroup,
+    *,
+    progress: Callable[[str], None] | None = None,
+    notice: Notice | None = None,
 ) -> Iterator[tuple[Training, Journal | None]]:
     """Claim the run's folder and open its training; rank 0 keeps the journal while the block runs.
 
@@ -73,9 +78,10 @@ def tracked_training(
         tracked: The run.
         group: The workers.
         progress: Takes a line for a person; None on ranks other than 0.
+        notice: Where this process hears that it is to leave; None where nobody tells it.
 
     Yields:
-        The training at its newest checkpoint, and rank 0's journal.
+        The started training, and rank 0's journal.
     """
     run = RunFolder(tracked.folder)
     if group.rank == 0:
@@ -86,7 +92,10 @@ def tracked_training(
         journal = None
         if group.rank == 0:
             journal = opened.enter_context(_open_journal(tracked, run, group.size))
-        training = Training(config, run, group=group, recorder=journal, progress=progress)
+        training = Training(
+            config, run, group=group, recorder=journal, progress=progress, notice=notice
+        )
+        training.start()
         if journal is not None:
             # A kill between a checkpoint and its record would leave a hole otherwise.
             for past in training.history:

@@ -21,7 +21,7 @@ from ..cluster.worker_group import OneWorker, ProcessGroup
 from ..config.recipes import ConfigError, Resolved, config_digest, dump
 from ..tracking.tracking_uri import check_uri, tracking_uri
 from .failure import Decision, PreemptedError, decide
-from .faults.preemption import NOTICE
+from .faults.preemption import Notice
 from .preparation import check_parts, choose_device, load_initial_weights
 from .progress import Followed
 from .resume import continued
@@ -203,9 +203,11 @@ def preflight(resolved: Resolved, storage: Path) -> nn.Module:
 def _train_here(
     resolved: Resolved, run: RunFolder, progress: Callable[[str], None], tags: dict[str, str]
 ) -> None:
+    notice = Notice()
     try:
-        with NOTICE.on_signal():
-            run_worker(TrackedRun(resolved, run.path, tags), OneWorker(), progress)
+        with notice.on_signal():
+            tracked = TrackedRun(resolved, run.path, tags)
+            run_worker(tracked, OneWorker(), progress=progress, notice=notice)
     except ConfigError:
         raise
     except (RuntimeError, ValueError, OSError) as error:
@@ -277,7 +279,7 @@ def _train_on_ray(
         try:
             # Ray took the signal when it started, to end at once.
             with (
-                NOTICE.on_signal(order=leave),
+                Notice().on_signal(order=leave),
                 told_while_waiting(cpus=fewest, progress=progress),
                 interrupted_when_lost(),
             ):
@@ -321,13 +323,14 @@ def ray_worker(given: dict[str, Any]) -> None:
     threading.Thread(target=_end_if_given_up, args=(failure, done), daemon=True).start()
     group = ProcessGroup()
     tracked = TrackedRun.from_message(given)
-    NOTICE.watch(leaving, folder / given["leave"])
+    notice = Notice()
+    notice.watch(leaving, folder / given["leave"])
     progress = None
     if group.rank == 0:
         log = (folder / _PROGRESS).open("a", buffering=1)
         progress = lambda line: print(line, file=log, flush=True)  # noqa: E731
     try:
-        run_worker(tracked, group, progress)
+        run_worker(tracked, group, progress=progress, notice=notice)
     except Exception as error:
         if failure.is_file():
             # Another worker gave up for good: there is nothing to retry.

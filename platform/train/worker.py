@@ -4,13 +4,13 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 
-from ..checkpoint.checkpoint import Evaluation
 from ..checkpoint.run_folder import RunFolder
 from ..cluster.worker_group import WorkerGroup
 from ..config.recipes import Resolved
-from ..evaluation.recording import record_result
-from ..evaluation.scores import SplitCounts, class_table
+from ..evaluation.recording import SplitResult, contact_sheet, record_result
+from ..evaluation.scores import class_table
 from ..tracking.journal import Journal
+from .faults.preemption import Notice
 from .faults.worker_guard import Guard
 from .loop import Training
 from .tracked_training import TrackedRun, tracked_training
@@ -19,7 +19,11 @@ _log = logging.getLogger(__name__)
 
 
 def run_worker(
-    tracked: TrackedRun, group: WorkerGroup, progress: Callable[[str], None] | None
+    tracked: TrackedRun,
+    group: WorkerGroup,
+    *,
+    progress: Callable[[str], None] | None,
+    notice: Notice,
 ) -> None:
     """Train, load the best checkpoint, score test, write the result.
 
@@ -27,8 +31,10 @@ def run_worker(
         tracked: The run.
         group: The workers.
         progress: Takes a line for a person; None on ranks other than 0.
+        notice: Where this process hears that it is to leave.
     """
-    with tracked_training(tracked, group, progress=progress) as (training, journal):
+    with tracked_training(tracked, group, progress=progress, notice=notice) as opened:
+        training, journal = opened
         for _ in training.evaluations():
             pass
         _finish(training, tracked.resolved, training.run, journal)
@@ -44,69 +50,44 @@ def _finish(
         guard.feed()
         best = training.load_best()
         scores, counts = training.score(split, guard.feed)
-    metrics = dict(best.metrics)
-    metrics.update(scores)
-    table = class_table(training.dataset.label_space, counts)
     if journal is None:
         return
+    classes = class_table(training.dataset.label_space, counts)
+    result = SplitResult(split, scores, classes, counts.confusion)
     run.check_owner()
     try:
-        _draw(
-            training, resolved, run, journal, best.step, split=split, scores=scores, counts=counts
-        )
+        _draw(training, result, journal)
+        if resolved.config.tracking.checkpoints:
+            last = training.history[-1].step
+            _link_checkpoints(run, journal, {"best": best.step, "final": last})
     except (ValueError, TypeError, IndexError, KeyError, OSError) as error:
         # A picture must never cost a finished training.
         _log.warning("%s: not every figure could be drawn: %s", run.path.name, error)
         journal.tags({"figures_failed": str(error)})
-    result = {
+    content = {
         "best_step": best.step,
-        "metrics": metrics,
+        "metrics": {**best.metrics, **scores},
         "split": split,
-        "classes": table,
+        "classes": classes,
         "confusion": counts.confusion.tolist(),
     }
     run.check_owner()
-    run.write("result.json", json.dumps(result, indent=1))
+    run.write("result.json", json.dumps(content, indent=1))
 
 
-def _draw(  # noqa: PLR0913
-    training: Training,
-    resolved: Resolved,
-    run: RunFolder,
-    journal: Journal,
-    best_step: int,
-    *,
-    split: str,
-    scores: Mapping[str, float],
-    counts: SplitCounts,
-) -> None:
-    """Leave scores, pictures, tables and checkpoints in the run."""
-    last = training.history[-1].step
-    (run.path / "figures").mkdir(exist_ok=True)
-    sheet = training.contact_sheet(split)
-    drawn = record_result(
-        journal,
-        split=split,
-        step=last,
-        scores=scores,
-        table=class_table(training.dataset.label_space, counts),
-        confusion=counts.confusion.numpy(),
-        classes=training.dataset.label_space.classes,
-        sheet=sheet,
-        series=_curves(training.history),
-    )
-    for name, data in {"contact_sheet.png": sheet, **drawn}.items():
-        (run.path / "figures" / name).write_bytes(data)
-    if resolved.config.tracking.checkpoints:
-        for name, step in (("best", best_step), ("final", last)):
-            folder = run.at(step).path
-            for file in sorted(folder.iterdir()):
-                journal.link(f"checkpoints/{name}/{folder.name}/{file.name}", file)
+def _draw(training: Training, result: SplitResult, journal: Journal) -> None:
+    """Leave scores, tables and pictures in the run."""
+    figures = training.run.path / "figures"
+    figures.mkdir(exist_ok=True)
+    sheet = contact_sheet(training.evaluated, result.split)
+    drawn = record_result(journal, result, history=training.history, sheet=sheet)
+    for name, data in drawn.items():
+        (figures / name).write_bytes(data)
 
 
-def _curves(history: list[Evaluation]) -> dict[str, list[tuple[int, float]]]:
-    names = list(history[-1].metrics)
-    return {
-        name: [(item.step, item.metrics[name]) for item in history if name in item.metrics]
-        for name in names
-    }
+def _link_checkpoints(run: RunFolder, journal: Journal, steps: Mapping[str, int]) -> None:
+    """Record the files of some checkpoints as artifacts of the run."""
+    for name, step in steps.items():
+        folder = run.at(step).path
+        for file in sorted(folder.iterdir()):
+            journal.link(f"checkpoints/{name}/{folder.name}/{file.name}", file)

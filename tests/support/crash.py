@@ -151,6 +151,7 @@ def _work(order: dict[str, Any], rank: int, store: str) -> None:
     training = Training(
         config, run, group=group, recorder=None, progress=print if rank == 0 else None
     )
+    training.start()
     for _ in training.evaluations():
         pass
     training.load_best()

@@ -9,6 +9,7 @@ from tiny import experiment
 from spikeseg.platform.checkpoint.run_folder import RunFolder
 from spikeseg.platform.cluster.worker_group import OneWorker
 from spikeseg.platform.config.schema import ExperimentConfig
+from spikeseg.platform.train.faults.preemption import Notice
 from spikeseg.platform.train.loop import Training
 
 
@@ -36,17 +37,28 @@ class Record:
 
 
 def training(
-    config: ExperimentConfig, folder: Path, record: Record | None = None
+    config: ExperimentConfig,
+    folder: Path,
+    record: Record | None = None,
+    notice: Notice | None = None,
 ) -> tuple[Training, list[str]]:
     run = RunFolder(folder)
     run.claim()
     lines: list[str] = []
-    made = Training(config, run, group=OneWorker(), recorder=record, progress=lines.append)
+    made = Training(
+        config, run, group=OneWorker(), recorder=record, progress=lines.append, notice=notice
+    )
+    made.start()
     return made, lines
 
 
-def trained(config: ExperimentConfig, folder: Path, record: Record | None = None) -> list[str]:
-    made, lines = training(config, folder, record)
+def trained(
+    config: ExperimentConfig,
+    folder: Path,
+    record: Record | None = None,
+    notice: Notice | None = None,
+) -> list[str]:
+    made, lines = training(config, folder, record, notice)
     for _ in made.evaluations():
         pass
     return lines

@@ -25,7 +25,7 @@ def train_trial(given: Given, group: Any) -> Evaluations:
 
     tracked = TrackedRun.from_message(given)
     last = tracked.resolved.config.trainer.max_steps
-    with tracked_training(tracked, group, progress=None) as (training, _):
+    with tracked_training(tracked, group) as (training, _):
         for evaluation in training.evaluations():
             yield evaluation, evaluation.step >= last, training.run.attempt
 

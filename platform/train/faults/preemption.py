@@ -12,7 +12,7 @@ _LOOK_SECONDS = 0.5
 
 
 class Notice:
-    """Whether this process was told to leave."""
+    """Whether this process was told to leave: by a signal, its driver, or a drained node."""
 
     def __init__(self) -> None:
         self._sources: list[Callable[[], bool]] = []
@@ -20,14 +20,14 @@ class Notice:
         self._looked = 0.0
         self._leave = False
 
-    def given(self) -> bool:
-        """Whether a notice has come."""
+    def received(self) -> bool:
+        """Whether a notice has come: training writes a checkpoint."""
         if time.monotonic() - self._looked > _LOOK_SECONDS:
-            self.leaves()
+            self.must_leave()
         return self._leave or any(source() for source in self._sources)
 
-    def leaves(self) -> bool:
-        """Whether training ends once its checkpoint is written.
+    def must_leave(self) -> bool:
+        """Whether training also ends once its checkpoint is written.
 
         A worker on a drained node goes on instead: Ray moves it when the node is taken, and until
         then every step counts.
@@ -71,6 +71,3 @@ class Notice:
             self._leave = False
             if order is not None:
                 order.unlink(missing_ok=True)
-
-
-NOTICE = Notice()

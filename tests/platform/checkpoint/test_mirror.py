@@ -141,6 +141,7 @@ def test_training_goes_on_from_the_mirror_when_the_folder_lost_its_checkpoints(
         run.write("config.yaml", dump(config))
         lines: list[str] = []
         made = Training(config, run, group=OneWorker(), recorder=None, progress=lines.append)
+        made.start()
         return made, lines
 
     first, _ = training()

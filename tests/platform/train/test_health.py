@@ -59,6 +59,7 @@ def trained(
     lines: list[str] = []
     record = Record()
     training = Training(config, run, group=OneWorker(), recorder=record, progress=lines.append)
+    training.start()
     for evaluation in training.evaluations():
         if evaluation.step >= steps:
             break

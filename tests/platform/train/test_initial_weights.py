@@ -54,6 +54,7 @@ def started(config: ExperimentConfig, folder: Path) -> tuple[Training, list[str]
     run.claim()
     lines: list[str] = []
     training = Training(config, run, group=OneWorker(), recorder=None, progress=lines.append)
+    training.start()
     return training, lines
 
 

@@ -48,6 +48,7 @@ def half_trained(data: Path, storage: Path) -> RunFolder:
     run.write("origins.json", "{}")
     run.claim()
     made = Training(config, run, group=OneWorker(), recorder=None, progress=None)
+    made.start()
     evaluations = made.evaluations()
     assert next(evaluations).step == 2
     evaluations.close()
@@ -133,6 +134,7 @@ def test_a_death_between_measuring_and_recording_leaves_no_gap(data: Path, tmp_p
         run.claim()
         journal = kind(tmp_path / "run/journal", **given)
         made = Training(small(data), run, group=OneWorker(), recorder=journal, progress=None)
+        made.start()
         with contextlib.suppress(KeyboardInterrupt):
             assert [item.step for item in made.evaluations() if not item.replayed] == [2, 4]
     records = list(read_records(tmp_path / "run/journal"))

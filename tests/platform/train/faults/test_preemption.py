@@ -13,7 +13,7 @@ from tiny import pack_shapes
 
 from spikeseg.platform.checkpoint.run_folder import RunFolder
 from spikeseg.platform.train.failure import PreemptedError
-from spikeseg.platform.train.faults.preemption import NOTICE, Notice
+from spikeseg.platform.train.faults.preemption import Notice
 from spikeseg.platform.train.step import Stepper
 
 
@@ -27,7 +27,7 @@ def test_a_signal_writes_a_checkpoint_of_that_very_step(
 ) -> None:
     config = small(data, evaluate_every=5)
     trained(config, tmp_path / "quiet")
-    take = Stepper.take
+    take, notice = Stepper.take, Notice()
 
     def signalled(self: Stepper, step: int, micro_batches: Any) -> Any:
         if step == 2:
@@ -36,12 +36,12 @@ def test_a_signal_writes_a_checkpoint_of_that_very_step(
 
     with (
         monkeypatch.context() as once,
-        NOTICE.on_signal(),
+        notice.on_signal(),
         pytest.raises(PreemptedError, match="asked to leave at step 3"),
     ):
         once.setattr(Stepper, "take", signalled)
-        trained(config, tmp_path / "run")
-    assert not NOTICE.given()
+        trained(config, tmp_path / "run", notice=notice)
+    assert not notice.received()
     lines = trained(config, tmp_path / "run")
     assert "attempt 2 of run: resumed at step 3" in lines
     assert files(tmp_path / "run") == files(tmp_path / "quiet")
@@ -53,8 +53,6 @@ def test_a_drivers_order_to_leave_writes_a_checkpoint_and_ends_the_worker(
     order = tmp_path / "leave"
     watching = Notice()
     watching.watch(lambda: False, order)
-    for module in ("loop", "step"):
-        monkeypatch.setattr(f"spikeseg.platform.train.{module}.NOTICE", watching)
     monkeypatch.setattr("spikeseg.platform.train.faults.preemption._LOOK_SECONDS", 0.0)
     take = Stepper.take
 
@@ -65,7 +63,7 @@ def test_a_drivers_order_to_leave_writes_a_checkpoint_and_ends_the_worker(
 
     monkeypatch.setattr(Stepper, "take", ordered)
     with pytest.raises(PreemptedError, match="asked to leave at step 3"):
-        trained(small(data, evaluate_every=5), tmp_path / "run")
+        trained(small(data, evaluate_every=5), tmp_path / "run", notice=watching)
     assert (tmp_path / "run" / "checkpoints" / "step-00000003").is_dir()
 
 
@@ -73,10 +71,11 @@ def test_a_signal_makes_the_order_and_the_second_one_ends_the_driver(tmp_path: P
     code = (
         "import os, signal, sys, time\n"
         "from pathlib import Path\n"
-        "from spikeseg.platform.train.faults.preemption import NOTICE\n"
-        "with NOTICE.on_signal(order=Path(sys.argv[1])):\n"
+        "from spikeseg.platform.train.faults.preemption import Notice\n"
+        "notice = Notice()\n"
+        "with notice.on_signal(order=Path(sys.argv[1])):\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
-        "    assert NOTICE.leaves()\n"
+        "    assert notice.must_leave()\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
         "    time.sleep(60)\n"
     )
@@ -91,16 +90,16 @@ def test_a_signal_just_before_an_evaluation_does_not_lose_it(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int, every: int
 ) -> None:
     config = small(data, evaluate_every=every)
-    take = Stepper.take
+    take, notice = Stepper.take, Notice()
 
     def signalled(self: Stepper, step: int, micro_batches: Any) -> Any:
         if step == at:
             os.kill(os.getpid(), signal.SIGTERM)
         return take(self, step, micro_batches)
 
-    with monkeypatch.context() as once, NOTICE.on_signal(), pytest.raises(PreemptedError):
+    with monkeypatch.context() as once, notice.on_signal(), pytest.raises(PreemptedError):
         once.setattr(Stepper, "take", signalled)
-        trained(config, tmp_path / "run")
+        trained(config, tmp_path / "run", notice=notice)
     trained(config, tmp_path / "run")
     newest = RunFolder(tmp_path / "run").newest()
     assert newest is not None
@@ -109,10 +108,11 @@ def test_a_signal_just_before_an_evaluation_does_not_lose_it(
 
 
 def test_a_draining_node_gets_one_checkpoint_and_training_goes_on(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(NOTICE, "_sources", [lambda: True])
-    lines = trained(small(data, evaluate_every=5), tmp_path / "run")
+    drained = Notice()
+    drained.watch(lambda: True, tmp_path / "no order")
+    lines = trained(small(data, evaluate_every=5), tmp_path / "run", notice=drained)
     assert sum("told to leave" in line for line in lines) == 1
     assert (tmp_path / "run" / "checkpoints" / "step-00000001").is_dir()
     assert (tmp_path / "run" / "checkpoints" / "step-00000005").is_dir()
