@@ -17,11 +17,11 @@ from ...platform.config.recipes import dump, load_resolved
 from ...platform.search.study.samplers import random_points
 from ...platform.search.study.trial_records import TrialReport
 from ...platform.search.sweep import sweep
-from ...platform.search.sweep_file.measured_metrics import METRICS
 from ...platform.search.sweep_file.plan import SweepPlan, load_sweep
 from ...platform.search.sweep_file.space import Point
 from ...platform.search.sweep_status import SweepStatus
 from ...platform.search.trials.trial_training import Given
+from ...platform.tracking.metric_table import evaluation_metrics
 from ..cli import run
 from ..options import overrides_argument, plain_logging, progress_printer, storage_option
 from .interleaved import take_turns
@@ -199,7 +199,7 @@ def _timed_sweep(
 def nothing(given: Given) -> Generator[TrialReport, None, None]:
     """A trial that ends at once with zeros."""
     steps = load_resolved(given["config"]).config.trainer.max_steps
-    yield TrialReport(steps, dict.fromkeys(METRICS, 0.0), final=True)
+    yield TrialReport(steps, dict.fromkeys(evaluation_metrics("panoptic"), 0.0), final=True)
 
 
 def _whole_sweep(recipe: str, overrides: list[str], storage: Path, concurrency: int) -> None:

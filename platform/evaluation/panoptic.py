@@ -100,16 +100,18 @@ def class_scores(counts: PanopticCounts, space: LabelSpace) -> PanopticScores:
     return panoptic_scores(counts, space.is_thing)
 
 
-def panoptic_metrics(split: str, scores: PanopticScores) -> dict[str, float]:
+def panoptic_means(scores: PanopticScores) -> dict[str, float]:
     """PQ, SQ and RQ over all classes, things and stuff, in percent; means over none are left out.
 
     Args:
-        split: First part of the names, as in `val/PQ` and `val/PQ_things`.
-        scores: Of the split.
+        scores: Of a split.
+
+    Returns:
+        Such as `PQ` and `PQ_things` -> value.
     """
     parts = {"": scores.all, "_things": scores.things, "_stuff": scores.stuff}
     return {
-        f"{split}/{name}{part}": value
+        f"{name}{part}": value
         for part, mean in parts.items()
         if mean.classes
         for name, value in (("PQ", mean.pq), ("SQ", mean.sq), ("RQ", mean.rq))

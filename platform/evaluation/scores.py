@@ -18,7 +18,8 @@ from ..checkpoint.checkpoint import Evaluation
 from ..cluster.worker_group import WorkerGroup
 from ..config.schema import ExperimentConfig
 from ..loading.evaluation_loader import evaluation_batches
-from .panoptic import PanopticTotal, class_scores, panoptic_metrics, predict_segments
+from ..tracking.metric_table import split_metrics
+from .panoptic import PanopticTotal, class_scores, panoptic_means, predict_segments
 
 
 class EvaluatedModel(NamedTuple):
@@ -124,20 +125,16 @@ def score_split(
 
 
 def _metrics(split: str, counts: SplitCounts, space: LabelSpace) -> dict[str, float]:
-    scores = segmentation_scores(counts.confusion)
-    metrics = {
-        f"{split}/mIoU": scores.miou,
-        f"{split}/mAcc": scores.macc,
-        f"{split}/aAcc": scores.aacc,
-    }
+    classes = segmentation_scores(counts.confusion)
+    scores = {"mIoU": classes.miou, "mAcc": classes.macc, "aAcc": classes.aacc}
     if space.categories is not None:
         names = list(dict.fromkeys(space.categories))
         groups = [names.index(name) for name in space.categories]
         categories = segmentation_scores(grouped_counts(counts.confusion, groups))
-        metrics[f"{split}/category_mIoU"] = categories.miou
+        scores["category_mIoU"] = categories.miou
     if counts.panoptic is not None:
-        metrics |= panoptic_metrics(split, class_scores(counts.panoptic, space))
-    return metrics
+        scores |= panoptic_means(class_scores(counts.panoptic, space))
+    return split_metrics(split, scores)
 
 
 def summary(evaluation: Evaluation) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..figures import charts
+from ..tracking.metric_table import metric_label
 from ..tracking.run_reader import TrackedRun, read_run
 from ..tracking.tracking_uri import tracking_uri
 
@@ -100,7 +101,7 @@ def _told_apart(runs: Sequence[TrackedRun]) -> list[TrackedRun]:
 def _scores(runs: Sequence[TrackedRun]) -> str:
     values = [run.last() for run in runs]
     names = sorted({n for item in values for n in item if not n.startswith("system/")})
-    rows = [[name, *(item.get(name) for item in values)] for name in names]
+    rows = [[metric_label(name), *(item.get(name) for item in values)] for name in names]
     return _table(["metric", *(run.name for run in runs)], rows)
 
 

@@ -12,11 +12,12 @@ from ..cluster.cluster_loss import interrupted_when_lost
 from ..cluster.node_checks import check_storage
 from ..cluster.session import connected, worker_nodes
 from ..config.recipes import ConfigError, dump, flat
-from ..train.preparation import check_parts, load_initial_weights
+from ..train.preparation import check_parts, load_initial_weights, open_data
 from ..train.trainer import preflight
 from .study.study import Keeper
 from .study.study_storage import check_place, given_address
 from .study.trial_records import VERDICT, Proposal, TrialRecord, TrialReport, Verdict
+from .sweep_file.measured_metrics import check_categories
 from .sweep_file.plan import SweepPlan, load_sweep
 from .sweep_folder import SweepFolder
 from .sweep_results import finish_sweep, why_no_result
@@ -216,6 +217,9 @@ def check_trials(plan: SweepPlan) -> None:
     Raises:
         ConfigError: Names key and value, and what a training would say.
     """
+    check_categories(
+        plan.recipe, lambda: open_data(plan.base.config).label_space.categories is not None
+    )
     seen = set()
     for key, _, point in plan.recipe.space.corner_points():
         config = plan.experiment(point).config

@@ -1,105 +1,153 @@
-"""Every name that a run holds in MLflow: metrics, tags and artifacts, in one place."""
+"""Every metric that a run records: meaning, unit, range, which way is better, where it is measured.
+
+Runs, sweeps, reports and `docs/run_contents.md` take names from here; a new score of a split is one
+entry of `_SCORES`, and what `evaluation/scores.py` computes under its name.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+MEASURED = {
+    "step": "every `trainer.log_every` steps",
+    "evaluation": "every evaluation of the validation split",
+    "best": "every evaluation of the validation split, of the best one so far",
+    "end": "once, at the end, of the checkpoint that the validation split chose",
+    "system": "every `tracking.system_interval` seconds, on the machine of rank 0",
+}
+"""Where a metric is measured, in words. Sweeps are about those of `evaluation`."""
+
+NEEDS = {
+    "": "",
+    "panoptic": "data.task=panoptic",
+    "categories": "a label space with categories",
+}
+"""What an experiment must have for a metric to be measured, in words."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric; none can be below 0.
+
+    Attributes:
+        meaning: What the number is.
+        unit: Its unit; empty for a pure number.
+        measured: Key of `MEASURED`.
+        better: Which way is better; None where that depends on what is asked.
+        high: Largest possible value.
+        needs: Key of `NEEDS`.
+    """
+
+    meaning: str
+    unit: str
+    measured: Literal["step", "evaluation", "best", "end", "system"]
+    better: Literal["maximize", "minimize"] | None = None
+    high: float = math.inf
+    needs: Literal["", "panoptic", "categories"] = ""
+
+
+def _score(meaning: str, needs: Literal["", "panoptic", "categories"] = "") -> Metric:
+    return Metric(meaning, "%", "evaluation", "maximize", 100.0, needs)
+
+
+_SCORES = {
+    "mIoU": _score("mean IoU over the classes"),
+    "mAcc": _score("mean accuracy over the classes"),
+    "aAcc": _score("share of pixels that are right"),
+    "category_mIoU": _score("mean IoU over the categories", "categories"),
+    "PQ": _score("panoptic quality", "panoptic"),
+    "SQ": _score("segmentation quality, the mean IoU of matched segments", "panoptic"),
+    "RQ": _score("recognition quality, the F1 score of segments", "panoptic"),
+    "PQ_things": _score("panoptic quality of things", "panoptic"),
+    "SQ_things": _score("segmentation quality of things", "panoptic"),
+    "RQ_things": _score("recognition quality of things", "panoptic"),
+    "PQ_stuff": _score("panoptic quality of stuff", "panoptic"),
+    "SQ_stuff": _score("segmentation quality of stuff", "panoptic"),
+    "RQ_stuff": _score("recognition quality of stuff", "panoptic"),
+}
+"""Scores of a split, named without it."""
 
 METRICS = {
-    "train/loss": "sum of the weighted loss terms",
-    "train/loss_class": "class term",
-    "train/loss_mask": "mask term",
-    "train/loss_dice": "dice term",
-    "train/loss_pixel": "pixel head's cross entropy, where it is used",
-    "train/loss_semantic": "cross entropy of the joined masks, where it is used",
-    "train/lr": "base learning rate of the step",
-    "train/grad_norm": "global norm of the gradient before clipping",
-    "perf/images_per_s": "images trained on per second since the last evaluation",
-    "perf/memory_mb": "largest memory of the process, or of the GPU where there is one",
-    "val/mIoU": "percent",
-    "val/mAcc": "percent",
-    "val/aAcc": "percent",
-    "val/category_mIoU": "percent, of a label space with categories (Cityscapes)",
-    "test/category_mIoU": "percent, once, likewise",
-    "test/mIoU": "percent, once, of the checkpoint that val chose",
-    "test/mAcc": "percent, once",
-    "test/aAcc": "percent, once",
-    "energy/mJ": "theoretical energy of one image in millijoule",
-    "snn/firing_rate": "mean spike count per neuron and time step over layers, in [0, D]",
-    "snn/dead_layers": "share of layers that never fired on the measured images",
-    "snn/dead_fraction": "share of neuron values that were 0, in the layer where it is largest",
-    "snn/saturated_fraction": "share of neuron values that were D, likewise",
-    "best/val_mIoU": "highest val/mIoU so far, in percent",
-    "best/step": "its step",
-    "system/cpu_utilization_percentage": "of the whole machine",
-    "system/system_memory_usage_percentage": "of the whole machine",
-    "system/process_memory_megabytes": "resident memory of rank 0",
-    "system/gpu_memory_usage_megabytes": "used on rank 0's GPU, where it has one",
+    "train/loss": Metric(
+        "sum of the weighted loss terms; logged as its terms are, and an evaluation takes the last",
+        *("", "evaluation", "minimize"),
+    ),
+    "train/loss_class": Metric("class term", "", "step", "minimize"),
+    "train/loss_mask": Metric("mask term", "", "step", "minimize"),
+    "train/loss_dice": Metric("dice term", "", "step", "minimize"),
+    "train/loss_pixel": Metric("cross entropy of the pixel head", "", "step", "minimize"),
+    "train/loss_semantic": Metric("cross entropy of the joined masks", "", "step", "minimize"),
+    "train/lr": Metric("base learning rate of the step", "", "step"),
+    "train/grad_norm": Metric("global norm of the gradient before clipping", "", "step"),
+    "perf/images_per_s": Metric(
+        "images trained on per second since the last evaluation", "1/s", "step", "maximize"
+    ),
+    "perf/memory_mb": Metric(
+        "largest memory of the process, or of the GPU where there is one", "MB", "step", "minimize"
+    ),
+    **{f"val/{name}": score for name, score in _SCORES.items()},
+    **{
+        f"test/{name}": dataclasses.replace(score, measured="end")
+        for name, score in _SCORES.items()
+    },
+    "energy/mJ": Metric("theoretical energy of one image", "mJ", "evaluation", "minimize"),
+    "snn/firing_rate": Metric(
+        "mean spike count per neuron and time step over layers, in [0, D]", "spikes", "evaluation"
+    ),
+    "snn/dead_layers": Metric(
+        "share of layers that never fired on the measured images",
+        *("", "evaluation", "minimize", 1.0),
+    ),
+    "snn/dead_fraction": Metric(
+        "share of neuron values that were 0, in the layer where it is largest",
+        *("", "evaluation", "minimize", 1.0),
+    ),
+    "snn/saturated_fraction": Metric(
+        "share of neuron values that were D, in the layer where it is largest",
+        *("", "evaluation", "minimize", 1.0),
+    ),
+    "best/val_mIoU": Metric("highest val/mIoU", "%", "best", "maximize", 100.0),
+    "best/step": Metric("step of the highest val/mIoU", "steps", "best"),
+    "system/cpu_utilization_percentage": Metric("use of all cores", "%", "system", None, 100.0),
+    "system/system_memory_usage_percentage": Metric("use of memory", "%", "system", None, 100.0),
+    "system/process_memory_megabytes": Metric("resident memory of rank 0", "MB", "system"),
+    "system/gpu_memory_usage_megabytes": Metric("memory used on rank 0's GPU", "MB", "system"),
 }
+"""Name in MLflow -> metric."""
 
-TAGS = {
-    "git_sha": "commit of the code, where it is a checkout",
-    "dirty": "whether the code differs from it; artifact code.diff says how",
-    "code_digest": "SHA-256 over the package's files",
-    "config_digest": "SHA-256 over the resolved configuration",
-    "data_digest": "digest of the packed data set",
-    "recipe": "name of the recipe",
-    "seed": "seed of weights, order and augmentation",
-    "T": "time steps",
-    "D": "integer levels",
-    "normalization": "what spike counts are divided by",
-    "world_size": "workers",
-    "attempt": "how often the run was started",
-    "ray_job_id": "in a Ray job",
-    "sweep": "of a trial: the sweep's name",
-    "trial": "of a trial: its number",
-    "run_name": "name of the run's folder or trial",
-    "figures_failed": "why a figure could not be drawn, where one could not",
-    "records_dropped": "records that a full disk or the journal's limit cost, where there are any",
-    "records_damaged": "lines of the journal that a disk damaged, where there are any",
-    "replay_of": "of a replay: the run that it repeats",
-}
 
-ARTIFACTS = (
-    "config.yaml",
-    "provenance.json",
-    "code.diff",
-    "images/val~rows",
-    "tables/val_classes",
-    "tables/layers",
-    "figures/curves.png",
-    "figures/confusion.png",
-    "figures/firing.png",
-    "checkpoints/best",
-    "checkpoints/final",
-)
+def split_metrics(split: str, scores: Mapping[str, float]) -> dict[str, float]:
+    """Scores of a split under their names in MLflow.
 
-# A training's run holds all of the above, the two kinds of run of a sweep less.
+    Args:
+        split: Such as `val`.
+        scores: Name without the split -> value.
+    """
+    unknown = sorted(set(scores) - set(_SCORES))
+    assert not unknown, f"scores {unknown} are not in the table of metrics"
+    return {f"{split}/{name}": value for name, value in scores.items()}
 
-TRIAL_LACKS = ("test/", "figures/", "checkpoints/")
-"""How names begin that a trial's run does not have: only a training scores test and draws."""
 
-TRIAL_TAGS = {
-    "group": "trials that differ in nothing but the seed share it",
-    "state": "COMPLETE, PRUNED or FAIL",
-    "reason": "why it ended so",
-    "attempts": "how often it was started",
-    "violations": "the constraints that it breaks; only where it does",
-}
+def evaluation_metrics(task: str) -> list[str]:
+    """Names that an evaluation of the validation split measures; those over categories among them.
 
-SWEEP_METRICS = {
-    "best/": "the best trial's value of each objective; slashes in its name become _",
-    "sweep/best": "best value of the first objective so far",
-    "sweep/hypervolume": "of the front, where objectives have references",
-    "trials/": "trials in each state",
-}
-"""Metrics of a sweep's own run, or how they begin; their steps are trials that have ended."""
+    Args:
+        task: `data.task` of the experiment.
+    """
+    return [
+        name
+        for name, metric in METRICS.items()
+        if metric.measured == "evaluation" and (task == "panoptic" or metric.needs != "panoptic")
+    ]
 
-SWEEP_TAGS = (
-    *("sweep", "recipe", "base", "trials"),
-    *("best_trial", "best_point"),
-    *("code_digest", "config_digest"),
-    *("git_sha", "dirty"),
-)
-"""Tags of a sweep's own run; `base` is the recipe that its trials change, `best_*` are there
-once a trial is a result."""
 
-SWEEP_ARTIFACTS = (
-    *("config.yaml", "recipe.yaml", "provenance.json", "code.diff"),
-    *("results.csv", "results.json", "front.csv", "front.json", "best.yaml", "figures"),
-)
+def metric_label(name: str) -> str:
+    """A metric's name for a person, with its unit and which way is better."""
+    metric = METRICS.get(name)
+    if metric is None:
+        return name
+    better = {"maximize": "higher is better", "minimize": "lower is better", None: ""}
+    details = ", ".join(part for part in (metric.unit, better[metric.better]) if part)
+    return f"{name} ({details})" if details else name

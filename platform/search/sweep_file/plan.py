@@ -148,7 +148,7 @@ def check_plan(
             "sweep, where a trial that ends before its full budget has no result; pruner stops "
             "trials early"
         )
-    check_metrics(recipe, base.config.trainer, lines, source)
+    check_metrics(recipe, base.config, lines, source)
     _check_corners(recipe, base, lines, source)
     points = _points(recipe, base, lines, source)
     return SweepPlan(recipe, base, _rungs(recipe, base, lines, source), tuple(points))

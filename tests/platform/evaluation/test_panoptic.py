@@ -19,7 +19,7 @@ from spikeseg.model.postprocess import PanopticMap
 from spikeseg.platform.cluster.worker_group import OneWorker
 from spikeseg.platform.config.recipes import ConfigError
 from spikeseg.platform.config.schema import ExperimentConfig
-from spikeseg.platform.evaluation.panoptic import PanopticTotal, class_scores, panoptic_metrics
+from spikeseg.platform.evaluation.panoptic import PanopticTotal, class_scores, panoptic_means
 from spikeseg.platform.loading.evaluation_loader import evaluation_batches
 from spikeseg.platform.loading.training_loader import TrainingRows
 from spikeseg.platform.train.preparation import open_data
@@ -93,7 +93,7 @@ def test_a_perfect_prediction_scores_100_and_a_merged_one_loses_both(data: Path)
         total = PanopticTotal(9, torch.device("cpu"))
         total.add(found, batch.segments)
         scores = class_scores(total.over(OneWorker()), dataset.label_space)
-        return panoptic_metrics("val", scores)
+        return panoptic_means(scores)
 
     perfect = [
         PanopticMap(torch.from_numpy(s.numbers), s.classes.tolist(), [1.0] * len(s.classes))
@@ -101,11 +101,11 @@ def test_a_perfect_prediction_scores_100_and_a_merged_one_loses_both(data: Path)
     ]
     assert set(pq(perfect).values()) == {100.0}
     assert set(pq(perfect)) == {
-        f"val/{name}{part}" for name in ("PQ", "SQ", "RQ") for part in ("", "_things", "_stuff")
+        f"{name}{part}" for name in ("PQ", "SQ", "RQ") for part in ("", "_things", "_stuff")
     }
     background = [PanopticMap(torch.ones_like(found.segments), [0], [1.0]) for found in perfect]
-    assert pq(background)["val/PQ_things"] == 0
-    assert 0 < pq(background)["val/PQ_stuff"] < 100
+    assert pq(background)["PQ_things"] == 0
+    assert 0 < pq(background)["PQ_stuff"] < 100
 
 
 def test_sums_of_iou_do_not_depend_on_the_order_of_images(data: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import optuna
 import pytest
+import run_contents
 from mlflow import MlflowClient
 from toy_sweep import Killed, check_sweep, listed, run_toys, silent, toy_plan
 from toy_trials import NAN, RAISES
@@ -14,19 +15,9 @@ from toy_trials import NAN, RAISES
 from spikeseg.platform.config.recipes import ConfigError, load_experiment
 from spikeseg.platform.runs.replay import plan_replay
 from spikeseg.platform.search.sweep import sweep
-from spikeseg.platform.search.sweep_file.measured_metrics import METRICS
 from spikeseg.platform.search.sweep_status import SweepStatus, summary
 from spikeseg.platform.search.trials.trial import reports
-from spikeseg.platform.tracking.metric_table import (
-    ARTIFACTS,
-    SWEEP_ARTIFACTS,
-    SWEEP_METRICS,
-    SWEEP_TAGS,
-    TAGS,
-    TRIAL_LACKS,
-    TRIAL_TAGS,
-)
-from spikeseg.platform.tracking.metric_table import METRICS as RUN_METRICS
+from spikeseg.platform.tracking.metric_table import METRICS, evaluation_metrics
 from spikeseg.platform.tracking.tracking_uri import tracking_uri
 
 TINY = (
@@ -229,20 +220,23 @@ def test_a_sweep_and_its_trial_hold_the_names_of_their_lists(tmp_path: Path, dat
     def ours(run: Any) -> set[str]:
         return {k for k in run.data.tags if not k.startswith(("mlflow.", "version.", "spikeseg."))}
 
-    assert ours(trial) <= {*TAGS, *TRIAL_TAGS}
-    assert {*TRIAL_TAGS, "sweep", "trial", "data_digest"} - {"violations"} <= ours(trial)
-    lacking = {name for name in RUN_METRICS if name.startswith(TRIAL_LACKS)}
-    assert set(trial.data.metrics) <= set(RUN_METRICS) - lacking
+    of_a_trial = run_contents.names("Tags of a trial besides")
+    assert ours(trial) <= run_contents.names("Tags") | of_a_trial
+    assert of_a_trial | {"sweep", "trial", "data_digest"} <= ours(trial) | {"violations"}
+    assert set(trial.data.metrics) <= {name for name in METRICS if not name.startswith("test/")}
     assert "system/cpu_utilization_percentage" in trial.data.metrics
     kept = {item.path for item in client.list_artifacts(trial.info.run_id)}
-    wanted = {name.partition("/")[0] for name in ARTIFACTS if not name.startswith(TRIAL_LACKS)}
-    assert kept == wanted
+    wanted = {name.partition("/")[0] for name in run_contents.names("Artifacts")}
+    assert kept == wanted - {"figures", "checkpoints"}
     names = {item.dataset.name for item in trial.inputs.dataset_inputs}
     assert names == {"shapes-train", "shapes-val", "shapes-test"}
-    assert ours(parent) <= set(SWEEP_TAGS)
-    assert set(SWEEP_TAGS) - ours(parent) <= {"git_sha", "dirty"}
-    assert all(name.startswith(tuple(SWEEP_METRICS)) for name in parent.data.metrics)
-    assert set(SWEEP_ARTIFACTS) <= {item.path for item in client.list_artifacts(parent.info.run_id)}
+    of_a_sweep = run_contents.names("Tags of a sweep")
+    assert ours(parent) <= of_a_sweep
+    assert of_a_sweep - ours(parent) <= {"git_sha", "dirty"}
+    names = {name.partition("/")[0] for name in run_contents.names("Metrics of a sweep")}
+    assert {name.partition("/")[0] for name in parent.data.metrics} <= names
+    found = {item.path for item in client.list_artifacts(parent.info.run_id)}
+    assert run_contents.names("Artifacts of a sweep") <= found
     with pytest.raises(ConfigError, match="is a sweep: give the id of one of its trials"):
         plan_replay(parent.info.run_id, tmp_path)
 
@@ -263,7 +257,7 @@ def test_a_trial_measures_what_objectives_and_limits_may_name(tmp_path: Path, da
         (1, False, False),
         (2, True, False),
     ]
-    assert set(first[-1].metrics) == set(METRICS)
+    assert set(first[-1].metrics) == set(evaluation_metrics("semantic")) - {"val/category_mIoU"}
     assert 0 <= first[-1].metrics["snn/dead_layers"] <= 1
     assert first[-1].metrics["snn/dead_fraction"] <= 1
     again = list(reports(given))

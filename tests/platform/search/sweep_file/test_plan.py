@@ -115,6 +115,14 @@ def test_a_base_beside_the_sweep_is_found_from_any_folder(
     assert load(tmp_path, base="mybase.yaml").base.config.loss.mask_weight == 7.0
 
 
+def test_an_objective_may_be_whatever_the_base_measures(tmp_path: Path) -> None:
+    panoptic = [*BASE["overrides"], "data.task=panoptic"]
+    objectives = [{"metric": "val/PQ_things", "direction": "maximize"}]
+    limits = [{"metric": "val/PQ", "at_least": 10}]
+    plan = load(tmp_path, overrides=panoptic, objectives=objectives, constraints=limits)
+    assert plan.recipe.objectives[0].metric == "val/PQ_things"
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -127,6 +135,20 @@ def test_a_base_beside_the_sweep_is_found_from_any_folder(
         (
             {"objectives": [{"metric": "val/mIuO", "direction": "maximize"}]},
             "objectives.0.metric: got 'val/mIuO', did you mean 'val/mIoU'?",
+        ),
+        (
+            {"objectives": [{"metric": "val/PQ", "direction": "maximize"}]},
+            "objectives.0.metric: got 'val/PQ': needs data.task=panoptic; an evaluation of "
+            "shapes_tiny measures train/loss, val/mIoU, val/mAcc, val/aAcc, val/category_mIoU (of "
+            "a label space with categories), energy/mJ, ",
+        ),
+        (
+            {"constraints": [{"metric": "test/mIoU", "at_least": 1}]},
+            "constraints.0.metric: got 'test/mIoU': is measured once, at the end, of the ",
+        ),
+        (
+            {"pruner": {"limits": [{"metric": "train/lr", "at_most": 1}]}},
+            "pruner.limits.0.metric: got 'train/lr': is measured every `trainer.log_every` steps;",
         ),
         (
             {"constraints": [{"metric": "energy", "at_most": 1}]},

@@ -1,11 +1,13 @@
 """What trials would refuse is refused before any of them starts."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 import torch
 from plans import load
 
+from spikeseg.datasets.packed.reader import PackedDataset
 from spikeseg.model.config import ModelConfig
 from spikeseg.platform.config.recipes import ConfigError
 from spikeseg.platform.search import sweep as tuner
@@ -45,6 +47,21 @@ def test_a_backend_that_cannot_run_is_refused_with_the_rest(tmp_path: Path, data
     space = {"model.neuron.backend": {"choices": ["torch", "cuda"]}}
     text = refused(tmp_path, f"data.path={data}", "trainer.device=cpu", space=space)
     assert text.startswith("space: model.neuron.backend: got 'cuda': ") and " on cpu" in text
+
+
+def test_a_score_over_categories_needs_data_that_has_them(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objectives = [{"metric": "val/category_mIoU", "direction": "maximize"}]
+    text = refused(tmp_path, f"data.path={data}", objectives=objectives)
+    assert text == (
+        "objectives.0.metric: got 'val/category_mIoU': needs a label space with categories, and "
+        "that of the base's data has none"
+    )
+    dataset = PackedDataset.open(data)
+    dataset.label_space = dataclasses.replace(dataset.label_space, categories=("any",) * 9)
+    monkeypatch.setattr(tuner, "open_data", lambda config: dataset)
+    tuner.check_trials(load(tmp_path, f"data.path={data}", objectives=objectives))
 
 
 def test_weights_and_classes_that_do_not_fit_are_refused(tmp_path: Path, data: Path) -> None:
