@@ -1,9 +1,7 @@
-"""A sweep's own run in MLflow, and the thread that sends it and its trials' journals there."""
+"""A sweep's own run in MLflow, parent of its trials' runs."""
 
 import hashlib
 import json
-import logging
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,20 +10,20 @@ import yaml
 
 from ..checkpoint.run_folder import RunFolder
 from ..config.recipes import ConfigError, config_digest, dump
-from ..config.redaction import scrubbed
 from ..tracking.journal import Journal, Status, append_end, read_records
 from ..tracking.provenance import code_diff, code_digest, git_state, provenance, versions
 from ..tracking.tracking_uri import tracking_uri
+from ..tracking.upload.upload_thread import Sender
 from ..train.tracked_training import make_journal
 from .study.study import Keeper
 from .study.trial_records import TrialRecord
 from .sweep_file.plan import SweepPlan
 
-_log = logging.getLogger(__name__)
 # Each look at a changed journal costs a round of requests; trials take minutes.
 _POLL_SECONDS = 15.0
 # MLflow's import and a new database would slow the start of Ray and of the first trials.
 _FIRST_SECONDS = 60.0
+_STOP_SECONDS = 30.0
 _STATES = ("COMPLETE", "PRUNED", "FAIL", "RUNNING")
 _STATUS: dict[str, Status] = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 
@@ -79,17 +77,19 @@ class SweepRecord:
         self.journal.text("code.diff", code_diff())
         self._plan = plan
         self._folder = folder
-        self._storage = storage
-        self._experiment = plan.base.config.tracking.experiment
-        self._sizes: dict[Path, int] = {}
-        self._stop = threading.Event()
-        self._due = threading.Event()
-        self._thread = threading.Thread(target=self._send, daemon=True, name="sweep-sender")
-        self._thread.start()
+        self._sender = Sender(
+            self.journal.folder,
+            tracking_uri(storage),
+            plan.base.config.tracking.experiment,
+            folder,
+            poll=_POLL_SECONDS,
+            delay=_FIRST_SECONDS,
+        )
+        self._sender.start()
 
     def begin_sending(self) -> None:
         """Send from now on, not only a minute after the start: there is something to see."""
-        self._due.set()
+        self._sender.begin()
 
     def tags_of(self, number: int, point: Mapping[str, Any]) -> dict[str, str]:
         """Tags of a trial's run; trials that differ in nothing but the seed share a group."""
@@ -152,44 +152,8 @@ class SweepRecord:
     def close(self, *, finished: bool) -> None:
         """Send what is left; what MLflow does not take now stays in the journals."""
         self.journal.finish("FINISHED" if finished else "KILLED")
-        self._stop.set()
-        self._due.set()
-        self._thread.join(60)
+        self._sender.stop(timeout=_STOP_SECONDS)
         self.journal.close()
-
-    def _send(self) -> None:
-        self._due.wait(_FIRST_SECONDS)
-        try:
-            from ..tracking.upload.uploader import RunDeletedError, sync
-        except ImportError as error:
-            _log.warning("not sent to MLflow, which cannot be imported here: %s", error)
-            return
-        uri = tracking_uri(self._storage)
-        told: set[Path] = set()
-        while True:
-            last = self._stop.is_set()
-            trials = sorted((self._folder / "trials").glob("*/journal"))
-            for journal in (self.journal.folder, *trials):
-                records = journal / "records.jsonl"
-                size = records.stat().st_size if records.is_file() else 0
-                if size == self._sizes.get(journal, 0):
-                    continue
-                try:
-                    sync(journal, uri, self._experiment)
-                    self._sizes[journal] = size
-                    told.discard(journal)
-                except RunDeletedError as error:
-                    self._sizes[journal] = size
-                    _log.warning("%s; nothing more of it is sent", error)
-                except Exception as error:  # A tracker must never end a sweep.
-                    if journal not in told:
-                        text = scrubbed(str(error))
-                        _log.warning("%s: not sent yet, will retry: %s", journal, text)
-                        told.add(journal)
-                    break
-            if last:
-                return
-            self._stop.wait(_POLL_SECONDS)
 
 
 def _last_tags(journal: Path) -> dict[str, str] | None:

@@ -78,7 +78,7 @@ def make_database(uri: str, artifacts: str | None = None) -> None:
 
 
 @contextlib.contextmanager
-def reachable(uri: str) -> Iterator[None]:
+def clear_mlflow_errors(uri: str) -> Iterator[None]:
     """Turn MLflow's errors into one sentence with its address, without passwords.
 
     Raises:

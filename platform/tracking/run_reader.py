@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .journal import confined
-from .mlflow_client import connect, reachable
+from .mlflow_client import clear_mlflow_errors, connect
 from .tracking_uri import sqlite_file, without_user
 
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
@@ -67,7 +67,7 @@ def read_run(uri: str, run_id: str) -> TrackedRun:
     if database is not None and not database.is_file():
         # MLflow would make a new database there.
         raise ValueError(f"run {run_id}: not known, there is no database at {shown}")
-    with reachable(uri):
+    with clear_mlflow_errors(uri):
         client = connect(uri)
         from mlflow.exceptions import MlflowException
 

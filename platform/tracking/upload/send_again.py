@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...config.recipes import load_resolved
-from ..mlflow_client import reachable
+from ..mlflow_client import clear_mlflow_errors
 from ..tracking_uri import tracking_uri, without_user
-from .upload_offset import alone
-from .uploader import Replay
+from .upload_offset import upload_lock
+from .upload_thread import trial_journals
+from .uploader import Uploader
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def resend(folder: Path, experiment: str | None = None) -> Iterator[Sent]:
         RuntimeError: Where MLflow is out of reach.
     """
     folder = folder.absolute()
-    trials = sorted((folder / "trials").glob("*/journal"), key=lambda path: int(path.parent.name))
+    trials = trial_journals(folder)
     journals = [path for path in (folder / "journal", *trials) if path.is_dir()]
     if not journals:
         raise ValueError(f"{folder}: no journal there; give the folder of a run or a sweep")
@@ -51,16 +52,16 @@ def resend(folder: Path, experiment: str | None = None) -> Iterator[Sent]:
     uri = tracking_uri(storage)
     for journal in journals:
         name = experiment or _experiment([journal.parent, *(path.parent for path in trials)])
-        with reachable(uri), alone(journal):
-            replay = Replay(journal, uri, name)
-            before = replay.experiment_sent_to()
+        with clear_mlflow_errors(uri), upload_lock(journal):
+            uploader = Uploader(journal, uri, name)
+            before = uploader.experiment_sent_to()
             if experiment is not None and before not in (None, experiment):
                 raise ValueError(
                     f"--experiment {experiment}: {journal.parent} was sent to {before} already"
                 )
-            run_id = replay.send()
-            set_aside = replay.send_set_aside()
-        yield Sent(journal.parent, run_id, without_user(uri), set_aside, len(replay.damaged))
+            run_id = uploader.send()
+            set_aside = uploader.send_set_aside()
+        yield Sent(journal.parent, run_id, without_user(uri), set_aside, len(uploader.damaged))
 
 
 def _experiment(folders: list[Path]) -> str:

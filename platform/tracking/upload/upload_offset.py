@@ -64,8 +64,8 @@ class SentOffset:
 
 
 @contextlib.contextmanager
-def alone(journal: Path) -> Iterator[None]:
-    """One sender at a time; two would only do the same work twice."""
+def upload_lock(journal: Path) -> Iterator[None]:
+    """Hold a journal's upload lock: two uploaders at once would do the same work twice."""
     with (journal / _LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

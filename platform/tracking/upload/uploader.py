@@ -1,4 +1,4 @@
-"""The only file that writes to MLflow: replays a journal into a run, as often as it takes."""
+"""The only file that writes to MLflow: uploads a journal into a run, as often as it takes."""
 
 import json
 import logging
@@ -10,10 +10,10 @@ from typing import Any
 from ..image_names import grid_files
 from ..journal import file_of
 from ..journal_lines import damage, read_records
-from ..mlflow_client import connect, reachable
+from ..mlflow_client import clear_mlflow_errors, connect
 from ..tracking_uri import sqlite_file
 from .dead_letters import UnsendableError, refused, set_aside, try_again, unsendable
-from .upload_offset import SentOffset, alone
+from .upload_offset import SentOffset, upload_lock
 
 _log = logging.getLogger(__name__)
 
@@ -44,12 +44,12 @@ def sync(journal: Path, uri: str, experiment: str) -> str:
         RunDeletedError: Where the run was deleted in MLflow.
         RuntimeError: Where MLflow is out of reach; nothing is lost then.
     """
-    with reachable(uri), alone(journal):
-        return Replay(journal, uri, experiment).send()
+    with clear_mlflow_errors(uri), upload_lock(journal):
+        return Uploader(journal, uri, experiment).send()
 
 
-class Replay:
-    """Sends a journal from where it was left; after an error it is thrown away and made anew.
+class Uploader:
+    """Uploads a journal from where it was left; after an error, make a new one.
 
     Args:
         journal: The journal's folder.
@@ -60,6 +60,7 @@ class Replay:
 
     Attributes:
         damaged: The byte of each damaged line that was read.
+        ended: Whether the last record that was read is the run's end.
     """
 
     def __init__(self, journal: Path, uri: str, experiment: str, run: Path | None = None) -> None:
@@ -71,6 +72,7 @@ class Replay:
         self._sent = SentOffset(journal, uri)
         self._read_to = 0
         self.damaged: list[int] = []
+        self.ended = False
         self._damage_told = 0
         self._seen: set[tuple[str, str, int]] = set()
         self._run_id = self._sent.run_id
@@ -78,7 +80,7 @@ class Replay:
         self._experiments: dict[str, Any] = {}
 
     def send(self) -> str:
-        """Send, batch by batch; the offset is written after each.
+        """Upload what the journal has and MLflow lacks, batch by batch.
 
         Raises:
             RunDeletedError: Where the run was deleted in MLflow.
@@ -92,6 +94,7 @@ class Replay:
         batch: list[Record] = []
         for record in read_records(self._journal, self._read_to):
             self._read_to = record["end"]
+            self.ended = record["kind"] == "status"
             if record["kind"] == "damaged":
                 self.damaged.append(record["byte"])
             fresh = self._first_only(record)
@@ -332,7 +335,7 @@ class Replay:
             token = page.token
             if not token:
                 break
-        # A deleted one counts only alone: it may be an empty twin.
+        # A deleted one counts only where it is the only one: it may be an empty twin.
         found.sort(key=lambda run: run.info.lifecycle_stage)
         return found[0] if found else None
 

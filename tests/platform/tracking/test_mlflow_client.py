@@ -115,18 +115,18 @@ def test_the_time_for_an_answer_grows_with_late_ones_alone_and_falls_again(
     allowed: list[str] = []
 
     def send(_: object) -> None:
+        journal.metrics(len(allowed), {"train/loss": 1.0})
         allowed.append(os.environ[client.TIMEOUT])
         answer = answers[min(len(allowed), len(answers)) - 1]
         if answer is not None:
             raise answer
 
     monkeypatch.setenv(client.TIMEOUT, "5")
-    monkeypatch.setattr("spikeseg.platform.tracking.upload.upload_thread.Replay.send", send)
-    monkeypatch.setattr("spikeseg.platform.tracking.upload.upload_thread._POLL_SECONDS", 0.01)
+    monkeypatch.setattr("spikeseg.platform.tracking.upload.upload_thread.Uploader.send", send)
     monkeypatch.setattr("spikeseg.platform.tracking.upload.upload_thread._FIRST_RETRY", 0.01)
     journal = open_journal(tmp_path / "run" / "journal")
     uri = "http://127.0.0.1:9"
-    sender = Sender(journal.folder, uri, EXPERIMENT, tmp_path / "run")
+    sender = Sender(journal.folder, uri, EXPERIMENT, tmp_path / "run", poll=0.01)
     sender.start()
     while len(allowed) < len(answers):
         time.sleep(0.01)
