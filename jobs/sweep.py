@@ -78,17 +78,16 @@ def _sweep(
 ) -> int:
     """Run the sweep and say what came of it; returns the exit code."""
     # Seconds on a slow disk, in which a signal may come.
-    from ..platform.search.sweep import SweepUnfinishedError, sweep
+    from ..platform.search.sweep import SweepOptions, SweepUnfinishedError, sweep
 
     try:
         with _table() as show:
             outcome = sweep(
                 recipe,
                 overrides,
-                storage=storage,
+                SweepOptions(storage=storage, **how),
                 progress=progress_printer(),
                 show=show,
-                **how,
             )
     except SweepUnfinishedError as error:
         print(f"spikeseg: {error}", file=sys.stderr)
@@ -138,7 +137,7 @@ def continuation(
         here: Likewise.
     """
     from ..platform.config.recipes import PLACES, ConfigError
-    from ..platform.search.study.study_storage import given_address
+    from ..platform.search.study.study_storage import read_address
     from ..platform.search.sweep_file.plan import sweep_names
 
     where = recipe if recipe in sweep_names() else Path(recipe).absolute()
@@ -153,7 +152,7 @@ def continuation(
     home = ("--storage", storage.absolute())
     line = command_line("sweep", where, *given, "--resume", name, *engine, *home)
     try:
-        study = given_address()
+        study = read_address()
     except ConfigError:  # which the sweep refuses, where it comes so far
         study = None
     if study is None or study == os.environ["SPIKESEG_STUDY"]:

@@ -10,7 +10,7 @@ from ..datasets.packed.pack import pack
 from .cluster.session import connected
 from .config.recipes import load_experiment
 from .runs.predict_images import evaluate_checkpoint
-from .search.sweep import SweepOutcome, TrialResult, sweep
+from .search.sweep import SweepOptions, SweepOutcome, TrialResult, sweep
 from .train.trainer import TrainOutcome, resume_training, train
 
 _RUN = "shapes_tiny-demo"
@@ -90,9 +90,6 @@ def _sweep(storage: Path, data: Path, progress: Callable[[str], None]) -> SweepO
     return sweep(
         "demo",
         [f"data.path={data}"],
-        trials=None,
-        storage=storage,
-        resume=_SWEEP if there else None,
-        name=_SWEEP,
+        SweepOptions(storage=storage, resume=_SWEEP if there else None, name=_SWEEP),
         progress=progress,
     )

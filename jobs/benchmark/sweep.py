@@ -16,7 +16,7 @@ import click
 from ...platform.config.recipes import dump, load_resolved
 from ...platform.search.study.samplers import random_points
 from ...platform.search.study.trial_records import TrialReport
-from ...platform.search.sweep import sweep
+from ...platform.search.sweep import SweepOptions, sweep
 from ...platform.search.sweep_file.plan import SweepPlan, load_sweep
 from ...platform.search.sweep_file.space import Point
 from ...platform.search.sweep_status import SweepStatus
@@ -186,9 +186,7 @@ def _timed_sweep(
     sweep(
         recipe,
         overrides,
-        trials=None,
-        storage=storage,
-        concurrency=concurrency,
+        SweepOptions(storage=storage, concurrency=concurrency),
         progress=lambda line: None,
         show=show,
         **given,

@@ -3,7 +3,7 @@
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from ..config.recipes import ConfigError, dump, flat
 from ..train.preparation import check_parts, load_initial_weights, open_data
 from ..train.trainer import preflight
 from .study.study import Keeper
-from .study.study_storage import check_place, given_address
+from .study.study_storage import check_storage_address, read_address
 from .study.trial_records import VERDICT, Proposal, TrialRecord, TrialReport, Verdict
 from .sweep_file.measured_metrics import check_categories
 from .sweep_file.plan import SweepPlan, load_sweep
@@ -45,6 +45,28 @@ class SweepUnfinishedError(RuntimeError):
 
     def __str__(self) -> str:
         return self.args[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepOptions:
+    """Where and how a sweep runs, apart from what it searches.
+
+    Attributes:
+        storage: Folder of all runs; every node must see it.
+        trials: Trials of the whole sweep; None for the recipe's number, and in a resumed sweep for
+            the number that it has; a larger one extends it.
+        resume: Name of a sweep to continue; the recipe and overrides must be the same.
+        name: Name of a new sweep; None for one made of recipe and time.
+        concurrency: Trials at once; None for as many as fit.
+        here: Run one trial after the other in this process, without Ray.
+    """
+
+    storage: Path
+    trials: int | None = None
+    resume: str | None = None
+    name: str | None = None
+    concurrency: int | None = None
+    here: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,16 +107,11 @@ class SweepOutcome:
     missing: str
 
 
-def sweep(  # noqa: PLR0913
+def sweep(
     recipe: str,
     overrides: Sequence[str],
+    options: SweepOptions,
     *,
-    trials: int | None,
-    storage: Path,
-    resume: str | None = None,
-    name: str | None = None,
-    concurrency: int | None = None,
-    here: bool = False,
     progress: Callable[[str], None],
     show: Callable[[SweepStatus], None] | None = None,
     work: Work = reports,
@@ -104,13 +121,7 @@ def sweep(  # noqa: PLR0913
     Args:
         recipe: Name of a shipped sweep, or path of a YAML file.
         overrides: Items `field=value` for the base experiment, `sweep.field=value` for the recipe.
-        trials: Trials of the whole sweep; the recipe's number if not given, and in a resumed sweep
-            the number that it has; a larger one extends it.
-        storage: Folder of all runs; every node must see it.
-        resume: Name of a sweep to continue; the recipe and overrides must be the same.
-        name: Name of a new sweep; made of recipe and time if not given.
-        concurrency: Trials at once; as many as fit if not given.
-        here: Run one trial after the other in this process, without Ray.
+        options: Where and how it runs.
         progress: Takes a line for a person.
         show: Takes the state of the sweep when a trial begins and after every report.
         work: Turns a work order into reports; a training unless a test says otherwise.
@@ -123,21 +134,28 @@ def sweep(  # noqa: PLR0913
             engine failed.
     """
     plan = load_sweep(recipe, overrides)
-    if here:
-        _check_here(plan, concurrency)
-    storage = storage.absolute()
-    preflight(plan.base, storage)
+    if options.here:
+        _check_here(plan, options.concurrency)
+    options = replace(options, storage=options.storage.absolute())
+    preflight(plan.base, options.storage)
     check_trials(plan)
-    study = given_address()
-    if study is not None and resume is None:
+    study = read_address()
+    if study is not None and options.resume is None:
         # Before Ray starts. Of a sweep to continue it is checked first whether it is its own.
-        check_place(study)
+        check_storage_address(study)
     with contextlib.ExitStack() as opened:
-        engine = _engine(plan, storage, here=here, concurrency=concurrency, progress=progress)
+        engine = _engine(plan, options, progress)
         # What cannot run leaves no folder; of a sweep to continue, work may not even be left.
-        run = None if resume is not None else opened.enter_context(engine)
+        run = None if options.resume is not None else opened.enter_context(engine)
         folder = opened.enter_context(
-            SweepFolder.open(plan, storage, study=study, resume=resume, name=name, trials=trials)
+            SweepFolder.open(
+                plan,
+                options.storage,
+                study=study,
+                resume=options.resume,
+                name=options.name,
+                trials=options.trials,
+            )
         )
         keeper = Keeper(plan, folder.path, storage=folder.study, trials=folder.trials)
         label = folder.path.name
@@ -151,7 +169,7 @@ def sweep(  # noqa: PLR0913
                 f"{label}: {folder.trials} trials were asked for, and after {keeper.trials} no "
                 f"point is left ({plan.recipe.sampler.name})"
             )
-        record = SweepRecord(plan, folder.path, storage, trials=keeper.trials)
+        record = SweepRecord(plan, folder.path, options.storage, trials=keeper.trials)
         finished = False
         try:
             record.reconcile(keeper)
@@ -170,7 +188,7 @@ def sweep(  # noqa: PLR0913
 
 
 def _run(engine: Callable[[Orders], None], orders: Orders, progress: Callable[[str], None]) -> None:
-    """Run the trials; what was running where this ends early stays so, for who continues."""
+    """Run the trials; those that run when this ends early stay RUNNING, to be continued."""
     try:
         with _can_be_stopped(orders.keeper, progress):
             engine(orders)
@@ -186,7 +204,7 @@ def _run(engine: Callable[[Orders], None], orders: Orders, progress: Callable[[s
 
 @contextlib.contextmanager
 def _can_be_stopped(keeper: Keeper, progress: Callable[[str], None]) -> Iterator[None]:
-    """Say how far the sweep is where a signal ends the block."""
+    """Turn a signal that ends the block into `SweepUnfinishedError`."""
     try:
         with stopped_by_signals():
             yield
@@ -240,15 +258,10 @@ def check_trials(plan: SweepPlan) -> None:
 
 @contextlib.contextmanager
 def _engine(
-    plan: SweepPlan,
-    storage: Path,
-    *,
-    here: bool,
-    concurrency: int | None,
-    progress: Callable[[str], None],
+    plan: SweepPlan, options: SweepOptions, progress: Callable[[str], None]
 ) -> Iterator[Callable[[Orders], None]]:
-    """What runs orders: this process, or a cluster on which the trials are known to fit."""
-    if here:
+    """Open what runs the trials: this process, or a cluster on which they are known to fit."""
+    if options.here:
         yield run_here
         return
     recipe = plan.recipe
@@ -259,11 +272,11 @@ def _engine(
         nodes = worker_nodes()
         if nodes:
             # Trials write journals into it; of all processes only this one talks to the tracker.
-            check_storage(nodes, storage)
+            check_storage(nodes, options.storage)
         at_once = trials_at_once(
             recipe.resources,
             workers=recipe.workers_per_trial,
-            wanted=concurrency or recipe.concurrency,
+            wanted=options.concurrency or recipe.concurrency,
             nodes=[node["Resources"] for node in ray.nodes() if node["Alive"]],
         )
 
@@ -318,7 +331,7 @@ def _orders(
             "max_failures": plan.recipe.max_failures,
         }
 
-    def told(number: int, report: TrialReport, verdict: Verdict) -> None:
+    def on_report(number: int, report: TrialReport, verdict: Verdict) -> None:
         record.begin_sending()
         if verdict.state is not None:
             run = RunFolder(keeper.folder / "trials" / str(number))
@@ -330,11 +343,11 @@ def _orders(
         if show is not None:
             show(watcher.status())
 
-    return Orders(keeper, prepare, told, work)
+    return Orders(keeper, prepare, on_report, work)
 
 
 def _follow(plan: SweepPlan, keeper: Keeper, record: SweepRecord) -> None:
-    """Best value and hypervolume over trials, in the sweep's own run."""
+    """Record best value and hypervolume over trials in the sweep's own run."""
     best = best_trial(plan, keeper.records)
     if best is None:
         return

@@ -15,12 +15,12 @@ import yaml
 
 from ..config.recipes import ConfigError, dump
 from ..tracking.tracking_uri import without_user
-from .study.study_storage import begin_study, check_place
+from .study.study_storage import begin_study, check_storage_address
 from .sweep_file.plan import SweepPlan
 
 _PLAN = "plan.json"
 _LOCK = "driver.lock"
-_TOLD = 4
+_SHOWN_DIFFERENCES = 4
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,10 @@ class SweepFolder:
             started = _continued(path, started, storage, resume, trials)
             # A sweep that was killed at once may have none yet in its folder.
             if study is None:
-                begun = check_place(_inside(path), f"--resume {resume}: its study")
-                gone = not begun and any(path.glob("trials/*"))
+                exists = check_storage_address(_inside(path), f"--resume {resume}: its study")
+                gone = not exists and any(path.glob("trials/*"))
             else:
-                gone = not check_place(study)
+                gone = not check_storage_address(study)
             if gone:
                 raise ConfigError(
                     f"--resume {resume}: its study is gone from {started['study'] or path}"
@@ -138,10 +138,10 @@ def _continued(path: Path, now: dict, storage: Path, resume: str, trials: int | 
             )
     # Folders of an earlier version do not say where their study lies.
     if "study" in before and before["study"] != now["study"]:
-        began, given = (part["study"] or "the sweep's folder" for part in (before, now))
+        then, today = (part["study"] or "the sweep's folder" for part in (before, now))
         raise ConfigError(
-            f"--resume {resume}: its study lies in {began}, and SPIKESEG_STUDY now makes it "
-            f"{given}; set or unset it as when the sweep began"
+            f"--resume {resume}: its study lies in {then}, and SPIKESEG_STUDY now makes it "
+            f"{today}; set or unset it as when the sweep began"
         )
     return {**now, "trials": trials or before["trials"]}
 
@@ -149,13 +149,14 @@ def _continued(path: Path, now: dict, storage: Path, resume: str, trials: int | 
 def _differences(before: Any, now: Any) -> str:
     """The settings that differ, with both values; a few of them where there are many."""
     old, new = (dict(_leaves("", _tree(part))) for part in (before, now))
-    told = [
+    differences = [
         f"{key} was {old.get(key, 'not given')}, is {new.get(key, 'not given')}"
         for key in dict.fromkeys([*old, *new])
         if old.get(key) != new.get(key)
     ]
-    more = f"; and {len(told) - _TOLD} more" if len(told) > _TOLD else ""
-    return "; ".join(told[:_TOLD]) + more
+    hidden = len(differences) - _SHOWN_DIFFERENCES
+    more = f"; and {hidden} more" if hidden > 0 else ""
+    return "; ".join(differences[:_SHOWN_DIFFERENCES]) + more
 
 
 def _tree(part: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What a sweep leaves: a table of all trials, the front, figures, and the best one as a recipe."""
+"""Results of a sweep: a table of all trials, the front, figures, and the best one as a recipe."""
 
 import csv
 import io
@@ -103,16 +103,16 @@ def description(
         missing: `why_no_result`, where there is none.
     """
     states = [row["state"] for row in rows]
-    told = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
+    counts = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
     broken = sum(bool(row["violations"]) for row in rows if row["state"] == "COMPLETE")
     if broken:
         limits = ", ".join(f"`{limit}`" for limit in plan.recipe.constraints)
-        told += f", {broken} of them finished and broke a constraint ({limits})"
+        counts += f", {broken} of them finished and broke a constraint ({limits})"
     spent = sum(row["seconds"] for row in rows) * devices_of_a_trial(plan)
     names = [objective.metric for objective in plan.recipe.objectives]
     keys = ["trial", *plan.recipe.space.dimensions, *names]
     lines = [
-        f"Sweep `{plan.recipe.name}` over `{plan.recipe.base}`: {told}; "
+        f"Sweep `{plan.recipe.name}` over `{plan.recipe.base}`: {counts}; "
         f"{spent:.0f} device-seconds. Its trials are the runs below.",
         "",
     ]

@@ -1,4 +1,4 @@
-"""How far a sweep is: what runs, what ended how, the best so far, cost, time left."""
+"""Status of a sweep: running and ended trials, the best so far, cost, time left."""
 
 import time
 from collections import Counter
@@ -49,7 +49,7 @@ class SweepStatus:
 
 
 class Watcher:
-    """Makes statuses of a sweep; it knows when this driver started.
+    """Computes the status of a sweep since this driver started.
 
     Args:
         plan: The sweep.
@@ -63,7 +63,7 @@ class Watcher:
         self._before = self._done()
 
     def status(self) -> SweepStatus:
-        """The sweep now."""
+        """Compute the status of the sweep now."""
         keeper = self._keeper
         records = sorted(keeper.records.values(), key=lambda item: item.number)
         live = [item for item in records if item.number in keeper.live_numbers]
@@ -87,14 +87,14 @@ class Watcher:
         )
 
     def _done(self) -> float:
-        """Trials with an end, and the shares of those without that were evaluated."""
+        """Ended trials, and running ones by the share of their budget that was evaluated."""
         steps = self._plan.base.config.trainer.max_steps
         records = self._keeper.records.values()
         shares = (max(r.history, default=0) / steps for r in records if r.state == "RUNNING")
         return self._keeper.finished + sum(shares)
 
     def line(self, number: int, report: TrialReport, verdict: Verdict) -> str:
-        """One line of progress: what was measured, what was decided, how far the sweep is."""
+        """Format one line of progress: measurement, decision, how far the sweep is."""
         item = self._keeper.records[number]
         status = self.status()
         values = "  ".join(
@@ -125,8 +125,8 @@ def summary(status: SweepStatus) -> str:
     front = f", front of {len(status.front)}" if several else ""
     spent = f", {status.device_seconds:.0f} device-seconds"
     eta = "" if status.eta_seconds is None else f", ETA {clock(status.eta_seconds)}"
-    told = f" ({', '.join(states)})" if states else ""
-    return f"{status.done}/{status.total} done{told}{best}{front}{spent}{eta}"
+    others = f" ({', '.join(states)})" if states else ""
+    return f"{status.done}/{status.total} done{others}{best}{front}{spent}{eta}"
 
 
 def clock(seconds: float) -> str:

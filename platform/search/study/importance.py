@@ -1,4 +1,4 @@
-"""How much each parameter of a sweep decides each objective, as Optuna estimates it."""
+"""Importance of a sweep's parameters for each objective, as Optuna estimates it."""
 
 import warnings
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from ..sweep_file.schema import Objective
 def measure_importances(
     study: optuna.Study, objectives: Sequence[Objective]
 ) -> dict[str, dict[str, float]]:
-    """How much each parameter decides each objective, over trials at full budget.
+    """Estimate the importance of each parameter for each objective, over trials at full budget.
 
     Args:
         study: The sweep's study, with at least two such trials.

@@ -33,16 +33,16 @@ def layers(vectors: Sequence[Vector]) -> list[int]:
 
 def front(vectors: Sequence[Vector]) -> list[int]:
     """Indices of the non-dominated vectors, sorted by their first objective."""
-    kept: list[int] = []
+    chosen: list[int] = []
     # In this order nothing that comes later dominates what came before.
     for index in sorted(range(len(vectors)), key=lambda i: tuple(vectors[i])):
-        if not any(dominates(vectors[other], vectors[index]) for other in kept):
-            kept.append(index)
-    return kept
+        if not any(dominates(vectors[other], vectors[index]) for other in chosen):
+            chosen.append(index)
+    return chosen
 
 
 def crowding(vectors: Sequence[Vector]) -> list[float]:
-    """Crowding distance of each vector among all given ones; infinite at the ends.
+    """Crowding distance of each vector among all; infinite at the ends of an objective.
 
     Source: NSGA-II (Deb et al. 2002), section III-B.
     """

@@ -1,4 +1,4 @@
-"""When a trial is stopped early: rules over what all trials had measured at the same step.
+"""Pruners: rules that stop a trial early, by what all trials measured at the same step.
 
 A rung is a training step at which the value of every trial is compared. All rules are
 asynchronous: a trial is judged when it arrives, against those that were there before it and itself,
@@ -37,14 +37,14 @@ class RungRule(Protocol):
     """Decides at a rung."""
 
     def judge(
-        self, own: Vector, others: Sequence[Vector], *, ahead: int = 0, behind: int = 0
+        self, vector: Vector, others: Sequence[Vector], *, ahead: int = 0, behind: int = 0
     ) -> Judgement:
         """Decide about one trial.
 
         Args:
-            own: What it measured at this rung.
-            others: What all other trials had measured at this rung that keep the constraints as
-                it does.
+            vector: Its objectives at this rung.
+            others: Those of all other trials that reached this rung and break the constraints by as
+                much as it does.
             ahead: Further trials at this rung, which break the constraints by less.
             behind: Further ones, which break them by more.
         """
@@ -56,9 +56,9 @@ class NoRule:
     """Every trial runs to its end."""
 
     def judge(
-        self, own: Vector, others: Sequence[Vector], *, ahead: int = 0, behind: int = 0
+        self, vector: Vector, others: Sequence[Vector], *, ahead: int = 0, behind: int = 0
     ) -> Judgement:
-        """Go on."""
+        """Never stop a trial."""
         return Judgement(True, "no pruning")
 
 
@@ -77,11 +77,11 @@ class Halving:
     minimum: int
 
     def judge(
-        self, own: Vector, others: Sequence[Vector], *, ahead: int = 0, behind: int = 0
+        self, vector: Vector, others: Sequence[Vector], *, ahead: int = 0, behind: int = 0
     ) -> Judgement:
-        """Go on when fewer than max(1, n // eta) values are strictly better."""
+        """Stop unless fewer than max(1, n // eta) values are strictly better."""
         total = ahead + len(others) + 1 + behind
-        better = ahead + sum(other[0] < own[0] for other in others)
+        better = ahead + sum(other[0] < vector[0] for other in others)
         return _by_rank(better, total, self.eta, self.minimum, "better")
 
 
@@ -99,9 +99,9 @@ class Median:
     minimum: int
 
     def judge(
-        self, own: Vector, others: Sequence[Vector], *, ahead: int = 0, behind: int = 0
+        self, vector: Vector, others: Sequence[Vector], *, ahead: int = 0, behind: int = 0
     ) -> Judgement:
-        """Go on when not worse than the others' median."""
+        """Stop what is worse than the others' median."""
         total = ahead + len(others) + 1 + behind
         if total < max(2, self.minimum):
             return Judgement(True, f"{total} values at the rung, {self.minimum} needed")
@@ -110,12 +110,12 @@ class Median:
             middle = statistics.median_high([-math.inf] * ahead + values + [math.inf] * behind)
         else:
             middle = statistics.median(values)
-        go_on = own[0] <= middle
+        go_on = vector[0] <= middle
         if math.isinf(middle):
             what = "breaks the constraints by more" if go_on else "keeps the constraints better"
             return Judgement(go_on, f"the median at the rung {what}")
         return Judgement(
-            go_on, f"{abs(own[0]):.4g} against a median of {abs(middle):.4g} at the rung"
+            go_on, f"{abs(vector[0]):.4g} against a median of {abs(middle):.4g} at the rung"
         )
 
 
@@ -124,7 +124,7 @@ class NonDominated:
     """Successive halving for several objectives.
 
     The n vectors at the rung are peeled into non-dominated layers. A trial's rank is the number of
-    vectors in earlier layers, plus, where `by_crowding` is set, those of its own layer with a
+    vectors in earlier layers, plus, where `by_crowding` is set, those of its layer with a
     larger crowding distance. It goes on when its rank is below max(1, n // eta).
 
     Attributes:
@@ -138,10 +138,10 @@ class NonDominated:
     by_crowding: bool
 
     def judge(
-        self, own: Vector, others: Sequence[Vector], *, ahead: int = 0, behind: int = 0
+        self, vector: Vector, others: Sequence[Vector], *, ahead: int = 0, behind: int = 0
     ) -> Judgement:
-        """Go on by the rank described above."""
-        vectors = [own, *others]
+        """Stop unless the rank is below max(1, n // eta)."""
+        vectors = [vector, *others]
         depth = layers(vectors)
         rank = ahead + sum(d < depth[0] for d in depth)
         if self.by_crowding:
@@ -154,7 +154,7 @@ class NonDominated:
 
 
 def build_rule(pruner: Pruner) -> RungRule:
-    """The rule that a sweep file names, as an object.
+    """Build the rule that a sweep file names.
 
     Args:
         pruner: Its section `pruner`.
@@ -173,5 +173,5 @@ def build_rule(pruner: Pruner) -> RungRule:
 def _by_rank(rank: int, total: int, eta: int, minimum: int, word: str) -> Judgement:
     if total < minimum:
         return Judgement(True, f"{total} values at the rung, {minimum} needed")
-    places = max(1, total // eta)
-    return Judgement(rank < places, f"{rank} of {total} {word} at the rung, {places} go on")
+    promoted = max(1, total // eta)
+    return Judgement(rank < promoted, f"{rank} of {total} {word} at the rung, {promoted} go on")

@@ -1,14 +1,22 @@
-"""Who proposes points: Optuna's samplers, seeded trial by trial; a point is tried once."""
+"""Points of new trials: proposed by Optuna's samplers, seeded trial by trial, none tried twice."""
 
 import hashlib
 import json
 import random
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
 import optuna
+from optuna.samplers import (
+    BaseSampler,
+    GPSampler,
+    NSGAIIISampler,
+    NSGAIISampler,
+    RandomSampler,
+    TPESampler,
+)
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
@@ -16,17 +24,37 @@ from ...config.recipes import ConfigError
 from ..sweep_file.plan import SweepPlan
 from ..sweep_file.schema import Sampler
 from ..sweep_file.space import Point, Space
+from .optuna_internals import FIXED_PARAMS, RELATIVE_PARAMS, set_system_attributes
 
-# So often a sampler is asked for a point, then chance; then one that is left is taken.
-_DRAWS = 3
-_BLIND_DRAWS = 64
-# Where Optuna keeps what a queued trial was given.
-_FIXED = "fixed_params"
-# Where samplers keep what they proposed, for others to keep away from.
-_VALUES = ":relative_params"
+# Sampler attempts before falling back to random, then to any untried point.
+_SAMPLER_ATTEMPTS = 3
+_RANDOM_ATTEMPTS = 64
 
 
-def build_sampler(sampler: Sampler, number: int, draw: int = 0) -> optuna.samplers.BaseSampler:
+def _random(sampler: Sampler, seed: int) -> BaseSampler:
+    return RandomSampler(seed=seed)
+
+
+_SAMPLERS: dict[str, Callable[[Sampler, int], BaseSampler]] = {
+    "tpe": lambda sampler, seed: TPESampler(
+        seed=seed,
+        n_startup_trials=sampler.startup,
+        multivariate=True,
+        group=True,
+        constant_liar=True,
+    ),
+    "nsgaii": lambda sampler, seed: NSGAIISampler(seed=seed, population_size=sampler.population),
+    "nsgaiii": lambda sampler, seed: NSGAIIISampler(seed=seed, population_size=sampler.population),
+    "random": _random,
+    "gp": lambda sampler, seed: GPSampler(seed=seed, n_startup_trials=sampler.startup),
+    # Their points are queued; only what such a point leaves out is drawn.
+    "grid": _random,
+    "listed": _random,
+}
+"""`sampler.name` -> Optuna's sampler, of the section and a trial's seed."""
+
+
+def build_sampler(sampler: Sampler, number: int, draw: int = 0) -> BaseSampler:
     """Optuna's sampler for one trial.
 
     Args:
@@ -34,32 +62,16 @@ def build_sampler(sampler: Sampler, number: int, draw: int = 0) -> optuna.sample
         number: The trial it proposes for.
         draw: How often a proposal for this trial was turned down.
     """
-    seed = _seed(sampler, number, draw)
     with warnings.catch_warnings():
         # Some of them, and multivariate sampling, are new, of which Optuna warns.
         warnings.simplefilter("ignore")
-        if sampler.name == "tpe":
-            return optuna.samplers.TPESampler(
-                seed=seed,
-                n_startup_trials=sampler.startup,
-                multivariate=True,
-                group=True,
-                constant_liar=True,
-            )
-        if sampler.name == "nsgaii":
-            return optuna.samplers.NSGAIISampler(seed=seed, population_size=sampler.population)
-        if sampler.name == "nsgaiii":
-            return optuna.samplers.NSGAIIISampler(seed=seed, population_size=sampler.population)
-        if sampler.name == "gp":
-            return optuna.samplers.GPSampler(seed=seed, n_startup_trials=sampler.startup)
-    # `grid` and `listed` take queued points; what such a point leaves out is drawn.
-    return optuna.samplers.RandomSampler(seed=seed)
+        return _SAMPLERS[sampler.name](sampler, _seed(sampler, number, draw))
 
 
 def ask(
     study: optuna.Study, sampler: Sampler, space: Space, *, number: int, tried: AbstractSet[str]
 ) -> Trial:
-    """Begin a trial whose point was not tried, where the space has one that was not.
+    """Begin a trial with an untried point; with a tried one only where none is left.
 
     A training repeats its result, so a point that comes again would cost a trial and tell nothing;
     Optuna's samplers do propose some again where a space has few. A point is proposed on a copy of
@@ -67,7 +79,7 @@ def ask(
 
     Args:
         study: The sweep's study.
-        sampler: Who proposes.
+        sampler: The sweep's sampler.
         space: What it draws from.
         number: The trial's number.
         tried: `key_of` of the points of all trials.
@@ -75,15 +87,13 @@ def ask(
     study.sampler = build_sampler(sampler, number)
     trials = study.get_trials(deepcopy=False)
     queued = [trial for trial in trials if trial.state == TrialState.WAITING]
-    given = [space.decode(trial.system_attrs[_FIXED]) for trial in queued]
-    if not given or not space.is_whole(given[0]):
-        later = {key_of(point) for point in given if space.is_whole(point)}
+    points = [space.decode(trial.system_attrs[FIXED_PARAMS]) for trial in queued]
+    if not points or not space.is_whole(points[0]):
+        later = {key_of(point) for point in points if space.is_whole(point)}
         known = tried | later
-        attributes = _proposal(study.directions, trials, sampler, space, number, known)
+        attributes = _propose(study.directions, trials, sampler, space, number, known)
         if queued:
-            for name, value in attributes.items():
-                # Nothing public adds to what was queued; a test pins this.
-                study._storage.set_trial_system_attr(queued[0]._trial_id, name, value)
+            set_system_attributes(study, queued[0], attributes)
         else:
             study.add_trial(create_trial(state=TrialState.WAITING, system_attrs=attributes))
     return study.ask()
@@ -99,7 +109,7 @@ def _seed(sampler: Sampler, number: int, draw: int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
 
 
-def _proposal(
+def _propose(
     directions: Sequence[StudyDirection],
     trials: Sequence[FrozenTrial],
     sampler: Sampler,
@@ -107,50 +117,50 @@ def _proposal(
     number: int,
     known: AbstractSet[str],
 ) -> dict[str, Any]:
-    """A point that is not known: the sampler's, a random one, or one that is left.
+    """An unknown point: the sampler's, else a random one, else any that is left.
 
     Returns:
-        What Optuna keeps of the trial: the point under `_FIXED`, and what the sampler remembers of
-        it, such as the generation. A known point where no other is found.
+        System attributes of the trial: the point as `FIXED_PARAMS`, and what the sampler remembers
+        of its proposal, such as the generation. Of a known point where there is no other.
     """
-    blind = sampler.model_copy(update={"name": "random"})
+    random_sampler = sampler.model_copy(update={"name": "random"})
     queued = [trial for trial in trials if trial.state == TrialState.WAITING]
-    proposed: dict[str, Any] = {}
-    kept: dict[str, Any] = {}
+    remembered: dict[str, Any] = {}
+    proposal: dict[str, Any] = {}
     # A Gaussian process is slow to fit, and finds the same point whatever its seed.
-    draws = 1 if sampler.name == "gp" else _DRAWS
-    for draw in range(draws + _BLIND_DRAWS):
-        # What is drawn at random looks at no trial, which makes it cheap.
-        own = draw < draws
-        proposer = build_sampler(sampler if own else blind, number, draw)
-        proposed = _rehearsed(directions, trials if own else queued, proposer, space)
-        if key_of(space.decode(proposed[_FIXED])) not in known:
-            return kept | proposed
-        if own:
-            # Whoever replaces a proposal belongs to its generation, and not to its values.
-            kept = {name: value for name, value in proposed.items() if _VALUES not in name}
-    given = space.decode(queued[0].system_attrs[_FIXED]) if queued else {}
-    merged = [branch | given for branch in space.branches() or () if _agree(branch, given)]
-    left = [point for point in merged if not space.is_whole(point) or key_of(point) not in known]
+    attempts = 1 if sampler.name == "gp" else _SAMPLER_ATTEMPTS
+    for draw in range(attempts + _RANDOM_ATTEMPTS):
+        # A random draw looks at no trial, which makes it cheap.
+        by_sampler = draw < attempts
+        proposer = build_sampler(sampler if by_sampler else random_sampler, number, draw)
+        proposal = _rehearse(directions, trials if by_sampler else queued, proposer, space)
+        if key_of(space.decode(proposal[FIXED_PARAMS])) not in known:
+            return remembered | proposal
+        if by_sampler:
+            # A replacement belongs to the generation of the proposal, and has values of its own.
+            remembered = {n: value for n, value in proposal.items() if RELATIVE_PARAMS not in n}
+    fixed = space.decode(queued[0].system_attrs[FIXED_PARAMS]) if queued else {}
+    points = [branch | fixed for branch in space.branches() or () if _agree(branch, fixed)]
+    left = [point for point in points if not space.is_whole(point) or key_of(point) not in known]
     if left:
         point = random.Random(_seed(sampler, number, 0)).choice(left)
-        fixed = {_FIXED: space.encode(point)}
-        one = create_trial(state=TrialState.WAITING, system_attrs=fixed)
-        proposed = _rehearsed(directions, [one], build_sampler(blind, number), space)
-    return kept | proposed
+        attributes = {FIXED_PARAMS: space.encode(point)}
+        trial = create_trial(state=TrialState.WAITING, system_attrs=attributes)
+        proposal = _rehearse(directions, [trial], build_sampler(random_sampler, number), space)
+    return remembered | proposal
 
 
 def _agree(one: Point, other: Point) -> bool:
     return all(one.get(key, value) == value for key, value in other.items())
 
 
-def _rehearsed(
+def _rehearse(
     directions: Sequence[StudyDirection],
     trials: Sequence[FrozenTrial],
-    sampler: optuna.samplers.BaseSampler,
+    sampler: BaseSampler,
     space: Space,
 ) -> dict[str, Any]:
-    """What a study of these trials would keep of its next one."""
+    """System attributes that a study of these trials would give its next trial."""
     copy = optuna.create_study(directions=directions, sampler=sampler)
     for trial in trials:
         copy.add_trial(
@@ -165,12 +175,12 @@ def _rehearsed(
         )
     asked = copy.ask()
     point = space.draw(asked)
-    kept = copy.get_trials(deepcopy=False)[asked.number].system_attrs
-    return {**kept, _FIXED: space.encode(point)}
+    attributes = copy.get_trials(deepcopy=False)[asked.number].system_attrs
+    return {**attributes, FIXED_PARAMS: space.encode(point)}
 
 
 def random_points(plan: SweepPlan, count: int) -> list[Point]:
-    """Points of a space, drawn without regard to results; the same for the same seed.
+    """Draw random points of a sweep's space; the same for the same seed.
 
     Raises:
         ConfigError: Where the space has fewer.

@@ -1,7 +1,7 @@
 """The keeper of one sweep's study: it alone writes to Optuna; the study is the only truth.
 
 What survives a crash is in the study: parameters, every evaluation (`at:<step>`), every promotion
-(`rung:<step>`), and the decision that ends a trial (`verdict`), written before it is told.
+(`rung:<step>`), and the decision that ends a trial (`verdict`), written before Optuna's `tell`.
 """
 
 import contextlib
@@ -18,10 +18,11 @@ from ...config.yaml_source import ConfigError
 from ..sweep_file.plan import SweepPlan
 from ..sweep_file.schema import Limit, Objective
 from ..sweep_file.space import Point, Space
+from .optuna_internals import live_trial
 from .pruners import build_rule
 from .samplers import ask, build_sampler, key_of
 from .study_storage import open_storage
-from .trial_records import VERDICT, Proposal, State, TrialRecord, TrialReport, Verdict
+from .trial_records import VERDICT, Proposal, TrialRecord, TrialReport, Verdict
 
 _log = logging.getLogger(__name__)
 _GO_ON = "go on"
@@ -29,7 +30,7 @@ _SPENT = "seconds_without_evaluation"
 
 
 class Keeper:
-    """Asks, judges and tells for one sweep; not thread-safe, lives in the driver.
+    """Proposes trials, judges their reports and ends them; not thread-safe, lives in the driver.
 
     Args:
         plan: The checked sweep.
@@ -61,7 +62,7 @@ class Keeper:
             directions=[objective.direction for objective in recipe.objectives],
             load_if_exists=True,
         )
-        self._orphans = self._read_study()
+        self._interrupted = self._read_study()
         self._check_ended()
         if recipe.sampler.name in ("grid", "listed"):
             self.trials = min(trials, len(plan.points))
@@ -89,12 +90,12 @@ class Keeper:
         return sum(r.state in ("COMPLETE", "PRUNED", "FAIL") for r in self.records.values())
 
     def next(self) -> Proposal | None:
-        """The next trial to run: an interrupted one, else a new one; None when none is left."""
-        if self._orphans:
-            return self._adopt(self._orphans.pop(0))
+        """Begin the next trial: an interrupted one, else a new one; None when none is left."""
+        if self._interrupted:
+            return self._resume(self._interrupted.pop(0))
         if self.finished + len(self._live) >= self.trials:
             return None
-        # A fresh sampler a trial: what it proposes depends on seed, number and what was told,
+        # A fresh sampler a trial: what it proposes depends on seed, number and the trials so far,
         # not on how often the driver was killed.
         number = max(self.records, default=-1) + 1
         tried = {key_of(record.point) for record in self.records.values()}
@@ -108,15 +109,14 @@ class Keeper:
         return self._start(trial, attempt=1)
 
     def report(self, number: int, report: TrialReport) -> Verdict:
-        """Take in one report of a running trial and decide.
+        """Record one report of a running trial and decide whether it goes on.
 
         Args:
             number: The trial.
             report: What it sent.
 
         Returns:
-            The decision; the study knows of it already. A trial that has ended stays as it was,
-            whoever reports for it.
+            The decision, which the study has already. A trial that has ended stays as it was.
         """
         trial = self._live.get(number)
         if trial is None:
@@ -144,16 +144,16 @@ class Keeper:
         return Verdict(None, _GO_ON, report.step)
 
     def lost(self, number: int, reason: str) -> Verdict | None:
-        """Take in that a trial's process is gone for good; None where it had ended before."""
+        """Fail a trial whose process is gone for good; None where it had ended before."""
         trial = self._live.get(number)
         if trial is None:
             return None
         return self._end(trial, Verdict("FAIL", reason, self._last_step(number)))
 
     def again(self, number: int) -> None:
-        """Give a running trial out once more: its process died, and it is worth another one."""
+        """Queue a running trial once more, since its process died."""
         del self._live[number]
-        self._orphans += [
+        self._interrupted += [
             frozen for frozen in self.study.get_trials(deepcopy=False) if frozen.number == number
         ]
 
@@ -164,27 +164,27 @@ class Keeper:
     def _judge(self, trial: Trial, step: int) -> Verdict:
         number = trial.number
         metrics = self.records[number].history[step]
-        own, excess = self.signed(metrics), self._excess(metrics)
+        excess = self._excess(metrics)
         others = [
             record.history[step]
             for record in self.records.values()
             if record.number != number and step in record.history
         ]
         judgement = self._rule.judge(
-            own,
+            self.signed(metrics),
             [self.signed(other) for other in others if self._excess(other) == excess],
             ahead=sum(self._excess(other) < excess for other in others),
             behind=sum(self._excess(other) > excess for other in others),
         )
         if not judgement.go_on:
             return self._end(trial, Verdict("PRUNED", judgement.reason, step))
-        # Kept, so that a replayed rung is not judged again against trials that came later.
+        # Written, so that a replayed rung is not judged again against trials that came later.
         trial.set_user_attr(f"rung:{step}", judgement.reason)
         self._promoted.add((number, step))
         return Verdict(None, judgement.reason, step)
 
     def _excess(self, metrics: Mapping[str, float]) -> float:
-        """By how much an evaluation breaks the constraints, in all; 0 where it keeps them."""
+        """Sum of what an evaluation breaks the constraints by; 0 where it keeps them."""
         return sum(max(0.0, c.excess(metrics[c.metric])) for c in self._constraints)
 
     def _remember(self, trial: Trial, report: TrialReport) -> None:
@@ -202,13 +202,13 @@ class Keeper:
         record.seconds += report.seconds
 
     def _spend(self, trial: Trial, seconds: float) -> None:
-        """Count time that led to no evaluation."""
+        """Add time that led to no evaluation to the trial's."""
         before = trial.user_attrs.get(_SPENT, 0.0)
         trial.set_user_attr(_SPENT, before + seconds)
         self.records[trial.number].seconds += seconds
 
     def _count_attempt(self, trial: Trial, attempt: int) -> None:
-        """Tune restarts a dead process without asking: the trial itself tells how often."""
+        """Record how often the trial was started; Tune restarts a dead process without asking."""
         record = self.records[trial.number]
         if attempt > record.attempts:
             trial.set_user_attr("attempts", attempt)
@@ -227,7 +227,7 @@ class Keeper:
         return max(self.records[number].history, default=0)
 
     def _end(self, trial: Trial, verdict: Verdict) -> Verdict:
-        """Write the decision, then tell it: a crash in between is healed by `_adopt`."""
+        """Write the decision, then tell Optuna; `_read_study` does it after a crash between."""
         assert verdict.state is not None
         record = self.records[trial.number]
         values: list[float] | None = None
@@ -261,20 +261,19 @@ class Keeper:
         self._live[trial.number] = trial
         return Proposal(trial.number, point, self.folder / "trials" / str(trial.number), attempt)
 
-    def _adopt(self, frozen: FrozenTrial) -> Proposal:
-        """Go on with a trial that a crash left RUNNING: same number, parameters and folder."""
-        # The only way to a live handle of a trial of an earlier process; a test pins it.
-        trial = Trial(self.study, frozen._trial_id)
+    def _resume(self, frozen: FrozenTrial) -> Proposal:
+        """Continue a trial that a crash left RUNNING: same number, parameters and folder."""
+        trial = live_trial(self.study, frozen)
         self.study.sampler = build_sampler(self._sampler, frozen.number)
         return self._start(trial, attempt=int(frozen.user_attrs.get("attempts", 0)) + 1)
 
     def _read_study(self) -> list[FrozenTrial]:
-        """Fill the records; finish decisions that were written and not told.
+        """Fill the records from the study; tell Optuna the decisions that were only written.
 
         Returns:
             Trials that are still RUNNING, in number order.
         """
-        orphans = []
+        interrupted = []
         for frozen in sorted(self.study.get_trials(deepcopy=False), key=lambda t: t.number):
             if frozen.state == TrialState.WAITING:
                 continue
@@ -284,17 +283,16 @@ class Keeper:
             self._promoted |= {(frozen.number, int(k.removeprefix("rung:"))) for k in steps}
             if frozen.state != TrialState.RUNNING:
                 continue
-            given = frozen.user_attrs.get("verdict")
-            if given is None:
-                orphans.append(frozen)
+            verdict = frozen.user_attrs.get("verdict")
+            if verdict is None:
+                interrupted.append(frozen)
                 continue
-            state: State = given["state"]
-            self._live[frozen.number] = trial = Trial(self.study, frozen._trial_id)
-            self._end(trial, Verdict(state, given["reason"], given["step"]))
-        return orphans
+            self._live[frozen.number] = trial = live_trial(self.study, frozen)
+            self._end(trial, Verdict(verdict["state"], verdict["reason"], verdict["step"]))
+        return interrupted
 
     def _check_ended(self) -> None:
-        """Their numbers would be given out again, to new points in folders of old ones."""
+        """Refuse a study without trials that have ended: new ones would take their folders."""
         ended = {int(path.parent.name) for path in self.folder.glob(f"trials/*/{VERDICT}")}
         unknown = sorted(ended - set(self.records))
         if unknown:
@@ -305,12 +303,12 @@ class Keeper:
 
     def _record(self, frozen: FrozenTrial) -> TrialRecord:
         attrs = frozen.user_attrs
-        kept = {
+        evaluations = {
             int(key.removeprefix("at:")): value
             for key, value in attrs.items()
             if key.startswith("at:")
         }
-        history = {step: value["metrics"] for step, value in sorted(kept.items())}
+        history = {step: value["metrics"] for step, value in sorted(evaluations.items())}
         verdict = attrs.get("verdict", {})
         last = history.get(verdict.get("step", -1))
         return TrialRecord(
@@ -318,7 +316,8 @@ class Keeper:
             state=frozen.state.name,
             point=self._space.decode(frozen.params),
             history=history,
-            seconds=sum(value["seconds"] for value in kept.values()) + attrs.get(_SPENT, 0.0),
+            seconds=sum(value["seconds"] for value in evaluations.values())
+            + attrs.get(_SPENT, 0.0),
             reason=verdict.get("reason", ""),
             step=verdict.get("step", 0),
             attempts=int(attrs.get("attempts", 1)),
@@ -328,13 +327,13 @@ class Keeper:
 
     def _enqueue(self, points: Sequence[Point]) -> None:
         """Queue fixed points that an earlier start did not queue."""
-        there = {
+        queued = {
             frozen.user_attrs["point"]
             for frozen in self.study.get_trials(deepcopy=False)
             if "point" in frozen.user_attrs
         }
         for index, point in enumerate(points):
-            if index not in there:
+            if index not in queued:
                 self.study.enqueue_trial(self._space.encode(point), user_attrs={"point": index})
 
 
@@ -344,7 +343,7 @@ def _violations(limits: Sequence[Limit], metrics: Mapping[str, float]) -> tuple[
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Optuna's warnings: of values that a crash let us write twice, of new features."""
+    """Silence Optuna's warnings: of values written twice after a crash, of new features."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

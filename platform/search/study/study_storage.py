@@ -1,4 +1,4 @@
-"""Where a sweep's study lies: an address of its own, checked before anything is made."""
+"""Where a sweep's study is stored: in its folder, a database or a journal file, checked first."""
 
 import json
 import os
@@ -21,39 +21,39 @@ from ...tracking.tracking_uri import without_user
 _NO_JOURNAL = (ValueError, KeyError, TypeError, AssertionError)
 
 
-def given_address() -> str | None:
-    """SPIKESEG_STUDY, with absolute paths; None where the study lies in the sweep's folder.
+def read_address() -> str | None:
+    """Read SPIKESEG_STUDY, with absolute paths; None where the study lies in the sweep's folder.
 
     Raises:
         ConfigError: Where it is no address; names it without its host.
     """
-    given = os.environ.get("SPIKESEG_STUDY")
-    if given is None:
+    address = os.environ.get("SPIKESEG_STUDY")
+    if address is None:
         return None
-    if not given.strip():
+    if not address.strip():
         raise ConfigError(
             "SPIKESEG_STUDY: is empty: must be the URL of a database or the path of a journal "
             "file; unset it to keep the study in the sweep's folder"
         )
-    return _absolute(given)
+    return _absolute(address)
 
 
-def check_place(address: str, name: str = "SPIKESEG_STUDY") -> bool:
-    """Check that a study can be kept at an address; nothing is made there.
+def check_storage_address(address: str, name: str = "SPIKESEG_STUDY") -> bool:
+    """Check that a study can be stored at an address; nothing is made there.
 
     Args:
         address: As `open_storage` takes it.
         name: What errors call it.
 
     Returns:
-        Whether studies are kept there already.
+        Whether there are studies already.
 
     Raises:
-        ConfigError: Where nothing can be kept there; names the address without its host.
+        ConfigError: Where nothing can be stored there; names the address without its host.
     """
     try:
-        begun = _is_begun(address, name)
-        if begun:
+        exists = _exists(address, name)
+        if exists:
             open_storage(address)
     except ConfigError:
         raise
@@ -61,12 +61,12 @@ def check_place(address: str, name: str = "SPIKESEG_STUDY") -> bool:
         raise _refused(address, _reason(error), name) from error
     except _NO_JOURNAL as error:
         raise _refused(address, "is no journal of Optuna's", name) from error
-    return begun
+    return exists
 
 
-def _is_begun(address: str, name: str) -> bool:
+def _exists(address: str, name: str) -> bool:
     if "://" not in address:
-        if not _exists(Path(address)):
+        if not _file_exists(Path(address)):
             return False
         # Optuna takes a last line that is none of its own for one that is not written to its end.
         with Path(address).open("rb") as journal:
@@ -77,7 +77,7 @@ def _is_begun(address: str, name: str) -> bool:
     engine = sqlalchemy.create_engine(address)
     try:
         # To look into a file that is not there would make it.
-        if engine.dialect.name == "sqlite" and not _exists(Path(engine.url.database or "")):
+        if engine.dialect.name == "sqlite" and not _file_exists(Path(engine.url.database or "")):
             return False
         tables = sqlalchemy.inspect(engine).get_table_names()
     finally:
@@ -87,8 +87,8 @@ def _is_begun(address: str, name: str) -> bool:
     return bool(tables)
 
 
-def _exists(file: Path) -> bool:
-    """Whether there is such a file; where not, one must be able to be made."""
+def _file_exists(file: Path) -> bool:
+    """Whether a file exists; raises `OSError` where it does not and none could be made."""
     if file.exists():
         return True
     with tempfile.TemporaryFile(dir=file.parent):
@@ -98,10 +98,10 @@ def _exists(file: Path) -> bool:
 def begin_study(
     address: str, name: str, directions: Sequence[Literal["maximize", "minimize"]]
 ) -> None:
-    """Make a new sweep's study in a database or journal that may hold others.
+    """Create a new sweep's study in a database or journal that may hold others.
 
     Args:
-        address: `given_address()`.
+        address: `read_address()`.
         name: The sweep's name.
         directions: Which way is better, for each objective.
 
@@ -119,7 +119,7 @@ def begin_study(
 
 
 def open_storage(storage: str) -> BaseStorage:
-    """The study's storage: an RDB URL, or the path of a journal file.
+    """Open Optuna's storage at an RDB URL or the path of a journal file.
 
     Args:
         storage: `sqlite:///…`, another RDB URL, or a path ending in `.log`.
@@ -132,7 +132,7 @@ def open_storage(storage: str) -> BaseStorage:
 
 
 def _absolute(address: str) -> str:
-    """The same place, whatever the working folder is; a `ConfigError` where it is no place."""
+    """The address with an absolute path; a `ConfigError` where no study can be stored there."""
     if "://" not in address:
         return str(Path(address).absolute())
     try:

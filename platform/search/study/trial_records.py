@@ -1,4 +1,4 @@
-"""What a trial reports, and what becomes of it: plain data between trial, keeper and scheduler."""
+"""Reports, verdicts and records of trials: plain data between trial, keeper and scheduler."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

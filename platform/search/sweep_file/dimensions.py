@@ -43,14 +43,14 @@ class _Dimension(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _single_condition_is_a_list(cls, given: Any) -> Any:
-        if isinstance(given, dict) and isinstance(given.get("when"), dict):
+    def _list_single_conditions(cls, content: Any) -> Any:
+        if isinstance(content, dict) and isinstance(content.get("when"), dict):
             conditions = {
                 key: value if isinstance(value, list) else [value]
-                for key, value in given["when"].items()
+                for key, value in content["when"].items()
             }
-            return {**given, "when": conditions}
-        return given
+            return {**content, "when": conditions}
+        return content
 
 
 class Choices(_Dimension):
@@ -65,7 +65,7 @@ class Choices(_Dimension):
     choices: list[Any] = Field(min_length=1)
 
     @model_validator(mode="after")
-    def _choices_differ(self) -> "Choices":
+    def _check_choices_differ(self) -> "Choices":
         texts = [json.dumps(value) for value in self.choices]
         if len(set(texts)) < len(texts):
             raise ValueError(f"choices must differ, got {', '.join(texts)}")
@@ -90,8 +90,8 @@ class Choices(_Dimension):
 
     def broken_rule(self, value: Any) -> str | None:
         """The rule that a value breaks; None for a value that may be drawn."""
-        there = encode(value) in [encode(choice) for choice in self.choices]
-        return None if there else f"must be one of {self.choices}"
+        is_choice = encode(value) in [encode(choice) for choice in self.choices]
+        return None if is_choice else f"must be one of {self.choices}"
 
 
 class Integers(_Dimension):
@@ -201,7 +201,7 @@ class Floats(_Dimension):
         return min(float(value), self.high)
 
     def exact(self, value: float) -> float:
-        """The value that is meant, where it is one of several and may be off by a rounding."""
+        """Round a value to the nearest step; a dimension without steps leaves it as it is."""
         if self.step is None:
             return value
         return self._at(round((value - self.low) / self.step))
@@ -227,5 +227,5 @@ def _check_range(low: float, high: float, log: bool, stepped: bool) -> None:
 
 
 def encode(value: Any) -> Scalar:
-    """A choice as Optuna can store it: lists and mappings as JSON text."""
+    """Encode a choice as Optuna can store it: lists and mappings as JSON text."""
     return json.dumps(value) if isinstance(value, list | dict) else value

@@ -88,9 +88,10 @@ def load_sweep(recipe: str, overrides: Sequence[str] = ()) -> SweepPlan:
     """
     path = _find(recipe)
     content, lines = read_yaml(path)
-    own = [item for item in overrides if item.startswith("sweep.")]
-    parsed = _parse(content, lines, path, own)
-    return check_plan(parsed, lines, str(path), [item for item in overrides if item not in own])
+    of_recipe = [item for item in overrides if item.startswith("sweep.")]
+    parsed = _parse(content, lines, path, of_recipe)
+    of_base = [item for item in overrides if item not in of_recipe]
+    return check_plan(parsed, lines, str(path), of_base)
 
 
 def check_plan(

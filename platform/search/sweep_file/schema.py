@@ -45,12 +45,12 @@ class Objective(_Section):
 
 
 class Sampler(_Section):
-    """Who proposes points.
+    """How points are proposed.
 
     Attributes:
         name: Optuna's `tpe`, `nsgaii`, `nsgaiii`, `random`, `gp`; or `grid` (every combination, in
             order), or `listed` (the points of `first`, nothing else).
-        seed: Trial n's proposal depends on this, on n, and on what was told before.
+        seed: Trial n's proposal depends on this, on n, and on the trials before it.
         startup: Random trials before `tpe` and `gp` begin to model.
         population: Trials of one generation of `nsgaii` and `nsgaiii`, which breed from finished
             trials alone: where a pruner stops most, few generations are left.
@@ -84,7 +84,7 @@ class Limit(_Section):
         return self
 
     def excess(self, value: float) -> float:
-        """By how much a value breaks the bound; at most 0 where it holds."""
+        """Distance of a value beyond the bound; at most 0 where the bound holds."""
         if self.at_most is not None:
             return value - self.at_most
         assert self.at_least is not None
@@ -159,8 +159,8 @@ class SweepRecipe(_Section):
         trials: Trials of the whole sweep, where the command does not say; may be left out for
             `grid` and `listed`, which then run all their points.
         objectives: One or more.
-        sampler: Who proposes points.
-        pruner: Who stops trials early.
+        sampler: How points are proposed.
+        pruner: Which trials are stopped early.
         space: Dotted key -> dimension.
         first: Points tried before all others; what a point leaves out is drawn.
         constraints: Bounds that a trial must keep to count as a result.
@@ -188,12 +188,12 @@ class SweepRecipe(_Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _wrap_space(cls, given: Any) -> Any:
-        if isinstance(given, dict) and isinstance(given.get("space"), dict):
-            if set(given["space"]) == {"dimensions"}:
-                return given
-            return {**given, "space": {"dimensions": given["space"]}}
-        return given
+    def _wrap_space(cls, content: Any) -> Any:
+        if isinstance(content, dict) and isinstance(content.get("space"), dict):
+            if set(content["space"]) == {"dimensions"}:
+                return content
+            return {**content, "space": {"dimensions": content["space"]}}
+        return content
 
     @model_validator(mode="after")
     def _rule_fits_objectives(self) -> "SweepRecipe":
@@ -225,7 +225,7 @@ def _check_contradictions(limits: dict[str, Limit]) -> None:
 
 
 def geometric_rungs(every: int, last: int, eta: int) -> list[int]:
-    """Steps every, every * eta, … below the last; where `Pruner.rungs` is not given.
+    """Rungs at every, every * eta, … below the last step; the default of `Pruner.rungs`.
 
     Args:
         every: Steps between evaluations.

@@ -16,15 +16,15 @@ _LARGEST_GRID = 100_000
 _FEW_POINTS = 10_000
 
 
-def _kind(path: str, given: Any) -> Any:
-    """Whole numbers make `Integers`, unless the entry or the field says that it is any number."""
-    if not isinstance(given, dict) or "kind" in given:
-        return given
-    if "choices" in given:
-        return {**given, "kind": "choices"}
-    numbers = [given.get(name) for name in ("low", "high", "step") if given.get(name) is not None]
+def _add_kind(path: str, entry: Any) -> Any:
+    """Add a dimension's kind; whole numbers are `int` unless the field takes fractions."""
+    if not isinstance(entry, dict) or "kind" in entry:
+        return entry
+    if "choices" in entry:
+        return {**entry, "kind": "choices"}
+    numbers = [entry.get(name) for name in ("low", "high", "step") if entry.get(name) is not None]
     whole = bool(numbers) and all(type(number) is int for number in numbers)
-    return {**given, "kind": "int" if whole and not takes_fractions(path) else "float"}
+    return {**entry, "kind": "int" if whole and not takes_fractions(path) else "float"}
 
 
 class Space(BaseModel):
@@ -40,11 +40,13 @@ class Space(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _name_kinds(cls, given: Any) -> Any:
-        if isinstance(given, dict) and isinstance(given.get("dimensions"), dict):
-            entries = {key: _kind(str(key), value) for key, value in given["dimensions"].items()}
-            return {"dimensions": _parents_first(entries)}
-        return given
+    def _add_kinds(cls, content: Any) -> Any:
+        if isinstance(content, dict) and isinstance(content.get("dimensions"), dict):
+            entries = content["dimensions"].items()
+            return {
+                "dimensions": _sort_parents_first({k: _add_kind(str(k), v) for k, v in entries})
+            }
+        return content
 
     @model_validator(mode="after")
     def _conditions_can_hold(self) -> "Space":
@@ -93,12 +95,12 @@ class Space(BaseModel):
         yield from points
 
     def few_points(self) -> list[Point] | None:
-        """All points; None where they are more than a sweep tries, or a range is continuous."""
+        """List all points; None where a sweep cannot try them all, or a range is continuous."""
         points = self.branches()
         return points if points is not None and all(map(self.is_whole, points)) else None
 
     def branches(self, limit: int = _FEW_POINTS) -> list[Point] | None:
-        """All points, without the values of continuous ranges; None where they are more."""
+        """List all points, without the values of continuous ranges; None where they are more."""
         counts = {path: entry.count() for path, entry in self.dimensions.items()}
         if any(count is not None and count > limit for count in counts.values()):
             return None
@@ -140,7 +142,7 @@ class Space(BaseModel):
             few = count is not None and count <= _ALL_VALUES
             required = next(self._required(path))
             for value in (dimension.listed() if few else None) or dimension.corners():
-                yield path, value, self._completed(required | {path: value})
+                yield path, value, self._complete(required | {path: value})
 
     def corner_combinations(self) -> Iterator[Point]:
         """Every combination of corners, conditions respected, in order; there may be many."""
@@ -173,22 +175,22 @@ class Space(BaseModel):
         return point
 
     def exact(self, path: str, value: Any) -> Any:
-        """A value of a dimension as its points have it."""
+        """Round a value to the nearest one of its dimension."""
         dimension = self.dimensions[path]
         return dimension.exact(value) if isinstance(dimension, Floats) else value
 
     def _required(self, path: str) -> Iterator[Point]:
-        """Values of other dimensions under which a dimension is there, every way there is."""
+        """Values of other dimensions that meet a dimension's conditions, every combination."""
         when = self.dimensions[path].when
         for values in itertools.product(*when.values()):
-            given = dict(zip(when, values, strict=True))
+            conditions = dict(zip(when, values, strict=True))
             for above in itertools.product(*(self._required(parent) for parent in when)):
-                needed = dict(given)
+                needed = dict(conditions)
                 parts = [item for part in above for item in part.items()]
                 if all(needed.setdefault(key, value) == value for key, value in parts):
                     yield needed
 
-    def _completed(self, fixed: Point) -> Point:
+    def _complete(self, fixed: Point) -> Point:
         point: Point = {}
         for path, dimension in self.dimensions.items():
             if path in fixed:
@@ -203,7 +205,7 @@ def active(when: Mapping[str, Sequence[Any]], point: Mapping[str, Any]) -> bool:
     return all(key in point and point[key] in values for key, values in when.items())
 
 
-def _parents_first(entries: dict[str, Any]) -> dict[str, Any]:
+def _sort_parents_first(entries: dict[str, Any]) -> dict[str, Any]:
     """Order dimensions so that a condition's dimension is drawn before what depends on it.
 
     Raises:
@@ -211,7 +213,7 @@ def _parents_first(entries: dict[str, Any]) -> dict[str, Any]:
     """
     ordered: dict[str, Any] = {}
 
-    def place(path: str, chain: tuple[str, ...]) -> None:
+    def insert(path: str, chain: tuple[str, ...]) -> None:
         if path in chain:
             raise ValueError(f"conditions form a circle: {' -> '.join((*chain, path))}")
         entry = entries[path]
@@ -220,10 +222,10 @@ def _parents_first(entries: dict[str, Any]) -> dict[str, Any]:
             if parent not in entries:
                 raise ValueError(f"{path}: when: {parent}: is not in the space")
             if parent not in ordered:
-                place(parent, (*chain, path))
+                insert(parent, (*chain, path))
         ordered[path] = entry
 
     for path in entries:
         if path not in ordered:
-            place(path, ())
+            insert(path, ())
     return ordered

@@ -236,10 +236,10 @@ def test_a_setting_that_differs_at_a_resume_is_named_with_both_values(
         run_toys(data, tmp_path, resume="toy")
     assert "overrides was" in str(caught.value)
     toy_plan(tmp_path, **listed(4))
-    given = {"trials": None, "storage": tmp_path, "resume": "toy", "progress": print}
+    options = tuner.SweepOptions(storage=tmp_path, resume="toy", here=True)
     overrides = [f"data.path={data}", "loss.dice_weight=9.0"]
     with pytest.raises(ConfigError, match=r"overrides differs .*: loss\.dice_weight was .*is 9\.0"):
-        tuner.sweep(str(tmp_path / "toy.yaml"), overrides, here=True, **given)
+        tuner.sweep(str(tmp_path / "toy.yaml"), overrides, options, progress=print)
 
 
 def test_the_printed_command_continues_from_any_folder(
@@ -254,15 +254,16 @@ def test_the_printed_command_continues_from_any_folder(
         "init.backbone=weights.pth",
         "loss.dice_weight=9.0",
     ]
-    given: dict[str, Any] = {"trials": None, "here": True, "progress": print, "work": toy_work}
-    tuner.sweep("toy.yaml", overrides, storage=Path("runs"), name="toy", **given)
+    options = tuner.SweepOptions(storage=Path("runs"), name="toy", here=True)
+    tuner.sweep("toy.yaml", overrides, options, progress=print, work=toy_work)
     line = job.continuation("toy.yaml", overrides, "toy", Path("runs"))
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
     _, verb, recipe, *items, flag, name, option, storage = shlex.split(line)
     assert (verb, flag, option) == ("sweep", "--resume", "--storage")
-    tuner.sweep(recipe, items, storage=Path(storage), resume=name, **given)
+    options = tuner.SweepOptions(storage=Path(storage), resume=name, here=True)
+    tuner.sweep(recipe, items, options, progress=print, work=toy_work)
     plain = "spikeseg sweep demo --resume n --storage /r"
     assert job.continuation("demo", [], "n", Path("/r")) == plain
     monkeypatch.setenv("SPIKESEG_STUDY", "postgresql://me:secret@host/studies")

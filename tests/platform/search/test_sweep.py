@@ -14,7 +14,7 @@ from toy_trials import NAN, RAISES
 
 from spikeseg.platform.config.recipes import ConfigError, load_experiment
 from spikeseg.platform.runs.replay import plan_replay
-from spikeseg.platform.search.sweep import sweep
+from spikeseg.platform.search.sweep import SweepOptions, sweep
 from spikeseg.platform.search.sweep_status import SweepStatus, summary
 from spikeseg.platform.search.trials.trial import reports
 from spikeseg.platform.tracking.metric_table import METRICS, evaluation_metrics
@@ -208,11 +208,9 @@ def test_a_point_that_the_model_refuses_fails_as_a_trial_and_the_sweep_goes_on(
 
 def test_a_sweep_and_its_trial_hold_the_names_of_their_lists(tmp_path: Path, data: Path) -> None:
     toy_plan(tmp_path, **listed(1))
-    given = [f"data.path={data}", *TINY, "tracking.images=2"]
-    sweep(
-        *(str(tmp_path / "toy.yaml"), given),
-        **{"trials": None, "storage": tmp_path, "here": True, "progress": silent, "name": "toy"},
-    )
+    overrides = [f"data.path={data}", *TINY, "tracking.images=2"]
+    options = SweepOptions(storage=tmp_path, here=True, name="toy")
+    sweep(str(tmp_path / "toy.yaml"), overrides, options, progress=silent)
     trial = children(tmp_path)[0]
     client = MlflowClient(tracking_uri(tmp_path))
     parent = client.get_run(trial.data.tags["mlflow.parentRunId"])
@@ -241,8 +239,12 @@ def test_a_sweep_and_its_trial_hold_the_names_of_their_lists(tmp_path: Path, dat
         plan_replay(parent.info.run_id, tmp_path)
 
 
-def test_a_trial_measures_what_objectives_and_limits_may_name(tmp_path: Path, data: Path) -> None:
-    resolved = load_experiment("shapes_tiny", [f"data.path={data}", *TINY])
+@pytest.mark.parametrize("task", ["semantic", "panoptic"])
+def test_a_trial_measures_what_objectives_and_limits_may_name(
+    tmp_path: Path, data: Path, task: str
+) -> None:
+    overrides = [f"data.path={data}", f"data.task={task}", *TINY]
+    resolved = load_experiment("shapes_tiny", overrides)
     given = {
         "config": resolved.config.model_dump_json(),
         "origins": {},
@@ -257,7 +259,7 @@ def test_a_trial_measures_what_objectives_and_limits_may_name(tmp_path: Path, da
         (1, False, False),
         (2, True, False),
     ]
-    assert set(first[-1].metrics) == set(evaluation_metrics("semantic")) - {"val/category_mIoU"}
+    assert set(first[-1].metrics) == set(evaluation_metrics(task)) - {"val/category_mIoU"}
     assert 0 <= first[-1].metrics["snn/dead_layers"] <= 1
     assert first[-1].metrics["snn/dead_fraction"] <= 1
     again = list(reports(given))

@@ -14,9 +14,11 @@ from optuna.storages import BaseStorage
 from spikeseg.platform.search.study import study
 from spikeseg.platform.search.study.study import Keeper
 from spikeseg.platform.search.study.trial_records import TrialReport, Verdict
-from spikeseg.platform.search.sweep import SweepOutcome, sweep
+from spikeseg.platform.search.sweep import SweepOptions, SweepOutcome, sweep
 from spikeseg.platform.search.sweep_file.plan import SweepPlan, load_sweep
+from spikeseg.platform.search.sweep_status import SweepStatus
 from spikeseg.platform.search.trials.engine import Orders, run_here
+from spikeseg.platform.search.trials.trial_training import Work
 
 UP = {"metric": "val/mIoU", "direction": "maximize"}
 DOWN = {"metric": "energy/mJ", "direction": "minimize"}
@@ -136,15 +138,22 @@ def silent(line: str) -> None:
 
 
 def run_toys(
-    data: Path, storage: Path, progress: Callable[[str], None] = silent, **given: Any
+    data: Path,
+    storage: Path,
+    progress: Callable[[str], None] = silent,
+    *,
+    show: Callable[[SweepStatus], None] | None = None,
+    work: Work = toy_trials.toy,
+    **options: Any,
 ) -> SweepOutcome:
-    """A sweep of toy trials in this process, named `toy`."""
+    """A sweep of toy trials in this process; `options` are those of `SweepOptions`."""
     return sweep(
         str(storage / "toy.yaml"),
         [f"data.path={data}"],
-        storage=storage,
+        SweepOptions(storage=storage, **{"here": True, **options}),
         progress=progress,
-        **{"trials": None, "here": True, "work": toy_trials.toy, **given},
+        show=show,
+        work=work,
     )
 
 

@@ -41,7 +41,7 @@ def test_a_study_elsewhere_is_remembered_without_its_password(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SPIKESEG_STUDY", "study.log")
     assert run_toys(data, tmp_path, resume="toy").counts == {"COMPLETE": 1}
-    monkeypatch.setattr(tuner, "given_address", lambda: "postgresql://me:secret@db/studies")
+    monkeypatch.setattr(tuner, "read_address", lambda: "postgresql://me:secret@db/studies")
     with pytest.raises(ConfigError, match="now makes it postgresql://db/studies"):
         run_toys(data, tmp_path, resume="toy")
 

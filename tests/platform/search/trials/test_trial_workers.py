@@ -15,7 +15,7 @@ from spikeseg.datasets.packed.pack import pack
 from spikeseg.platform.checkpoint.run_folder import RunFolder
 from spikeseg.platform.cluster.session import connected
 from spikeseg.platform.config.recipes import ConfigError
-from spikeseg.platform.search.sweep import SweepOutcome, sweep
+from spikeseg.platform.search.sweep import SweepOptions, SweepOutcome, sweep
 from spikeseg.platform.search.trials.trial_workers import free_orphans
 
 TINY = [
@@ -54,10 +54,7 @@ def run_sweep(
     return sweep(
         str(storage / "toy.yaml"),
         [f"data.path={data}"],
-        trials=None,
-        storage=storage,
-        name="toy",
-        here=here,
+        SweepOptions(storage=storage, name="toy", here=here),
         progress=lambda line: None,
     )
 

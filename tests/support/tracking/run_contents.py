@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "run_contents.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "run_contents.md"
 
 
 def rows(heading: str) -> list[list[str]]:
