@@ -45,6 +45,8 @@ class NeuronConfig:
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid", "strict": True}
+    # A key of `NEURON_KINDS`; no field, since every stored configuration is of this kind.
+    kind: ClassVar[str] = "integer"
 
     timesteps: int
     levels: int
@@ -71,6 +73,19 @@ class NeuronConfig:
         )
         if self.normalization_constant is not None:
             _require_positive("normalization_constant", self.normalization_constant)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BinaryNeuronConfig:
+    """The binary LIF of the SDT-V2 ImageNet classifiers.
+
+    Attributes:
+        threshold: Membrane potential of a spike, positive.
+    """
+
+    kind: ClassVar[str] = "lif"
+
+    threshold: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ import functools
 import torch
 from torch import Tensor
 
+from ...model.neuron.firing_rule import FiringRule
 from ...model.neuron.integer_lif import integer_lif
 from ...model.neuron.reference import integer_backward, integer_forward, lif_backward, lif_forward
 from .neuron_peers import CASES, LEVELS, Neuron
@@ -30,11 +31,10 @@ def check_numbers(device: str) -> None:
         x = x.to(dtype)
         g = torch.randn(x.shape).to(dtype)
         for dynamics in ("stateless", "temporal"):
-            rule = {"divisor": float(LEVELS), "dynamics": dynamics, "decay": 0.25, "threshold": 1.0}
-            more = {"levels": LEVELS, "rounding": "half_even", "window": "closed"}
-            spikes, inside, _ = integer_forward(x, **rule, **more)
-            wanted, _ = integer_backward(g, inside, **rule)
-            neuron = functools.partial(integer_lif, **rule, **more)
+            rule = FiringRule(levels=LEVELS, divisor=float(LEVELS), dynamics=dynamics)
+            spikes, inside, _ = integer_forward(x, rule)
+            wanted, _ = integer_backward(g, inside, rule)
+            neuron = functools.partial(integer_lif, rule=rule)
             actual, gradient = _on_side_stream(x, g, device, neuron)
             same = torch.equal(actual.nan_to_num(9.0), spikes.nan_to_num(9.0))
             if not same or not torch.equal(gradient, wanted):

@@ -10,10 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from ...model.neuron.batch_norm_lif import normalize_and_fire
+from ...model.neuron.firing_rule import FiringRule
 from ...model.neuron.integer_lif import IntegerLIF, integer_lif, integer_lif_with_state
 from ...model.neuron.lif import lif
 
 LEVELS = 4
+_STATELESS = FiringRule(levels=LEVELS, divisor=LEVELS)
+_TEMPORAL = _STATELESS._replace(dynamics="temporal")
 Neuron = Callable[[Tensor], Tensor]
 
 
@@ -110,7 +113,7 @@ def _layers(device: torch.device) -> tuple[nn.BatchNorm2d, IntegerLIF]:
     norm = nn.BatchNorm2d(64, device=device)
     nn.init.constant_(norm.weight, 2.0)
     nn.init.ones_(norm.bias)
-    return norm, IntegerLIF(levels=LEVELS, divisor=LEVELS)
+    return norm, IntegerLIF(_STATELESS)
 
 
 def _as_images(x: Tensor) -> Tensor:
@@ -132,7 +135,7 @@ def norm_then(neuron: Neuron) -> Neuron:
 
 
 def _stateless(x: Tensor) -> Tensor:
-    return integer_lif(x, levels=LEVELS, divisor=LEVELS)
+    return integer_lif(x, _STATELESS)
 
 
 @functools.lru_cache(maxsize=1)
@@ -143,7 +146,7 @@ def _potential(shape: torch.Size, device: torch.device) -> Tensor:
 
 def _with_state(x: Tensor) -> Tensor:
     u = _potential(x.shape[1:], x.device)
-    return integer_lif_with_state(x, u, levels=LEVELS, divisor=LEVELS, decay=0.25)[0]
+    return integer_lif_with_state(x, u, _TEMPORAL)[0]
 
 
 CASES = {
@@ -151,7 +154,7 @@ CASES = {
     "temporal": Case(
         "temporal",
         *(2, 2, 0.125),
-        ours=lambda x: integer_lif(x, levels=LEVELS, divisor=LEVELS, dynamics="temporal"),
+        ours=lambda x: integer_lif(x, _TEMPORAL),
         naive=_naive_temporal,
     ),
     "stateful": Case(

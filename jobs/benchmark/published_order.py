@@ -55,7 +55,8 @@ class PlainNeuron(nn.Module):
 
     def __init__(self, neuron: IntegerLIF) -> None:
         super().__init__()
-        kind = (neuron.dynamics, neuron.rounding, neuron.window, neuron.threshold)
+        rule = neuron.rule
+        kind = (rule.dynamics, rule.rounding, rule.window, rule.threshold)
         if kind != ("stateless", "half_even", "closed", 1.0):
             raise ValueError(f"the published order has no neuron of this kind: {kind}")
         self.levels = neuron.levels

@@ -7,8 +7,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from ..neuron.integer_lif import IntegerLIF
-from ..neuron.lif import LIF
+from ..neuron.kinds import Neuron
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class FiringMonitor:
 
     def __enter__(self) -> Self:
         for name, module in self._model.named_modules():
-            if isinstance(module, IntegerLIF | LIF):
+            if isinstance(module, Neuron):
                 self._handles.append(
                     module.register_forward_hook(
                         lambda m, _, out, name=name: self._count(name, m, out)  # pyright: ignore[reportArgumentType]
@@ -70,7 +69,7 @@ class FiringMonitor:
         return rows
 
     @torch.no_grad()
-    def _count(self, name: str, neuron: IntegerLIF | LIF, output: Tensor) -> None:
+    def _count(self, name: str, neuron: Neuron, output: Tensor) -> None:
         counts = output.detach() * neuron.divisor
         sums = torch.stack(
             [

@@ -11,8 +11,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from ..neuron.integer_lif import IntegerLIF
-from ..neuron.lif import LIF
+from ..neuron.kinds import Neuron
 
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Linear)
 _REMEMBERED = 16
@@ -53,7 +52,7 @@ class LayerMeter:
         self._outputs: OrderedDict[int, tuple[Tensor, float]] = OrderedDict()
         self._rows: dict[str, list[tuple[int, float | None]]] = {}
         self._handles: list[Any] = []
-        neurons = [m for m in model.modules() if isinstance(m, IntegerLIF | LIF)]
+        neurons = [m for m in model.modules() if isinstance(m, Neuron)]
         alphas = {
             name: float(m.alpha)
             for name, m in model.named_modules()
@@ -66,7 +65,7 @@ class LayerMeter:
 
     def __enter__(self) -> Self:
         for name, module in self._model.named_modules():
-            if isinstance(module, IntegerLIF | LIF):
+            if isinstance(module, Neuron):
                 self._handles.append(module.register_forward_hook(self._fired))
             elif isinstance(module, _LAYERS):
                 self._handles.append(

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..decoder.mask_embedding import MaskEmbedding
-from ..neuron.integer_lif import IntegerLIF
-from ..neuron.lif import LIF
+from ..neuron.kinds import Neuron
 
 _SPATIAL_DIMENSIONS = 5
 
@@ -40,7 +39,7 @@ class SpikeMaps:
             name for name, part in self._model.named_modules() if isinstance(part, MaskEmbedding)
         ]
         for name, module in self._model.named_modules():
-            if isinstance(module, IntegerLIF | LIF) and not name.startswith(tuple(queries)):
+            if isinstance(module, Neuron) and not name.startswith(tuple(queries)):
                 self._handles.append(module.register_forward_hook(self._collect))
         self._handles.append(self._model.register_forward_hook(self._finish))
         return self
@@ -55,12 +54,12 @@ class SpikeMaps:
             handle.remove()
 
     @torch.no_grad()
-    def _collect(self, neuron: IntegerLIF | LIF, given: Any, output: Tensor) -> None:
+    def _collect(self, neuron: Neuron, _: Any, output: Tensor) -> None:
         if output.dim() == _SPATIAL_DIMENSIONS and min(output.shape[-2:]) > 1:
             self._layers.append((output.detach().float() * neuron.divisor).mean((0, 2)))
 
     @torch.no_grad()
-    def _finish(self, model: nn.Module, given: Any, output: Any) -> None:
+    def _finish(self, model: nn.Module, _: Any, output: Any) -> None:
         if self._layers:
             finest = max((layer.shape[-2:] for layer in self._layers), key=lambda s: s[0] * s[1])
             resized = [

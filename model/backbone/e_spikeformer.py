@@ -16,7 +16,7 @@ from ..layers.blocks import (
     linear_attention,
     over_time,
 )
-from ..neuron.integer_lif import IntegerLIF
+from ..neuron.kinds import build_neuron
 from .meta_spikeformer import FourStages, stage_channels
 
 
@@ -92,7 +92,7 @@ class ESpikeformer(FourStages):
     """
 
     def __init__(self, config: BackboneConfig, neuron: NeuronConfig) -> None:
-        make = partial(IntegerLIF.from_config, neuron, levels=config.levels)
+        make = partial(build_neuron, neuron, levels=config.levels)
 
         def block(channels: int) -> nn.Module:
             return WideValueBlock(

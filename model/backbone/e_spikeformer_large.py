@@ -15,7 +15,7 @@ from ..layers.blocks import (
     linear_attention,
     over_time,
 )
-from ..neuron.integer_lif import IntegerLIF
+from ..neuron.kinds import build_neuron
 
 _ATTENTION_SCALE = 0.125
 _INITIAL_SCALE = 1e-6
@@ -141,7 +141,7 @@ class ESpikeformerLarge(nn.Module):
 
     def __init__(self, config: LargeBackboneConfig, neuron: NeuronConfig) -> None:
         super().__init__()
-        make = partial(IntegerLIF.from_config, neuron)
+        make = partial(build_neuron, neuron)
         first, second, third = config.embed_dims
         self.out_channels = (first // 2, first, second, third)
         down = partial(Downsampling, kernel_size=3, stride=2, neuron=make)

@@ -1,12 +1,12 @@
 """Meta-SpikeFormer (SDT-V2), the backbone of the paper's Spike2Former."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Literal
 
 from torch import Tensor, nn
 
-from ..config import BackboneConfig, NeuronConfig
+from ..config import BackboneConfig, BinaryNeuronConfig, NeuronConfig
 from ..layers.blocks import (
     AttentionOrder,
     ChannelMLP,
@@ -19,8 +19,7 @@ from ..layers.blocks import (
     over_time,
 )
 from ..layers.rep_conv import RepConv
-from ..neuron.integer_lif import IntegerLIF
-from ..neuron.lif import LIF
+from ..neuron.kinds import build_neuron
 
 
 class RepConvAttention(nn.Module):
@@ -168,18 +167,17 @@ class MetaSpikeformer(FourStages):
 
     Args:
         config: Channels, heads, depths.
-        neuron: The neuron; `config.levels` overrides its D. `lif` is the binary LIF of the
+        neuron: The neuron; `config.levels` overrides its D. The binary LIF is that of the
             original ImageNet checkpoints, with 0.5 as threshold of the attention neuron and 0.125
             as scale of the attention product.
     """
 
-    def __init__(self, config: BackboneConfig, neuron: NeuronConfig | Literal["lif"]) -> None:
-        if neuron == "lif":
-            make: NeuronFactory = LIF
-            attention = {"attention_neuron": partial(LIF, threshold=0.5), "scale": 0.125}
-        else:
-            make = partial(IntegerLIF.from_config, neuron, levels=config.levels)
-            attention = {}
+    def __init__(self, config: BackboneConfig, neuron: NeuronConfig | BinaryNeuronConfig) -> None:
+        make = partial(build_neuron, neuron, levels=config.levels)
+        attention = {}
+        if isinstance(neuron, BinaryNeuronConfig):
+            lower = replace(neuron, threshold=0.5)
+            attention = {"attention_neuron": partial(build_neuron, lower), "scale": 0.125}
 
         def block(channels: int) -> nn.Module:
             return RepConvBlock(

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..config import FPNConfig, NeuronConfig
 from ..layers.blocks import NeuronFactory, over_time
-from ..neuron.integer_lif import IntegerLIF
+from ..neuron.kinds import build_neuron
 from .pixel_decoder import resize
 
 
@@ -117,7 +117,7 @@ def build_fpn(
         neuron: The neuron.
         num_classes: K.
     """
-    make = partial(IntegerLIF.from_config, neuron, levels=config.levels)
+    make = partial(build_neuron, neuron, levels=config.levels)
     return (
         SpikeFPN(in_channels, width=config.width, neuron=make),
         SpikeFPNHead(

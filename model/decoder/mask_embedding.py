@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..config import NeuronConfig, QueryDecoderConfig
 from ..layers.blocks import NeuronFactory
-from ..neuron.integer_lif import IntegerLIF
+from ..neuron.kinds import build_neuron
 
 
 class SpikeMLP(nn.Module):
@@ -54,8 +54,8 @@ class MaskEmbedding(nn.Module):
         self, config: QueryDecoderConfig, neuron: NeuronConfig, *, num_classes: int
     ) -> None:
         super().__init__()
-        make = partial(IntegerLIF.from_config, neuron)
-        make_sign = partial(IntegerLIF.from_config, replace(neuron, threshold=1.0))
+        make = partial(build_neuron, neuron)
+        make_sign = partial(build_neuron, replace(neuron, threshold=1.0))
         self.shortcut = config.shortcut
         self.query_spike, self.mask_spike = make_sign(), make()
         self.alpha = self.query_spike.divisor if config.alpha is None else config.alpha

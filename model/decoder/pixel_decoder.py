@@ -16,7 +16,7 @@ from ..layers.blocks import (
     depthwise_bn,
     over_time,
 )
-from ..neuron.integer_lif import IntegerLIF
+from ..neuron.kinds import build_neuron
 from .deformable_conv import SpikeDeformableConv
 from .query_decoder import SpikeAttention
 from .sine_position import sine_position
@@ -164,7 +164,7 @@ class PixelDecoder(nn.Module):
         num_classes: int,
     ) -> None:
         super().__init__()
-        make = partial(IntegerLIF.from_config, neuron)
+        make = partial(build_neuron, neuron)
         width = config.width
         self.last_feat_conv_spike = make()
         self.encoder_in_proj = nn.Sequential(

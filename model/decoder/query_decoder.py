@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..config import Compat, NeuronConfig, QueryDecoderConfig
 from ..layers.blocks import AttentionOrder, NeuronFactory, fire_after, linear_attention, over_time
-from ..neuron.integer_lif import IntegerLIF
+from ..neuron.kinds import build_neuron
 
 
 def _projection(width: int) -> nn.Sequential:
@@ -59,7 +59,7 @@ class Attention(nn.Module):
     Args:
         config: Sizes.
         neuron: The neuron.
-        place: Where it stands, for the scope of normalization.
+        role: What it is part of, for the scope of normalization.
     """
 
     def __init__(
@@ -67,10 +67,10 @@ class Attention(nn.Module):
         config: QueryDecoderConfig,
         neuron: NeuronConfig,
         *,
-        place: Literal["plain", "cross_attention"],
+        role: Literal["plain", "cross_attention"],
     ) -> None:
         super().__init__()
-        make = partial(IntegerLIF.from_config, neuron, place=place)
+        make = partial(build_neuron, neuron, role=role)
         self.attn = SpikeAttention(config.width, num_heads=config.num_heads, neuron=make)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -122,12 +122,12 @@ class QueryDecoderLayer(nn.Module):
 
     def __init__(self, config: QueryDecoderConfig, neuron: NeuronConfig, *, compat: Compat) -> None:
         super().__init__()
-        self.cross_attn = Attention(config, neuron, place="cross_attention")
-        self.self_attn = Attention(config, neuron, place="plain")
+        self.cross_attn = Attention(config, neuron, role="cross_attention")
+        self.self_attn = Attention(config, neuron, role="plain")
         self.ffn = QueryMLP(
             config.width,
             hidden=config.decoder_hidden,
-            neuron=partial(IntegerLIF.from_config, neuron),
+            neuron=partial(build_neuron, neuron),
             compat=compat,
         )
 

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from ..backbone import e_spikeformer, e_spikeformer_large, meta_spikeformer
 from ..decoder import deformable_conv, fpn, pixel_decoder, query_decoder
 from ..layers import blocks
+from ..neuron.firing_rule import FiringRule
 from ..neuron.integer_lif import IntegerLIF
-from ..neuron.lif import LIF
+from ..neuron.kinds import Neuron
 from ..published.classifier import Classifier
 from ..segmentor import QueryHead
 from .fold_layers import (
@@ -96,17 +97,17 @@ def _reuse_input(module: nn.Module, name: str) -> None:
     neuron = getattr(module, name)
     if not isinstance(neuron, IntegerLIF):
         return
-    kind = (neuron.dynamics, neuron.rounding, neuron.threshold, neuron.divisor)
+    rule = neuron.rule
+    kind = (rule.dynamics, rule.rounding, rule.threshold, rule.divisor)
     if kind == ("stateless", "half_even", 1.0, 1.0):
-        setattr(module, name, _ReusingLIF(levels=neuron.levels, divisor=1.0))
+        setattr(module, name, _ReusingLIF(FiringRule(levels=rule.levels, divisor=1.0)))
 
 
 def _emit_counts(neuron: nn.Module) -> float:
     """Let a neuron emit counts; returns the factor that its reader must take over."""
-    assert isinstance(neuron, IntegerLIF | LIF)
+    assert isinstance(neuron, Neuron)
     factor = 1 / neuron.divisor
-    if isinstance(neuron, IntegerLIF):
-        neuron.divisor = 1.0
+    neuron.divisor = 1.0
     return factor
 
 

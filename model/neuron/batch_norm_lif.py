@@ -1,6 +1,5 @@
 """BatchNorm and the integer neuron behind it as one op, for training: nothing between is stored."""
 
-from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -9,34 +8,30 @@ from torch import Tensor, nn
 from .backends import operators
 from .backends.dispatch import choose_backend
 from .constraints import require
+from .firing_rule import FiringRule
 from .integer_lif import IntegerLIF
-
-# Adds a tensor over the workers, in place or not, and returns the sum.
-Reduce = Callable[[Tensor], Tensor]
 
 
 class _NormInteger(torch.autograd.Function):
     """Spikes of normalized values; backward folds the neuron into BatchNorm's two passes."""
 
     @staticmethod
-    def forward(  # noqa: PLR0913
+    def forward(  # noqa: PLR0913 - autograd follows no tensor that stands in a tuple
         ctx: Any,
         x: Tensor,
         weight: Tensor,
         bias: Tensor,
-        mean: Tensor,
-        variance: Tensor,
-        count: float | Tensor,
+        statistics: tuple[Tensor, Tensor],
         eps: float,
-        rule: tuple[int, float, float, bool, bool],
+        rule: FiringRule,
         backend: str,
-        reduce: Reduce | None,
     ) -> Tensor:
+        mean, variance = statistics
         per_deviation = torch.rsqrt(variance + eps)
         gain = weight.to(mean) * per_deviation
-        spikes, window = operators.norm_integer(x, mean, gain, bias.to(mean), *rule, True, backend)
+        spikes, window = operators.norm_integer(x, mean, gain, bias.to(mean), rule, True, backend)
         ctx.save_for_backward(x, window, mean, gain, per_deviation)
-        ctx.count, ctx.rule, ctx.backend, ctx.reduce = count, rule, backend, reduce
+        ctx.rule, ctx.backend = rule, backend
         return spikes
 
     @staticmethod
@@ -45,30 +40,22 @@ class _NormInteger(torch.autograd.Function):
         ctx: Any, *gradients: Tensor
     ) -> tuple[Tensor | None, ...]:
         x, window, mean, gain, per_deviation = ctx.saved_tensors
-        _, divisor, threshold, _, _ = ctx.rule
-        tail = (divisor, threshold, ctx.backend)
-        own = operators.norm_integer_sums(gradients[0], x, window, mean, *tail)
-        # dL/dx needs the sums of all workers, a parameter's gradient those of this one.
-        level, slope = (own if ctx.reduce is None else ctx.reduce(own.clone())) / ctx.count
-        result = operators.norm_integer_backward(
-            gradients[0], x, window, mean, gain, level, slope * per_deviation.square(), *tail
-        )
-        return result, own[1] * per_deviation, own[0], *(None,) * 7
+        rule, backend = ctx.rule, ctx.backend
+        sums = operators.norm_integer_sums(gradients[0], x, window, mean, rule, backend)
+        level, slope = sums / (x.numel() / x.shape[1])
+        channels = [mean, gain, level, slope * per_deviation.square()]
+        result = operators.norm_integer_backward(gradients[0], x, window, channels, rule, backend)
+        return result, sums[1] * per_deviation, sums[0], *(None,) * 4
 
 
-def batch_norm_integer_lif(  # noqa: PLR0913
+def batch_norm_integer_lif(
     x: Tensor,
     weight: Tensor,
     bias: Tensor,
+    rule: FiringRule,
     *,
     eps: float,
-    levels: int,
-    divisor: float,
-    threshold: float = 1.0,
-    rounding: Literal["half_even", "half_up"] = "half_even",
-    window: Literal["closed", "open"] = "closed",
     backend: Literal["auto", "torch", "cuda"] = "auto",
-    reduce: Reduce | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Stateless integer neurons on BatchNorm in training.
 
@@ -79,14 +66,9 @@ def batch_norm_integer_lif(  # noqa: PLR0913
         x: (N, C, ...), N being T times B.
         weight: (C,).
         bias: (C,).
+        rule: Of the neurons; its threshold is a value of y.
         eps: Added to the variance.
-        levels: D.
-        divisor: What the spike count is divided by.
-        threshold: Value of y that is one spike.
-        rounding: How exact halves round.
-        window: Where the surrogate gradient is 1.
         backend: Which implementation.
-        reduce: Sums a tensor over the workers, where statistics are those of all of them.
 
     Returns:
         Normalized spikes of x's shape; mean and biased variance of each channel, (C,).
@@ -99,8 +81,8 @@ def batch_norm_integer_lif(  # noqa: PLR0913
     Source: NI-LIF behind Ioffe and Szegedy (2015), whose gradient is that of their section 3:
     dL/dx = gain (d - mean(d) - (x - mean) mean(d (x - mean)) / variance), d = dL/dy.
     """
-    require(eps=eps, levels=levels, divisor=divisor, threshold=threshold)
-    require(rounding=rounding, window=window)
+    require(eps=eps)
+    rule = rule.checked()
     for name, values in (("weight", weight), ("bias", bias)):
         # The kernels read one value a channel, whatever there is.
         if values.shape != x.shape[1:2] or values.device != x.device:
@@ -108,33 +90,16 @@ def batch_norm_integer_lif(  # noqa: PLR0913
                 f"{name} must be one value for each of {x.shape[1]} channels on {x.device}, got "
                 f"shape {tuple(values.shape)} on {values.device}"
             )
-    count: float | Tensor = x.numel() / max(1, x.shape[1])
-    if reduce is None and count <= 1:
+    count = x.numel() / max(1, x.shape[1])
+    if count <= 1:
         raise ValueError(f"a channel must have more than one value in training, got {count:g}")
     mean, variance = operators.norm_statistics(x.detach())
-    if reduce is not None:
-        # The count stays on the device: no wait for it.
-        mean, variance, count = _over_workers(mean, variance, count, reduce)
-    rule = (levels, float(divisor), float(threshold), rounding == "half_up", window == "open")
     if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad or bias.requires_grad):
-        spikes = _NormInteger.apply(
-            x, weight, bias, mean, variance, count, eps, rule, backend, reduce
-        )
+        spikes = _NormInteger.apply(x, weight, bias, (mean, variance), eps, rule, backend)
     else:
         gain = weight.to(mean) * torch.rsqrt(variance + eps)
-        spikes, _ = operators.norm_integer(x, mean, gain, bias.to(mean), *rule, False, backend)
+        spikes, _ = operators.norm_integer(x, mean, gain, bias.to(mean), rule, False, backend)
     return spikes, mean, variance
-
-
-def _over_workers(
-    mean: Tensor, variance: Tensor, count: float, reduce: Reduce
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Statistics of all workers' values; sums in float64, so that the square does not cancel."""
-    wide = mean.double()
-    own = torch.cat([wide.new_full((1,), count), wide * count, (variance + wide.square()) * count])
-    total = reduce(own)
-    center, square = (total[1:] / total[0]).chunk(2)
-    return center.to(mean), (square - center.square()).clamp_(min=0).to(mean), total[0].to(mean)
 
 
 def normalize_and_fire(norm: nn.BatchNorm2d, neuron: IntegerLIF, x: Tensor) -> Tensor:
@@ -155,7 +120,7 @@ def normalize_and_fire(norm: nn.BatchNorm2d, neuron: IntegerLIF, x: Tensor) -> T
         norm.training
         and type(norm) is nn.BatchNorm2d
         and norm.affine
-        and neuron.dynamics == "stateless"
+        and neuron.rule.dynamics == "stateless"
         and _on_kernels(neuron.backend, x.device.type, x.dtype)
     )
     if not fused:
@@ -164,12 +129,8 @@ def normalize_and_fire(norm: nn.BatchNorm2d, neuron: IntegerLIF, x: Tensor) -> T
         x.flatten(0, 1),
         norm.weight,
         norm.bias,
+        neuron.rule,
         eps=norm.eps,
-        levels=neuron.levels,
-        divisor=neuron.divisor,
-        threshold=neuron.threshold,
-        rounding=neuron.rounding,
-        window=neuron.window,
         backend=neuron.backend,
     )
     _advance(norm, mean, variance, x.numel() / x.shape[2])

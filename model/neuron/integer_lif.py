@@ -7,28 +7,17 @@ from torch import Tensor, nn
 
 from ..config import NeuronConfig
 from .backends import operators
-from .constraints import require
+from .firing_rule import FiringRule
 
 
 class _Stateless(torch.autograd.Function):
     """The memoryless neuron; its backward pass needs the window, not the input."""
 
     @staticmethod
-    def forward(  # noqa: PLR0913
-        ctx: Any,
-        x: Tensor,
-        levels: int,
-        divisor: float,
-        threshold: float,
-        half_up: bool,
-        open_window: bool,
-        backend: str,
-    ) -> Tensor:
-        spikes, window = operators.integer_stateless(
-            x, levels, divisor, threshold, half_up, open_window, True, backend
-        )
+    def forward(ctx: Any, x: Tensor, rule: FiringRule, backend: str) -> Tensor:
+        spikes, window = operators.integer_stateless(x, rule, True, backend)
         ctx.save_for_backward(window)
-        ctx.constants = (spikes.stride(), divisor, threshold, backend)
+        ctx.stride, ctx.rule, ctx.backend = spikes.stride(), rule, backend
         return spikes
 
     @staticmethod
@@ -37,33 +26,22 @@ class _Stateless(torch.autograd.Function):
         ctx: Any, *gradients: Tensor
     ) -> tuple[Tensor | None, ...]:
         (window,) = ctx.saved_tensors
-        result = operators.integer_stateless_backward(gradients[0], window, *ctx.constants)
-        return result, *(None,) * 6
+        result = operators.integer_stateless_backward(
+            gradients[0], window, ctx.stride, ctx.rule, ctx.backend
+        )
+        return result, None, None
 
 
 class _Temporal(torch.autograd.Function):
     """Recurrence over T; again the window alone is kept, one entry per step and neuron."""
 
     @staticmethod
-    def forward(  # noqa: PLR0913
-        ctx: Any,
-        x: Tensor,
-        state: Tensor | None,
-        levels: int,
-        divisor: float,
-        decay: float,
-        threshold: float,
-        half_up: bool,
-        open_window: bool,
-        keep: bool,
-        backend: str,
+    def forward(
+        ctx: Any, x: Tensor, state: Tensor | None, rule: FiringRule, keep: bool, backend: str
     ) -> tuple[Tensor, Tensor]:
-        spikes, window, after = operators.integer_temporal(
-            x, state, levels, divisor, decay, threshold, half_up, open_window, True, keep, backend
-        )
+        spikes, window, after = operators.integer_temporal(x, state, rule, True, keep, backend)
         ctx.save_for_backward(window)
-        ctx.constants = (spikes.stride(), divisor, decay, threshold)
-        ctx.keep, ctx.backend = keep, backend
+        ctx.stride, ctx.rule, ctx.keep, ctx.backend = spikes.stride(), rule, keep, backend
         ctx.state_dtype = None if state is None else state.dtype
         return spikes, after
 
@@ -78,36 +56,22 @@ class _Temporal(torch.autograd.Function):
             gradients[0],
             gradients[1] if ctx.keep else None,
             window,
-            *ctx.constants,
+            ctx.stride,
+            ctx.rule,
             wanted,
             ctx.backend,
         )
-        return result, before.to(ctx.state_dtype) if wanted else None, *(None,) * 8
+        return result, before.to(ctx.state_dtype) if wanted else None, None, None, None
 
 
-def integer_lif(  # noqa: PLR0913
-    x: Tensor,
-    *,
-    levels: int,
-    divisor: float = 1.0,
-    dynamics: Literal["stateless", "temporal"] = "stateless",
-    decay: float = 0.25,
-    threshold: float = 1.0,
-    rounding: Literal["half_even", "half_up"] = "half_even",
-    window: Literal["closed", "open"] = "closed",
-    backend: Literal["auto", "torch", "cuda"] = "auto",
+def integer_lif(
+    x: Tensor, rule: FiringRule, *, backend: Literal["auto", "torch", "cuda"] = "auto"
 ) -> Tensor:
     """Normalized spikes of NI-LIF over a sequence; `reference.py` is the law.
 
     Args:
         x: Input current, (T, B, C, ...), any layout.
-        levels: D, largest integer of one step, at least 1.
-        divisor: What the spike count is divided by, positive.
-        dynamics: `stateless`, or `temporal` with decay and soft reset over T.
-        decay: Share of the membrane potential kept between steps, in [0, 1].
-        threshold: Membrane potential of one spike, positive.
-        rounding: How exact halves round.
-        window: Where the surrogate gradient is 1: [0, D] or (0, D).
+        rule: D, divisor, threshold, dynamics and the rest.
         backend: Which implementation; `auto` chooses by device.
 
     Returns:
@@ -119,28 +83,14 @@ def integer_lif(  # noqa: PLR0913
 
     Source: paper, NI-LIF; ARCHITECTURE sections 1.1 and 1.2.
     """
-    require(levels=levels, divisor=divisor, threshold=threshold, decay=decay)
-    require(dynamics=dynamics, rounding=rounding, window=window)
-    if dynamics == "temporal":
-        return _temporal(
-            x, None, levels, divisor, decay, threshold, rounding, window, False, backend
-        )[0]
-    constants = (levels, float(divisor), float(threshold), rounding == "half_up", window == "open")
-    if torch.is_grad_enabled() and x.requires_grad:
-        return _Stateless.apply(x, *constants, backend)
-    return operators.integer_stateless(x, *constants, False, backend)[0]
+    return _fire(x, rule.checked(), backend)
 
 
-def integer_lif_with_state(  # noqa: PLR0913
+def integer_lif_with_state(
     x: Tensor,
     state: Tensor | None,
+    rule: FiringRule,
     *,
-    levels: int,
-    divisor: float,
-    decay: float,
-    threshold: float = 1.0,
-    rounding: Literal["half_even", "half_up"] = "half_even",
-    window: Literal["closed", "open"] = "closed",
     backend: Literal["auto", "torch", "cuda"] = "auto",
 ) -> tuple[Tensor, Tensor]:
     """The temporal neuron over a part of a sequence; arguments as `integer_lif`.
@@ -148,51 +98,48 @@ def integer_lif_with_state(  # noqa: PLR0913
     Args:
         x: Input current, (T, B, C, ...).
         state: Membrane potential that the part before left, (B, C, ...); None: zero.
-        levels: D.
-        divisor: What the spike count is divided by.
-        decay: Share of the membrane potential kept between steps.
-        threshold: Membrane potential of one spike.
-        rounding: How exact halves round.
-        window: Where the surrogate gradient is 1.
+        rule: Of a temporal neuron.
         backend: Which implementation.
 
     Returns:
         Normalized spikes of x's shape, and the potential left, (B, C, ...), float32 for 16-bit x
         and else of x's type. Gradients flow through both.
+
+    Raises:
+        RuntimeError: As `integer_lif`.
+        ValueError: As `integer_lif`; where the rule's dynamics are stateless; where the state is
+            not of one step's shape and device.
     """
-    require(levels=levels, divisor=divisor, threshold=threshold, decay=decay)
-    require(rounding=rounding, window=window)
+    if rule.checked().dynamics != "temporal":
+        raise ValueError(f"dynamics must be temporal where a state is kept, got {rule.dynamics!r}")
     if state is not None and state.shape != x.shape[1:]:
         raise ValueError(
             f"state must have the shape of one step, {tuple(x.shape[1:])}, got {tuple(state.shape)}"
         )
     if state is not None and state.device != x.device:
         raise ValueError(f"state must be on x's device, {x.device}, got {state.device}")
-    return _temporal(x, state, levels, divisor, decay, threshold, rounding, window, True, backend)
+    return _fire_temporal(x, state, rule, True, backend)
 
 
-def _temporal(  # noqa: PLR0913
-    x: Tensor,
-    state: Tensor | None,
-    levels: int,
-    divisor: float,
-    decay: float,
-    threshold: float,
-    rounding: str,
-    window: str,
-    keep: bool,
-    backend: str,
+def _fire(x: Tensor, rule: FiringRule, backend: str) -> Tensor:
+    """`integer_lif` of a rule that was checked."""
+    if rule.dynamics == "temporal":
+        return _fire_temporal(x, None, rule, False, backend)[0]
+    if torch.is_grad_enabled() and x.requires_grad:
+        return _Stateless.apply(x, rule, backend)
+    return operators.integer_stateless(x, rule, False, backend)[0]
+
+
+def _fire_temporal(
+    x: Tensor, state: Tensor | None, rule: FiringRule, keep: bool, backend: str
 ) -> tuple[Tensor, Tensor]:
+    """Spikes, and the potential left (empty unless `keep`)."""
     if x.dim() == 0 or x.shape[0] == 0:
         raise ValueError(f"x must be (T, ...) with T at least 1, got shape {tuple(x.shape)}")
-    constants = (levels, float(divisor), float(decay), float(threshold))
-    variant = (rounding == "half_up", window == "open")
     learns = x.requires_grad or (state is not None and state.requires_grad)
     if torch.is_grad_enabled() and learns:
-        return _Temporal.apply(x, state, *constants, *variant, keep, backend)
-    spikes, _, after = operators.integer_temporal(
-        x, state, *constants, *variant, False, keep, backend
-    )
+        return _Temporal.apply(x, state, rule, keep, backend)
+    spikes, _, after = operators.integer_temporal(x, state, rule, False, keep, backend)
     return spikes, after
 
 
@@ -200,38 +147,15 @@ class IntegerLIF(nn.Module):
     """NI-LIF as a module without parameters and without state.
 
     Args:
-        levels: D.
-        divisor: What the spike count is divided by; `output * divisor` is the spike count.
-        dynamics: `stateless` or `temporal`.
-        decay: Share of the membrane potential kept between steps.
-        threshold: Membrane potential of one spike.
-        rounding: How exact halves round.
-        window: Where the surrogate gradient is 1.
+        rule: D, divisor, threshold, dynamics and the rest; `output * divisor` is the spike count.
         backend: Which implementation.
     """
 
-    def __init__(  # noqa: PLR0913
-        self,
-        *,
-        levels: int,
-        divisor: float,
-        dynamics: Literal["stateless", "temporal"] = "stateless",
-        decay: float = 0.25,
-        threshold: float = 1.0,
-        rounding: Literal["half_even", "half_up"] = "half_even",
-        window: Literal["closed", "open"] = "closed",
-        backend: Literal["auto", "torch", "cuda"] = "auto",
+    def __init__(
+        self, rule: FiringRule, *, backend: Literal["auto", "torch", "cuda"] = "auto"
     ) -> None:
         super().__init__()
-        require(levels=levels, divisor=divisor, threshold=threshold, decay=decay)
-        require(dynamics=dynamics, rounding=rounding, window=window)
-        self.levels = levels
-        self.divisor = float(divisor)
-        self.dynamics: Literal["stateless", "temporal"] = dynamics
-        self.decay = decay
-        self.threshold = threshold
-        self.rounding: Literal["half_even", "half_up"] = rounding
-        self.window: Literal["closed", "open"] = window
+        self.rule = rule.checked()
         self.backend: Literal["auto", "torch", "cuda"] = backend
 
     @classmethod
@@ -240,14 +164,14 @@ class IntegerLIF(nn.Module):
         config: NeuronConfig,
         *,
         levels: int | None = None,
-        place: Literal["plain", "cross_attention"] = "plain",
+        role: Literal["plain", "cross_attention"] = "plain",
     ) -> Self:
-        """The neuron of one place in the network.
+        """The neuron of one layer of the network.
 
         Args:
             config: The model's neuron.
             levels: D here, where it differs from the configuration's.
-            place: Where it stands, for `normalization_scope`.
+            role: Which layer it stands in, for `normalization_scope`.
         """
         levels = config.levels if levels is None else levels
         divisors = {
@@ -256,32 +180,43 @@ class IntegerLIF(nn.Module):
             "constant": config.normalization_constant or 1.0,
         }
         everywhere = config.normalization_scope == "everywhere"
-        normalized = everywhere or place == "cross_attention"
-        return cls(
+        normalized = everywhere or role == "cross_attention"
+        rule = FiringRule(
             levels=levels,
             divisor=divisors[config.normalization] if normalized else 1.0,
-            dynamics=config.dynamics,
-            decay=config.decay,
             threshold=config.threshold,
             rounding=config.rounding,
             window=config.window,
-            backend=config.backend,
+            dynamics=config.dynamics,
+            decay=config.decay,
         )
+        return cls(rule, backend=config.backend)
+
+    @property
+    def levels(self) -> int:
+        """D, largest spike count of one step."""
+        return self.rule.levels
+
+    @property
+    def threshold(self) -> float:
+        """Membrane potential of one spike."""
+        return self.rule.threshold
+
+    @property
+    def divisor(self) -> float:
+        """What the spike count is divided by."""
+        return self.rule.divisor
+
+    @divisor.setter
+    def divisor(self, value: float) -> None:
+        """Divide the spike count by another number."""
+        self.rule = self.rule._replace(divisor=value)
 
     def forward(self, x: Tensor) -> Tensor:
         """Spikes of a sequence, (T, B, C, ...) to the same shape."""
-        return integer_lif(
-            x,
-            levels=self.levels,
-            divisor=self.divisor,
-            dynamics=self.dynamics,
-            decay=self.decay,
-            threshold=self.threshold,
-            rounding=self.rounding,
-            window=self.window,
-            backend=self.backend,
-        )
+        return _fire(x, self.rule, self.backend)
 
     def extra_repr(self) -> str:
         """What `print(model)` shows."""
-        return f"levels={self.levels}, divisor={self.divisor:g}, dynamics={self.dynamics}"
+        rule = self.rule
+        return f"levels={rule.levels}, divisor={rule.divisor:g}, dynamics={rule.dynamics}"

@@ -1,10 +1,11 @@
 """The binary LIF neuron of the SDT-V2 ImageNet checkpoints."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
+from ..config import BinaryNeuronConfig
 from .backends import operators
 from .constraints import require
 
@@ -90,6 +91,11 @@ class LIF(nn.Module):
         self.tau = tau
         self.alpha = alpha
         self.backend: Literal["auto", "torch", "cuda"] = backend
+
+    @classmethod
+    def from_config(cls, config: BinaryNeuronConfig, **_: object) -> Self:
+        """The neuron of one layer; D and role make no difference to a binary one."""
+        return cls(threshold=config.threshold)
 
     def forward(self, x: Tensor) -> Tensor:
         """Binary spikes of a sequence, (T, B, C, ...) to the same shape."""

@@ -16,13 +16,11 @@ Rules that hold for all of it:
 """
 
 import functools
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-Rounding = Literal["half_even", "half_up"]
-Window = Literal["closed", "open"]
+from .firing_rule import FiringRule
 
 
 def arithmetic(dtype: torch.dtype) -> torch.dtype:
@@ -36,41 +34,31 @@ def rounded(value: float, dtype: torch.dtype) -> float:
     return torch.tensor(value, dtype=arithmetic(dtype)).item()
 
 
-def spike_count(ratio: Tensor, *, levels: int, rounding: Rounding) -> Tensor:
-    """Integer emitted at a membrane potential.
+def count_spikes(ratio: Tensor, rule: FiringRule) -> Tensor:
+    """Spike count of one step at a membrane potential.
 
     Args:
         ratio: Membrane potential in units of the threshold, any shape.
-        levels: D, largest integer, at least 1.
-        rounding: How exact halves round.
+        rule: D and the rounding of halves.
 
     Returns:
         Spike count in [0, D], shape of ratio.
 
     Source: Spike2Former, eq. of NI-LIF; ARCHITECTURE section 1.
     """
-    clamped = ratio.clamp(0, levels)
-    return torch.round(clamped) if rounding == "half_even" else torch.floor(clamped + 0.5)
+    clamped = ratio.clamp(0, rule.levels)
+    return torch.round(clamped) if rule.rounding == "half_even" else torch.floor(clamped + 0.5)
 
 
-def in_window(ratio: Tensor, *, levels: int, window: Window) -> Tensor:
+def is_in_window(ratio: Tensor, rule: FiringRule) -> Tensor:
     """Where the surrogate gradient is 1: [0, D] or (0, D); nowhere for NaN."""
-    if window == "closed":
-        return (ratio >= 0) & (ratio <= levels)
-    return (ratio > 0) & (ratio < levels)
+    if rule.window == "closed":
+        return (ratio >= 0) & (ratio <= rule.levels)
+    return (ratio > 0) & (ratio < rule.levels)
 
 
-def integer_forward(  # noqa: PLR0913
-    x: Tensor,
-    *,
-    levels: int,
-    divisor: float,
-    dynamics: Literal["stateless", "temporal"],
-    decay: float,
-    threshold: float,
-    rounding: Rounding,
-    window: Window,
-    state: Tensor | None = None,
+def integer_forward(
+    x: Tensor, rule: FiringRule, state: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """NI-LIF over a sequence.
 
@@ -79,13 +67,7 @@ def integer_forward(  # noqa: PLR0913
 
     Args:
         x: Input current, (T, B, C, ...).
-        levels: D.
-        divisor: What the spike count is divided by.
-        dynamics: Whether steps see what earlier ones left.
-        decay: Share of the membrane potential kept between steps, in [0, 1].
-        threshold: θ, positive.
-        rounding: How exact halves round.
-        window: Where the surrogate gradient is 1.
+        rule: D, divisor, θ, dynamics and the rest.
         state: u_0, (B, C, ...); zero if not given.
 
     Returns:
@@ -95,30 +77,24 @@ def integer_forward(  # noqa: PLR0913
     Source: paper, section "NI-LIF"; default decay from SpikingJelly's ILIF.
     """
     wide = x.to(arithmetic(x.dtype))
-    per_threshold = rounded(1 / threshold, x.dtype)
-    per_divisor = rounded(1 / divisor, x.dtype)
+    per_threshold = rounded(1 / rule.threshold, x.dtype)
+    per_divisor = rounded(1 / rule.divisor, x.dtype)
+    temporal = rule.dynamics == "temporal"
     u = torch.zeros_like(wide[0]) if state is None else state.to(wide)
     spikes, inside = [], []
     for current in wide:
-        h = u + current if dynamics == "temporal" else current
+        h = u + current if temporal else current
         ratio = h * per_threshold
-        count = spike_count(ratio, levels=levels, rounding=rounding)
-        if dynamics == "temporal":
-            u = (h - count * threshold) * decay
+        count = count_spikes(ratio, rule)
+        if temporal:
+            u = (h - count * rule.threshold) * rule.decay
         spikes.append(count * per_divisor)
-        inside.append(in_window(ratio, levels=levels, window=window))
+        inside.append(is_in_window(ratio, rule))
     return torch.stack(spikes).to(x.dtype), torch.stack(inside), u
 
 
-def integer_backward(  # noqa: PLR0913
-    gradient: Tensor,
-    inside: Tensor,
-    *,
-    divisor: float,
-    dynamics: Literal["stateless", "temporal"],
-    decay: float,
-    threshold: float,
-    state_gradient: Tensor | None = None,
+def integer_backward(
+    gradient: Tensor, inside: Tensor, rule: FiringRule, state_gradient: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Surrogate gradient of NI-LIF; of the forward pass it needs one bit per element.
 
@@ -129,21 +105,18 @@ def integer_backward(  # noqa: PLR0913
     Args:
         gradient: g, (T, B, C, ...).
         inside: w, same shape, bool.
-        divisor: What the spike count was divided by.
-        dynamics: Whether steps see what earlier ones left.
-        decay: Share of the membrane potential kept between steps.
-        threshold: θ.
+        rule: That of the forward pass.
         state_gradient: G_T, (B, C, ...); zero if not given.
 
     Returns:
         dL/dx of gradient's shape and type, and dL/du_0, (B, C, ...).
     """
     wide = gradient.to(arithmetic(gradient.dtype))
-    scale = rounded(1 / (divisor * threshold), gradient.dtype)
+    scale = rounded(1 / (rule.divisor * rule.threshold), gradient.dtype)
     carried = torch.zeros_like(wide[0]) if state_gradient is None else state_gradient.to(wide)
     result = torch.empty_like(gradient)
     for t in reversed(range(len(wide))):
-        passed = carried * decay if dynamics == "temporal" else torch.zeros_like(carried)
+        passed = carried * rule.decay if rule.dynamics == "temporal" else torch.zeros_like(carried)
         carried = torch.where(inside[t], wide[t] * scale, passed)
         result[t] = carried
     return result, carried

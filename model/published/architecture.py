@@ -7,7 +7,14 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
-from ..config import BackboneConfig, FPNConfig, LargeBackboneConfig, ModelConfig, QueryDecoderConfig
+from ..config import (
+    BackboneConfig,
+    BinaryNeuronConfig,
+    FPNConfig,
+    LargeBackboneConfig,
+    ModelConfig,
+    QueryDecoderConfig,
+)
 from ..segmentor import Spike2Former, SpikeFPNSegmentor
 from .classifier import build_classifier
 from .sizes import head_neuron, large_neuron
@@ -146,7 +153,7 @@ def build_recognized(recognized: Recognized) -> nn.Module:
     integer = large_neuron() if large else head_neuron()
     return build_classifier(
         architecture,
-        "lif" if recognized.neuron == "lif" else integer,
+        BinaryNeuronConfig() if recognized.neuron == "lif" else integer,
         num_classes=recognized.num_classes,
         distilled=recognized.distilled,
     )

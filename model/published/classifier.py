@@ -1,15 +1,12 @@
 """The ImageNet form of the backbones: to load, check and test their published checkpoints."""
 
-from typing import Literal
-
 from torch import Tensor, nn
 
 from ..backbone.e_spikeformer import ESpikeformer
 from ..backbone.e_spikeformer_large import ESpikeformerLarge
 from ..backbone.meta_spikeformer import MetaSpikeformer
-from ..config import BackboneConfig, LargeBackboneConfig, NeuronConfig
-from ..neuron.integer_lif import IntegerLIF
-from ..neuron.lif import LIF
+from ..config import BackboneConfig, BinaryNeuronConfig, LargeBackboneConfig, NeuronConfig
+from ..neuron.kinds import build_neuron
 
 
 class Classifier(nn.Module):
@@ -53,7 +50,7 @@ class Classifier(nn.Module):
 
 def build_classifier(
     config: BackboneConfig | LargeBackboneConfig,
-    neuron: NeuronConfig | Literal["lif"],
+    neuron: NeuronConfig | BinaryNeuronConfig,
     *,
     num_classes: int,
     distilled: bool,
@@ -62,28 +59,22 @@ def build_classifier(
 
     Args:
         config: The backbone.
-        neuron: The neuron, or `lif` for the binary LIF of SDT-V2's checkpoints.
+        neuron: The neuron; the binary LIF for SDT-V2's checkpoints.
         num_classes: Classes of the head; 1000 for ImageNet.
         distilled: Whether the checkpoint has `head_kd.*`.
 
     Raises:
-        ValueError: Where `lif` is asked for another family than `meta_spikeformer`.
+        ValueError: Where the binary LIF is asked for another family than `meta_spikeformer`.
     """
-    if neuron == "lif":
-        if isinstance(config, LargeBackboneConfig) or config.family != "meta_spikeformer":
-            raise ValueError("neuron 'lif' goes with family 'meta_spikeformer' only")
-        return Classifier(
-            MetaSpikeformer(config, "lif"),
-            neuron=LIF(),
-            num_classes=num_classes,
-            distilled=distilled,
-        )
-    levels = None if isinstance(config, LargeBackboneConfig) else config.levels
-    last = IntegerLIF.from_config(neuron, levels=levels)
-    if isinstance(config, LargeBackboneConfig):
-        backbone: nn.Module = ESpikeformerLarge(config, neuron)
-    elif config.family == "meta_spikeformer":
-        backbone = MetaSpikeformer(config, neuron)
+    large = isinstance(config, LargeBackboneConfig)
+    levels = None if large else config.levels
+    last = build_neuron(neuron, levels=levels)
+    if not large and config.family == "meta_spikeformer":
+        backbone: nn.Module = MetaSpikeformer(config, neuron)
+    elif isinstance(neuron, BinaryNeuronConfig):
+        raise ValueError("neuron 'lif' goes with family 'meta_spikeformer' only")
+    elif large:
+        backbone = ESpikeformerLarge(config, neuron)
     else:
         backbone = ESpikeformer(config, neuron)
     if isinstance(backbone, ESpikeformer | ESpikeformerLarge):

@@ -21,7 +21,12 @@ from torch import Tensor, nn
 
 from spikeseg.model.backbone.e_spikeformer import ESpikeformer, WideValueAttention, WideValueBlock
 from spikeseg.model.backbone.meta_spikeformer import MetaSpikeformer, RepConvAttention, RepConvBlock
-from spikeseg.model.config import LargeBackboneConfig, NeuronConfig, QueryDecoderConfig
+from spikeseg.model.config import (
+    BinaryNeuronConfig,
+    LargeBackboneConfig,
+    NeuronConfig,
+    QueryDecoderConfig,
+)
 from spikeseg.model.decoder.deformable_conv import SpikeDeformableConv, deformable_sample
 from spikeseg.model.decoder.fpn import SpikeFPN, SpikeFPNHead
 from spikeseg.model.decoder.mask_embedding import SpikeMLP
@@ -36,12 +41,13 @@ from spikeseg.model.layers.blocks import (
     SpikeSeparableConv,
 )
 from spikeseg.model.layers.rep_conv import BatchNormAndPad, RepConv
+from spikeseg.model.neuron.firing_rule import FiringRule
 from spikeseg.model.neuron.integer_lif import IntegerLIF, integer_lif
 from spikeseg.model.neuron.lif import LIF
 from spikeseg.model.published.classifier import Classifier, build_classifier
 
-EIGHT = partial(IntegerLIF, levels=8, divisor=8)
-FOUR = partial(IntegerLIF, levels=4, divisor=4)
+EIGHT = partial(IntegerLIF, FiringRule(levels=8, divisor=8))
+FOUR = partial(IntegerLIF, FiringRule(levels=4, divisor=4))
 HEAD_NEURON = NeuronConfig(timesteps=1, levels=8, normalization="levels")
 
 
@@ -139,7 +145,7 @@ def classifier(title: str, a: dict[str, Any]) -> tuple[Classifier, int]:
         build_classifier, num_classes=a["num_classes"], distilled=bool(a.get("kd", False))
     )
     if title.startswith("SDT-V2"):
-        return build(backbone_config(a, third=False, levels=None), "lif"), timesteps
+        return build(backbone_config(a, third=False, levels=None), BinaryNeuronConfig()), timesteps
     neuron = NeuronConfig(timesteps=timesteps, levels=4, normalization="levels")
     if not title.startswith("SDT-V3 large"):
         return build(backbone_config(a, third=True, levels=None), neuron), timesteps
@@ -170,16 +176,15 @@ def test_imagenet_classifiers_golden(name: str, dtype: torch.dtype) -> None:
     golden.check(module, {"logits": logits}, {"x": x}, bare=True)
 
 
-HALF_UP = {"rounding": "half_up", "window": "open"}
 VARIANTS = {
-    "q_ifnode_d8": {"levels": 8, "divisor": 8},
-    "multispike_norm_d4": {"levels": 4, "divisor": 4},
-    "multispike_norm4_d4": {"levels": 4, "divisor": 4},
-    "multispike_4_unnormalised": {"levels": 4, "divisor": 1},
-    "sdtv3_multispike_d4": {"levels": 4, "divisor": 4},
-    "sdtv3_multispike_d4_norm1": {"levels": 4, "divisor": 1},
-    "sdtv3_multispike_d8": {"levels": 8, "divisor": 8},
-    "sdtv3_large_multispike": {"levels": 4, "divisor": 4, **HALF_UP},
+    "q_ifnode_d8": FiringRule(levels=8, divisor=8),
+    "multispike_norm_d4": FiringRule(levels=4, divisor=4),
+    "multispike_norm4_d4": FiringRule(levels=4, divisor=4),
+    "multispike_4_unnormalised": FiringRule(levels=4, divisor=1),
+    "sdtv3_multispike_d4": FiringRule(levels=4, divisor=4),
+    "sdtv3_multispike_d4_norm1": FiringRule(levels=4, divisor=1),
+    "sdtv3_multispike_d8": FiringRule(levels=8, divisor=8),
+    "sdtv3_large_multispike": FiringRule(levels=4, divisor=4, rounding="half_up", window="open"),
 }
 # Clamped at 4, divided by 8, used nowhere in the released code.
 LEFT_OUT = {"q_ifnode_quant4"}
@@ -191,9 +196,9 @@ def test_neurons_golden(name: str) -> None:
     stored = {key.partition("/")[0] for key in golden.arrays if key.endswith("/out")}
     binary = {key for key in stored if key.startswith("lif")}
     assert stored - binary - LEFT_OUT == set(VARIANTS)
-    for variant, settings in VARIANTS.items():
+    for variant, rule in VARIANTS.items():
         x = golden.leaf("in:x")
-        y = integer_lif(x[None], **settings)
+        y = integer_lif(x[None], rule)
         (y[0] * golden.tensor("cot")).sum().backward()
         assert torch.equal(y[0], golden.tensor(f"{variant}/out")), variant
         assert x.grad is not None
@@ -205,7 +210,7 @@ def test_two_calls_without_a_reset_are_two_steps_without_leak_golden(name: str) 
     golden = Golden(name)
     first, second = golden.tensor("in:x"), golden.tensor("q_ifnode_d8_stateful/in2")
     x = torch.stack([first, second]).requires_grad_()
-    y = integer_lif(x, levels=8, divisor=8, dynamics="temporal", decay=1.0)
+    y = integer_lif(x, FiringRule(levels=8, divisor=8, dynamics="temporal", decay=1.0))
     (y[1] * golden.tensor("cot")).sum().backward()
     for step, key in enumerate(("out1", "out2")):
         golden.assert_close(y[step], f"q_ifnode_d8_stateful/{key}")

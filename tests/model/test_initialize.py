@@ -14,6 +14,7 @@ from spikeseg.model.accounting.health import StepHealth, judge_firing, step_heal
 from spikeseg.model.config import LossConfig, ModelConfig
 from spikeseg.model.initialize import calibrate_attention
 from spikeseg.model.loss.criterion import build_criterion
+from spikeseg.model.neuron.firing_rule import FiringRule
 from spikeseg.model.neuron.integer_lif import IntegerLIF
 from spikeseg.model.segmentor import build_segmentor
 from spikeseg.platform.figures.health import health_figure
@@ -122,7 +123,7 @@ def test_the_published_start_has_dead_layers_and_gradients_beyond_use() -> None:
 def test_dead_and_saturated_layers_are_named() -> None:
     model = nn.Sequential()
     for name in ("dead", "alive", "saturated"):
-        model.add_module(name, IntegerLIF(levels=2, divisor=2))
+        model.add_module(name, IntegerLIF(FiringRule(levels=2, divisor=2)))
     with FiringMonitor(model) as monitor:
         model.dead(torch.full((1, 4), -1.0))  # pyright: ignore[reportCallIssue]
         model.alive(torch.tensor([[0.0, 1.0, 2.0, 0.0]]))  # pyright: ignore[reportCallIssue]

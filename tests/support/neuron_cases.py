@@ -6,16 +6,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from spikeseg.model.neuron.firing_rule import FiringRule
+
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 
 # Every parameter away from its default at least once.
 RULES = {
-    "published": {"levels": 8, "divisor": 8.0},
-    "counts": {"levels": 4, "divisor": 1.0},
-    "large": {"levels": 4, "divisor": 4.0, "rounding": "half_up", "window": "open"},
-    "odd": {"levels": 3, "divisor": 3.0, "threshold": 0.7, "window": "open"},
-    "half_up": {"levels": 5, "divisor": 6.0, "threshold": 1.5, "rounding": "half_up"},
-    "many": {"levels": 300, "divisor": 300.0},
+    "published": FiringRule(levels=8, divisor=8.0),
+    "counts": FiringRule(levels=4, divisor=1.0),
+    "large": FiringRule(levels=4, divisor=4.0, rounding="half_up", window="open"),
+    "odd": FiringRule(levels=3, divisor=3.0, threshold=0.7, window="open"),
+    "half_up": FiringRule(levels=5, divisor=6.0, threshold=1.5, rounding="half_up"),
+    "many": FiringRule(levels=300, divisor=300.0),
 }
 
 
@@ -26,26 +28,9 @@ class Place(NamedTuple):
     backend: Any
 
 
-def settings(rule: str, **more: Any) -> dict[str, Any]:
-    """All of `integer_lif`'s arguments, as the law takes them."""
-    return (
-        {
-            "divisor": 1.0,
-            "dynamics": "stateless",
-            "decay": 0.25,
-            "threshold": 1.0,
-            "rounding": "half_even",
-            "window": "closed",
-        }
-        | RULES[rule]
-        | more
-    )
-
-
-def only_gradient(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Those of the arguments that the law's backward takes."""
-    names = ("divisor", "dynamics", "decay", "threshold")
-    return {name: arguments[name] for name in names}
+def firing_rule(name: str, **changes: Any) -> FiringRule:
+    """One of the rules, with other values for some of its fields."""
+    return RULES[name]._replace(**changes)
 
 
 def currents(shape: tuple[int, ...], dtype: torch.dtype, levels: int = 4, seed: int = 0) -> Tensor:
@@ -57,8 +42,8 @@ def currents(shape: tuple[int, ...], dtype: torch.dtype, levels: int = 4, seed: 
     special += [top * (1 + 2**-7), top * (1 - 2**-7), float("inf"), -float("inf"), float("nan")]
     flat = x.view(-1)
     step = max(1, flat.numel() // (2 * len(special)))
-    for place, value in zip(range(0, flat.numel(), step), special * 2, strict=False):
-        flat[place] = value
+    for index, value in zip(range(0, flat.numel(), step), special * 2, strict=False):
+        flat[index] = value
     return x.to(dtype)
 
 

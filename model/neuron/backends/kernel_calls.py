@@ -5,11 +5,13 @@ flags as 32-bit integers, constants as 32-bit floats, in the order of the kernel
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..firing_rule import FiringRule
 from ..reference import rounded
 from . import cuda
 from .memory_layout import empty_like_flat, empty_like_planes, empty_like_sequence, laid_out_as
@@ -24,16 +26,7 @@ _THREADS = 1 << 18
 _ELEMENTS = 64
 
 
-def integer_stateless(  # noqa: PLR0913
-    x: Tensor,
-    *,
-    levels: int,
-    divisor: float,
-    threshold: float,
-    half_up: bool,
-    open_window: bool,
-    save: bool,
-) -> tuple[Tensor, Tensor]:
+def integer_stateless(x: Tensor, rule: FiringRule, save: bool) -> tuple[Tensor, Tensor]:
     """Spikes of x's layout, and the window: one bit per element of the storage order."""
     spikes = empty_like_flat(x)
     x = laid_out_as(x, spikes)
@@ -45,17 +38,17 @@ def integer_stateless(  # noqa: PLR0913
         (
             *(x.data_ptr(), spikes.data_ptr(), mask.data_ptr() if save else 0, x.numel()),
             wide(x, spikes),
-            *_rule(levels, threshold, half_up, open_window),
-            np.float32(rounded(1 / divisor, x.dtype)),
+            *_forward_constants(rule),
         ),
     )
     return spikes, mask
 
 
 def integer_stateless_backward(
-    gradient: Tensor, mask: Tensor, result: Tensor, *, divisor: float, threshold: float
+    gradient: Tensor, mask: Tensor, stride: Sequence[int], rule: FiringRule
 ) -> Tensor:
-    """dL/dx into `result`, which has x's layout."""
+    """dL/dx at x's strides."""
+    result = gradient.new_empty_strided(gradient.shape, stride)
     gradient = laid_out_as(gradient, result)
     cuda.launch(
         "integer_backward",
@@ -64,24 +57,14 @@ def integer_stateless_backward(
         (
             *(gradient.data_ptr(), mask.data_ptr(), result.data_ptr(), gradient.numel()),
             wide(gradient, result),
-            np.float32(rounded(1 / (divisor * threshold), gradient.dtype)),
+            _gradient_scale(rule),
         ),
     )
     return result
 
 
-def integer_temporal(  # noqa: PLR0913
-    x: Tensor,
-    state: Tensor | None,
-    *,
-    levels: int,
-    divisor: float,
-    decay: float,
-    threshold: float,
-    half_up: bool,
-    open_window: bool,
-    save: bool,
-    keep: bool,
+def integer_temporal(
+    x: Tensor, state: Tensor | None, rule: FiringRule, save: bool, keep: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Spikes, the window (T, ceil(n / 8) bytes), and u_T in float32 (empty unless `keep`)."""
     spikes = empty_like_sequence(x)
@@ -100,27 +83,24 @@ def integer_temporal(  # noqa: PLR0913
             after.data_ptr() if keep else 0,
             *(n, len(x)),
             wide(x, spikes, stride=n),
-            *_rule(levels, threshold, half_up, open_window),
-            np.float32(rounded(1 / divisor, x.dtype)),
-            *(np.float32(threshold), np.float32(decay)),
+            *_forward_constants(rule),
+            *(np.float32(rule.threshold), np.float32(rule.decay)),
         ),
         unroll=_unroll(len(x), UNROLL_FORWARD),
     )
     return spikes, mask, after
 
 
-def integer_temporal_backward(  # noqa: PLR0913
+def integer_temporal_backward(
     gradient: Tensor,
     state_gradient: Tensor | None,
     mask: Tensor,
-    result: Tensor,
-    *,
-    divisor: float,
-    decay: float,
-    threshold: float,
+    stride: Sequence[int],
+    rule: FiringRule,
     keep: bool,
 ) -> tuple[Tensor, Tensor]:
-    """dL/dx into `result`, which has x's layout, and dL/du_0 (empty unless `keep`)."""
+    """dL/dx at x's strides, and dL/du_0 (empty unless `keep`)."""
+    result = gradient.new_empty_strided(gradient.shape, stride)
     gradient = laid_out_as(gradient, result)
     step = result[0]
     before = (empty_like_flat if keep else _nothing)(step, torch.float32)
@@ -133,15 +113,15 @@ def integer_temporal_backward(  # noqa: PLR0913
             *(gradient.data_ptr(), mask.data_ptr(), 0 if after is None else after.data_ptr()),
             *(result.data_ptr(), before.data_ptr() if keep else 0, step.numel(), len(gradient)),
             wide(gradient, result, stride=step.numel()),
-            np.float32(rounded(1 / (divisor * threshold), gradient.dtype)),
-            np.float32(decay),
+            _gradient_scale(rule),
+            np.float32(rule.decay),
         ),
         unroll=_unroll(len(gradient), UNROLL_FORWARD),
     )
     return result, before
 
 
-def binary_lif(x: Tensor, *, tau: float, threshold: float) -> Tensor:
+def binary_lif(x: Tensor, tau: float, threshold: float) -> Tensor:
     """Binary spikes; nothing is saved."""
     spikes = empty_like_sequence(x)
     x = laid_out_as(x, spikes)
@@ -160,9 +140,10 @@ def binary_lif(x: Tensor, *, tau: float, threshold: float) -> Tensor:
 
 
 def binary_lif_backward(
-    gradient: Tensor, x: Tensor, result: Tensor, *, tau: float, threshold: float, alpha: float
+    gradient: Tensor, x: Tensor, tau: float, threshold: float, alpha: float
 ) -> Tensor:
-    """dL/dx into `result`; the potentials are computed again from x."""
+    """dL/dx with T outermost; the potentials are computed again from x."""
+    result = empty_like_sequence(x)
     gradient, x = laid_out_as(gradient, result), laid_out_as(x, result)
     n = x[0].numel()
     cuda.launch(
@@ -180,18 +161,8 @@ def binary_lif_backward(
     return result
 
 
-def norm_integer(  # noqa: PLR0913
-    x: Tensor,
-    mean: Tensor,
-    gain: Tensor,
-    bias: Tensor,
-    *,
-    levels: int,
-    divisor: float,
-    threshold: float,
-    half_up: bool,
-    open_window: bool,
-    save: bool,
+def norm_integer(
+    x: Tensor, mean: Tensor, gain: Tensor, bias: Tensor, rule: FiringRule, save: bool
 ) -> tuple[Tensor, Tensor]:
     """Spikes of (x - mean) * gain + bias per channel, and the window bits."""
     spikes = empty_like_planes(x)
@@ -206,15 +177,14 @@ def norm_integer(  # noqa: PLR0913
             *(x.data_ptr(), mean.data_ptr(), gain.data_ptr(), bias.data_ptr()),
             *(spikes.data_ptr(), mask.data_ptr() if save else 0),
             *(x.numel(), _inner(x), x.shape[1], wide(x, spikes)),
-            *_rule(levels, threshold, half_up, open_window),
-            np.float32(rounded(1 / divisor, x.dtype)),
+            *_forward_constants(rule),
         ),
     )
     return spikes, mask
 
 
 def norm_integer_sums(
-    gradient: Tensor, x: Tensor, mask: Tensor, mean: Tensor, *, divisor: float, threshold: float
+    gradient: Tensor, x: Tensor, mask: Tensor, mean: Tensor, rule: FiringRule
 ) -> Tensor:
     """Sums over every channel of d = dL/dy and of d (x - mean), (2, C)."""
     like = empty_like_planes(x)
@@ -231,28 +201,22 @@ def norm_integer_sums(
         (
             *(gradient.data_ptr(), x.data_ptr(), mask.data_ptr(), mean.data_ptr()),
             *(sums.data_ptr(), x.numel(), _inner(x), channels, workers),
-            np.float32(rounded(1 / (divisor * threshold), x.dtype)),
+            _gradient_scale(rule),
         ),
     )
     return sums.sum(2)
 
 
-def norm_integer_backward(  # noqa: PLR0913
-    gradient: Tensor,
-    x: Tensor,
-    mask: Tensor,
-    mean: Tensor,
-    gain: Tensor,
-    level: Tensor,
-    slope: Tensor,
-    *,
-    divisor: float,
-    threshold: float,
+def norm_integer_backward(
+    gradient: Tensor, x: Tensor, mask: Tensor, channels: Sequence[Tensor], rule: FiringRule
 ) -> Tensor:
-    """dL/dx = (d - level - (x - mean) slope) gain, in the layout the kernels take for x."""
+    """dL/dx = (d - level - (x - mean) slope) gain, in the layout the kernels take for x.
+
+    `channels` are mean, gain, level and slope, (C,) each.
+    """
     result = empty_like_planes(x)
     gradient, x = laid_out_as(gradient, result), laid_out_as(x, result)
-    mean, gain, level, slope = (_channels(v, x) for v in (mean, gain, level, slope))
+    mean, gain, level, slope = (_channels(values, x) for values in channels)
     cuda.launch(
         "norm_backward",
         x,
@@ -261,7 +225,7 @@ def norm_integer_backward(  # noqa: PLR0913
             *(gradient.data_ptr(), x.data_ptr(), mask.data_ptr(), mean.data_ptr()),
             *(gain.data_ptr(), level.data_ptr(), slope.data_ptr(), result.data_ptr()),
             *(x.numel(), _inner(x), x.shape[1], wide(gradient, x, result)),
-            np.float32(rounded(1 / (divisor * threshold), x.dtype)),
+            _gradient_scale(rule),
         ),
     )
     return result
@@ -295,15 +259,24 @@ def wide(*tensors: Tensor, stride: int = 0) -> np.int32:
     )
 
 
-def _rule(
-    levels: int, threshold: float, half_up: bool, open_window: bool
-) -> tuple[np.float32 | np.int32, ...]:
-    """per_threshold, levels, low, high, half_up; an open window is a closed one, one float in."""
-    low, high = np.float32(0), np.float32(levels)
-    if open_window:
+def _forward_constants(rule: FiringRule) -> tuple[np.float32 | np.int32, ...]:
+    """per_threshold, levels, low, high, half_up, per_divisor.
+
+    An open window is a closed one whose ends lie one float inside.
+    """
+    low, high = np.float32(0), np.float32(rule.levels)
+    if rule.window == "open":
         low, high = np.nextafter(low, np.float32(1)), np.nextafter(high, np.float32(0))
-    per_threshold = np.float32(rounded(1 / threshold, torch.float32))
-    return per_threshold, np.float32(levels), low, high, np.int32(half_up)
+    per_threshold, per_divisor = (
+        np.float32(rounded(1 / value, torch.float32)) for value in (rule.threshold, rule.divisor)
+    )
+    half_up = np.int32(rule.rounding == "half_up")
+    return per_threshold, np.float32(rule.levels), low, high, half_up, per_divisor
+
+
+def _gradient_scale(rule: FiringRule) -> np.float32:
+    """1 / (divisor threshold)."""
+    return np.float32(rounded(1 / (rule.divisor * rule.threshold), torch.float32))
 
 
 def _nothing(x: Tensor, dtype: torch.dtype) -> Tensor:

@@ -6,131 +6,46 @@ for it to choose the same. Gradients come from the `autograd.Function` classes o
 is registered with.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..constraints import RULES, require
+from ..firing_rule import FiringRule
 from ..reference import arithmetic
-from . import kernel_calls, torch_norm
-from . import torch_ops as torch_path
+from . import kernel_calls, torch_norm, torch_ops
 from .dispatch import choose_backend
 from .memory_layout import empty_like_flat, empty_like_planes, empty_like_sequence
 
+# A rule in an operator's signature: one scalar or word for each field, in the order of the fields.
+_RULE = (
+    "int levels, float divisor, float threshold, str rounding, str window, str dynamics, "
+    "float decay"
+)
 
-def _kernels_run(x: Tensor, backend: str) -> bool:
+
+def _runs_on_kernels(x: Tensor, backend: str) -> bool:
     return choose_backend(backend, x.device.type, x.dtype) == "cuda"
+
+
+def _by_backend(kernels: Callable[..., Any], in_torch: Callable[..., Any]) -> Callable[..., Any]:
+    """Whichever of two functions of the same arguments the backend, the last argument, names."""
+
+    def run(x: Tensor, *arguments: Any) -> Any:
+        *others, backend = arguments
+        return (kernels if _runs_on_kernels(x, backend) else in_torch)(x, *others)
+
+    return run
 
 
 def _empty_window(x: Tensor, save: bool, backend: str, shape: Tensor, steps: int = 1) -> Tensor:
     """Room for the window: bits for the kernels, bytes of `shape`'s layout in torch."""
-    if _kernels_run(x, backend):
+    if _runs_on_kernels(x, backend):
         return kernel_calls.empty_mask(x.numel() // steps, x, save=save, steps=steps)
-    return (
-        torch.empty_like(shape, dtype=torch_path.WINDOW)
-        if save
-        else x.new_empty(0, dtype=torch_path.WINDOW)
-    )
-
-
-def _integer_stateless(  # noqa: PLR0913
-    x: Tensor,
-    levels: int,
-    divisor: float,
-    threshold: float,
-    half_up: bool,
-    open_window: bool,
-    save: bool,
-    backend: str,
-) -> tuple[Tensor, Tensor]:
-    path = kernel_calls.integer_stateless if _kernels_run(x, backend) else torch_path.stateless
-    return path(
-        x,
-        levels=levels,
-        divisor=divisor,
-        threshold=threshold,
-        half_up=half_up,
-        open_window=open_window,
-        save=save,
-    )
-
-
-def _integer_stateless_fake(  # noqa: PLR0913
-    x: Tensor,
-    levels: int,
-    divisor: float,
-    threshold: float,
-    half_up: bool,
-    open_window: bool,
-    save: bool,
-    backend: str,
-) -> tuple[Tensor, Tensor]:
-    spikes = empty_like_flat(x)
-    return spikes, _empty_window(x, save, backend, spikes)
-
-
-def _integer_stateless_backward(
-    gradient: Tensor,
-    mask: Tensor,
-    stride: list[int],
-    divisor: float,
-    threshold: float,
-    backend: str,
-) -> Tensor:
-    result = gradient.new_empty_strided(gradient.shape, stride)
-    if _kernels_run(gradient, backend):
-        path = kernel_calls.integer_stateless_backward
-    else:
-        path = torch_path.stateless_backward
-    return path(gradient, mask, result, divisor=divisor, threshold=threshold)
-
-
-def _integer_temporal(  # noqa: PLR0913
-    x: Tensor,
-    state: Tensor | None,
-    levels: int,
-    divisor: float,
-    decay: float,
-    threshold: float,
-    half_up: bool,
-    open_window: bool,
-    save: bool,
-    keep: bool,
-    backend: str,
-) -> tuple[Tensor, Tensor, Tensor]:
-    path = kernel_calls.integer_temporal if _kernels_run(x, backend) else torch_path.temporal
-    return path(
-        x,
-        state,
-        levels=levels,
-        divisor=divisor,
-        decay=decay,
-        threshold=threshold,
-        half_up=half_up,
-        open_window=open_window,
-        save=save,
-        keep=keep,
-    )
-
-
-def _integer_temporal_fake(  # noqa: PLR0913
-    x: Tensor,
-    state: Tensor | None,
-    levels: int,
-    divisor: float,
-    decay: float,
-    threshold: float,
-    half_up: bool,
-    open_window: bool,
-    save: bool,
-    keep: bool,
-    backend: str,
-) -> tuple[Tensor, Tensor, Tensor]:
-    spikes = empty_like_sequence(x)
-    window = _empty_window(x, save, backend, spikes, steps=x.shape[0])
-    return spikes, window, _empty_state(x, keep)
+    window = torch_ops.WINDOW
+    return torch.empty_like(shape, dtype=window) if save else x.new_empty(0, dtype=window)
 
 
 def _empty_state(x: Tensor, keep: bool) -> Tensor:
@@ -138,216 +53,114 @@ def _empty_state(x: Tensor, keep: bool) -> Tensor:
     return empty_like_flat(x[0], wide) if keep else x.new_empty(0, dtype=wide)
 
 
-def _integer_temporal_backward(  # noqa: PLR0913
-    gradient: Tensor,
-    state_gradient: Tensor | None,
-    mask: Tensor,
-    stride: list[int],
-    divisor: float,
-    decay: float,
-    threshold: float,
-    keep: bool,
-    backend: str,
-) -> tuple[Tensor, Tensor]:
-    result = gradient.new_empty_strided(gradient.shape, stride)
-    if _kernels_run(gradient, backend):
-        path = kernel_calls.integer_temporal_backward
-    else:
-        path = torch_path.temporal_backward
-    return path(
-        gradient,
-        state_gradient,
-        mask,
-        result,
-        divisor=divisor,
-        decay=decay,
-        threshold=threshold,
-        keep=keep,
-    )
+def _empty_channels(x: Tensor, *lead: int) -> Tensor:
+    return x.new_empty((*lead, x.shape[1]), dtype=arithmetic(x.dtype))
 
 
-def _integer_temporal_backward_fake(  # noqa: PLR0913
-    gradient: Tensor,
-    state_gradient: Tensor | None,
-    mask: Tensor,
-    stride: list[int],
-    divisor: float,
-    decay: float,
-    threshold: float,
-    keep: bool,
-    backend: str,
-) -> tuple[Tensor, Tensor]:
+def _fake_stateless(x: Tensor, rule: FiringRule, save: bool, backend: str) -> tuple[Tensor, Tensor]:
+    spikes = empty_like_flat(x)
+    return spikes, _empty_window(x, save, backend, spikes)
+
+
+def _fake_temporal(
+    x: Tensor, state: Tensor | None, rule: FiringRule, save: bool, keep: bool, backend: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    spikes = empty_like_sequence(x)
+    window = _empty_window(x, save, backend, spikes, steps=x.shape[0])
+    return spikes, window, _empty_state(x, keep)
+
+
+def _fake_temporal_backward(gradient: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
+    _, _, stride, _, keep, _ = arguments
     result = gradient.new_empty_strided(gradient.shape, stride)
     return result, _empty_state(result, keep)
 
 
-def _binary_lif(x: Tensor, tau: float, threshold: float, backend: str) -> Tensor:
-    path = kernel_calls.binary_lif if _kernels_run(x, backend) else torch_path.binary
-    return path(x, tau=tau, threshold=threshold)
-
-
-def _binary_lif_backward(
-    gradient: Tensor, x: Tensor, tau: float, threshold: float, alpha: float, backend: str
-) -> Tensor:
-    result = empty_like_sequence(x)
-    if _kernels_run(x, backend):
-        path = kernel_calls.binary_lif_backward
-    else:
-        path = torch_path.binary_backward
-    return path(gradient, x, result, tau=tau, threshold=threshold, alpha=alpha)
-
-
-def _norm_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
-    return torch_norm.norm_statistics(x)
-
-
-def _norm_integer(  # noqa: PLR0913
-    x: Tensor,
-    mean: Tensor,
-    gain: Tensor,
-    bias: Tensor,
-    levels: int,
-    divisor: float,
-    threshold: float,
-    half_up: bool,
-    open_window: bool,
-    save: bool,
-    backend: str,
-) -> tuple[Tensor, Tensor]:
-    path = kernel_calls.norm_integer if _kernels_run(x, backend) else torch_norm.norm_integer
-    return path(
-        x,
-        mean,
-        gain,
-        bias,
-        levels=levels,
-        divisor=divisor,
-        threshold=threshold,
-        half_up=half_up,
-        open_window=open_window,
-        save=save,
-    )
-
-
-def _norm_integer_fake(  # noqa: PLR0913
-    x: Tensor,
-    mean: Tensor,
-    gain: Tensor,
-    bias: Tensor,
-    levels: int,
-    divisor: float,
-    threshold: float,
-    half_up: bool,
-    open_window: bool,
-    save: bool,
-    backend: str,
-) -> tuple[Tensor, Tensor]:
+def _fake_norm(x: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
+    *_, save, backend = arguments
     spikes = empty_like_planes(x)
     return spikes, _empty_window(x, save, backend, spikes)
-
-
-def _norm_integer_sums(  # noqa: PLR0913
-    gradient: Tensor,
-    x: Tensor,
-    mask: Tensor,
-    mean: Tensor,
-    divisor: float,
-    threshold: float,
-    backend: str,
-) -> Tensor:
-    fused = _kernels_run(x, backend)
-    path = kernel_calls.norm_integer_sums if fused else torch_norm.norm_integer_sums
-    return path(gradient, x, mask, mean, divisor=divisor, threshold=threshold)
-
-
-def _norm_integer_backward(  # noqa: PLR0913
-    gradient: Tensor,
-    x: Tensor,
-    mask: Tensor,
-    mean: Tensor,
-    gain: Tensor,
-    level: Tensor,
-    slope: Tensor,
-    divisor: float,
-    threshold: float,
-    backend: str,
-) -> Tensor:
-    fused = _kernels_run(x, backend)
-    path = kernel_calls.norm_integer_backward if fused else torch_norm.norm_integer_backward
-    return path(gradient, x, mask, mean, gain, level, slope, divisor=divisor, threshold=threshold)
-
-
-def _channel_values(x: Tensor, *lead: int) -> Tensor:
-    return x.new_empty((*lead, x.shape[1]), dtype=arithmetic(x.dtype))
 
 
 # Name -> signature, what it does, and what a fake tensor's results look like.
 _OPERATORS: dict[str, tuple[str, Callable[..., Any], Callable[..., Any]]] = {
     "integer_stateless": (
-        "(Tensor x, int levels, float divisor, float threshold, bool half_up, bool open_window, "
-        "bool save, str backend) -> (Tensor, Tensor)",
-        _integer_stateless,
-        _integer_stateless_fake,
+        f"(Tensor x, {_RULE}, bool save, str backend) -> (Tensor, Tensor)",
+        _by_backend(kernel_calls.integer_stateless, torch_ops.integer_stateless),
+        _fake_stateless,
     ),
     "integer_stateless_backward": (
-        "(Tensor gradient, Tensor mask, SymInt[] stride, float divisor, float threshold, "
-        "str backend) -> Tensor",
-        _integer_stateless_backward,
+        f"(Tensor gradient, Tensor mask, SymInt[] stride, {_RULE}, str backend) -> Tensor",
+        _by_backend(kernel_calls.integer_stateless_backward, torch_ops.integer_stateless_backward),
         lambda gradient, mask, stride, *_: gradient.new_empty_strided(gradient.shape, stride),
     ),
     "integer_temporal": (
-        "(Tensor x, Tensor? state, int levels, float divisor, float decay, float threshold, "
-        "bool half_up, bool open_window, bool save, bool keep, str backend) "
+        f"(Tensor x, Tensor? state, {_RULE}, bool save, bool keep, str backend) "
         "-> (Tensor, Tensor, Tensor)",
-        _integer_temporal,
-        _integer_temporal_fake,
+        _by_backend(kernel_calls.integer_temporal, torch_ops.integer_temporal),
+        _fake_temporal,
     ),
     "integer_temporal_backward": (
-        "(Tensor gradient, Tensor? state_gradient, Tensor mask, SymInt[] stride, float divisor, "
-        "float decay, float threshold, bool keep, str backend) -> (Tensor, Tensor)",
-        _integer_temporal_backward,
-        _integer_temporal_backward_fake,
+        "(Tensor gradient, Tensor? state_gradient, Tensor mask, SymInt[] stride, "
+        f"{_RULE}, bool keep, str backend) -> (Tensor, Tensor)",
+        _by_backend(kernel_calls.integer_temporal_backward, torch_ops.integer_temporal_backward),
+        _fake_temporal_backward,
     ),
     "binary_lif": (
         "(Tensor x, float tau, float threshold, str backend) -> Tensor",
-        _binary_lif,
+        _by_backend(kernel_calls.binary_lif, torch_ops.binary_lif),
         lambda x, *_: empty_like_sequence(x),
     ),
     "binary_lif_backward": (
         "(Tensor gradient, Tensor x, float tau, float threshold, float alpha, str backend) "
         "-> Tensor",
-        _binary_lif_backward,
+        _by_backend(kernel_calls.binary_lif_backward, torch_ops.binary_lif_backward),
         lambda gradient, x, *_: empty_like_sequence(x),
     ),
     "norm_statistics": (
         "(Tensor x) -> (Tensor, Tensor)",
-        _norm_statistics,
-        lambda x: (_channel_values(x), _channel_values(x)),
+        torch_norm.norm_statistics,
+        lambda x: (_empty_channels(x), _empty_channels(x)),
     ),
     "norm_integer": (
-        "(Tensor x, Tensor mean, Tensor gain, Tensor bias, int levels, float divisor, "
-        "float threshold, bool half_up, bool open_window, bool save, str backend) "
+        f"(Tensor x, Tensor mean, Tensor gain, Tensor bias, {_RULE}, bool save, str backend) "
         "-> (Tensor, Tensor)",
-        _norm_integer,
-        _norm_integer_fake,
+        _by_backend(kernel_calls.norm_integer, torch_norm.norm_integer),
+        _fake_norm,
     ),
     "norm_integer_sums": (
-        "(Tensor gradient, Tensor x, Tensor mask, Tensor mean, float divisor, float threshold, "
-        "str backend) -> Tensor",
-        _norm_integer_sums,
-        lambda gradient, x, *_: _channel_values(x, 2),
+        f"(Tensor gradient, Tensor x, Tensor mask, Tensor mean, {_RULE}, str backend) -> Tensor",
+        _by_backend(kernel_calls.norm_integer_sums, torch_norm.norm_integer_sums),
+        lambda gradient, x, *_: _empty_channels(x, 2),
     ),
     "norm_integer_backward": (
-        "(Tensor gradient, Tensor x, Tensor mask, Tensor mean, Tensor gain, Tensor level, "
-        "Tensor slope, float divisor, float threshold, str backend) -> Tensor",
-        _norm_integer_backward,
+        f"(Tensor gradient, Tensor x, Tensor mask, Tensor[] channels, {_RULE}, str backend) "
+        "-> Tensor",
+        _by_backend(kernel_calls.norm_integer_backward, torch_norm.norm_integer_backward),
         lambda gradient, x, *_: empty_like_planes(x),
     ),
 }
 
 
+def _flatten_rule(arguments: Iterable[Any]) -> list[Any]:
+    """Arguments as an operator's signature has them: a rule's fields one by one."""
+    flat: list[Any] = []
+    for argument in arguments:
+        flat += argument if isinstance(argument, FiringRule) else (argument,)
+    return flat
+
+
+def _gather_rule(names: Sequence[str], arguments: Sequence[Any]) -> list[Any]:
+    """Arguments as our functions have them: the fields of a rule as one value."""
+    if "levels" not in names:
+        return list(arguments)
+    start = names.index("levels")
+    end = start + len(FiringRule._fields)
+    return [*arguments[:start], FiringRule(*arguments[start:end]), *arguments[end:]]
+
+
 def _register(name: str) -> Callable[..., Any]:
-    """Define an operator; what is returned is how our own code calls it."""
+    """Define an operator; what is returned is how our own code calls it, with its rule whole."""
     signature, run, fake = _OPERATORS[name]
     # Masks and results follow x's storage order, so a compiler must not change it in between: not
     # by padding either, as Inductor may on a GPU (no graph on a CPU was found where it would).
@@ -355,20 +168,23 @@ def _register(name: str) -> Callable[..., Any]:
     operator = getattr(torch.ops.spikeseg, name).default
     names = [argument.name for argument in operator._schema.arguments]
 
-    def checked(*arguments: Any) -> Any:
-        given = zip(names, arguments, strict=True)
-        require(**{name: value for name, value in given if name in RULES})
-        return run(*arguments)
+    def run_checked(*arguments: Any) -> Any:
+        named = zip(names, arguments, strict=True)
+        require(**{name: value for name, value in named if name in RULES})
+        return run(*_gather_rule(names, arguments))
 
-    torch.library.impl(f"spikeseg::{name}", "default", checked)
-    torch.library.register_fake(f"spikeseg::{name}", fake)
+    def run_fake(*arguments: Any) -> Any:
+        return fake(*_gather_rule(names, arguments))
+
+    torch.library.impl(f"spikeseg::{name}", "default", run_checked)
+    torch.library.register_fake(f"spikeseg::{name}", run_fake)
 
     def call(x: Tensor, *arguments: Any) -> Any:
         # In eager mode on a CPU torch's dispatcher would cost more than a small layer's neurons.
         plain = type(x) in (Tensor, nn.Parameter) and x.device.type == "cpu"
         if plain and not torch.compiler.is_compiling():
             return run(x, *arguments)
-        return operator(x, *arguments)
+        return operator(x, *_flatten_rule(arguments))
 
     return call
 

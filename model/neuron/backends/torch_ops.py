@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..firing_rule import FiringRule
 from ..reference import arithmetic, rounded
 from .memory_layout import empty_like_flat, empty_like_sequence, flat, laid_out_as
 
@@ -48,60 +49,45 @@ def bits(x: Tensor) -> Tensor:
     return x.view(_BITS[x.element_size()])
 
 
-def fire(
-    ratio: Tensor,
-    levels: int,
-    half_up: bool,
-    open_window: bool,
-    count: Tensor,
-    inside: Tensor | None,
-) -> None:
+def fire(ratio: Tensor, rule: FiringRule, count: Tensor, inside: Tensor | None) -> None:
     """Spike counts of `ratio` into `count`; into `inside` 1 where it was in the window, else 0."""
-    torch.clamp(ratio, 0, levels, out=count)
+    torch.clamp(ratio, 0, rule.levels, out=count)
     if inside is not None:
-        if open_window:
+        if rule.window == "open":
             torch.gt(ratio, 0, out=inside)
-            inside.mul_(torch.lt(ratio, levels, out=torch.empty_like(inside)))
+            inside.mul_(torch.lt(ratio, rule.levels, out=torch.empty_like(inside)))
         else:
             # Clamping changes what is outside, and NaN equals nothing.
             torch.eq(count, ratio, out=inside)
-    if half_up:
+    if rule.rounding == "half_up":
         count.add_(0.5).floor_()
     else:
         count.round_()
 
 
-def stateless(  # noqa: PLR0913
-    x: Tensor,
-    *,
-    levels: int,
-    divisor: float,
-    threshold: float,
-    half_up: bool,
-    open_window: bool,
-    save: bool,
-) -> tuple[Tensor, Tensor]:
+def integer_stateless(x: Tensor, rule: FiringRule, save: bool) -> tuple[Tensor, Tensor]:
     """Spikes, and the window of x's shape: 1 inside, 0 outside (empty where `save` is false)."""
+    threshold, divisor = rule.threshold, rule.divisor
     spikes = empty_like_flat(x)
     window = empty_like_flat(x, WINDOW) if save else x.new_empty(0, dtype=WINDOW)
     exact = x.dtype not in _EXACT or (
-        threshold == 1.0 and not half_up and levels <= _EXACT[x.dtype]
+        threshold == 1.0 and rule.rounding == "half_even" and rule.levels <= _EXACT[x.dtype]
     )
     wide = x.dtype if exact else torch.float32
     per_threshold, per_divisor = _factor(1 / threshold, wide), _factor(1 / divisor, wide)
-    for current, fired, kept in _pieces(laid_out_as(x, spikes), spikes, window):
+    for current, fired, saved in _pieces(laid_out_as(x, spikes), spikes, window):
         ratio = current if exact else current.to(wide)
         if threshold != 1.0:
             ratio = ratio * per_threshold
         count = fired if exact else torch.empty_like(ratio)
         inside = torch.empty_like(ratio) if save else None
-        fire(ratio, levels, half_up, open_window, count, inside)
+        fire(ratio, rule, count, inside)
         if divisor != 1.0:
             count.mul_(per_divisor)
         if not exact:
             fired.copy_(count)
         if inside is not None:
-            kept.copy_(inside)
+            saved.copy_(inside)
     return spikes, window
 
 
@@ -116,56 +102,49 @@ def _pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
         yield tuple(row[start : start + _CHUNK] for row in rows)
 
 
-def stateless_backward(
-    gradient: Tensor, window: Tensor, result: Tensor, *, divisor: float, threshold: float
+def integer_stateless_backward(
+    gradient: Tensor, window: Tensor, stride: Sequence[int], rule: FiringRule
 ) -> Tensor:
-    """dL/dx into `result`: gradient / (divisor threshold) inside the window, 0 outside."""
-    scale = _factor(1 / (divisor * threshold), gradient.dtype)
+    """dL/dx at x's strides: gradient / (divisor threshold) inside the window, 0 outside."""
+    result = gradient.new_empty_strided(gradient.shape, stride)
+    product = rule.divisor * rule.threshold
+    scale = _factor(1 / product, gradient.dtype)
     for arriving, inside, leaving in _pieces(laid_out_as(gradient, result), window, result):
         selected = bits(leaving).copy_(inside).neg_()
         torch.bitwise_and(bits(arriving), selected, out=selected)
-        if divisor * threshold != 1.0:
+        if product != 1.0:
             leaving.mul_(scale)
     return result
 
 
-def temporal(  # noqa: PLR0913
-    x: Tensor,
-    state: Tensor | None,
-    *,
-    levels: int,
-    divisor: float,
-    decay: float,
-    threshold: float,
-    half_up: bool,
-    open_window: bool,
-    save: bool,
-    keep: bool,
+def integer_temporal(
+    x: Tensor, state: Tensor | None, rule: FiringRule, save: bool, keep: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Spikes, the window as `stateless` has it, and u_T in the arithmetic's type (if `keep`)."""
+    """Spikes, the window as in `integer_stateless`, u_T in the arithmetic's type (if `keep`)."""
     wide, steps = arithmetic(x.dtype), len(x)
     spikes = empty_like_sequence(x)
     window = empty_like_sequence(x, WINDOW) if save else x.new_empty(0, dtype=WINDOW)
     after = empty_like_flat(x[0], wide) if keep else x.new_empty(0, dtype=wide)
     before = None if state is None else laid_out_as(state.to(wide), empty_like_flat(x[0], wide))
     per_threshold, per_divisor, left, price = (
-        _constant(value, wide) for value in (1 / threshold, 1 / divisor, decay, threshold)
+        _constant(value, wide)
+        for value in (1 / rule.threshold, 1 / rule.divisor, rule.decay, rule.threshold)
     )
-    for currents, fired, kept, last, first in _parts(
+    for currents, fired, saved, last, first in _parts(
         steps, laid_out_as(x, spikes), spikes, window, after, before
     ):
         u, count, scratch, ratio, room = (
             torch.empty_like(currents[0], dtype=wide) for _ in range(5)
         )
         charge = None if first is None else first[0]
-        windows = kept.unbind() if save else [None] * steps
+        windows = saved.unbind() if save else [None] * steps
         each = zip(currents.unbind(), fired.unbind(), windows, strict=True)
         for t, (current, spike, inside) in enumerate(each):
             h = current if current.dtype == wide else room.copy_(current)
             if charge is not None:
                 h = torch.add(charge, h, out=u)
-            own = h if threshold == 1.0 else torch.mul(h, per_threshold, out=ratio)
-            fire(own, levels, half_up, open_window, count, scratch if save else None)
+            in_thresholds = h if rule.threshold == 1.0 else torch.mul(h, per_threshold, out=ratio)
+            fire(in_thresholds, rule, count, scratch if save else None)
             if inside is not None:
                 inside.copy_(scratch)
             if wide == x.dtype:
@@ -173,67 +152,67 @@ def temporal(  # noqa: PLR0913
             else:
                 spike.copy_(torch.mul(count, per_divisor, out=scratch))
             if t + 1 < steps or keep:
-                spent = count if threshold == 1.0 else count.mul_(price)
+                spent = count if rule.threshold == 1.0 else count.mul_(price)
                 charge = torch.sub(h, spent, out=u).mul_(left)
         if keep:
             last.copy_(u)
     return spikes, window, after
 
 
-def temporal_backward(  # noqa: PLR0913
+def integer_temporal_backward(
     gradient: Tensor,
     state_gradient: Tensor | None,
     window: Tensor,
-    result: Tensor,
-    *,
-    divisor: float,
-    decay: float,
-    threshold: float,
+    stride: Sequence[int],
+    rule: FiringRule,
     keep: bool,
 ) -> tuple[Tensor, Tensor]:
-    """dL/dx into `result`, and dL/du_0 in the arithmetic's type (if `keep`)."""
+    """dL/dx at x's strides, and dL/du_0 in the arithmetic's type (if `keep`)."""
+    result = gradient.new_empty_strided(gradient.shape, stride)
     wide, steps = arithmetic(gradient.dtype), len(gradient)
-    scale = _constant(1 / (divisor * threshold), wide)
-    left = _constant(decay, wide)
+    scale = _constant(1 / (rule.divisor * rule.threshold), wide)
+    left = _constant(rule.decay, wide)
     before = empty_like_flat(result[0], wide) if keep else result.new_empty(0, dtype=wide)
     after = state_gradient
     if after is not None:
         after = laid_out_as(after.to(wide), empty_like_flat(result[0], wide))
-    for arriving, kept, leaving, first, last in _parts(
+    for *sequences, first, last in _parts(
         steps, laid_out_as(gradient, result), window, result, before, after
     ):
-        carried = _carry_back(torch.lerp, arriving, kept, leaving, last, scale, left)
+        carried = _carry_back(torch.lerp, sequences, last, scale, left)
         if _may_have_nan(carried):
-            carried = _carry_back(_choose, arriving, kept, leaving, last, scale, left)
+            carried = _carry_back(_choose, sequences, last, scale, left)
         if first is not None:
             first.copy_(carried)
     return result, before
 
 
-def _carry_back(  # noqa: PLR0913
+def _carry_back(
     select: Callable[..., Tensor],
-    arriving: Tensor,
-    kept: Tensor,
-    leaving: Tensor,
+    sequences: Sequence[Tensor],
     last: Tensor | None,
     scale: Tensor,
     left: Tensor,
 ) -> Tensor:
-    """`temporal_backward` of a part; returns the last of the gradients.
+    """`integer_temporal_backward` of a part; returns the last of the gradients.
+
+    `sequences` are dL/ds, the window, and dL/dx, which is written.
 
     torch.lerp with a weight of 0 or 1 gives exactly one of its ends, in one pass, but NaN where
     the difference of the ends is not finite. Such a NaN stays to the end, where it is seen.
     """
     wide = scale.dtype
-    room, passed, weight = (torch.empty_like(arriving[0], dtype=wide) for _ in range(3))
+    room, passed, weight = (torch.empty_like(sequences[0][0], dtype=wide) for _ in range(3))
     carried = passed.zero_() if last is None else torch.mul(last[0], left, out=passed)
-    steps = (part.unbind()[::-1] for part in (arriving, kept, leaving))
-    for own, inside, to in zip(*steps, strict=True):
+    steps = (sequence.unbind()[::-1] for sequence in sequences)
+    for arriving, inside, to in zip(*steps, strict=True):
         if carried is not passed:
             torch.mul(carried, left, out=passed)
         weight.copy_(inside)
         carried = to if to.dtype == wide else room
-        torch.mul(own if own.dtype == wide else carried.copy_(own), scale, out=carried)
+        torch.mul(
+            arriving if arriving.dtype == wide else carried.copy_(arriving), scale, out=carried
+        )
         select(passed, carried, weight, out=carried)
         if carried is room:
             to.copy_(room)
@@ -265,7 +244,7 @@ def _parts(steps: int, like: Tensor, *others: Tensor | None) -> Iterator[tuple[A
         yield tuple(None if row is None else row[:, start : start + _PART] for row in rows)
 
 
-def binary(x: Tensor, *, tau: float, threshold: float) -> Tensor:
+def binary_lif(x: Tensor, tau: float, threshold: float) -> Tensor:
     """Binary spikes."""
     spikes = empty_like_sequence(x)
     for currents, fired in _parts(len(x), laid_out_as(x, spikes), spikes):
@@ -281,7 +260,7 @@ def binary(x: Tensor, *, tau: float, threshold: float) -> Tensor:
 def _fire_binary(
     currents: Tensor, fired: Tensor, charged: Tensor, tau: float, threshold: float, careful: bool
 ) -> None:
-    """`binary` of a part: the last potential, negated, is left in `charged`.
+    """`binary_lif` of a part: the last potential, negated, is left in `charged`.
 
     A NaN potential fires NaN where `careful`, else nothing.
     """
@@ -300,15 +279,15 @@ def _fire_binary(
             spike.copy_(to)
 
 
-def binary_backward(
-    gradient: Tensor, x: Tensor, result: Tensor, *, tau: float, threshold: float, alpha: float
+def binary_lif_backward(
+    gradient: Tensor, x: Tensor, tau: float, threshold: float, alpha: float
 ) -> Tensor:
-    """dL/dx into `result`; the potentials are computed again from x.
+    """dL/dx with T outermost; the potentials are computed again from x.
 
     With r = dL/dx tau / alpha the law's recurrence is r_t = g_t (1 - s) s + left [h_t < threshold]
     r_{t+1}, one product and one sum a step.
     """
-    wide = arithmetic(x.dtype)
+    result, wide = empty_like_sequence(x), arithmetic(x.dtype)
     per_tau = rounded(1 / tau, x.dtype)
     left = rounded(1 - per_tau, x.dtype)
     share, far = _constant(per_tau * alpha, wide), _constant(-threshold * alpha, wide)

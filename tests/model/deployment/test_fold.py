@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from spikeseg.jobs.benchmark.published_order import plain_path
 from spikeseg.model.accounting.macs import count_macs
-from spikeseg.model.config import LargeBackboneConfig, LossConfig, ModelConfig
+from spikeseg.model.config import BinaryNeuronConfig, LargeBackboneConfig, LossConfig, ModelConfig
 from spikeseg.model.deployment.fold import fold
 from spikeseg.model.initialize import calibrate_attention
 from spikeseg.model.layers.rep_conv import RepConv
@@ -167,7 +167,7 @@ def test_a_folded_classifier_gives_the_same_logits(kind: str) -> None:
     third = dataclasses.replace(backbone, family="e_spikeformer", levels=4)
     configs: dict[str, tuple[Any, Any]] = {
         "sdtv2": (backbone, head_neuron()),
-        "lif": (backbone, "lif"),
+        "lif": (backbone, BinaryNeuronConfig()),
         "sdtv3": (third, head_neuron()),
         "large": (large, large_neuron()),
     }

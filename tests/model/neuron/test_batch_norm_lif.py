@@ -7,15 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from neuron_cases import DTYPES, Place, assert_same, currents, settings
+from neuron_cases import DTYPES, Place, assert_same, currents, firing_rule
 from torch import Tensor, nn
 
 from spikeseg.model.neuron.backends import cuda, kernel_calls, operators
 from spikeseg.model.neuron.batch_norm_lif import batch_norm_integer_lif, normalize_and_fire
+from spikeseg.model.neuron.firing_rule import FiringRule
 from spikeseg.model.neuron.integer_lif import IntegerLIF, integer_lif, integer_lif_with_state
 from spikeseg.model.neuron.reference import integer_forward
 
-RULE = {"levels": 4, "divisor": 4.0}
+RULE = FiringRule(levels=4, divisor=4.0)
 SHAPES = {"planes": (6, 5, 3, 7), "lanes": (2, 8, 4, 8), "vectors": (40, 6), "one": (9, 1, 2, 2)}
 
 
@@ -28,7 +29,9 @@ def parameters(channels: int) -> tuple[Tensor, Tensor]:
 def fused(x: Tensor, g: Tensor, place: Place, **more: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Spikes, and the gradients of x, weight and bias."""
     leaves = [t.detach().to(place.device).requires_grad_() for t in (x, *parameters(x.shape[1]))]
-    spikes, _, _ = batch_norm_integer_lif(*leaves, eps=1e-5, **RULE | more, backend=place.backend)
+    spikes, _, _ = batch_norm_integer_lif(
+        *leaves, RULE._replace(**more), eps=1e-5, backend=place.backend
+    )
     spikes.backward(g.to(place.device))
     return spikes, *three_gradients(leaves)
 
@@ -38,7 +41,7 @@ def layered(x: Tensor, g: Tensor, **more: Any) -> tuple[Tensor, Tensor, Tensor, 
     weight, bias = parameters(x.shape[1])
     leaves = [t.detach().double().requires_grad_() for t in (x, weight, bias)]
     y = nn.functional.batch_norm(leaves[0], None, None, *leaves[1:], training=True, eps=1e-5)
-    spikes = integer_lif(y, **RULE | more, backend="torch")
+    spikes = integer_lif(y, RULE._replace(**more), backend="torch")
     spikes.backward(g.double())
     return spikes, *three_gradients(leaves)
 
@@ -75,9 +78,9 @@ def test_normalized_spikes_are_the_laws_bits(place: Place, dtype: torch.dtype) -
         y = (x.float() - mean.view(-1, 1, 1)) * gain.view(-1, 1, 1) + bias.view(-1, 1, 1)
         spikes, _ = operators.norm_integer(
             *(t.to(place.device) for t in (x, mean, gain, bias)),
-            *(4, 4.0, 1.0, False, False, True, place.backend),
+            *(RULE, True, place.backend),
         )
-        assert_same(spikes, integer_forward(y, **settings("counts", divisor=4.0))[0].to(dtype))
+        assert_same(spikes, integer_forward(y, firing_rule("counts", divisor=4.0))[0].to(dtype))
         assert spikes.stride() == x.stride()
 
 
@@ -102,52 +105,6 @@ def test_many_values_a_channel_are_summed_by_many_workers(place: Place) -> None:
             torch.testing.assert_close(ours.cpu(), theirs.float(), rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("share", [4, 0], ids=["half", "nothing"])
-def test_statistics_reduced_over_workers_are_those_of_the_whole_batch(
-    place: Place, share: int
-) -> None:
-    # Two workers in one process: both run forward up to the sum, then both go on with it.
-    generator = torch.Generator().manual_seed(9)
-    whole = torch.randn(8, 3, 4, 4, generator=generator) * 2 + 5
-    g = torch.randn(whole.shape, generator=generator)
-    expected = layered(whole, g)
-    total = batch_norm_statistics(whole)
-    weight, bias = parameters(3)
-    # Backward's sums of the other half come from the law in float64.
-    y = nn.functional.batch_norm(whole.double(), None, None, weight.double(), bias.double(), True)
-    inside = (y >= 0) & (y <= 4)
-    d = torch.where(inside, g.double() / 4, 0.0)
-    centered = whole.double() - whole.double().mean((0, 2, 3), keepdim=True)
-    sums = torch.stack([d.sum((0, 2, 3)), (d * centered).sum((0, 2, 3))]).float()
-
-    handed = []
-
-    def reduce(tensor: Tensor) -> Tensor:
-        handed.append(tensor.cpu())
-        return (sums if tensor.dim() == 2 else total).to(tensor)
-
-    x = whole[:share].to(place.device).requires_grad_()
-    on = [t.to(place.device) for t in (weight, bias)]
-    spikes, mean, variance = batch_norm_integer_lif(
-        x, *on, eps=1e-5, **RULE, backend=place.backend, reduce=reduce
-    )
-    spikes.backward(g[:share].to(place.device))
-    torch.testing.assert_close(handed[0], batch_norm_statistics(whole[:share]))
-    torch.testing.assert_close(mean.cpu(), whole.mean((0, 2, 3)))
-    torch.testing.assert_close(variance.cpu(), whole.var((0, 2, 3), correction=0))
-    assert_same(spikes, expected[0][:share].float())
-    assert x.grad is not None
-    torch.testing.assert_close(x.grad.cpu(), expected[1][:share].float(), rtol=1e-4, atol=1e-5)
-    assert len(handed) == 2 and bool(handed[1].isfinite().all())
-
-
-def batch_norm_statistics(x: Tensor) -> Tensor:
-    """What a worker contributes: count, sums, sums of squares."""
-    wide = x.double()
-    count = torch.tensor([x.numel() / x.shape[1]], dtype=torch.float64)
-    return torch.cat([count, wide.sum((0, 2, 3)), wide.square().sum((0, 2, 3))])
-
-
 @pytest.mark.parametrize("momentum", [0.1, None])
 def test_the_layers_state_and_output_are_those_of_two_layers(
     place: Place, momentum: float | None, monkeypatch: pytest.MonkeyPatch
@@ -157,13 +114,13 @@ def test_the_layers_state_and_output_are_those_of_two_layers(
     norm = nn.BatchNorm2d(4, momentum=momentum)
     nn.init.uniform_(norm.weight, 1, 3)
     twin = copy.deepcopy(norm)
-    neuron = IntegerLIF(levels=4, divisor=4.0, backend=place.backend)
+    neuron = IntegerLIF(RULE, backend=place.backend)
     norm.to(place.device)
     for seed in range(3):
         x = torch.randn(2, 3, 4, 5, 5, generator=torch.Generator().manual_seed(seed))
         spikes = normalize_and_fire(norm, neuron, x.to(place.device))
         y = twin(x.flatten(0, 1)).unflatten(0, (2, 3))
-        assert_same(spikes, integer_lif(y, **RULE, backend="torch"))
+        assert_same(spikes, integer_lif(y, RULE, backend="torch"))
     for ours, theirs in zip(norm.buffers(), twin.buffers(), strict=True):
         torch.testing.assert_close(ours.cpu(), theirs)
     norm.eval()
@@ -171,12 +128,12 @@ def test_the_layers_state_and_output_are_those_of_two_layers(
     x = torch.randn(2, 3, 4, 5, 5)
     spikes = normalize_and_fire(norm, neuron, x.to(place.device))
     y = twin(x.flatten(0, 1)).unflatten(0, (2, 3))
-    assert_same(spikes, integer_lif(y, **RULE, backend="torch"))
+    assert_same(spikes, integer_lif(y, RULE, backend="torch"))
 
 
 def test_a_channel_of_one_value_is_refused() -> None:
     with pytest.raises(ValueError, match="more than one value in training, got 1"):
-        batch_norm_integer_lif(torch.randn(1, 3), *parameters(3), eps=1e-5, **RULE)
+        batch_norm_integer_lif(torch.randn(1, 3), *parameters(3), RULE, eps=1e-5)
 
 
 @pytest.mark.parametrize("size", [1, 7])
@@ -184,7 +141,7 @@ def test_a_bias_of_other_channels_is_refused(size: int) -> None:
     x = torch.randn(2, 8, 4, 4)
     said = rf"bias must be one value for each of 8 channels on cpu, got shape \({size},\)"
     with pytest.raises(ValueError, match=said):
-        batch_norm_integer_lif(x, torch.ones(8), torch.zeros(size), eps=1e-5, levels=4, divisor=4.0)
+        batch_norm_integer_lif(x, torch.ones(8), torch.zeros(size), RULE, eps=1e-5)
 
 
 @pytest.mark.parametrize("place", ["host"], indirect=True)
@@ -193,14 +150,14 @@ def test_kernels_are_given_no_statistics_of_another_size_or_device(place: Place)
     for bad in (good[:1], good.to("meta")):
         for values in ((bad, good, good), (good, bad, good), (good, good, bad)):
             with pytest.raises(ValueError, match=r"values of the channels must be \(8,\) on cpu"):
-                operators.norm_integer(x, *values, 4, 4.0, 1.0, False, False, True, place.backend)
+                operators.norm_integer(x, *values, RULE, True, place.backend)
 
 
 def test_a_state_of_another_device_is_refused(place: Place) -> None:
     x, state = torch.randn(2, 3, 4, device=place.device), torch.zeros(3, 4, device="meta")
-    rule = {**RULE, "decay": 0.25, "backend": place.backend}
+    rule = RULE._replace(dynamics="temporal")
     with pytest.raises(ValueError, match=r"state must be on x's device, .*, got meta"):
-        integer_lif_with_state(x, state, **rule)
+        integer_lif_with_state(x, state, rule, backend=place.backend)
 
 
 def summed(inner: int, workers: int, planes: int, channels: int) -> tuple[Tensor, Tensor, float]:

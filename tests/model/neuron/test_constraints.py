@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from neuron_cases import DTYPES, Place, assert_same, currents, only_gradient, settings
+from neuron_cases import DTYPES, Place, assert_same, currents, firing_rule
 
 from spikeseg.model.neuron.batch_norm_lif import batch_norm_integer_lif
+from spikeseg.model.neuron.firing_rule import FiringRule
 from spikeseg.model.neuron.integer_lif import IntegerLIF, integer_lif, integer_lif_with_state
 from spikeseg.model.neuron.lif import LIF, lif
 from spikeseg.model.neuron.reference import integer_backward, integer_forward
@@ -34,20 +35,22 @@ X = torch.zeros(2, 3)
 GOOD: dict[str, Any] = {"levels": 4, "divisor": 4.0, "decay": 0.5}
 FORMS: dict[str, tuple[Callable[..., Any], str]] = {
     "integer_lif": (
-        lambda **given: integer_lif(X, **GOOD | given),
+        lambda **given: integer_lif(X, FiringRule(**GOOD | given)),
         "levels divisor threshold decay dynamics rounding window",
     ),
     "with_state": (
-        lambda **given: integer_lif_with_state(X, None, **GOOD | given),
-        "levels divisor threshold decay rounding window",
+        lambda **given: integer_lif_with_state(
+            X, None, FiringRule(**GOOD | {"dynamics": "temporal"} | given)
+        ),
+        "levels divisor threshold decay dynamics rounding window",
     ),
     "IntegerLIF": (
-        lambda **given: IntegerLIF(**GOOD | given),
+        lambda **given: IntegerLIF(FiringRule(**GOOD | given)),
         "levels divisor threshold decay dynamics rounding window",
     ),
     "batch_norm": (
-        lambda **given: batch_norm_integer_lif(
-            X, torch.ones(3), torch.zeros(3), **{"levels": 4, "divisor": 4.0, "eps": 1e-5} | given
+        lambda eps=1e-5, **given: batch_norm_integer_lif(
+            X, torch.ones(3), torch.zeros(3), FiringRule(**GOOD | given), eps=eps
         ),
         "levels divisor threshold eps rounding window",
     ),
@@ -68,7 +71,10 @@ def test_what_no_neuron_can_have_is_refused(form: str) -> None:
                 make(**{name: value})
 
 
-USUAL = {"levels": 4, "divisor": 4.0, "threshold": 1.0, "decay": 0.5, "tau": 2.0, "alpha": 4.0}
+NUMBERS_OF_OPERATORS: dict[str, Any] = {"levels": 4, "divisor": 4.0, "threshold": 1.0}
+NUMBERS_OF_OPERATORS |= {"decay": 0.5, "tau": 2.0, "alpha": 4.0}
+WORDS_OF_OPERATORS = {"dynamics": "stateless", "rounding": "half_even", "window": "closed"}
+USUAL = NUMBERS_OF_OPERATORS | WORDS_OF_OPERATORS
 OPERATORS = [
     "integer_stateless",
     "integer_stateless_backward",
@@ -88,12 +94,16 @@ def test_the_operators_refuse_it_too(name: str) -> None:
     given: dict[str, Any] = {}
     for argument in operator._schema.arguments:
         kinds = {"Tensor": X, "bool": False, "str": "torch", "List[int]": [3, 1]}
+        kinds["List[Tensor]"] = [torch.zeros(3)] * 4
         given[argument.name] = USUAL.get(argument.name, kinds.get(str(argument.type)))
-    given |= {n: torch.zeros(3) for n in ("mean", "gain", "bias", "level", "slope") if n in given}
+    given |= {n: torch.zeros(3) for n in ("mean", "gain", "bias") if n in given}
     if "mask" in given:
         given["mask"] = torch.zeros(2, 3, dtype=torch.int8)
     operator(**given)
-    for constant in USUAL.keys() & given.keys():
+    for word in WORDS_OF_OPERATORS.keys() & given.keys():
+        with pytest.raises(ValueError, match=f"^{word} must be {WORDS[word][0]}, got 'other'$"):
+            operator(**given | {word: "other"})
+    for constant in NUMBERS_OF_OPERATORS.keys() & given.keys():
         rule, values = NUMBERS[constant]
         # Of `levels` the operator's schema takes whole numbers alone.
         for value in values if constant != "levels" else [0, -4, (1 << 24) + 1]:
@@ -106,15 +116,15 @@ def test_the_operators_refuse_it_too(name: str) -> None:
 @pytest.mark.parametrize("rounding", ["half_even", "half_up"])
 def test_the_ends_of_the_ranges_follow_the_law(place: Place, value: float, rounding: str) -> None:
     for dtype in DTYPES:
-        arguments = settings("large", divisor=value, threshold=value, rounding=rounding)
+        rule = firing_rule("large", divisor=value, threshold=value, rounding=rounding)
         # In units of the threshold; float16 holds its zeros and infinities.
         x = (currents((2, 90), torch.float64) * value).to(dtype)
         g = torch.linspace(-2, 2, 180).view(2, 90).to(dtype)
         on = x.to(place.device).requires_grad_()
-        spikes = integer_lif(on, **arguments, backend=place.backend)
+        spikes = integer_lif(on, rule, backend=place.backend)
         spikes.backward(g.to(place.device))
-        expected, inside, _ = integer_forward(x, **arguments)
-        wanted, _ = integer_backward(g, inside, **only_gradient(arguments))
+        expected, inside, _ = integer_forward(x, rule)
+        wanted, _ = integer_backward(g, inside, rule)
         assert_same(spikes, expected)
         assert on.grad is not None
         assert_same(on.grad, wanted)

@@ -15,6 +15,7 @@ from spikeseg.model.initialize import calibrate_attention, start_alive
 from spikeseg.model.layers.blocks import fire_after
 from spikeseg.model.loss.criterion import build_criterion
 from spikeseg.model.neuron import batch_norm_lif
+from spikeseg.model.neuron.firing_rule import FiringRule
 from spikeseg.model.neuron.integer_lif import IntegerLIF
 from spikeseg.model.segmentor import build_segmentor
 
@@ -127,7 +128,7 @@ def test_batch_norm_and_neuron_compile_as_one_graph_in_training(
         def __init__(self) -> None:
             super().__init__()
             self.layers = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
-            self.neuron = IntegerLIF(levels=4, divisor=4.0)
+            self.neuron = IntegerLIF(FiringRule(levels=4, divisor=4.0))
 
         def forward(self, x: Tensor) -> Tensor:
             return fire_after(self.layers, self.neuron, x)
@@ -156,7 +157,7 @@ def test_somebody_who_looks_at_a_neuron_sees_it(monkeypatch: pytest.MonkeyPatch)
 
 def test_what_is_no_batch_norm_or_no_integer_neuron_runs_as_it_is() -> None:
     x = torch.randn(2, 3, 4, 5, 5)
-    neuron = IntegerLIF(levels=4, divisor=4)
+    neuron = IntegerLIF(FiringRule(levels=4, divisor=4))
     conv = nn.Conv2d(4, 6, 1)
     assert torch.equal(
         fire_after(nn.Sequential(conv, nn.Identity()), neuron, x),

@@ -10,12 +10,12 @@ from neuron_cases import (
     Place,
     assert_same,
     currents,
-    only_gradient,
-    settings,
+    firing_rule,
 )
 from torch import Tensor
 
 from spikeseg.model.neuron.backends import kernel_calls
+from spikeseg.model.neuron.firing_rule import FiringRule
 from spikeseg.model.neuron.integer_lif import integer_lif, integer_lif_with_state
 from spikeseg.model.neuron.lif import lif
 from spikeseg.model.neuron.reference import (
@@ -30,21 +30,21 @@ TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 ODD, WHOLE = (3, 5, 7), (2, 8, 4)
 
 
-def both_passes(x: Tensor, g: Tensor, place: Place, arguments: dict) -> tuple[Tensor, Tensor]:
+def both_passes(x: Tensor, g: Tensor, place: Place, rule: FiringRule) -> tuple[Tensor, Tensor]:
     x = x.detach().to(place.device).requires_grad_()
-    spikes = integer_lif(x, **arguments, backend=place.backend)
+    spikes = integer_lif(x, rule, backend=place.backend)
     spikes.backward(g.to(place.device))
     assert x.grad is not None
     return spikes, x.grad
 
 
-def assert_lawful(x: Tensor, place: Place, arguments: dict) -> None:
+def assert_lawful(x: Tensor, place: Place, rule: FiringRule) -> None:
     g = torch.randn(x.shape, generator=torch.Generator().manual_seed(7)).to(x.dtype)
     g.view(-1)[::11] = float("inf")
-    spikes, gradient = both_passes(x, g, place, arguments)
-    expected, inside, _ = integer_forward(x, **arguments)
+    spikes, gradient = both_passes(x, g, place, rule)
+    expected, inside, _ = integer_forward(x, rule)
     assert_same(spikes, expected)
-    assert_same(gradient, integer_backward(g, inside, **only_gradient(arguments))[0])
+    assert_same(gradient, integer_backward(g, inside, rule)[0])
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -53,36 +53,36 @@ def assert_lawful(x: Tensor, place: Place, arguments: dict) -> None:
 def test_spikes_and_gradients_are_the_laws_bits(
     place: Place, dtype: torch.dtype, steps: int, dynamics: str
 ) -> None:
-    for rule in RULES:
-        arguments = settings(rule, dynamics=dynamics)
+    for name in RULES:
+        rule = firing_rule(name, dynamics=dynamics)
         for shape in (ODD, WHOLE):
-            x = currents((steps, *shape), dtype, arguments["levels"])
-            assert_lawful(x, place, arguments)
+            x = currents((steps, *shape), dtype, rule.levels)
+            assert_lawful(x, place, rule)
 
 
 @pytest.mark.parametrize("size", [1, 7, 8, 9, 255, 2048, 2049, 5003])
 def test_every_size_has_its_whole_lanes_and_its_tail(place: Place, size: int) -> None:
     for dynamics in ("stateless", "temporal"):
-        assert_lawful(currents((2, size), torch.float16, 8), place, settings("published"))
+        assert_lawful(currents((2, size), torch.float16, 8), place, firing_rule("published"))
         x = currents((2, size), torch.float32, 8)
-        assert_lawful(x, place, settings("published", dynamics=dynamics, decay=0.9))
+        assert_lawful(x, place, firing_rule("published", dynamics=dynamics, decay=0.9))
 
 
 def test_large_tensors_go_through_in_pieces(place: Place) -> None:
     x = currents((1, (1 << 18) + 13), torch.bfloat16, 8)
-    assert_lawful(x, place, settings("published"))
+    assert_lawful(x, place, firing_rule("published"))
 
 
 @pytest.mark.parametrize("dtype", DTYPES[::2], ids=str)
 def test_long_sequences_go_through_in_pieces(place: Place, dtype: torch.dtype) -> None:
-    arguments = settings("published", dynamics="temporal")
+    rule = firing_rule("published", dynamics="temporal")
     x = currents((2, (1 << 17) + 13), dtype, 8)
     g = torch.randn(x.shape, generator=torch.Generator().manual_seed(7)).to(dtype)
-    _, inside, _ = integer_forward(x, **arguments)
+    _, inside, _ = integer_forward(x, rule)
     for last in (1.0, float("inf")):
         g[1, -1] = last
-        _, gradient = both_passes(x, g, place, arguments)
-        assert_same(gradient, integer_backward(g, inside, **only_gradient(arguments))[0])
+        _, gradient = both_passes(x, g, place, rule)
+        assert_same(gradient, integer_backward(g, inside, rule)[0])
 
 
 @pytest.mark.parametrize("dtype", DTYPES[::2], ids=str)
@@ -110,11 +110,11 @@ def test_long_binary_sequences_go_through_in_pieces(
 
 
 def test_float64_follows_the_law_in_its_own_precision() -> None:
-    for rule in RULES:
+    for name in RULES:
         for dynamics in ("stateless", "temporal"):
-            arguments = settings(rule, dynamics=dynamics)
-            x = currents((3, 50), torch.float64, arguments["levels"])
-            assert_lawful(x, Place("cpu", "torch"), arguments)
+            rule = firing_rule(name, dynamics=dynamics)
+            x = currents((3, 50), torch.float64, rule.levels)
+            assert_lawful(x, Place("cpu", "torch"), rule)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -122,19 +122,16 @@ def test_float64_follows_the_law_in_its_own_precision() -> None:
 def test_state_passes_through_with_its_gradient(
     place: Place, dtype: torch.dtype, given: bool
 ) -> None:
-    arguments = settings("odd", dynamics="temporal")
+    rule = firing_rule("odd", dynamics="temporal")
     # With NaN: dL/ds stops there, the gradient of the state passes.
     x = currents((4, *ODD), dtype, 3)
     state = torch.randn(ODD, generator=torch.Generator().manual_seed(1)) if given else None
     g, last = torch.randn(x.shape).to(dtype), torch.randn(ODD)
-    expected, inside, after = integer_forward(x, **arguments, state=state)
-    wanted, before = integer_backward(g, inside, **only_gradient(arguments), state_gradient=last)
+    expected, inside, after = integer_forward(x, rule, state=state)
+    wanted, before = integer_backward(g, inside, rule, state_gradient=last)
     on = x.to(place.device).requires_grad_()
     held = state.to(place.device).requires_grad_() if state is not None else None
-    names = ("levels", "divisor", "decay", "threshold", "rounding", "window")
-    spikes, left = integer_lif_with_state(
-        on, held, **{name: arguments[name] for name in names}, backend=place.backend
-    )
+    spikes, left = integer_lif_with_state(on, held, rule, backend=place.backend)
     torch.autograd.backward([spikes, left], [g.to(place.device), last.to(place.device)])
     assert_same(spikes, expected)
     assert_same(left, after)
@@ -147,8 +144,7 @@ def test_state_passes_through_with_its_gradient(
 
 def test_a_state_and_its_gradient_may_lie_unaligned(place: Place) -> None:
     # Kernels read them 16 bytes at a time.
-    arguments = settings("counts", dynamics="temporal")
-    names = ("levels", "divisor", "decay", "threshold", "rounding", "window")
+    rule = firing_rule("counts", dynamics="temporal")
     x = currents((2, 64), torch.float32).to(place.device).requires_grad_()
     state, last = torch.randn(2, 65, generator=torch.Generator().manual_seed(1))
     results = []
@@ -156,9 +152,7 @@ def test_a_state_and_its_gradient_may_lie_unaligned(place: Place) -> None:
         u, du = (torch.cat([torch.zeros(offset), t[1:]]).to(place.device) for t in (state, last))
         u, du = u[offset:].requires_grad_(), du[offset:]
         assert offset == 0 or u.data_ptr() % 16 == du.data_ptr() % 16 == 4
-        spikes, left = integer_lif_with_state(
-            x, u, **{name: arguments[name] for name in names}, backend=place.backend
-        )
+        spikes, left = integer_lif_with_state(x, u, rule, backend=place.backend)
         gradients = torch.autograd.grad([spikes, left], [x, u], [torch.ones_like(x), du])
         results.append([spikes, left, *gradients])
     for unaligned, aligned in zip(*results, strict=True):
@@ -198,11 +192,11 @@ def channels_last(x: Tensor) -> Tensor:
 def test_a_dense_layout_is_kept_and_gives_the_same_numbers(place: Place, dynamics: str) -> None:
     x = channels_last(currents((2, 3, 4, 5, 6), torch.float32))
     g = torch.randn(x.shape)
-    arguments = settings("published", dynamics=dynamics)
-    spikes, gradient = both_passes(x, g, place, arguments)
+    rule = firing_rule("published", dynamics=dynamics)
+    spikes, gradient = both_passes(x, g, place, rule)
     assert spikes.stride() == x.stride()
     assert gradient.stride() == x.stride()
-    plain = both_passes(x.contiguous(), g, place, arguments)
+    plain = both_passes(x.contiguous(), g, place, rule)
     assert_same(spikes, plain[0])
     assert_same(gradient, plain[1])
 
@@ -212,7 +206,7 @@ def test_strided_views_and_unaligned_bases_give_the_same_numbers(
     place: Place, dynamics: str
 ) -> None:
     whole = currents((2, 6, 10, 9), torch.float16)
-    arguments = settings("published", dynamics=dynamics)
+    rule = firing_rule("published", dynamics=dynamics)
     flat = currents((2 * 64 + 1,), torch.float16)
     views = (
         whole[:, :, ::2],
@@ -222,11 +216,11 @@ def test_strided_views_and_unaligned_bases_give_the_same_numbers(
         flat[1:].view(2, 64),
     )
     for view in views:
-        assert_lawful(view, place, arguments)
+        assert_lawful(view, place, rule)
 
 
 def test_gradients_of_any_layout_are_taken(place: Place) -> None:
-    arguments = settings("published", dynamics="temporal")
+    rule = firing_rule("published", dynamics="temporal")
     x = currents((2, 4, 6, 5), torch.float32)
     gradients = (
         torch.ones(()).expand(x.shape),
@@ -235,11 +229,11 @@ def test_gradients_of_any_layout_are_taken(place: Place) -> None:
         torch.randn(2, 4, 6, 10)[..., ::2],
     )
     for dynamics in ("stateless", "temporal"):
-        arguments = settings("published", dynamics=dynamics)
-        inside = integer_forward(x, **arguments)[1]
+        rule = firing_rule("published", dynamics=dynamics)
+        inside = integer_forward(x, rule)[1]
         for g in gradients:
-            _, gradient = both_passes(x, g, place, arguments)
-            assert_same(gradient, integer_backward(g, inside, **only_gradient(arguments))[0])
+            _, gradient = both_passes(x, g, place, rule)
+            assert_same(gradient, integer_backward(g, inside, rule)[0])
     g = gradients[1]
     on = x.to(place.device).requires_grad_()
     lif(on, backend=place.backend).backward(g.to(place.device))
@@ -261,8 +255,8 @@ def test_empty_tensors_pass_through(place: Place) -> None:
     for shape in ((2, 0), (1, 3, 0, 4)):
         x = torch.empty(shape, device=place.device, requires_grad=True)
         for dynamics in ("stateless", "temporal"):
-            arguments = settings("published", dynamics=dynamics)
-            spikes = integer_lif(x, **arguments, backend=place.backend)
+            rule = firing_rule("published", dynamics=dynamics)
+            spikes = integer_lif(x, rule, backend=place.backend)
             assert spikes.shape == shape
             spikes.sum().backward()
         lif(x, backend=place.backend).sum().backward()
@@ -271,9 +265,9 @@ def test_empty_tensors_pass_through(place: Place) -> None:
 def test_without_gradients_nothing_is_saved(place: Place) -> None:
     x = currents((2, 40), torch.float32).to(place.device)
     with torch.no_grad():
-        plain = integer_lif(x.requires_grad_(), **settings("published"), backend=place.backend)
+        plain = integer_lif(x.requires_grad_(), firing_rule("published"), backend=place.backend)
     assert plain.grad_fn is None
-    assert_same(plain, integer_forward(x.detach().cpu(), **settings("published"))[0])
+    assert_same(plain, integer_forward(x.detach().cpu(), firing_rule("published"))[0])
 
 
 def test_the_kernels_save_one_bit_an_element(place: Place) -> None:
@@ -288,7 +282,7 @@ def test_the_kernels_save_one_bit_an_element(place: Place) -> None:
         x = torch.randn(4, 800, device=place.device, requires_grad=True) * 2
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             spikes = integer_lif(
-                x, **settings("published", dynamics=dynamics), backend=place.backend
+                x, firing_rule("published", dynamics=dynamics), backend=place.backend
             )
         size = sum(tensor.numel() * tensor.element_size() for tensor in saved)
         assert size == (x.numel() if place.backend == "torch" else x.numel() // 8)

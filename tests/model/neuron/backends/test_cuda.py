@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from spikeseg.model.neuron.backends import cuda, kernel_calls
+from spikeseg.model.neuron.firing_rule import FiringRule
 
 
 class Driver:
@@ -181,32 +182,23 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Recorded:
     return calls
 
 
-RULE: dict[str, Any] = {
-    "levels": 4,
-    "divisor": 4.0,
-    "threshold": 1.0,
-    "half_up": False,
-    "open_window": False,
-    "save": True,
-}
+RULE = FiringRule(levels=4, divisor=4.0)
 
 
 def call_every_kernel(x: torch.Tensor) -> None:
     """All entry points on (T, N, C) without data."""
-    scale = {"divisor": 4.0, "threshold": 1.0}
-    _, mask = kernel_calls.integer_stateless(x, **RULE)
-    kernel_calls.integer_stateless_backward(x, mask, torch.empty_like(x), **scale)
-    kernel_calls.integer_temporal(x, None, decay=0.25, keep=True, **RULE)
-    scale["decay"] = 0.25
-    kernel_calls.integer_temporal_backward(x, None, mask, torch.empty_like(x), keep=True, **scale)
-    del scale["decay"]
+    stride = x.stride()
+    _, mask = kernel_calls.integer_stateless(x, RULE, True)
+    kernel_calls.integer_stateless_backward(x, mask, stride, RULE)
+    kernel_calls.integer_temporal(x, None, RULE, True, True)
+    kernel_calls.integer_temporal_backward(x, None, mask, stride, RULE, True)
     kernel_calls.binary_lif(x, tau=2.0, threshold=1.0)
-    kernel_calls.binary_lif_backward(x, x, torch.empty_like(x), tau=2.0, threshold=1.0, alpha=4.0)
+    kernel_calls.binary_lif_backward(x, x, tau=2.0, threshold=1.0, alpha=4.0)
     y, values = x.flatten(0, 1), torch.empty(x.shape[-1], device=x.device)
-    _, mask = kernel_calls.norm_integer(y, values, values, values, **RULE)
-    kernel_calls.norm_integer_sums(y, y, mask, values, **scale)
+    _, mask = kernel_calls.norm_integer(y, values, values, values, RULE, True)
+    kernel_calls.norm_integer_sums(y, y, mask, values, RULE)
     kernel_calls.copy(x, x)
-    kernel_calls.norm_integer_backward(y, y, mask, *[values] * 4, **scale)
+    kernel_calls.norm_integer_backward(y, y, mask, [values] * 4, RULE)
 
 
 def test_more_than_two_to_the_31_elements_are_counted_in_64_bits(recorded: Recorded) -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from spikeseg.model.neuron.backends.dispatch import choose_backend
+from spikeseg.model.neuron.firing_rule import FiringRule
 from spikeseg.model.neuron.integer_lif import integer_lif
 
 
@@ -129,8 +130,9 @@ def test_a_cupy_that_does_not_load_says_why(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_backend_that_is_none_is_named() -> None:
+    rule = FiringRule(levels=4, divisor=1.0)
     with pytest.raises(ValueError, match="must be auto, torch or cuda, got 'gpu'"):
-        integer_lif(torch.zeros(1, 2), levels=4, backend="gpu")  # pyright: ignore[reportArgumentType]
+        integer_lif(torch.zeros(1, 2), rule, backend="gpu")  # pyright: ignore[reportArgumentType]
 
 
 def test_named_kernels_that_cannot_run_say_why() -> None:
@@ -144,8 +146,9 @@ def test_named_kernels_that_cannot_run_say_why() -> None:
 
 def test_importing_the_neurons_imports_no_cupy_and_starts_no_cuda() -> None:
     code = (
-        "import sys, torch; from spikeseg.model.neuron.integer_lif import integer_lif; "
-        "integer_lif(torch.zeros(1, 2), levels=4); "
+        "import sys, torch; from spikeseg.model.neuron.firing_rule import FiringRule; "
+        "from spikeseg.model.neuron.integer_lif import integer_lif; "
+        "integer_lif(torch.zeros(1, 2), FiringRule(levels=4, divisor=1.0)); "
         "print('cupy' in sys.modules, torch.cuda.is_initialized())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

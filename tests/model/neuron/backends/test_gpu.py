@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from neuron_cases import assert_same, currents, only_gradient, require_gpu, settings
+from neuron_cases import assert_same, currents, firing_rule, require_gpu
 from torch import nn
 
 from spikeseg.model.neuron.backends import cuda
@@ -24,18 +24,18 @@ def _gpu() -> None:
 
 def test_a_second_stream_is_the_one_that_is_used() -> None:
     # The input is made late on the side stream: a launch elsewhere would read it too early.
-    arguments = settings("published", dynamics="temporal")
+    rule = firing_rule("published", dynamics="temporal")
     x = currents((2, 1 << 20), torch.float32, 8)
     g = torch.randn(x.shape)
-    expected, inside, _ = integer_forward(x, **arguments)
-    wanted, _ = integer_backward(g, inside, **only_gradient(arguments))
+    expected, inside, _ = integer_forward(x, rule)
+    wanted, _ = integer_backward(g, inside, rule)
     stream = torch.cuda.Stream()
     source, gradient = x.cuda(), g.cuda()
     torch.cuda.synchronize()
     with torch.cuda.stream(stream):
         torch.cuda._sleep(200_000_000)
         late = torch.zeros_like(source).copy_(source).requires_grad_()
-        spikes = integer_lif(late, **arguments, backend="cuda")
+        spikes = integer_lif(late, rule, backend="cuda")
         spikes.backward(gradient)
     stream.synchronize()
     assert late.grad is not None
@@ -49,7 +49,7 @@ def test_another_thread_has_its_own_stream() -> None:
 
     def work() -> None:
         with torch.cuda.stream(torch.cuda.Stream()):
-            results.append(integer_lif(x.cuda(), **settings("published"), backend="cuda").cpu())
+            results.append(integer_lif(x.cuda(), firing_rule("published"), backend="cuda").cpu())
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
@@ -58,17 +58,17 @@ def test_another_thread_has_its_own_stream() -> None:
         thread.join()
     assert len(results) == 4
     for result in results:
-        assert_same(result, integer_forward(x, **settings("published"))[0])
+        assert_same(result, integer_forward(x, firing_rule("published"))[0])
 
 
 @pytest.mark.parametrize("dynamics", ["stateless", "temporal"])
 def test_a_training_step_is_captured_and_replayed(dynamics: str) -> None:
-    arguments = settings("published", dynamics=dynamics)
+    rule = firing_rule("published", dynamics=dynamics)
     static = torch.zeros(2, 5003, device="cuda", requires_grad=True)
     g = torch.randn(2, 5003, device="cuda")
 
     def step() -> torch.Tensor:
-        spikes = integer_lif(static, **arguments, backend="cuda")
+        spikes = integer_lif(static, rule, backend="cuda")
         (gradient,) = torch.autograd.grad(spikes, static, g)
         return gradient
 
@@ -85,8 +85,8 @@ def test_a_training_step_is_captured_and_replayed(dynamics: str) -> None:
         with torch.no_grad():
             static.copy_(x)
         graph.replay()
-        _, inside, _ = integer_forward(x, **arguments)
-        assert_same(captured, integer_backward(g.cpu(), inside, **only_gradient(arguments))[0])
+        _, inside, _ = integer_forward(x, rule)
+        assert_same(captured, integer_backward(g.cpu(), inside, rule)[0])
 
 
 @pytest.fixture
@@ -104,17 +104,17 @@ def test_a_kernel_that_is_not_loaded_is_refused_while_capturing() -> None:
         pytest.raises(RuntimeError, match="run the model once before"),
         torch.cuda.graph(torch.cuda.CUDAGraph()),
     ):
-        integer_lif(x, **settings("published"), backend="cuda")
+        integer_lif(x, firing_rule("published"), backend="cuda")
     torch.cuda.synchronize()
     cuda.load_all(x.device, [torch.float32])
-    assert_same(integer_lif(x, **settings("published"), backend="cuda"), torch.zeros(1, 64))
+    assert_same(integer_lif(x, firing_rule("published"), backend="cuda"), torch.zeros(1, 64))
 
 
 def test_a_new_shape_loads_nothing() -> None:
-    integer_lif(torch.zeros(1, 64, device="cuda"), **settings("published"), backend="cuda")
+    integer_lif(torch.zeros(1, 64, device="cuda"), firing_rule("published"), backend="cuda")
     loaded = len(cuda._kernels)
     for size in (1, 77, 4096, 100_001):
-        integer_lif(torch.zeros(1, size, device="cuda"), **settings("published"), backend="cuda")
+        integer_lif(torch.zeros(1, size, device="cuda"), firing_rule("published"), backend="cuda")
     assert len(cuda._kernels) == loaded
 
 
@@ -123,10 +123,10 @@ def test_the_devices_of_others_are_left_as_they_were() -> None:
         pytest.skip("one GPU only")
     x = currents((1, 999), torch.float32, 8)
     for index in range(torch.cuda.device_count()):
-        spikes = integer_lif(x.to(f"cuda:{index}"), **settings("published"), backend="cuda")
+        spikes = integer_lif(x.to(f"cuda:{index}"), firing_rule("published"), backend="cuda")
         assert spikes.device.index == index
         assert torch.cuda.current_device() == 0
-        assert_same(spikes, integer_forward(x, **settings("published"))[0])
+        assert_same(spikes, integer_forward(x, firing_rule("published"))[0])
 
 
 @pytest.mark.parametrize("steps", [1, 2], ids=["stateless", "temporal"])
@@ -135,16 +135,16 @@ def test_more_than_two_to_the_31_elements(steps: int) -> None:
     free, _ = torch.cuda.mem_get_info()
     if free < 11 * n * steps:
         pytest.skip(f"{free >> 30} GiB free, {11 * n * steps >> 30} needed")
-    arguments = settings("published", dynamics="stateless" if steps == 1 else "temporal")
+    rule = firing_rule("published", dynamics="stateless" if steps == 1 else "temporal")
     # The last neurons are odd ones, all others alike.
     last = currents((steps, 500), torch.bfloat16, 8)
     last[:, 0] = 3.0
     x = torch.full((steps, n), 3.0, dtype=torch.bfloat16, device="cuda")
     x[:, -500:] = last.cuda()
-    spikes = integer_lif(x.requires_grad_(), **arguments, backend="cuda")
+    spikes = integer_lif(x.requires_grad_(), rule, backend="cuda")
     (gradient,) = torch.autograd.grad(spikes, x, torch.ones((), device="cuda").to(x).expand_as(x))
-    expected, inside, _ = integer_forward(last, **arguments)
-    wanted, _ = integer_backward(torch.ones_like(last), inside, **only_gradient(arguments))
+    expected, inside, _ = integer_forward(last, rule)
+    wanted, _ = integer_backward(torch.ones_like(last), inside, rule)
     for actual, law in ((spikes.detach(), expected), (gradient, wanted)):
         assert_same(actual[:, -500:], law)
         for step, its in zip(actual[:, :-500], law[:, 0], strict=True):
@@ -156,7 +156,7 @@ def test_forward_and_backward_allocate_spikes_gradient_and_bits_alone() -> None:
     g = torch.randn_like(x)
 
     def step() -> None:
-        spikes = integer_lif(x, **settings("published"), backend="cuda")
+        spikes = integer_lif(x, firing_rule("published"), backend="cuda")
         torch.autograd.grad(spikes, x, g)
 
     step()
@@ -170,7 +170,7 @@ def test_forward_and_backward_allocate_spikes_gradient_and_bits_alone() -> None:
 
 @pytest.mark.usefixtures("nothing_loaded")
 def test_auto_takes_the_kernels() -> None:
-    integer_lif(torch.randn(2, 64, device="cuda"), **settings("published"))
+    integer_lif(torch.randn(2, 64, device="cuda"), firing_rule("published"))
     assert "integer_forward" in {key[2] for key in cuda._kernels}
 
 
@@ -178,7 +178,9 @@ def test_compile_with_inductor_keeps_the_numbers() -> None:
     x = currents((2, 3, 4, 5, 6), torch.float32, 8).nan_to_num(0.0, 1.0, -1.0)
 
     def model(x: torch.Tensor) -> torch.Tensor:
-        return lif(2 * integer_lif(x * 1.0, **settings("published"), backend="cuda"), threshold=0.5)
+        return lif(
+            2 * integer_lif(x * 1.0, firing_rule("published"), backend="cuda"), threshold=0.5
+        )
 
     on = x.cuda().requires_grad_()
     compiled = torch.compile(model, fullgraph=True)
@@ -196,7 +198,7 @@ def test_compile_with_inductor_keeps_the_numbers() -> None:
 def test_the_fused_layer_trains_like_two_layers(layout: torch.memory_format) -> None:
     norm = nn.BatchNorm2d(16).cuda()
     nn.init.uniform_(norm.weight, 1, 3)
-    neuron = IntegerLIF(levels=4, divisor=4.0)
+    neuron = IntegerLIF(firing_rule("counts", divisor=4.0))
     images = torch.randn(6, 16, 9, 9, device="cuda").contiguous(memory_format=layout)
     g = torch.randn(2, 3, 16, 9, 9, device="cuda")
     gradients = []

@@ -9,7 +9,7 @@ import math
 import pytest
 import torch
 from host_kernels import launch, use_host_kernels
-from neuron_cases import assert_same, currents, only_gradient, settings
+from neuron_cases import assert_same, currents, firing_rule
 from torch import Tensor
 
 from spikeseg.model.neuron.backends import cuda, kernel_calls
@@ -49,23 +49,19 @@ def pair(steps: int, n: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 @pytest.mark.parametrize(("steps", "n"), [(1, 2**31 + 1500), (1, 2**32 + 1504), (3, 2**30 + 1504)])
 def test_integer_neurons_reach_their_last_elements(steps: int, n: int) -> None:
     dynamics = "stateless" if steps == 1 else "temporal"
-    arguments = settings("counts", dynamics=dynamics)
+    rule = firing_rule("counts", dynamics=dynamics)
     x, g, some, other = pair(steps, n)
-    rule = {name: arguments[name] for name in ("levels", "divisor", "threshold")}
-    rule |= {"half_up": False, "open_window": False, "save": True}
-    back = {name: arguments[name] for name in ("divisor", "threshold")}
     after = before = torch.empty(0)
     if steps == 1:
-        spikes, mask = kernel_calls.integer_stateless(x, **rule)
-        result = kernel_calls.integer_stateless_backward(g, mask, torch.empty_like(x), **back)
+        spikes, mask = kernel_calls.integer_stateless(x, rule, True)
+        result = kernel_calls.integer_stateless_backward(g, mask, x.stride(), rule)
     else:
-        more = {"decay": arguments["decay"]}
-        spikes, mask, after = kernel_calls.integer_temporal(x, None, **rule, **more, keep=True)
+        spikes, mask, after = kernel_calls.integer_temporal(x, None, rule, True, True)
         result, before = kernel_calls.integer_temporal_backward(
-            g, None, mask, torch.empty_like(x), **back, **more, keep=True
+            g, None, mask, x.stride(), rule, True
         )
-    expected, inside, left = integer_forward(some, **arguments)
-    wanted, first = integer_backward(other, inside, **only_gradient(arguments))
+    expected, inside, left = integer_forward(some, rule)
+    wanted, first = integer_backward(other, inside, rule)
     assert_same(spikes[:, -LAST:], expected)
     assert_same(result[:, -LAST:], wanted)
     if steps > 1:
@@ -78,7 +74,7 @@ def test_binary_neurons_reach_their_last_elements() -> None:
     x, g, some, other = pair(9, 2**29 + 1504)
     rule = {"tau": 2.0, "threshold": 0.5}
     spikes = kernel_calls.binary_lif(x, **rule)
-    result = kernel_calls.binary_lif_backward(g, x, torch.empty_like(x), **rule, alpha=4.0)
+    result = kernel_calls.binary_lif_backward(g, x, **rule, alpha=4.0)
     assert_same(spikes[:, -LAST:], lif_forward(some, **rule))
     wanted = lif_backward(other, some, **rule, alpha=4.0)
     torch.testing.assert_close(result[:, -LAST:], wanted, rtol=1.6e-2, atol=1e-4)
@@ -92,12 +88,11 @@ def test_channels_are_told_apart_beyond_two_to_the_32_elements() -> None:
     other = torch.randn(rows, channels, generator=generator).bfloat16()
     x[-rows:], g[-rows:] = some, other
     mean, gain, bias, level, slope = torch.randn(5, channels, generator=generator)
-    back = {"divisor": 2.0, "threshold": 1.0}
-    rule = back | {"levels": 4, "half_up": False, "open_window": False, "save": True}
-    spikes, mask = kernel_calls.norm_integer(x, mean, gain, bias, **rule)
-    result = kernel_calls.norm_integer_backward(g, x, mask, mean, gain, level, slope, **back)
+    rule = firing_rule("counts", divisor=2.0)
+    spikes, mask = kernel_calls.norm_integer(x, mean, gain, bias, rule, True)
+    result = kernel_calls.norm_integer_backward(g, x, mask, [mean, gain, level, slope], rule)
     y = (some.float() - mean) * gain + bias
-    expected, inside, _ = integer_forward(y, **settings("counts", divisor=2.0))
+    expected, inside, _ = integer_forward(y, rule)
     assert_same(spikes[-rows:], expected.bfloat16())
     d = torch.where(inside, other.float() * 0.5, 0.0)
     assert_same(result[-rows:], ((d - level - (some.float() - mean) * slope) * gain).bfloat16())

@@ -5,18 +5,20 @@ from typing import Any
 
 import pytest
 import torch
-from neuron_cases import Place, assert_same, currents, only_gradient, settings
+from neuron_cases import Place, assert_same, currents, firing_rule
 from torch import Tensor, nn
 
 from spikeseg.model.neuron.backends import operators
+from spikeseg.model.neuron.firing_rule import FiringRule
 from spikeseg.model.neuron.integer_lif import IntegerLIF, integer_lif, integer_lif_with_state
 from spikeseg.model.neuron.lif import LIF, lif
 from spikeseg.model.neuron.reference import integer_backward, integer_forward
 
+RULE = FiringRule(levels=4, divisor=4.0)
 STEPS = torch.export.Dim("T", max=64)
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
-    "integer_stateless": (4, 4.0, 1.0, False, False, True, "torch"),
-    "integer_temporal": (None, 4, 4.0, 0.25, 1.0, False, False, True, True, "torch"),
+    "integer_stateless": (*RULE, True, "torch"),
+    "integer_temporal": (None, *RULE, True, True, "torch"),
     "binary_lif": (2.0, 1.0, "torch"),
     "norm_statistics": (),
 }
@@ -34,20 +36,19 @@ def test_an_operator_keeps_torchs_rules_for_operators(name: str, layout: str) ->
 def test_backward_operators_keep_torchs_rules_too() -> None:
     x = torch.randn(2, 3, 4, 5)
     ops = torch.ops.spikeseg
-    _, window = operators.integer_stateless(x, *ARGUMENTS["integer_stateless"])
+    _, window = operators.integer_stateless(x, RULE, True, "torch")
     stride = list(x.stride())
     check = torch.library.opcheck
-    check(ops.integer_stateless_backward.default, (x, window, stride, 4.0, 1.0, "torch"))
+    check(ops.integer_stateless_backward.default, (x, window, stride, *RULE, "torch"))
     check(
         ops.integer_temporal_backward.default,
-        (x, x[0], window, stride, 4.0, 0.25, 1.0, True, "torch"),
+        (x, x[0], window, stride, *RULE, True, "torch"),
     )
     check(ops.binary_lif_backward.default, (x, x, 2.0, 1.0, 4.0, "torch"))
     values = torch.randn(3)
-    rule = (4, 4.0, 1.0, False, False)
-    check(ops.norm_integer.default, (x, values, values, values, *rule, True, "torch"))
-    check(ops.norm_integer_sums.default, (x, x, window, values, 4.0, 1.0, "torch"))
-    norm = (x, x, window, values, values, values, values, 4.0, 1.0, "torch")
+    check(ops.norm_integer.default, (x, values, values, values, *RULE, True, "torch"))
+    check(ops.norm_integer_sums.default, (x, x, window, values, *RULE, "torch"))
+    norm = (x, x, window, [values] * 4, *RULE, "torch")
     check(ops.norm_integer_backward.default, norm)
 
 
@@ -57,8 +58,8 @@ class Neurons(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(3, 4, 3, padding=1)
-        self.stateless = IntegerLIF(levels=4, divisor=4.0)
-        self.temporal = IntegerLIF(levels=4, divisor=1.0, dynamics="temporal")
+        self.stateless = IntegerLIF(RULE)
+        self.temporal = IntegerLIF(RULE._replace(divisor=1.0, dynamics="temporal"))
         self.binary = LIF(threshold=0.5)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -125,7 +126,7 @@ def test_a_sequence_of_another_length_goes_through_an_exported_neuron(neuron: st
 def test_differentiating_twice_is_refused(place: Place) -> None:
     for dynamics in ("stateless", "temporal"):
         x = torch.randn(2, 8, device=place.device, requires_grad=True)
-        spikes = integer_lif(x, **settings("published", dynamics=dynamics), backend=place.backend)
+        spikes = integer_lif(x, firing_rule("published", dynamics=dynamics), backend=place.backend)
         (gradient,) = torch.autograd.grad(spikes.square().sum(), x, create_graph=True)
         with pytest.raises(RuntimeError, match="differentiate twice"):
             gradient.sum().backward()
@@ -143,7 +144,7 @@ def test_autocast_leaves_the_type_of_the_input_alone(place: Place) -> None:
     with torch.autocast(place.device, dtype=torch.bfloat16):
         hidden = layer(x.nan_to_num(0, 1, 0).to(place.device))
         assert hidden.dtype == torch.bfloat16
-        spikes = integer_lif(hidden, **settings("published"), backend=place.backend)
+        spikes = integer_lif(hidden, firing_rule("published"), backend=place.backend)
         assert spikes.dtype == torch.bfloat16
     spikes.float().sum().backward()
     assert layer.weight.grad is not None and layer.weight.grad.isfinite().all()
@@ -177,24 +178,27 @@ def test_a_part_of_the_batch_can_be_checkpointed(place: Place) -> None:
     from torch.utils.checkpoint import checkpoint
 
     x = currents((2, 60), torch.float32).to(place.device).requires_grad_()
-    arguments = settings("published", dynamics="temporal")
+    rule = firing_rule("published", dynamics="temporal")
 
     def neuron(x: Tensor) -> Tensor:
-        return integer_lif(x, **arguments, backend=place.backend)
+        return integer_lif(x, rule, backend=place.backend)
 
     g = torch.randn(2, 60)
     spikes = checkpoint(neuron, x, use_reentrant=False)
     assert isinstance(spikes, Tensor)
     spikes.backward(g.to(place.device))
-    _, inside, _ = integer_forward(x.detach().cpu(), **arguments)
+    _, inside, _ = integer_forward(x.detach().cpu(), rule)
     assert x.grad is not None
-    assert_same(x.grad, integer_backward(g, inside, **only_gradient(arguments))[0])
+    assert_same(x.grad, integer_backward(g, inside, rule)[0])
 
 
 def test_wrong_shapes_are_named() -> None:
+    temporal = RULE._replace(dynamics="temporal")
     with pytest.raises(ValueError, match="T at least 1"):
-        integer_lif(torch.zeros(0, 2), levels=4, dynamics="temporal")
+        integer_lif(torch.zeros(0, 2), temporal)
     with pytest.raises(ValueError, match="T at least 1"):
         lif(torch.zeros(0, 2))
     with pytest.raises(ValueError, match=r"shape of one step, \(3,\), got \(2,\)"):
-        integer_lif_with_state(torch.zeros(1, 3), torch.zeros(2), levels=4, divisor=1.0, decay=0.5)
+        integer_lif_with_state(torch.zeros(1, 3), torch.zeros(2), temporal)
+    with pytest.raises(ValueError, match="dynamics must be temporal where a state is kept"):
+        integer_lif_with_state(torch.zeros(1, 3), None, RULE)
