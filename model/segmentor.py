@@ -15,21 +15,43 @@ from .decoder.mask_product import mask_product
 from .decoder.pixel_decoder import PixelDecoder
 from .decoder.query_decoder import QueryDecoder
 from .decoder.sine_position import sine_position
-from .initialize import start_alive
+from .initialize import calibrate_attention, start_alive
 from .prediction import DensePrediction, MaskPrediction
 
 _BACKBONES = {"meta_spikeformer": MetaSpikeformer, "e_spikeformer": ESpikeformer}
 _COARSEST_STRIDE = 16
 
 
-def build_segmentor(config: ModelConfig) -> nn.Module:
-    """The segmentor of a configuration, drawn from torch's global generator.
+def build_segmentor(config: ModelConfig, images: Tensor) -> nn.Module:
+    """Build a segmentor that is ready to train: initial weights, calibrated attention.
+
+    It is the network that `spikeseg train` starts with, for the same generator and first images.
+
+    Args:
+        config: The architecture.
+        images: One micro-batch of the training data, (B, 3, H, W), normalized.
+
+    Returns:
+        `Spike2Former` or `SpikeFPNSegmentor`, on the CPU, drawn from torch's global generator.
+    """
+    model = build_uncalibrated_segmentor(config)
+    if config.compat == "corrected":
+        calibrate_attention(model, images)
+    return model
+
+
+def build_uncalibrated_segmentor(config: ModelConfig) -> nn.Module:
+    """Build a segmentor for weights that are loaded next, or for calibration.
+
+    To train it from these initial weights with compat `corrected`, first call
+    `calibrate_attention` with images, as `build_segmentor` does: until then attention neurons may
+    never fire, and gradients pass none of them.
 
     Args:
         config: The architecture.
 
     Returns:
-        `Spike2Former` or `SpikeFPNSegmentor`.
+        `Spike2Former` or `SpikeFPNSegmentor`, drawn from torch's global generator.
     """
     model = Spike2Former(config) if config.decoder == "query" else SpikeFPNSegmentor(config)
     if config.compat == "corrected":

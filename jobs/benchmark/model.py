@@ -152,11 +152,11 @@ def _model(form: str) -> "nn.Module":
 
     from ...model.deployment.fold import fold
     from ...model.published.sizes import spike2former_sdtv2
-    from ...model.segmentor import build_segmentor
+    from ...model.segmentor import build_uncalibrated_segmentor
     from .published_order import plain_path
 
     torch.manual_seed(0)
-    model = build_segmentor(spike2former_sdtv2())
+    model = build_uncalibrated_segmentor(spike2former_sdtv2())
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
             module.momentum = 1.0

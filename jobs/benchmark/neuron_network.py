@@ -20,7 +20,7 @@ from ...model.config import (
 from ...model.initialize import start_alive
 from ...model.loss.criterion import build_criterion
 from ...model.neuron.integer_lif import IntegerLIF
-from ...model.segmentor import build_segmentor
+from ...model.segmentor import build_uncalibrated_segmentor
 from .neuron_timing import cpu_clock, cuda_clock
 from .published_order import PlainNeuron
 
@@ -132,7 +132,7 @@ def _config() -> ModelConfig:
 def _networks(device: str) -> dict[str, nn.Module]:
     """The same network with each kind of neuron, ours first."""
     torch.manual_seed(0)
-    ours = build_segmentor(_config())
+    ours = build_uncalibrated_segmentor(_config())
     start_alive(ours)
     ours.to(device)
     found: dict[str, nn.Module] = {"ours": ours}

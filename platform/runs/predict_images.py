@@ -16,7 +16,7 @@ from ...datasets.spec import LabelSpace, Row
 from ...datasets.transforms import TransformConfig, fit_size, test_transform
 from ...model.metrics.segmentation import segmentation_scores
 from ...model.postprocess import PanopticMap
-from ...model.segmentor import build_segmentor
+from ...model.segmentor import build_uncalibrated_segmentor
 from ..checkpoint.run_folder import find_checkpoint
 from ..cluster.worker_group import OneWorker
 from ..config.recipes import ConfigError, Resolved, load_resolved, override
@@ -79,7 +79,7 @@ def load_model(checkpoint: Path, overrides: Sequence[str] = ()) -> LoadedModel:
             raise ConfigError(f"command line: {item!r} is not of the form field=value")
         values[key] = parse_value(text)
     resolved = override(load_resolved(found.state["config"]), values, "command line")
-    model = build_segmentor(resolved.config.model)
+    model = build_uncalibrated_segmentor(resolved.config.model)
     try:
         model.load_state_dict(found.evaluated())
     except RuntimeError as error:

@@ -14,7 +14,7 @@ from ...model.loss.criterion import DenseCriterion, SetCriterion, build_criterio
 from ...model.neuron.backends.dispatch import BackendError, choose_backend
 from ...model.published.keys import KeyReport
 from ...model.published.weights import is_converted, load_all, load_backbone, load_weights
-from ...model.segmentor import build_segmentor
+from ...model.segmentor import build_uncalibrated_segmentor
 from ..checkpoint.run_folder import find_checkpoint
 from ..config.recipes import ConfigError
 from ..config.schema import ExperimentConfig, TrainerConfig
@@ -41,7 +41,7 @@ def check_parts(config: ExperimentConfig) -> nn.Module:
     require_neurons(config, device)
     try:
         with torch.device("meta"):
-            model = build_segmentor(config.model)
+            model = build_uncalibrated_segmentor(config.model)
             build_criterion(config.loss, config.model)
         build_optimizer(model, config.optimizer)
     except ValueError as error:
@@ -92,7 +92,7 @@ def seeded_model(config: ExperimentConfig) -> nn.Module:
     """The model with the initial weights that the experiment's seed decides."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return build_segmentor(config.model)
+        return build_uncalibrated_segmentor(config.model)
 
 
 def load_initial_weights(model: nn.Module, config: ExperimentConfig) -> KeyReport | None:

@@ -12,12 +12,14 @@ from torch import Tensor, nn
 from spikeseg.model.accounting.firing import FiringMonitor
 from spikeseg.model.accounting.health import StepHealth, judge_firing, step_health
 from spikeseg.model.config import LossConfig, ModelConfig
-from spikeseg.model.initialize import calibrate_attention
 from spikeseg.model.loss.criterion import build_criterion
 from spikeseg.model.neuron.firing_rule import FiringRule
 from spikeseg.model.neuron.integer_lif import IntegerLIF
 from spikeseg.model.segmentor import build_segmentor
+from spikeseg.platform.config.recipes import load_experiment
 from spikeseg.platform.figures.health import health_figure
+from spikeseg.platform.loading.training_loader import MicroBatch
+from spikeseg.platform.train.preparation import begin, seeded_model
 
 
 def config_of(family: Any, decoder: Any, compat: Any) -> ModelConfig:
@@ -32,10 +34,8 @@ def config_of(family: Any, decoder: Any, compat: Any) -> ModelConfig:
 
 def first_step(config: ModelConfig) -> StepHealth:
     torch.manual_seed(1)
-    model = build_segmentor(config)
     images, labels = shapes_batch(8)
-    if config.compat == "corrected":
-        calibrate_attention(model, images)
+    model = build_segmentor(config, images)
     criterion = build_criterion(LossConfig(mask_resolution="prediction"), config)
     model.train()
 
@@ -55,6 +55,27 @@ def test_a_new_training_starts_alive_in_every_layer(family: str, decoder: str) -
     assert max(row.saturated for row in health.firing) < 0.5
     assert all(row.norm > 0 for row in health.gradients)
     assert health.gradient_norm < 1e3
+
+
+def test_a_network_built_from_python_is_the_one_that_a_training_starts_with(
+    tmp_path: Path,
+) -> None:
+    experiment = load_experiment("shapes_tiny", []).config
+    images, labels = shapes_batch(4)
+    trained = seeded_model(experiment)
+    begin(
+        trained,
+        experiment,
+        build_criterion(experiment.loss, experiment.model),
+        MicroBatch(images, labels, ids=[]),
+        recorder=None,
+        folder=tmp_path,
+        tell=lambda _: None,
+    )
+    torch.manual_seed(experiment.seed)
+    built = build_segmentor(experiment.model, images)
+    expected = trained.state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in built.state_dict().items())
 
 
 def with_neuron(config: ModelConfig, **changes: Any) -> ModelConfig:

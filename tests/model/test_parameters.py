@@ -24,7 +24,7 @@ from spikeseg.model.decoder.query_decoder import QueryMLP
 from spikeseg.model.initialize import calibrate_attention
 from spikeseg.model.loss.criterion import build_criterion
 from spikeseg.model.neuron.integer_lif import IntegerLIF
-from spikeseg.model.segmentor import build_segmentor
+from spikeseg.model.segmentor import build_uncalibrated_segmentor
 
 FACTORS: dict[str, list[Any]] = {
     "timesteps": [1, 2, 4],
@@ -140,7 +140,7 @@ def test_the_combinations_cover_every_pair() -> None:
 def outcome(case: Case) -> list[Tensor]:
     """What a model of a case is and gives in training, whatever initial values it had."""
     torch.manual_seed(0)
-    model = build_segmentor(build_config(case))
+    model = build_uncalibrated_segmentor(build_config(case))
     torch.manual_seed(0)
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -177,7 +177,7 @@ def case_name(case: Case) -> str:
 def test_a_combination_builds_trains_a_step_and_keeps_its_promises(case: Case) -> None:
     torch.manual_seed(0)
     config = build_config(case)
-    model = build_segmentor(config)
+    model = build_uncalibrated_segmentor(config)
     counts: dict[str, Tensor] = {}
     for name, module in model.named_modules():
         if isinstance(module, IntegerLIF):
@@ -225,17 +225,19 @@ def assert_divisors(model: nn.Module, config: ModelConfig) -> None:
 def test_alpha_tied_to_the_divisor_gives_the_mask_embedding_integers() -> None:
     for levels in (1, 2, 4, 8):
         case = {**PLAIN, "levels": levels, "alpha": None}
-        embedding = build_segmentor(build_config(case)).decode_head.embedding
+        embedding = build_uncalibrated_segmentor(build_config(case)).decode_head.embedding
         _, masks = embedding(torch.randn(1, 3, 2, 12, 16))
         assert torch.equal(masks, masks.round()) and masks.max() <= levels
-    published = build_segmentor(build_config({**PLAIN, "levels": 8, "alpha": 4.0}))
+    published = build_uncalibrated_segmentor(build_config({**PLAIN, "levels": 8, "alpha": 4.0}))
     _, masks = published.decode_head.embedding(8 * torch.randn(1, 3, 2, 12, 16))
     assert not torch.equal(masks, masks.round())
 
 
 def steps_of_last_backbone_neuron(dynamics: str, timesteps: int) -> Tensor:
     torch.manual_seed(0)
-    model = build_segmentor(build_config({**PLAIN, "dynamics": dynamics, "timesteps": timesteps}))
+    model = build_uncalibrated_segmentor(
+        build_config({**PLAIN, "dynamics": dynamics, "timesteps": timesteps})
+    )
     seen = []
     model.backbone.ConvBlock1_1[0].spike2.register_forward_hook(lambda m, a, o: seen.append(o))
     with torch.no_grad():
@@ -261,7 +263,7 @@ def training(decoder: str, timesteps: int, seed: int) -> tuple[list[float], list
     config = dataclasses.replace(config, query=query)
     extra = 1.0 if decoder == "query" else 0.0
     losses = LossConfig(mask_resolution="prediction", pixel_weight=extra, semantic_weight=extra)
-    model, criterion = build_segmentor(config), build_criterion(losses, config)
+    model, criterion = build_uncalibrated_segmentor(config), build_criterion(losses, config)
     images, labels = shapes_batch(4)
     calibrate_attention(model, images)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
@@ -349,7 +351,7 @@ def test_the_corrected_query_mlp_treats_every_query_alike() -> None:
 def test_a_wrong_image_is_refused_with_the_numbers(
     decoder: str, shape: tuple[int, ...], message: str
 ) -> None:
-    model = build_segmentor(build_config({**PLAIN, "decoder": decoder}))
+    model = build_uncalibrated_segmentor(build_config({**PLAIN, "decoder": decoder}))
     with pytest.raises(ValueError, match=message):
         model(torch.zeros(shape))
 
@@ -358,10 +360,12 @@ def test_a_wrong_image_is_refused_with_the_numbers(
 def test_an_image_that_is_not_finite_is_refused_where_that_is_checked(decoder: str) -> None:
     image = torch.zeros(1, 3, 32, 32)
     image[0, 1, 2, 3:5] = torch.tensor([float("nan"), float("inf")])
-    model = build_segmentor(build_config({**PLAIN, "decoder": decoder}, check_finite=True))
+    model = build_uncalibrated_segmentor(
+        build_config({**PLAIN, "decoder": decoder}, check_finite=True)
+    )
     with pytest.raises(ValueError, match="must be finite, 2 of 3072 values are not"):
         model(image)
-    build_segmentor(build_config({**PLAIN, "decoder": decoder}))(image)
+    build_uncalibrated_segmentor(build_config({**PLAIN, "decoder": decoder}))(image)
 
 
 @pytest.mark.parametrize("name", ["timesteps", "levels"])

@@ -14,14 +14,14 @@ from spikeseg.model.accounting.macs import LayerMacs, count_macs
 from spikeseg.model.deployment.fold import fold
 from spikeseg.model.published.classifier import build_classifier
 from spikeseg.model.published.sizes import head_neuron
-from spikeseg.model.segmentor import build_segmentor
+from spikeseg.model.segmentor import build_uncalibrated_segmentor
 
 FIRST = "backbone.downsample1_1.encode_conv"
 
 
 def segmentor(**changes: object) -> nn.Module:
     torch.manual_seed(0)
-    model = build_segmentor(dataclasses.replace(small_config(), **changes))
+    model = build_uncalibrated_segmentor(dataclasses.replace(small_config(), **changes))
     model(torch.randn(2, 3, 48, 48))  # BatchNorms leave the constants of their start.
     return model.eval()
 

@@ -22,7 +22,7 @@ from spikeseg.model.postprocess import label_map, semantic_logits
 from spikeseg.model.prediction import DensePrediction, MaskPrediction
 from spikeseg.model.published.classifier import build_classifier
 from spikeseg.model.published.sizes import head_neuron, large_neuron
-from spikeseg.model.segmentor import build_segmentor
+from spikeseg.model.segmentor import build_uncalibrated_segmentor
 
 
 def settled(model: nn.Module, run: Callable[[], Any]) -> nn.Module:
@@ -86,7 +86,7 @@ def changed(name: str) -> ModelConfig:
 def segmentor(name: str, dtype: torch.dtype) -> tuple[nn.Module, Tensor]:
     torch.manual_seed(0)
     images = shapes_batch(2)[0].to(dtype)
-    model = build_segmentor(changed(name)).to(dtype)
+    model = build_uncalibrated_segmentor(changed(name)).to(dtype)
     return settled(model, lambda: model(images)), images
 
 
@@ -119,7 +119,7 @@ def test_a_folded_model_gives_the_same_maps(name: str, form: Any) -> None:
 @in_both_types("segmentor")
 def test_a_folded_published_model_gives_the_same_maps_golden(name: str, dtype: torch.dtype) -> None:
     golden = Golden(name, dtype)
-    model = golden.load(build_segmentor(segmentor_config(golden.meta, 8)))
+    model = golden.load(build_uncalibrated_segmentor(segmentor_config(golden.meta, 8)))
     classes = len(golden.labels("out:seg_map").unique())
     assert assert_same_maps(model, fold(model), golden.tensor("in:x")) == classes
 
@@ -242,7 +242,7 @@ def test_the_plain_order_computes_the_same_step(family: Any) -> None:
     results = []
     for plain in (False, True):
         torch.manual_seed(0)
-        model = build_segmentor(config).double()
+        model = build_uncalibrated_segmentor(config).double()
         settled(model, lambda model=model: model(images.double())).train()
         if plain:
             plain_path(model)
@@ -258,7 +258,7 @@ def test_the_plain_order_computes_the_same_step(family: Any) -> None:
 
 def test_the_plain_order_refuses_neurons_that_the_released_code_lacks() -> None:
     with pytest.raises(ValueError, match="temporal"):
-        plain_path(build_segmentor(changed("temporal")))
+        plain_path(build_uncalibrated_segmentor(changed("temporal")))
 
 
 @pytest.mark.parametrize("name", ["three_levels", "constant"])
@@ -292,7 +292,7 @@ def trained(decoder: Any, steps: int) -> nn.Module:
     config = dataclasses.replace(config, query=dataclasses.replace(config.query, pixel_head=True))
     extra = 10.0 if decoder == "query" else 0.0
     losses = LossConfig(mask_resolution="prediction", pixel_weight=extra, semantic_weight=extra)
-    model, criterion = build_segmentor(config), build_criterion(losses, config)
+    model, criterion = build_uncalibrated_segmentor(config), build_criterion(losses, config)
     images, labels = shapes_batch(2)
     calibrate_attention(model, images)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)

@@ -13,7 +13,7 @@ from spikeseg.model.loss.criterion import SetCriterion, build_criterion, class_f
 from spikeseg.model.loss.mask_loss import at_points, dice_loss, focal_loss, shift_of
 from spikeseg.model.loss.matcher import SEGMENT_STRIDE, image_targets
 from spikeseg.model.prediction import DensePrediction, MaskPrediction
-from spikeseg.model.segmentor import build_segmentor
+from spikeseg.model.segmentor import build_uncalibrated_segmentor
 
 
 def criterion(num_classes: int = 2, **weights: float) -> SetCriterion:
@@ -207,7 +207,7 @@ def test_the_point_sampled_loss_trains_and_repeats() -> None:
     gradients: list[Tensor] = []
     for _ in range(2):
         torch.manual_seed(0)
-        model, loss = build_segmentor(config), build_criterion(weights, config)
+        model, loss = build_uncalibrated_segmentor(config), build_criterion(weights, config)
         terms = loss(model(images), labels, loss.count(labels))
         torch.stack(list(terms.values())).sum().backward()
         weight = model.decode_head.pixel_decoder.mask_feature.weight

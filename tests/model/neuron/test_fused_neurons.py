@@ -17,7 +17,7 @@ from spikeseg.model.loss.criterion import build_criterion
 from spikeseg.model.neuron import batch_norm_lif
 from spikeseg.model.neuron.firing_rule import FiringRule
 from spikeseg.model.neuron.integer_lif import IntegerLIF
-from spikeseg.model.segmentor import build_segmentor
+from spikeseg.model.segmentor import build_uncalibrated_segmentor
 
 
 class Fused:
@@ -48,7 +48,7 @@ def step_of(
         compat=compat,
     )
     torch.manual_seed(0)
-    model = build_segmentor(config).to(dtype)
+    model = build_uncalibrated_segmentor(config).to(dtype)
     start_alive(model)
     images, labels = shapes_batch(2)
     calibrate_attention(model, images.to(dtype), rounds=4)
@@ -145,7 +145,7 @@ def test_batch_norm_and_neuron_compile_as_one_graph_in_training(
 
 def test_somebody_who_looks_at_a_neuron_sees_it(monkeypatch: pytest.MonkeyPatch) -> None:
     fused = Fused(monkeypatch)
-    model = build_segmentor(small_config())
+    model = build_uncalibrated_segmentor(small_config())
     images = shapes_batch(2)[0]
     neurons = sum(isinstance(module, IntegerLIF) for module in model.modules())
     with FiringMonitor(model) as monitor:

@@ -31,14 +31,14 @@ from spikeseg.model.published.weights import (
     to_published,
     write_published,
 )
-from spikeseg.model.segmentor import build_segmentor
+from spikeseg.model.segmentor import build_uncalibrated_segmentor
 
 FIRST = "backbone.downsample1_1.encode_conv.weight"
 
 
 def segmentor(seed: int) -> nn.Module:
     torch.manual_seed(seed)
-    return build_segmentor(small_config())
+    return build_uncalibrated_segmentor(small_config())
 
 
 def copy_of(model: nn.Module) -> dict[str, Tensor]:

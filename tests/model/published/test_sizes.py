@@ -14,7 +14,7 @@ from spikeseg.model.config import BackboneConfig, LargeBackboneConfig, ModelConf
 from spikeseg.model.published import sizes as published
 from spikeseg.model.published.classifier import build_classifier
 from spikeseg.model.published.keys import published_name
-from spikeseg.model.segmentor import build_segmentor
+from spikeseg.model.segmentor import build_uncalibrated_segmentor
 
 
 def parameters(model: nn.Module) -> int:
@@ -23,7 +23,7 @@ def parameters(model: nn.Module) -> int:
 
 def on_meta(config: ModelConfig) -> nn.Module:
     with torch.device("meta"):
-        return build_segmentor(config).eval()
+        return build_uncalibrated_segmentor(config).eval()
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ from spikeseg.model.published.weights import (
     to_published,
     write_published,
 )
-from spikeseg.model.segmentor import build_segmentor
+from spikeseg.model.segmentor import build_uncalibrated_segmentor
 
 
 def tiny(
@@ -102,7 +102,7 @@ def test_every_official_key_maps_both_ways_one_to_one(shared_folder: Path, famil
 def test_a_segmentor_survives_the_way_to_ours_and_back(
     tmp_path: Path, family: str, decoder: str
 ) -> None:
-    model = build_segmentor(tiny(family, decoder))
+    model = build_uncalibrated_segmentor(tiny(family, decoder))
     write_published(model, tmp_path / "published.pth")
     report = convert_published(tmp_path / "published.pth", tmp_path / "ours", num_heads=2)
     assert report.complete and len(report.matched) == len(model.state_dict())
@@ -144,7 +144,7 @@ def test_a_classifier_survives_the_way_to_ours_and_back(
 
 
 def test_the_command_converts_both_ways(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model = build_segmentor(tiny())
+    model = build_uncalibrated_segmentor(tiny())
     write_published(model, tmp_path / "published.pth")
     arguments = ["convert", str(tmp_path / "published.pth"), "--output", str(tmp_path / "ours")]
     root.main([*arguments, "--heads", "2"], standalone_mode=False)
@@ -165,7 +165,7 @@ def test_an_imagenet_checkpoint_starts_a_segmentors_backbone(
     classifier = build_classifier(backbone, published.head_neuron(), num_classes=5, distilled=True)
     state = to_published(classifier, bare=True)
     torch.save({container: state} if container else state, tmp_path / "imagenet.pth")
-    model = build_segmentor(tiny(family))
+    model = build_uncalibrated_segmentor(tiny(family))
     report = load_backbone(model, tmp_path / "imagenet.pth")
     assert set(report.unexpected) == {
         "head.weight",
@@ -190,17 +190,17 @@ def test_a_backbone_of_another_size_is_refused_with_both_shapes(tmp_path: Path) 
     other = build_classifier(wide, published.head_neuron(), num_classes=5, distilled=False)
     write_published(other, tmp_path / "imagenet.pth", bare=True)
     with pytest.raises(ValueError, match=r"downsample3.encode_conv.weight is \(8,.*\(16,"):
-        load_backbone(build_segmentor(tiny()), tmp_path / "imagenet.pth")
+        load_backbone(build_uncalibrated_segmentor(tiny()), tmp_path / "imagenet.pth")
 
 
 def test_another_number_of_classes_is_said_in_numbers(tmp_path: Path) -> None:
-    write_published(build_segmentor(tiny(num_classes=150)), tmp_path / "ade20k.pth")
+    write_published(build_uncalibrated_segmentor(tiny(num_classes=150)), tmp_path / "ade20k.pth")
     with pytest.raises(ValueError, match="num_classes is 19 in the model and 150 in the weights"):
-        load_weights(build_segmentor(tiny(num_classes=19)), tmp_path / "ade20k.pth")
+        load_weights(build_uncalibrated_segmentor(tiny(num_classes=19)), tmp_path / "ade20k.pth")
 
 
 def test_the_report_names_every_kind_of_key() -> None:
-    model = build_segmentor(tiny())
+    model = build_uncalibrated_segmentor(tiny())
     state = to_published(model)
     gone, bent = "decode_head.w", "decode_head.cls_embed.bias"
     del state[gone]
@@ -233,7 +233,7 @@ class _Evaluates:
 def test_code_in_a_hostile_file_never_runs(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     content = {
-        "state_dict": to_published(build_segmentor(tiny())),
+        "state_dict": to_published(build_uncalibrated_segmentor(tiny())),
         "message_hub": _Bomb(f"touch {victim}"),
         "args": argparse.Namespace(lr=1.0),
         "more": [_Evaluates(f"open({str(victim)!r}, 'w')")],
@@ -314,14 +314,14 @@ def test_damage_of_a_file_with_classes_is_one_sentence(tmp_path: Path, change: s
 
 def test_a_model_that_published_keys_cannot_hold_is_refused_or_told(tmp_path: Path) -> None:
     config = tiny()
-    assert require_published(build_segmentor(config)) == []
+    assert require_published(build_uncalibrated_segmentor(config)) == []
     query = dataclasses.replace(config.query, shortcut="none")
     with pytest.raises(ValueError, match="published checkpoint of this model"):
-        require_published(build_segmentor(dataclasses.replace(config, query=query)))
+        require_published(build_uncalibrated_segmentor(dataclasses.replace(config, query=query)))
     neuron = dataclasses.replace(config.neuron, timesteps=2, levels=4)
     query = dataclasses.replace(config.query, pixel_head=True)
     ours = dataclasses.replace(config, neuron=neuron, query=query, compat="corrected")
-    assert require_published(build_segmentor(ours)) == [
+    assert require_published(build_uncalibrated_segmentor(ours)) == [
         "neuron.timesteps=2",
         "neuron.levels=4",
         "query.pixel_head=True",
@@ -341,7 +341,7 @@ def test_a_damaged_or_foreign_file_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "text.pth").write_text("not a checkpoint")
     with pytest.raises(ValueError, match=r"text.pth"):
         read_published(tmp_path / "text.pth")
-    write_published(build_segmentor(tiny()), tmp_path / "good.pth")
+    write_published(build_uncalibrated_segmentor(tiny()), tmp_path / "good.pth")
     whole = (tmp_path / "good.pth").read_bytes()
     (tmp_path / "cut.pth").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match=r"cut.pth"):

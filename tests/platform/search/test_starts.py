@@ -17,7 +17,7 @@ from toy_trials import RAISES
 from toy_trials import toy as toy_work
 
 from spikeseg.jobs import sweep as job
-from spikeseg.model.segmentor import build_segmentor
+from spikeseg.model.segmentor import build_uncalibrated_segmentor
 from spikeseg.platform.config.recipes import ConfigError
 from spikeseg.platform.search import sweep as tuner
 from spikeseg.platform.search import sweep_results as outcome
@@ -247,7 +247,7 @@ def test_the_printed_command_continues_from_any_folder(
 ) -> None:
     toy_plan(tmp_path, **listed(4))
     monkeypatch.chdir(tmp_path)
-    model = build_segmentor(toy_plan(tmp_path, **listed(4)).base.config.model)
+    model = build_uncalibrated_segmentor(toy_plan(tmp_path, **listed(4)).base.config.model)
     torch.save(model.backbone.state_dict(), "weights.pth")
     overrides = [
         f"data.path={os.path.relpath(data)}",

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from spikeseg.model.published.classifier import build_classifier
 from spikeseg.model.published.keys import published_name
 from spikeseg.model.published.weights import convert_published, write_published
-from spikeseg.model.segmentor import build_segmentor
+from spikeseg.model.segmentor import build_uncalibrated_segmentor
 from spikeseg.platform.checkpoint.run_folder import RunFolder
 from spikeseg.platform.cluster.worker_group import OneWorker
 from spikeseg.platform.config.recipes import ConfigError, Resolved
@@ -44,7 +44,7 @@ def imagenet_file(config: ExperimentConfig, folder: Path) -> Path:
 
 def segmentor_file(config: ExperimentConfig, folder: Path) -> tuple[Path, nn.Module]:
     torch.manual_seed(8)
-    model = build_segmentor(config.model)
+    model = build_uncalibrated_segmentor(config.model)
     write_published(model, folder / "segmentor.pth")
     return folder / "segmentor.pth", model
 

@@ -1,6 +1,7 @@
 """Screenshots for the README from a real storage folder: compare page, run page, report.
 
-Usage: python tests/support/tracking/take_pictures.py STORAGE OUTPUT, after `make demo` has filled STORAGE.
+Usage, after `make demo` has filled STORAGE:
+    python tests/support/tracking/take_pictures.py STORAGE OUTPUT
 """
 
 import json

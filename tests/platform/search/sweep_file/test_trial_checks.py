@@ -36,7 +36,7 @@ def test_a_model_that_cannot_be_built_is_refused_with_key_and_value(
     def build(config: ModelConfig) -> None:
         raise ValueError(f"no width {config.query.width}")
 
-    monkeypatch.setattr(setup, "build_segmentor", build)
+    monkeypatch.setattr(setup, "build_uncalibrated_segmentor", build)
     text = refused(
         tmp_path, f"data.path={data}", space={"model.query.width": {"choices": [64, 32]}}
     )
