@@ -3,7 +3,7 @@
 Range rules live here, beside the fields they guard; `platform/config/` adds file, line and key.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from math import inf
 from typing import ClassVar, Literal
 
@@ -65,9 +65,9 @@ class NeuronConfig:
         _require(self.levels >= 1, f"levels must be at least 1, got {self.levels}")
         _require(0.0 <= self.decay <= 1.0, f"decay must be in [0, 1], got {self.decay}")
         _require_positive("threshold", self.threshold)
-        given = self.normalization_constant is not None
+        has_constant = self.normalization_constant is not None
         _require(
-            given == (self.normalization == "constant"),
+            has_constant == (self.normalization == "constant"),
             "normalization_constant is given exactly when normalization is 'constant', got "
             f"normalization={self.normalization!r}, constant={self.normalization_constant}",
         )
@@ -336,19 +336,9 @@ class LossConfig:
     ignore_label: int = 255
 
     def __post_init__(self) -> None:
-        for name in (
-            "class_weight",
-            "mask_weight",
-            "dice_weight",
-            "no_object_weight",
-            "class_cost",
-            "mask_cost",
-            "dice_cost",
-            "pixel_weight",
-            "semantic_weight",
-            "class_balance",
-        ):
-            _require_not_negative(name, getattr(self, name))
+        for item in fields(self):
+            if item.type is float:
+                _require_not_negative(item.name, getattr(self, item.name))
         _require(
             self.mask_points is None or self.mask_points >= 4,
             f"mask_points must be at least 4, got {self.mask_points}",

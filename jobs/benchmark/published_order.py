@@ -18,7 +18,8 @@ from ...model.backbone.meta_spikeformer import RepConvAttention
 from ...model.config import LossConfig
 from ...model.decoder.query_decoder import SpikeAttention
 from ...model.layers.depthwise_conv import DepthwiseConv2d
-from ...model.loss.criterion import SetCriterion, nearest
+from ...model.loss.criterion import SetCriterion
+from ...model.loss.image_terms import nearest
 from ...model.loss.mask_loss import dice_loss, focal_loss
 from ...model.loss.matcher import ImageTargets, image_targets
 from ...model.neuron.integer_lif import IntegerLIF

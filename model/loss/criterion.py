@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from ..config import LossConfig, ModelConfig
 from ..decoder.mask_product import chosen_logits
 from ..prediction import DensePrediction, MaskPrediction
+from .image_terms import IMAGE_TERMS, nearest
 from .mask_loss import at_points, dice_loss, focal_loss, full_losses, shift_of
 from .matcher import SEGMENT_STRIDE, ImageTargets, image_targets, match
 
@@ -55,18 +56,6 @@ def class_factors(frequency: Tensor | None, power: float, num_classes: int) -> T
     return (factors / (factors * share).sum()).float()
 
 
-def nearest(target: Tensor, size: tuple[int, int]) -> Tensor:
-    """A label map at another size by nearest neighbours.
-
-    Args:
-        target: (B, H, W) integer or bool.
-        size: Height and width.
-    """
-    if target.shape[-2:] == size:
-        return target
-    return F.interpolate(target[:, None].float(), size=size, mode="nearest")[:, 0].to(target.dtype)
-
-
 class SetCriterion(nn.Module):
     """Matching losses of the query decoder, every layer supervised (ARCHITECTURE section 6).
 
@@ -90,8 +79,10 @@ class SetCriterion(nn.Module):
     @property
     def terms(self) -> list[str]:
         """Names of the terms that a call returns, in their order."""
-        extras = {"pixel": self.config.pixel_weight, "semantic": self.config.semantic_weight}
-        return ["class", "mask", "dice", *(name for name, weight in extras.items() if weight)]
+        return ["class", "mask", "dice", *(name for name in IMAGE_TERMS if self._weight(name))]
+
+    def _weight(self, term: str) -> float:
+        return getattr(self.config, f"{term}_weight")
 
     def count(self, target: Tensor) -> Tensor:
         """A micro-batch's share of the mask normalizer: masks per image, at least 1 each.
@@ -120,18 +111,13 @@ class SetCriterion(nn.Module):
         Raises:
             ValueError: As `layer_losses`.
         """
-        config = self.config
         layers = self.layer_losses(prediction, target, normalizer)
-        weights = {
-            "class": config.class_weight,
-            "mask": config.mask_weight,
-            "dice": config.dice_weight,
-        }
-        terms = {name: weights[name] * values.sum() for name, values in layers.items()}
-        if config.pixel_weight and prediction.pixel_logits is not None:
-            terms["pixel"] = config.pixel_weight * self._pixel(prediction.pixel_logits, target)
-        if config.semantic_weight:
-            terms["semantic"] = config.semantic_weight * self._semantic(prediction, target)
+        terms = {name: self._weight(name) * values.sum() for name, values in layers.items()}
+        for name, loss in IMAGE_TERMS.items():
+            weight = self._weight(name)
+            value = loss(prediction, target, self.factors, self.config) if weight else None
+            if value is not None:
+                terms[name] = weight * value
         return terms
 
     def layer_losses(
@@ -217,20 +203,6 @@ class SetCriterion(nn.Module):
             empty.index_add(0, index[0], dice) / (normalizer + _EPS),
         )
 
-    def _pixel(self, logits: Tensor, target: Tensor) -> Tensor:
-        small = nearest(target, (logits.shape[-2], logits.shape[-1])) % SEGMENT_STRIDE
-        return balanced_cross_entropy(
-            logits.log_softmax(1), small, self.factors, self.config.ignore_label
-        )
-
-    def _semantic(self, prediction: MaskPrediction, target: Tensor) -> Tensor:
-        classes = prediction.class_logits[-1].softmax(-1)[..., :-1]
-        masks = prediction.mask_logits[-1].sigmoid()
-        joined = torch.einsum("bqk,bqhw->bkhw", classes, masks)
-        logs = (joined + 1e-6).log() - (joined.sum(1, keepdim=True) + 1e-6).log()
-        small = nearest(target, (masks.shape[-2], masks.shape[-1])) % SEGMENT_STRIDE
-        return balanced_cross_entropy(logs, small, self.factors, self.config.ignore_label)
-
 
 class DenseCriterion(nn.Module):
     """Per-pixel cross entropy of the FPN head.
@@ -314,24 +286,3 @@ def _require_labels(
             f"label {label}{of if coded else ''} in the targets, but num_classes is {num_classes}: "
             f"labels are 0 to {num_classes - 1} and {ignore_label}, which is ignored"
         )
-
-
-def balanced_cross_entropy(
-    log_probabilities: Tensor, target: Tensor, factors: Tensor, ignore_label: int
-) -> Tensor:
-    """Mean over labelled pixels of factor x negative log-likelihood.
-
-    Args:
-        log_probabilities: (B, K, H, W).
-        target: (B, H, W) int64.
-        factors: (K,).
-        ignore_label: Label left out.
-    """
-    loss = F.nll_loss(
-        log_probabilities,
-        target,
-        weight=factors.to(log_probabilities.dtype),
-        ignore_index=ignore_label,
-        reduction="sum",
-    )
-    return loss / (target != ignore_label).sum().clamp(min=1)

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from spikeseg.model.accounting.firing import FiringMonitor
 from spikeseg.model.config import LossConfig
-from spikeseg.model.loss.criterion import SetCriterion, nearest
+from spikeseg.model.loss.criterion import SetCriterion
+from spikeseg.model.loss.image_terms import nearest
 from spikeseg.model.loss.matcher import image_targets, match, matching_costs
 from spikeseg.model.postprocess import label_map, semantic_logits
 from spikeseg.model.prediction import MaskPrediction
