@@ -131,6 +131,7 @@ def inspect(  # noqa: PLR0913
     from ..datasets.inspection.contact_sheet import augmented_sheet, contact_sheet
     from ..datasets.inspection.html_page import report_page
     from ..datasets.inspection.report import inspect_packed, report_text
+    from ..datasets.packed.files import write_file
     from ..datasets.packed.reader import PackedDataset
     from ..platform.config.recipes import load_experiment
 
@@ -147,7 +148,7 @@ def inspect(  # noqa: PLR0913
                 dataset, config.data.transform, seed=config.seed, count=4 * images
             )
         if html is not None:
-            html.write_text(report_page(report, dataset.label_space.palette, pictures), "utf-8")
+            write_file(html, report_page(report, dataset.label_space.palette, pictures))
         if sheet is not None:
             pictures.save(sheet, "PNG")
     damaged = list(dataset.verify()) if verify else []

@@ -1,15 +1,14 @@
 """Shards of remote storage on the local disk: fetched once, checked, oldest removed first."""
 
-import fcntl
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..spec import DataError, StorageAwayError
+from .files import hold_lock, place_file
 from .storage import Storage, sha256_of
 
 log = logging.getLogger(__name__)
@@ -98,7 +97,7 @@ class ShardCache:
                 raise DataError(
                     f"{self._storage.location}/{name}: SHA-256 {found}, expected {sha256}"
                 )
-            writing.replace(target)
+            place_file(writing, target)
         except FileNotFoundError as error:
             raise DataError(f"{self._storage.location}/{name}: is not there ({error})") from error
         except OSError as error:
@@ -155,11 +154,8 @@ class ShardCache:
             return False
         return True
 
-    @contextmanager
-    def _locked(self, name: str, *, wait: bool = True) -> Iterator[None]:
-        with (self._config.folder / f".lock-{name}").open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield
+    def _locked(self, name: str, *, wait: bool = True) -> AbstractContextManager[None]:
+        return hold_lock(self._config.folder / f".lock-{name}", wait=wait)
 
 
 def _lock_of(sha256: str) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from pyarrow import fs
 
 from ..spec import DataError
+from .files import place_file
 
 _CHUNK = 1 << 20
 _SECRET_IN_QUERY = re.compile(
@@ -105,10 +106,8 @@ class Storage:
         if self.local is not None:
             target = self.local / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            with scratch.open("rb") as file:
-                os.fsync(file.fileno())
             scratch.chmod(0o644)
-            scratch.replace(target)
+            place_file(scratch, target, durable=True)
             return
         self.filesystem.create_dir(os.path.dirname(self._path(name)), recursive=True)  # noqa: PTH120
         with (

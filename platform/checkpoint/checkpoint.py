@@ -8,7 +8,6 @@ Layout: `config.yaml`, `attempts/<n>` (one file per start, the highest number ow
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,8 @@ from typing import Any
 
 import safetensors.torch
 from torch import Tensor
+
+from ...datasets.packed.files import flush_to_disk
 
 _FORMAT = 1
 # Anything else that storage answers says nothing about the file.
@@ -106,17 +107,6 @@ def manifest_digest(manifest: Mapping[str, Any]) -> str:
 
 def write_synced(path: Path, data: bytes) -> dict[str, Any]:
     """Write a file and fsync it; returns its size and SHA-256."""
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    path.write_bytes(data)
+    flush_to_disk(path)
     return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-
-
-def sync_folder(path: Path) -> None:
-    """Make a folder's entries survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

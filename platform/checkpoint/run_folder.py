@@ -14,13 +14,13 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
+from ...datasets.packed.files import flush_to_disk, write_file
 from .checkpoint import (
     _FORMAT,
     Checkpoint,
     Evaluation,
     manifest_digest,
     read_checkpoint,
-    sync_folder,
     write_synced,
 )
 
@@ -135,9 +135,9 @@ class RunFolder:
             manifest = {"format": _FORMAT, "step": step, "files": files}
             manifest["digest"] = manifest_digest(manifest)
             write_synced(writing / "manifest.json", json.dumps(manifest, indent=1).encode())
-            sync_folder(writing)
+            flush_to_disk(writing)
             self._place(writing, final)
-            sync_folder(final.parent)
+            flush_to_disk(final.parent)
             self._mark()
         except BaseException as error:
             shutil.rmtree(writing, ignore_errors=True)
@@ -257,10 +257,7 @@ class RunFolder:
 
     def write(self, name: str, text: str) -> None:
         """Write a small file of the run whole or not at all."""
-        target = self.path / name
-        writing = target.with_name(f".{target.name}.{os.getpid()}")
-        write_synced(writing, text.encode())
-        writing.replace(target)
+        write_file(self.path / name, text, durable=True)
 
     def _owner(self) -> int:
         names = (entry.name for entry in (self.path / "attempts").iterdir())

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ...datasets.packed.files import write_file
 from ..figures import charts
 from ..tracking.metric_table import metric_label
 from ..tracking.run_reader import TrackedRun, read_run
@@ -54,9 +55,8 @@ def write_report(run_ids: Sequence[str], *, storage: Path, output: Path) -> Path
     uri = tracking_uri(storage)
     runs = _told_apart([read_run(uri, run_id) for run_id in dict.fromkeys(run_ids)])
     output.parent.mkdir(parents=True, exist_ok=True)
-    writing = output.with_name(f".{output.name}.writing")
-    writing.write_text(report_page(runs), encoding="utf-8")
-    return writing.replace(output)
+    write_file(output, report_page(runs))
+    return output
 
 
 def report_page(runs: Sequence[TrackedRun]) -> str:

@@ -1,18 +1,19 @@
 """A sweep's folder: what it was started with, and the lock that one driver holds."""
 
-import fcntl
 import json
 import os
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
 import yaml
 
+from ...datasets.packed.files import hold_lock, write_file
 from ..config.recipes import ConfigError, dump
 from ..tracking.tracking_uri import without_user
 from .study.study_storage import begin_study, check_storage_address
@@ -36,7 +37,7 @@ class SweepFolder:
     path: Path
     trials: int
     study: str
-    _lock: IO[str]
+    _lock: ExitStack
 
     @classmethod
     def open(
@@ -93,9 +94,7 @@ class SweepFolder:
                 )
         (path / "trials").mkdir(parents=True, exist_ok=True)
         lock = _locked(path)
-        writing = path / f".{_PLAN}.{os.getpid()}"
-        writing.write_text(json.dumps(started, indent=1))
-        writing.replace(path / _PLAN)
+        write_file(path / _PLAN, json.dumps(started, indent=1))
         return cls(path, started["trials"], study or _inside(path), lock)
 
     def __enter__(self) -> Self:
@@ -171,18 +170,13 @@ def _leaves(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
         yield prefix, json.dumps(value)
 
 
-def _locked(path: Path) -> IO[str]:
-    """The lock of a sweep; the system lets it go with the process, however that ends."""
-    lock = (path / _LOCK).open("a+")
+def _locked(path: Path) -> ExitStack:
+    """The lock of a sweep, which says who holds it."""
+    lock, file = ExitStack(), path / _LOCK
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.seek(0)
-        holder = lock.read().strip()
-        lock.close()
+        lock.enter_context(hold_lock(file, wait=False))
+    except BlockingIOError as error:
+        holder = file.read_text().strip()
         raise ConfigError(f"{path}: another driver is at work on this sweep ({holder})") from error
-    lock.seek(0)
-    lock.truncate()
-    lock.write(f"host {socket.gethostname()}, process {os.getpid()}\n")
-    lock.flush()
+    file.write_text(f"host {socket.gethostname()}, process {os.getpid()}\n")
     return lock

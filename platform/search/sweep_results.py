@@ -3,12 +3,12 @@
 import csv
 import io
 import json
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ...datasets.packed.files import write_file
 from ..config.recipes import dump, override
 from .study.importance import measure_importances
 from .study.study import Keeper
@@ -59,11 +59,11 @@ def finish_sweep(plan: SweepPlan, keeper: Keeper, folder: Path, record: SweepRec
             {f"best/{n.replace('/', '_')}": v for n, v in zip(names, best.values, strict=True)},
         )
     for name, text in files.items():
-        _write(folder / name, text.encode())
+        write_file(folder / name, text)
         journal.text(name, text)
     for name, content in sweep_pictures(plan, keeper.records, shares).items():
         (folder / "figures").mkdir(exist_ok=True)
-        _write(folder / "figures" / f"{name}.png", content)
+        write_file(folder / "figures" / f"{name}.png", content)
         journal.artifact(f"figures/{name}.png", folder / "figures" / f"{name}.png")
     why = why_no_result(keeper.records)
     journal.tags({"mlflow.note.content": description(plan, rows, front_rows, why)})
@@ -158,10 +158,3 @@ def _csv(rows: Sequence[Mapping[str, Any]], every: Sequence[Mapping[str, Any]]) 
     writer.writeheader()
     writer.writerows(rows)
     return buffer.getvalue()
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    writing = path.with_name(f".{path.name}.{os.getpid()}")
-    writing.write_bytes(data)
-    writing.replace(path)

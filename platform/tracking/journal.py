@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from ...datasets.packed.files import write_file
 from .journal_lines import RECORDS, cut_torn_line, damage, read_records, record_line
 
 _log = logging.getLogger(__name__)
@@ -209,7 +210,8 @@ class Journal:
                 return self._drop(f"{record['path']}: the journal's limit is reached")
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)
-                _write_through(target, data)
+                # Its record, written next, must not outlive it.
+                write_file(target, data, durable=True)
             except OSError as error:
                 return self._drop(f"{record['path']}: {error.strerror}")
             self._used += grown
@@ -254,7 +256,7 @@ class Journal:
         for path in sorted(self._unshipped):
             target = confined(mirror / FILES, path)
             target.parent.mkdir(parents=True, exist_ok=True)
-            _write_through(target, confined(self.folder / FILES, path).read_bytes())
+            write_file(target, confined(self.folder / FILES, path).read_bytes(), durable=True)
         mirror.mkdir(parents=True, exist_ok=True)
         (mirror / RECORDS).touch()
         cut_torn_line(mirror / RECORDS)
@@ -301,21 +303,6 @@ def confined(root: Path, path: str) -> Path:
     if not target.is_relative_to(root.resolve()):
         raise ValueError(f"artifact path {path!r} leaves its folder")
     return target
-
-
-def _write_through(path: Path, data: bytes) -> None:
-    """Replace a file at once and for good: its record, written next, must not outlive it."""
-    writing = path.with_name(f".{path.name}.writing")
-    with writing.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    writing.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _size(path: Path) -> int:

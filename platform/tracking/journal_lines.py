@@ -5,8 +5,11 @@ import os
 import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
+
+from ...datasets.packed.files import hold_lock, write_file
 
 RECORDS = "records.jsonl"
 _CHECK_SUM = re.compile(rb',"crc":"([0-9a-f]{8})"\}\n\Z')
@@ -108,3 +111,13 @@ def cut_torn_line(path: Path) -> None:
             position = start
         if position != end:
             file.truncate(position)
+
+
+def write_beside(journal: Path, name: str, text: str) -> None:
+    """Replace a small file that stands beside a journal's records, whole or not at all."""
+    write_file(journal / name, text)
+
+
+def lock_beside(journal: Path, name: str) -> AbstractContextManager[None]:
+    """Wait for the lock of a name that stands beside a journal's records."""
+    return hold_lock(journal / name)

@@ -1,13 +1,13 @@
 """MLflow's client: quiet, quick to give up, and with a database that was made whole and once."""
 
 import contextlib
-import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ...datasets.packed.files import hold_lock, place_file
 from ..config.redaction import scrubbed
 from .tracking_uri import sqlite_file, without_user
 
@@ -66,15 +66,14 @@ def make_database(uri: str, artifacts: str | None = None) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     file.parent.mkdir(parents=True, exist_ok=True)
-    with (file.parent / f".{file.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with hold_lock(file.parent / f".{file.name}.lock"):
         if file.exists():
             return
         with tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent) as folder:
             making = Path(folder) / file.name
             place = artifacts or (file.absolute().parent / "artifacts").as_uri()
             SqlAlchemyStore(f"sqlite:///{making}", place).engine.dispose()
-            making.replace(file)
+            place_file(making, file)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...config.redaction import scrubbed
-from .upload_offset import write_whole
+from ..journal_lines import write_beside
 
 _log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ def try_again(journal: Path, send: Callable[[dict[str, Any]], object]) -> int:
     # A journal that was sent twice, to two databases, may name a record twice.
     lines = dict.fromkeys(letters.read_text(errors="replace").splitlines())
     kept = [line for line in lines if not _sent_now(line, send)]
-    write_whole(letters, "".join(f"{line}\n" for line in kept))
+    write_beside(journal, _DEAD_LETTERS, "".join(f"{line}\n" for line in kept))
     return len(kept)
 
 

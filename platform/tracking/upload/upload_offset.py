@@ -1,14 +1,13 @@
 """How far a journal was sent, kept beside it and bound to an address and to bytes."""
 
 import contextlib
-import fcntl
 import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..journal_lines import RECORDS
+from ..journal_lines import RECORDS, lock_beside, write_beside
 
 _SENT = "sent.json"
 _LOCK = "sender.lock"
@@ -53,7 +52,7 @@ class SentOffset:
             "address": self._address,
             "run_id": run_id,
         }
-        write_whole(self._journal / _SENT, json.dumps(state))
+        write_beside(self._journal, _SENT, json.dumps(state))
 
     def _tail(self, offset: int) -> str:
         """The bytes before an offset: after a power loss the journal may hold others there."""
@@ -66,8 +65,7 @@ class SentOffset:
 @contextlib.contextmanager
 def upload_lock(journal: Path) -> Iterator[None]:
     """Hold a journal's upload lock: two uploaders at once would do the same work twice."""
-    with (journal / _LOCK).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with lock_beside(journal, _LOCK):
         yield
 
 
@@ -78,10 +76,3 @@ def unsent(journal: Path) -> int:
     except (OSError, ValueError, KeyError, TypeError):
         sent = 0
     return (journal / RECORDS).stat().st_size - sent
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Replace a small file at once."""
-    writing = path.with_name(f".{path.name}.writing")
-    writing.write_text(text)
-    writing.replace(path)

@@ -115,7 +115,7 @@ def test_a_failed_write_leaves_the_earlier_checkpoint_and_no_rest(
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("spikeseg.platform.checkpoint.checkpoint.os.fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
         run.save(10, TENSORS, {"history": []})
     monkeypatch.undo()

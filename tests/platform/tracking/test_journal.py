@@ -301,7 +301,7 @@ def test_a_file_is_on_the_disk_before_its_record_is(
     monkeypatch.setattr(os, "fsync", remember)
     monkeypatch.setattr(os, "write", record)
     journal.image("val", 1, picture(1))
-    assert done[:3] == [".00000001.png.writing", "val", "image"]
+    assert done[:3] == [f".00000001.png.{os.getpid()}.writing", "val", "image"]
 
 
 @pytest.mark.parametrize("path", ["../outside", "a/../../outside", "/etc/outside"])

@@ -1,0 +1,90 @@
+"""Whole-file writes, and locks between processes; on local and on shared file systems."""
+
+import errno
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, SoftFileLock, Timeout
+
+log = logging.getLogger(__name__)
+
+_NO_FLOCK = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
+
+
+def write_file(path: Path, content: bytes | str, *, durable: bool = False) -> None:
+    """Write a file whole: readers, and a start after a kill, see the old content or the new.
+
+    Args:
+        path: The file; its folder exists.
+        content: Its bytes, or text that is stored as UTF-8.
+        durable: Survive a power cut too, as `place_file` does.
+    """
+    writing = path.with_name(f".{path.name}.{os.getpid()}.writing")
+    writing.write_bytes(content.encode() if isinstance(content, str) else content)
+    place_file(writing, path, durable=durable)
+
+
+def place_file(written: Path, target: Path, *, durable: bool = False) -> None:
+    """Give a finished file of the same file system its name; a file of that name is replaced.
+
+    Args:
+        written: The file.
+        target: Its new path.
+        durable: Flush the file before the rename and the folder after it.
+    """
+    if durable:
+        flush_to_disk(written)
+    written.replace(target)
+    if durable:
+        flush_to_disk(target.parent)
+
+
+def flush_to_disk(path: Path) -> None:
+    """Fsync a file's content, or a folder's entries."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def hold_lock(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold a lock between processes; the system frees it with its process, however that ends.
+
+    Where the file system has no flock, the lock is a file `<name>.soft` beside it, and a warning
+    says so: one left by a killed process of this machine is taken over, one of another machine
+    must be deleted by hand.
+
+    Args:
+        path: The lock's file, which is made where missing and stays.
+        wait: Wait until it is free.
+
+    Raises:
+        BlockingIOError: Where another holds it and `wait` is false.
+    """
+    lock = FileLock(path, thread_local=False, fallback_to_soft=False)
+    try:
+        try:
+            lock.acquire(blocking=wait)
+        except OSError as error:
+            if error.errno not in _NO_FLOCK:
+                raise
+            lock = SoftFileLock(path.with_name(f"{path.name}.soft"), thread_local=False)
+            log.warning(
+                "%s: its file system has no flock (%s); %s is created and removed instead. Delete "
+                "it where a machine that held it is gone",
+                path,
+                error.strerror,
+                lock.lock_file,
+            )
+            lock.acquire(blocking=wait)
+    except Timeout as error:
+        raise BlockingIOError(errno.EAGAIN, "another process holds this lock", str(path)) from error
+    try:
+        yield
+    finally:
+        lock.release()
