@@ -39,7 +39,7 @@ def confusion(counts: np.ndarray, classes: Sequence[str]) -> bytes:
         for (row, column), share in np.ndenumerate(shares):
             colour = "white" if share > 50 else "black"
             axes.text(column, row, f"{share:.0f}", ha="center", va="center", size=7, color=colour)
-    return rendered(figure)
+    return render_png(figure)
 
 
 def firing(rates: np.ndarray, layers: Sequence[str], steps: Sequence[int]) -> bytes:
@@ -61,7 +61,7 @@ def firing(rates: np.ndarray, layers: Sequence[str], steps: Sequence[int]) -> by
     every = max(1, len(steps) // 8)
     axes.set_xticks(range(0, len(steps), every), [str(step) for step in steps[::every]])
     axes.set_xlabel("step")
-    return rendered(figure)
+    return render_png(figure)
 
 
 def curves(series: Mapping[str, Sequence[tuple[int, float]]]) -> bytes:
@@ -105,10 +105,10 @@ def compared_curves(series: Mapping[str, Mapping[str, Sequence[tuple[int, float]
             # Names are anybody's: a $ in one is no formula.
             for text in axes.legend(fontsize=7).get_texts():
                 text.set_parse_math(False)
-    return rendered(figure)
+    return render_png(figure)
 
 
-def rendered(figure: Figure) -> bytes:
+def render_png(figure: Figure) -> bytes:
     """PNG of a figure."""
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer)

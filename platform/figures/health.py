@@ -1,10 +1,9 @@
 """Firing rate and gradient norm of every layer at one step, as a picture."""
 
-import io
-
 from matplotlib.figure import Figure
 
 from ...model.accounting.health import StepHealth
+from .charts import render_png
 
 
 def health_figure(health: StepHealth, title: str) -> bytes:
@@ -34,6 +33,4 @@ def health_figure(health: StepHealth, title: str) -> bytes:
     below.set_ylabel("gradient norm")
     below.set_xlabel(f"{len(norms)} layers with parameters, norm {health.gradient_norm:.3g} in all")
     figure.suptitle(title)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
-    return buffer.getvalue()
+    return render_png(figure)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ...datasets.pictures import blend, find_borders
 from ...datasets.spec import LabelSpace
 
 # Shades of one class, as factors on its colour; neighbours in the list differ most.
@@ -29,10 +30,6 @@ def panoptic_picture(
         shade = before.get(kind, 0)
         before[kind] = shade + 1
         colours[number] = palette[kind] * _SHADES[shade % len(_SHADES)]
-    mixed = (image.astype(np.float32) + colours[segments]) / 2
-    picture = np.where((segments > 0)[..., None], mixed, image).astype(np.uint8)
-    edge = np.zeros(segments.shape, bool)
-    edge[1:] |= segments[1:] != segments[:-1]
-    edge[:, 1:] |= segments[:, 1:] != segments[:, :-1]
-    picture[edge] = 255
+    picture = blend(image, colours[segments], segments > 0)
+    picture[find_borders(segments)] = 255
     return picture

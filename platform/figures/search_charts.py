@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from . import charts as figures
-from .charts import rendered
+from .charts import render_png
 
 
 def pareto(
@@ -44,7 +43,7 @@ def pareto(
     axes.grid(alpha=0.3)
     if points:
         axes.legend(fontsize=8)
-    return rendered(figure)
+    return render_png(figure)
 
 
 def parallel_coordinates(
@@ -74,7 +73,7 @@ def parallel_coordinates(
     axes.set_xticks(range(len(names)), names, fontsize=8)
     axes.set_yticks([])
     axes.set_xlim(-0.1, len(names) - 0.6)
-    return rendered(figure)
+    return render_png(figure)
 
 
 def _scaled(values: Sequence[float | str]) -> tuple[list[float], list[tuple[float, str]]]:
@@ -120,7 +119,7 @@ def importance_bars(importances: Mapping[str, Mapping[str, float]]) -> bytes:
     axes.invert_yaxis()
     axes.set_xlabel("importance (PED-ANOVA, shares of 1)", fontsize=8)
     axes.legend(fontsize=8)
-    return figures.rendered(figure)
+    return render_png(figure)
 
 
 def hypervolume_curve(
@@ -145,4 +144,4 @@ def hypervolume_curve(
         f"reference: {names[0]} {reference[0]:.4g}, {names[1]} {reference[1]:.4g}", fontsize=9
     )
     axes.grid(alpha=0.3)
-    return figures.rendered(figure)
+    return render_png(figure)

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import nn
 
 from ...datasets.images import read_photo
+from ...datasets.pictures import overlay
 from ...datasets.spec import LabelSpace, Row
 from ...datasets.transforms import TransformConfig, fit_size, test_transform
 from ...model.metrics.segmentation import segmentation_scores
@@ -29,7 +30,6 @@ from ..evaluation.scores import (
     predict_labels,
     score_split,
 )
-from ..figures.contact_sheet import overlay
 from ..figures.panoptic import panoptic_picture
 from ..train.preparation import choose_device, open_data
 

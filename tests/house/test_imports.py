@@ -36,6 +36,7 @@ HOMES = {
     "optuna": ("platform/search/study/",),
     "cupy": ("model/neuron/backends/cuda.py",),
     "pyarrow": ("datasets/", "platform/"),
+    "jinja2": ("datasets/inspection/html_page.py",),
     "filelock": ("datasets/packed/files.py",),
     "click": ("jobs/",),
     "rich": ("jobs/",),

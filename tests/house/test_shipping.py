@@ -45,6 +45,8 @@ def test_the_package_holds_what_is_no_code(package_files: set[str]) -> None:
         ("jobs/recipes", ".yaml"),
         ("jobs/sweeps", ".yaml"),
         ("datasets/label_spaces", ".json"),
+        ("datasets/inspection", ".j2"),
+        ("platform/runs", ".j2"),
         ("model/neuron/backends/kernels", ".cu"),
     ):
         found = [n for n in package_files if n.startswith(folder) and n.endswith(suffix)]

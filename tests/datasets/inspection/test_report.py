@@ -1,5 +1,6 @@
 """What `data inspect` says, page and pictures: counts by hand, warnings, the rows of the sheet."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,20 @@ def test_the_page_has_names_and_numbers_and_escapes_them(tmp_path: Path) -> None
     assert "<td>train</td><td>1</td><td>50.0 %</td>" in page
     assert "#c80000" in page, "the colour of cars"
     assert 'src="data:image/png;base64,' in page
+
+
+def test_nothing_that_a_manifest_says_becomes_markup_or_is_loaded(tmp_path: Path) -> None:
+    dataset = packed(tmp_path, train=[made("a", EVEN, grey=1)])
+    report = inspect_packed(dataset)
+    evil = '<script>alert(1)</script>"><img src=http://127.0.0.1/x>'
+    split = dataclasses.replace(report.splits["train"], digest=evil[:16], sizes={evil: 1})
+    report = dataclasses.replace(
+        report, name=evil, path=evil, digest=evil, warnings=(evil,), splits={evil: split}
+    )
+    page = report_page(report, SPACE.palette, contact_sheet(dataset, rows_per_split=1))
+    assert "<script" not in page
+    assert page.count("<img") == 1
+    assert "default-src 'none'; img-src data:" in page
 
 
 def test_labels_that_are_all_ignored_have_a_page(tmp_path: Path) -> None:

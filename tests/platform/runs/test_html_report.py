@@ -83,7 +83,7 @@ def test_the_page_shows_curves_pictures_tables_and_provenance(
     for name in ("config_digest", "data_digest", "code_digest", "seed"):
         assert [name, tags[name]] in found.rows
     assert ["class", "IoU", "Acc"] in found.rows
-    assert re.search(r"&quot;torch&quot;: &quot;2\.", page)
+    assert re.search(r"&#34;torch&#34;: &#34;2\.", page)
 
 
 def test_names_from_outside_cannot_become_markup(trained: TrainedRun, tmp_path: Path) -> None:
@@ -170,9 +170,9 @@ def test_a_table_that_is_damaged_is_named_and_the_rest_is_there(
 def test_two_runs_of_one_name_keep_a_curve_each(trained: TrainedRun) -> None:
     run = read_run(tracking_uri(trained.storage), trained.run_id)
     other = dataclasses.replace(run, run_id="f" * 32)
-    names = [item.name for item in report._told_apart([run, other])]
+    names = [item.name for item in report._with_unique_names([run, other])]
     assert names == [f"{run.name} ({run.run_id[:8]})", f"{run.name} (ffffffff)"]
-    assert [item.name for item in report._told_apart([run])] == [run.name]
+    assert [item.name for item in report._with_unique_names([run])] == [run.name]
 
 
 def test_a_table_that_is_none_of_ours_is_left_out(trained: TrainedRun) -> None:
@@ -185,4 +185,4 @@ def test_a_table_that_is_none_of_ours_is_left_out(trained: TrainedRun) -> None:
 
     run = read_run(tracking_uri(trained.storage), trained.run_id)
     foreign = dataclasses.replace(run, artifacts=["tables/val_classes/0.json"], _client=Foreign())
-    assert list(report._tables(foreign)) == []
+    assert list(report._read_tables(foreign)) == []

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from mlflow import MlflowClient
 
-from spikeseg.platform.figures.contact_sheet import png
+from spikeseg.datasets.images import encode_png
 from spikeseg.platform.tracking.journal import Journal
 from spikeseg.platform.tracking.upload.upload_thread import Sender
 
@@ -37,7 +37,7 @@ def write_steps(journal: Journal, steps: range) -> None:
 
 def picture(step: int) -> bytes:
     """A small picture that differs from step to step."""
-    return png(np.full((4, 6, 3), step % 256, np.uint8))
+    return encode_png(np.full((4, 6, 3), step % 256, np.uint8))
 
 
 def metric_rows(storage: Path, run_id: str) -> list[tuple[str, int, float]]:
