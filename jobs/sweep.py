@@ -136,14 +136,14 @@ def continuation(
         concurrency: As the sweep was started.
         here: Likewise.
     """
-    from ..platform.config.recipes import PLACES, ConfigError
+    from ..platform.config.recipes import PLACES, ConfigError, split_override
     from ..platform.search.study.study_storage import read_address
     from ..platform.search.sweep_file.plan import sweep_names
 
     where = recipe if recipe in sweep_names() else Path(recipe).absolute()
     given = []
     for item in overrides:
-        key, _, value = item.partition("=")
+        key, value = split_override(item)
         local = key in PLACES and "://" not in value
         local = local or (key == "sweep.base" and Path(value).is_file())
         given.append(f"{key}={Path(value).absolute()}" if local else item)

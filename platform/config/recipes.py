@@ -1,7 +1,6 @@
 """Recipes and overrides to one checked experiment; errors name file, line, key and rule."""
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import re
@@ -14,15 +13,23 @@ from typing import Any
 from urllib.parse import unquote
 
 import yaml
-from pydantic import BaseModel, ValidationError
 
+from .errors import (
+    COMMAND_LINE,
+    ConfigError,
+    find_origin,
+    known_fields,
+    nearest,
+    validate_tree,
+)
 from .redaction import TOKEN
 from .schema import ExperimentConfig
-from .yaml_source import ConfigError, parse_value, read_yaml
+from .yaml_source import parse_value, read_yaml
 
 _CREDENTIALS = re.compile(
     r"://[^\s]*@|[?&][^=&]*(?:token|secret|passw|pwd|sig|key|credential)[^=&]*=", re.IGNORECASE
 )
+_ANY = "configuration"
 RECIPES = Path(__file__).resolve().parents[2] / "jobs" / "recipes"
 PLACES = ("data.path", "init.backbone", "init.segmentor")
 """Fields that hold paths, from the working folder, or addresses."""
@@ -64,27 +71,41 @@ def load_experiment(recipe: str, overrides: Sequence[str] = ()) -> Resolved:
     """
     path = _find_recipe(recipe, Path.cwd())
     tree, origins = _read_recipe(path, ())
-    for key, value in given_values(overrides).items():
-        _set(tree, origins, key, value, "command line")
+    for key, value in parse_overrides(overrides).items():
+        _set(tree, origins, key, value, COMMAND_LINE)
     named = path.stem if path.parent == RECIPES else str(path)
     return dataclasses.replace(_check(tree, origins), recipe=named)
 
 
-def given_values(overrides: Sequence[str]) -> dict[str, Any]:
-    """Key -> value of items `a.b=c` from the command line, the value in YAML.
+def split_override(item: str, origin: str = COMMAND_LINE) -> tuple[str, str]:
+    """Key and text of an item `a.b=c`.
+
+    Raises:
+        ConfigError: Where it has another form; names `origin` as its source.
+    """
+    key, separator, text = item.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"{origin}: {item!r} is not of the form field=value")
+    return key, text
+
+
+def parse_overrides(overrides: Sequence[str], origin: str = COMMAND_LINE) -> dict[str, Any]:
+    """Key -> value of items `a.b=c`, the value in YAML.
+
+    Args:
+        overrides: The items; a key's last one counts.
+        origin: What errors name as their source.
 
     Raises:
         ConfigError: Where an item has another form, or its value is no YAML.
     """
     values: dict[str, Any] = {}
     for item in overrides:
-        key, separator, text = item.partition("=")
-        if not separator or not key:
-            raise ConfigError(f"command line: {item!r} is not of the form field=value")
+        key, text = split_override(item, origin)
         try:
             values[key] = parse_value(text)
         except ValueError as error:
-            raise ConfigError(f"command line: {key}: {error}") from error
+            raise ConfigError(f"{origin}: {key}: {error}") from error
     return values
 
 
@@ -145,7 +166,7 @@ def _find_recipe(recipe: str, beside: Path) -> Path:
     for path in (RECIPES / f"{recipe}.yaml", Path(recipe), beside / recipe):
         if path.is_file():
             return path.resolve()
-    near = _nearest(recipe, recipe_names())
+    near = nearest(recipe, recipe_names())
     raise ConfigError(
         f"recipe {recipe!r} is neither a shipped recipe nor a file{near}; "
         f"shipped: {', '.join(recipe_names())}"
@@ -215,18 +236,14 @@ def _set(
 
 
 def _check(tree: Any, origins: dict[str, str]) -> Resolved:
-    try:
-        config = ExperimentConfig.model_validate_json(json.dumps(tree))
-    except ValidationError as error:
-        raise ConfigError("\n".join(_sentences(error, tree, origins))) from error
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"a value cannot be written as JSON: {error}") from error
+    config = validate_tree(ExperimentConfig, tree, origins, source=_ANY)
     for key, value in flat(config).items():
         if isinstance(value, str) and (_CREDENTIALS.search(unquote(value)) or TOKEN.search(value)):
+            origin = find_origin(key.split("."), origins, _ANY)
             raise ConfigError(
-                f"{_origin(key.split('.'), origins)}: {key}: an address must not hold a user, "
-                "password or key, nor any value a token, since every run records its "
-                "configuration; give them as the storage's own environment variables or files"
+                f"{origin}: {key}: an address must not hold a user, password or key, nor any value "
+                "a token, since every run records its configuration; give them as the storage's "
+                "own environment variables or files"
             )
     return Resolved(_with_absolute_paths(config), origins)
 
@@ -241,102 +258,14 @@ def _with_absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
     return config
 
 
-def _sentences(error: ValidationError, tree: Any, origins: dict[str, str]) -> Iterator[str]:
-    for item in error.errors():
-        location = [str(part) for part in item["loc"]]
-        rule = item["msg"].removeprefix("Value error, ")
-        kind = item["type"]
-        # A rule of a whole section begins with the field it is about.
-        about = rule.partition(" ")[0]
-        if kind == "value_error" and about in field_names(location):
-            location.append(about)
-        key = ".".join(location)
-        where = _origin(location, origins)
-        if kind in ("extra_forbidden", "unexpected_keyword_argument"):
-            near = _nearest(location[-1], field_names(location[:-1]))
-            yield f"{where}: {key}: no such field{near}"
-        elif kind in ("missing", "missing_argument", "missing_keyword_only_argument"):
-            yield f"{where}: {key}: required, and not given"
-        else:
-            yield f"{where}: {key}: got {_value(tree, location)!r}: {rule}"
-
-
-def _origin(location: list[str], origins: dict[str, str]) -> str:
-    """Where the key was given, or its nearest parent, or a key below it (a rule over several)."""
-    key = ".".join(location)
-    below = [at for name, at in origins.items() if name.startswith(f"{key}.")]
-    if key not in origins and "command line" in below:
-        return "command line"
-    for length in range(len(location), 0, -1):
-        at = origins.get(".".join(location[:length]))
-        if at is not None:
-            return at
-    return below[0] if below else "configuration"
-
-
-def _value(tree: Any, location: list[str]) -> Any:
-    node = tree
-    for part in location:
-        if isinstance(node, dict) and part in node:
-            node = node[part]
-        elif isinstance(node, list) and part.isdigit() and int(part) < len(node):
-            node = node[int(part)]
-        else:
-            return node
-    return node
-
-
-def field_names(location: Sequence[str]) -> list[str]:
-    """Names of the fields below a place in the tree; empty where there are none."""
-    kind: Any = ExperimentConfig
-    for part in location:
-        kind = _unwrap(_annotations(kind).get(part)) if not part.isdigit() else kind
-    return list(_annotations(kind))
-
-
 def takes_fractions(key: str) -> bool:
     """Whether a field is a number that need not be whole; False for a field that is not there.
 
     Args:
         key: Its dotted key.
     """
-    kind: Any = ExperimentConfig
-    *parents, last = key.split(".")
-    for part in parents:
-        kind = _unwrap(_annotations(kind).get(part))
-    return _unwrap(_annotations(kind).get(last)) is float
-
-
-def _annotations(kind: Any) -> dict[str, Any]:
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
-        return {name: info.annotation for name, info in kind.model_fields.items()}
-    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        return {entry.name: hints[entry.name] for entry in dataclasses.fields(kind)}
-    return {}
-
-
-def _unwrap(annotation: Any) -> Any:
-    """The class inside `X | None` or `list[X]`."""
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType, list):
-        inner = [item for item in typing.get_args(annotation) if item is not type(None)]
-        return inner[0] if inner else None
-    return annotation
-
-
-def nearest(name: str, candidates: Sequence[str]) -> str:
-    """The end of a sentence about an unknown name: what may have been meant; empty where nothing.
-
-    Args:
-        name: What was given.
-        candidates: What is known.
-    """
-    close = difflib.get_close_matches(name, candidates, n=1, cutoff=0.5)
-    return f", did you mean {close[0]!r}?" if close else ""
-
-
-def _nearest(name: str, candidates: Sequence[str]) -> str:
-    near = nearest(name, candidates)
-    if near:
-        return near
-    return f"; known here: {', '.join(candidates)}" if 0 < len(candidates) <= 12 else ""
+    *section, name = key.split(".")
+    annotation = known_fields(ExperimentConfig, section).get(name)
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return float in typing.get_args(annotation)
+    return annotation is float

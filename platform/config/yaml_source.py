@@ -6,13 +6,11 @@ from typing import Any
 
 import yaml
 
+from .errors import ConfigError
+
 _TAGS = ("null", "bool", "int", "float", "str", "seq", "map")
 # A tag that does not fit its value (`!!int a`), and nesting without end.
 _UNREADABLE = (yaml.YAMLError, ValueError, KeyError, RecursionError)
-
-
-class ConfigError(ValueError):
-    """A request that cannot be run, found before work started (exit code 2)."""
 
 
 class SourceLoader(yaml.SafeLoader):

@@ -20,8 +20,8 @@ from ...model.postprocess import PanopticMap
 from ...model.segmentor import build_uncalibrated_segmentor
 from ..checkpoint.run_folder import find_checkpoint
 from ..cluster.worker_group import OneWorker
-from ..config.recipes import ConfigError, Resolved, load_resolved, override
-from ..config.yaml_source import parse_value
+from ..config.errors import COMMAND_LINE, ConfigError
+from ..config.recipes import Resolved, load_resolved, override, parse_overrides
 from ..evaluation.panoptic import predict_segments
 from ..evaluation.scores import (
     EvaluatedModel,
@@ -72,13 +72,8 @@ def load_model(checkpoint: Path, overrides: Sequence[str] = ()) -> LoadedModel:
         found = find_checkpoint(checkpoint)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    values = {}
-    for item in overrides:
-        key, separator, text = item.partition("=")
-        if not separator:
-            raise ConfigError(f"command line: {item!r} is not of the form field=value")
-        values[key] = parse_value(text)
-    resolved = override(load_resolved(found.state["config"]), values, "command line")
+    values = parse_overrides(overrides)
+    resolved = override(load_resolved(found.state["config"]), values, COMMAND_LINE)
     model = build_uncalibrated_segmentor(resolved.config.model)
     try:
         model.load_state_dict(found.evaluated())

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from ..checkpoint.run_folder import RunFolder
-from ..config.recipes import ConfigError, Resolved, flat, given_values, load_resolved, override
+from ..config.recipes import ConfigError, Resolved, flat, load_resolved, override, parse_overrides
 from ..config.schema import ExperimentConfig
 
 # The number of workers, threads and the device decide the last bits: a resume warns of these.
@@ -51,7 +51,7 @@ def continued(run: RunFolder, overrides: Sequence[str]) -> Resolved:
     except (ConfigError, ValueError) as error:
         raise ConfigError(f"{path}: {error}") from error
     resolved = Resolved(config, origins)
-    values = given_values(overrides)
+    values = parse_overrides(overrides)
     fixed = [key for key in values if not _free(key)]
     if fixed:
         raise ConfigError(f"command line: {fixed[0]}: {_rule(run.path.name)}")

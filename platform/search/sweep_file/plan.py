@@ -5,19 +5,11 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
-
-from ...config.recipes import (
-    ConfigError,
-    Resolved,
-    load_experiment,
-    nearest,
-    override,
-    recipe_names,
-)
-from ...config.yaml_source import parse_value, read_yaml
+from ...config.errors import ConfigError, nearest, validate_tree
+from ...config.recipes import Resolved, load_experiment, override, parse_overrides, recipe_names
+from ...config.yaml_source import read_yaml
 from .dimensions import Choices
 from .measured_metrics import check_metrics
 from .schema import SweepRecipe, geometric_rungs
@@ -108,7 +100,7 @@ def check_plan(
     Raises:
         ConfigError: Names file and line, key, value and rule.
     """
-    given = {item.partition("=")[0] for item in overrides}
+    given = set(parse_overrides(overrides))
     if "trainer.workers" in given:
         raise ConfigError(
             "command line: trainer.workers: a sweep's trials have workers_per_trial instead; give "
@@ -123,18 +115,11 @@ def check_plan(
     except ConfigError as error:
         raise error if overrides else ConfigError(f"{at}: base: {error}") from error
     for index, item in enumerate(recipe.overrides):
-        key, separator, text = item.partition("=")
         at = lines.get(f"overrides.{index}", source)
-        if not separator:
-            raise ConfigError(f"{at}: {item!r} is not of the form field=value")
-        _check_not_varied(recipe.space, key, at)
-        if key in given:
-            continue
-        try:
-            value = parse_value(text)
-        except ValueError as error:
-            raise ConfigError(f"{at}: {key}: {error}") from error
-        base = override(base, {key: value}, at)
+        values = parse_overrides([item], at)
+        for key in values:
+            _check_not_varied(recipe.space, key, at)
+        base = override(base, {k: v for k, v in values.items() if k not in given}, at)
     for key in given:
         _check_not_varied(recipe.space, key, "command line")
     workers = recipe.workers_per_trial
@@ -182,14 +167,8 @@ def _find(recipe: str) -> Path:
 def _parse(content: Any, lines: dict[str, str], path: Path, own: Sequence[str]) -> SweepRecipe:
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: a sweep is a mapping, got {type(content).__name__}")
-    for item in own:
-        key, separator, text = item.removeprefix("sweep.").partition("=")
-        if not separator:
-            raise ConfigError(f"command line: {item!r} is not of the form field=value")
-        try:
-            value = parse_value(text)
-        except ValueError as error:
-            raise ConfigError(f"command line: sweep.{key}: {error}") from error
+    for name, value in parse_overrides(own).items():
+        key = name.removeprefix("sweep.")
         *parents, last = _parts(key, content, value)
         node = content
         for name in parents:
@@ -202,11 +181,7 @@ def _parse(content: Any, lines: dict[str, str], path: Path, own: Sequence[str]) 
         for below in [name for name in lines if name.startswith(f"{key}.")]:
             del lines[below]
         lines.update(dict.fromkeys(_keys(key, node[last]), "command line"))
-    try:
-        return SweepRecipe.model_validate(content)
-    except ValidationError as error:
-        sentences = [_sentence(item, lines, path) for item in error.errors()]
-        raise ConfigError("\n".join(sentences)) from error
+    return validate_tree(SweepRecipe, content, lines, source=str(path))
 
 
 def _keys(key: str, value: Any) -> Iterator[str]:
@@ -242,56 +217,6 @@ def _parts(key: str, content: Mapping[str, Any], value: Any) -> list[str]:
             "sweep.space.FIELD={low: 1, high: 8}"
         )
     return ["space", name]
-
-
-def _sentence(item: Any, lines: Mapping[str, str], path: Path) -> str:
-    tags = {"dimensions", "choices", "int", "float"}
-    location = [str(part) for part in item["loc"]]
-    if location[:2] == ["space", "dimensions"]:
-        # pydantic adds the wrapper's name and the kind of dimension to the place of an error.
-        location = [
-            location[0],
-            *location[2:3],
-            *(p for p in location[3:4] if p not in tags),
-            *location[4:],
-        ]
-    key = ".".join(location)
-    rule = item["msg"].removeprefix("Value error, ")
-    # A rule over several fields begins with the key, or keys, that it is about.
-    places = [*location, *rule.split(": ")[:-1]] if item["type"] == "value_error" else location
-    where = str(path)
-    for length in range(len(places), 0, -1):
-        if ".".join(places[:length]) in lines:
-            where = lines[".".join(places[:length])]
-            break
-    if item["type"] == "missing":
-        return f"{where}: {key}: required, and not given"
-    if item["type"] == "extra_forbidden":
-        known = _fields(location[:-1])
-        if location[-1] in known:
-            return f"{where}: {key}: no field of a dimension of this kind"
-        return f"{where}: {key}: no such field{nearest(location[-1], known)}"
-    # A rule over a whole section would print the section.
-    got = f"got {item['input']!r}: " if not isinstance(item["input"], dict) else ""
-    return f"{where}: {key + ': ' if key else ''}{got}{rule}"
-
-
-def _fields(location: Sequence[str]) -> Sequence[str]:
-    """Names of the fields of the section that a place of the recipe lies in."""
-    if location[:1] == ["space"]:
-        names = ["kind", "choices", "low", "high", "step", "log", "when"]
-        return names if len(location) == 2 else []
-    kind: Any = SweepRecipe
-    for part in location:
-        if part.isdigit():
-            continue
-        info = kind.model_fields.get(part)
-        inner = [info.annotation, *get_args(info.annotation)] if info else []
-        sections = [k for k in inner if isinstance(k, type) and issubclass(k, BaseModel)]
-        if not sections:
-            return []
-        kind = sections[0]
-    return list(kind.model_fields)
 
 
 def _check_not_varied(space: Space, key: str, at: str) -> None:

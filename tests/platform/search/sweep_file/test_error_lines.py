@@ -63,7 +63,7 @@ def test_a_base_that_is_not_there_is_named(tmp_path: Path, overrides: tuple[str,
 
 def test_a_field_of_another_kind_of_dimension_is_refused_as_that(tmp_path: Path) -> None:
     text = refusal(tmp_path, space={"model.neuron.levels": {"choices": [1], "low": 1}})
-    assert "space.model.neuron.levels.low: no field of a dimension of this kind" in text
+    assert "space.model.neuron.levels.low: no field of the kind that is given here" in text
 
 
 def test_the_command_line_can_add_a_dimension_and_a_condition(tmp_path: Path) -> None:

@@ -1,0 +1,190 @@
+"""Errors of configurations: what was given where, the rule that it breaks, the nearest name."""
+
+import dataclasses
+import difflib
+import json
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+COMMAND_LINE = "command line"
+_UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
+_MISSING = ("missing", "missing_argument", "missing_keyword_only_argument")
+# A longer list of names is no help.
+_MOST_NAMES = 12
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class ConfigError(ValueError):
+    """A request that cannot be run, found before work started (exit code 2)."""
+
+
+def validate_tree(
+    model: type[Model], tree: Any, origins: Mapping[str, str], *, source: str
+) -> Model:
+    """Check a tree of plain values against a pydantic model.
+
+    Args:
+        model: The model.
+        tree: Mappings, lists and scalars, as YAML gives them.
+        origins: Dotted key -> "file:line" or "command line".
+        source: What errors name where `origins` knows neither a key nor what stands around it.
+
+    Raises:
+        ConfigError: One sentence a fault: origin, key, value, rule, nearest name.
+    """
+    try:
+        return model.model_validate_json(json.dumps(tree))
+    except ValidationError as error:
+        faults = [_Fault(model, item, tree) for item in error.errors()]
+        raise ConfigError("\n".join(fault.sentence(origins, source) for fault in faults)) from error
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"a value cannot be written as JSON: {error}") from error
+
+
+def find_origin(key: Sequence[str], origins: Mapping[str, str], source: str) -> str:
+    """Where a key was given, or its nearest parent, or a key below it.
+
+    Args:
+        key: The parts of a dotted key.
+        origins: Dotted key -> "file:line" or "command line".
+        source: The answer where nothing is known.
+    """
+    name = ".".join(key)
+    below = [origin for other, origin in origins.items() if other.startswith(f"{name}.")]
+    if name not in origins and COMMAND_LINE in below:
+        return COMMAND_LINE
+    for length in range(len(key), 0, -1):
+        origin = origins.get(".".join(key[:length]))
+        if origin is not None:
+            return origin
+    return below[0] if below else source
+
+
+def nearest(name: str, candidates: Sequence[str]) -> str:
+    """The end of a sentence about an unknown name: what may have been meant; empty where nothing.
+
+    Args:
+        name: What was given.
+        candidates: What is known.
+    """
+    close = difflib.get_close_matches(name, candidates, n=1, cutoff=0.5)
+    return f", did you mean {close[0]!r}?" if close else ""
+
+
+def nearest_or_all(name: str, candidates: Sequence[str]) -> str:
+    """As `nearest`; all candidates where none is near and they are few."""
+    near = nearest(name, candidates)
+    if near or not 0 < len(candidates) <= _MOST_NAMES:
+        return near
+    return f"; known here: {', '.join(candidates)}"
+
+
+def known_fields(model: type, location: Sequence[str | int]) -> dict[str, Any]:
+    """Name -> type annotation of the fields below a place; of all models where it is a union.
+
+    Args:
+        model: The model of the whole tree.
+        location: Parts of the place's key; what leads to no model (an index, a mapping's key, the
+            tag of a union) is passed over.
+    """
+    sections = [model]
+    for part in location:
+        below = [fields[part] for fields in map(_fields, sections) if part in fields]
+        sections = [item for kind in below for item in _sections(kind)] or sections
+    return {name: kind for section in sections for name, kind in _fields(section).items()}
+
+
+def _sections(annotation: Any) -> Iterator[type]:
+    """The models and dataclasses in an annotation such as `X | None`, `list[X]`, `dict[str, X]`."""
+    if isinstance(annotation, type) and _fields(annotation):
+        yield annotation
+    for inner in typing.get_args(annotation):
+        yield from _sections(inner)
+
+
+def _fields(kind: type) -> dict[Any, Any]:
+    if issubclass(kind, BaseModel):
+        return {name: info.annotation for name, info in kind.model_fields.items()}
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        return {entry.name: hints[entry.name] for entry in dataclasses.fields(kind)}
+    return {}
+
+
+class _Fault:
+    """One of pydantic's errors, about a key of the tree as the user wrote it."""
+
+    def __init__(self, model: type, item: Any, tree: Any) -> None:
+        self._rule = item["msg"].removeprefix("Value error, ")
+        self._type = item["type"]
+        location, missing = item["loc"], self._type in _MISSING
+        key = _key_in_tree(location, tree, missing=missing)
+        if key is None:
+            key = _key_in_tree(location[:-1], tree, missing=missing)
+        self._key = key or []
+        self._names = list(known_fields(model, location[:-1]))
+        # A rule of a whole section begins with what it is about: `field must ...`, `field: ...`.
+        self._about: list[str] = []
+        first = self._rule.partition(" ")[0]
+        if self._type == "value_error" and first.endswith(":"):
+            self._about = self._rule.split(": ")[:-1]
+        elif self._type == "value_error":
+            about = first.split(".")
+            if about[0] in known_fields(model, location) and self._key[-1:] != about:
+                self._key += about
+        self._tree = tree
+
+    def sentence(self, origins: Mapping[str, str], source: str) -> str:
+        """Origin, key, value and rule."""
+        where = find_origin([*self._key, *self._about], origins, source)
+        at = ": ".join([where, *([".".join(self._key)] if self._key else [])])
+        if self._type in _UNKNOWN:
+            if self._key[-1] in self._names:
+                return f"{at}: no field of the kind that is given here"
+            return f"{at}: no such field{nearest_or_all(self._key[-1], self._names)}"
+        if self._type in _MISSING:
+            return f"{at}: required, and not given"
+        value = _value(self._tree, self._key)
+        section = self._type == "value_error" and isinstance(value, dict)
+        if self._about or section or value is _ABSENT:
+            return f"{at}: {self._rule}"
+        return f"{at}: got {value!r}: {self._rule}"
+
+
+_ABSENT = object()
+
+
+def _step(node: Any, part: str | int) -> Any:
+    """What stands below a part of a key; `_ABSENT` where nothing does."""
+    if isinstance(node, dict):
+        return node.get(part, _ABSENT)
+    if isinstance(node, list) and str(part).isdigit() and int(part) < len(node):
+        return node[int(part)]
+    return _ABSENT
+
+
+def _value(tree: Any, key: Sequence[str]) -> Any:
+    for part in key:
+        tree = _step(tree, part)
+    return tree
+
+
+def _key_in_tree(location: Sequence[str | int], tree: Any, *, missing: bool) -> list[str] | None:
+    """A location without what pydantic adds to it: tags of unions, names of wrapping models.
+
+    Returns:
+        None where the location's last part is not in the tree, unless it is `missing` from there.
+    """
+    if not location:
+        return []
+    part, *rest = location
+    below = _step(tree, part)
+    if below is not _ABSENT or (missing and not rest):
+        key = _key_in_tree(rest, below, missing=missing)
+        if key is not None:
+            return [str(part), *key]
+    return _key_in_tree(rest, tree, missing=missing) if rest else None
