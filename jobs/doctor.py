@@ -28,11 +28,11 @@ def command(storage: Path) -> int:
                 problems.append(name)
     import torch
 
-    from ..model.neuron.backends.dispatch import missing
+    from ..model.neuron.backends.dispatch import find_obstacle
 
     if torch.cuda.is_available():
         print(f"GPU: {torch.cuda.get_device_name()}, CUDA {torch.version.cuda}")
-        lacking = missing("cuda", torch.float32)
+        lacking = find_obstacle("cuda", torch.float32)
         why = f"torch backend: {lacking}" if lacking else "cuda backend"
         print(f"neurons run on the {why}")
     else:

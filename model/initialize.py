@@ -25,7 +25,7 @@ _PROJECTIONS = ("q", "k", "v")
 
 @torch.no_grad()
 def start_alive(model: nn.Module) -> None:
-    """Give the silent parts of a new segmentor initial values that let them fire.
+    """Set initial values of a new segmentor with which every part fires.
 
     BatchNorms and embeddings start in units of the threshold, and narrower where D is less than 4:
     of a unit normal so much lies outside the window that every layer would pass on more gradient
@@ -62,7 +62,7 @@ def _start_deformable(module: SpikeDeformableConv, scale: float) -> None:
 
 
 def _start_attention(module: nn.Module) -> None:
-    """Use of a larger range what the divisor takes from each of the product's three factors."""
+    """Widen projections by what the divisor takes from each of the product's three factors."""
     for name in _PROJECTIONS:
         neuron = getattr(module, f"{name}_spike")
         used = min(float(neuron.levels), neuron.divisor)
@@ -70,7 +70,7 @@ def _start_attention(module: nn.Module) -> None:
 
 
 def _start_masks(embedding: MaskEmbedding, pixels: PixelDecoder) -> None:
-    """Linear layers keep unit variance for the spikes they see, masks have one size.
+    """Scale linear layers to unit variance for their spikes, and masks to one size.
 
     The last layer stays small beside a shortcut, whose spikes reach the threshold alone.
     """
@@ -109,21 +109,21 @@ def calibrate_attention(
     Returns:
         Attention's name -> mean of its product at the end, in units of the threshold.
     """
-    found = {
+    attentions = {
         name: module
         for name, module in model.named_modules()
         if name.startswith(within)
         and all(hasattr(module, part) for part in ("q_conv", "k_conv", "v_conv", "attn_spike"))
     }
-    if not found:
+    if not attentions:
         return {}
     statistics = {name: buffer.clone() for name, buffer in model.named_buffers()}
     was_training = model.training
     model.train()
     measured: dict[str, float] = {}
     for _ in range(rounds):
-        products, rates = _measure(model, found, images)
-        for name, module in found.items():
+        products, rates = _measure(model, attentions, images)
+        for name, module in attentions.items():
             measured[name] = products[name]
             _shift(module, products[name], rates[name])
     for name, buffer in model.named_buffers():

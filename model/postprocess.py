@@ -31,7 +31,7 @@ def semantic_logits(prediction: Prediction, size: tuple[int, int]) -> Tensor:
 
 
 def label_map(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Most likely class of every pixel.
+    """Pick the most likely class of every pixel.
 
     Args:
         logits: (B, K, h, w).
@@ -102,30 +102,30 @@ def _join(
 ) -> PanopticMap:
     segments = torch.zeros(masks.shape[-2:], dtype=torch.int64, device=masks.device)
     classes: list[int] = []
-    kept: list[float] = []
+    best_scores: list[float] = []
     if not len(masks):
-        return PanopticMap(segments, classes, kept)
+        return PanopticMap(segments, classes, best_scores)
     winner = (scores.view(-1, 1, 1) * masks).argmax(0)
     solid = masks >= 0.5
     queries = torch.arange(len(masks), device=masks.device).view(-1, 1, 1)
-    own = (winner == queries) & solid
-    areas = torch.stack((own.flatten(1).sum(1), solid.flatten(1).sum(1)), 1).tolist()
+    won = (winner == queries) & solid
+    areas = torch.stack((won.flatten(1).sum(1), solid.flatten(1).sum(1)), 1).tolist()
     stuff: dict[int, int] = {}
-    for query, (area, whole) in enumerate(areas):
+    for query, (area, mask_area) in enumerate(areas):
         kind, score = int(labels[query]), float(scores[query])
-        if not area or area / whole < least_overlap:
+        if not area or area / mask_area < least_overlap:
             continue
         if kind not in things and kind in stuff:
             number = stuff[kind]
-            kept[number - 1] = max(kept[number - 1], score)
+            best_scores[number - 1] = max(best_scores[number - 1], score)
         else:
             classes.append(kind)
-            kept.append(score)
+            best_scores.append(score)
             number = len(classes)
             if kind not in things:
                 stuff[kind] = number
-        segments[own[query]] = number
-    return PanopticMap(segments, classes, kept)
+        segments[won[query]] = number
+    return PanopticMap(segments, classes, best_scores)
 
 
 def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:

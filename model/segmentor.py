@@ -59,8 +59,8 @@ def build_uncalibrated_segmentor(config: ModelConfig) -> nn.Module:
     return model
 
 
-def time_axis(image: Tensor, timesteps: int) -> Tensor:
-    """Give an image its time axis.
+def add_time_axis(image: Tensor, timesteps: int) -> Tensor:
+    """Add the time axis to an image.
 
     Args:
         image: (B, 3, H, W), repeated at every step, or (T, B, 3, H, W).
@@ -91,7 +91,7 @@ def time_axis(image: Tensor, timesteps: int) -> Tensor:
 
 
 def check_finite(image: Tensor) -> Tensor:
-    """Hand an image on if all its values are finite.
+    """Return an image if all its values are finite.
 
     Raises:
         ValueError: With how many are not.
@@ -198,7 +198,7 @@ class Spike2Former(nn.Module):
         """
         if self.config.check_finite:
             image = check_finite(image)
-        return self.decode_head(self.backbone(time_axis(image, self.config.neuron.timesteps)))
+        return self.decode_head(self.backbone(add_time_axis(image, self.config.neuron.timesteps)))
 
 
 class SpikeFPNSegmentor(nn.Module):
@@ -233,5 +233,5 @@ class SpikeFPNSegmentor(nn.Module):
         """
         if self.config.check_finite:
             image = check_finite(image)
-        features = self.backbone(time_axis(image, self.config.neuron.timesteps))
+        features = self.backbone(add_time_axis(image, self.config.neuron.timesteps))
         return DensePrediction(self.decode_head(self.neck(features)))

@@ -27,7 +27,7 @@ _PRESENT = 12  # Classes in a label map, as in the published measurement.
 
 
 class _Case(NamedTuple):
-    """What is compared: all forms in this kind, precision and batch."""
+    """One comparison: all forms in this kind, precision and batch."""
 
     kind: str
     precision: str
@@ -137,23 +137,23 @@ def command(  # noqa: PLR0913
                 chosen = [f for f in _FORMS[kind] if not forms or f in ("plain", *forms)]
                 rows = _compare(case, chosen, rounds)
                 for row in rows if memory else ():
-                    row |= _memory(row["form"], case, threads)
+                    row |= _measure_memory(row["form"], case, threads)
                 _show(case, rows, as_json)
 
 
-def _say(text: str) -> None:
-    """A line for who waits; the error stream, so that tables stay clean."""
+def _print_progress(text: str) -> None:
+    """Print progress to the error stream, so that tables stay clean."""
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
-def _model(form: str) -> "nn.Module":
-    """The network with statistics of its own, so that spikes fire as in a trained one."""
+def _build_model(form: str) -> "nn.Module":
+    """Build the network with running statistics of its own, so that it fires as a trained one."""
     import torch
 
     from ...model.deployment.fold import fold
     from ...model.published.sizes import spike2former_sdtv2
     from ...model.segmentor import build_uncalibrated_segmentor
-    from .published_order import plain_path
+    from .published_order import use_published_order
 
     torch.manual_seed(0)
     model = build_uncalibrated_segmentor(spike2former_sdtv2())
@@ -164,24 +164,24 @@ def _model(form: str) -> "nn.Module":
         model(torch.randn(1, 3, 128, 128))
     model.eval()
     if form == "plain":
-        return plain_path(model)
+        return use_published_order(model)
     if form.startswith("folded"):
         return fold(model, rep_conv="dense" if form == "folded_dense" else "chain")
     return model
 
 
-def _task(form: str, case: _Case) -> _Task:
-    """One forward pass, or one training step without its optimizer."""
+def _build_task(form: str, case: _Case) -> _Task:
+    """Build one forward pass, or one training step without its optimizer."""
     import torch
 
     from ...model.config import LossConfig
     from ...model.loss.criterion import build_criterion
     from .published_order import PlainCriterion
 
-    model = _model(form)
+    model = _build_model(form)
     image = torch.randn(case.batch, 3, case.size, case.size)
     cast = torch.autocast("cpu", torch.bfloat16, enabled=case.precision == "bf16")
-    parts = _timed_parts(model)
+    parts = _time_parts(model)
 
     def forward() -> Any:
         started = time.process_time()
@@ -226,8 +226,8 @@ def _task(form: str, case: _Case) -> _Task:
     return _Task(step, parts)
 
 
-def _timed_parts(model: "nn.Module") -> dict[str, float]:
-    """CPU seconds of each part in the last forward pass, filled by hooks."""
+def _time_parts(model: "nn.Module") -> dict[str, float]:
+    """Register hooks that fill in CPU seconds of each part of the last forward pass."""
     head = model.decode_head
     watched = {
         "backbone": model.backbone,
@@ -254,7 +254,7 @@ def _timed_parts(model: "nn.Module") -> dict[str, float]:
 
 
 def _compare(case: _Case, forms: list[str], rounds: int) -> list[dict[str, Any]]:
-    tasks = {form: _task(form, case) for form in forms}
+    tasks = {form: _build_task(form, case) for form in forms}
     seconds: dict[str, list[float]] = {form: [] for form in tasks}
     parts: dict[str, list[dict[str, float]]] = {form: [] for form in tasks}
     for number in range(rounds + 1):
@@ -262,7 +262,7 @@ def _compare(case: _Case, forms: list[str], rounds: int) -> list[dict[str, Any]]
             started = time.process_time()
             task.run()
             spent = time.process_time() - started
-            _say(f"{case}, {form}: {spent:.2f} CPU s, round {number} of {rounds}")
+            _print_progress(f"{case}, {form}: {spent:.2f} CPU s, round {number} of {rounds}")
             if number:
                 seconds[form].append(spent)
                 parts[form].append(dict(task.parts))
@@ -284,8 +284,8 @@ def _compare(case: _Case, forms: list[str], rounds: int) -> list[dict[str, Any]]
     return rows
 
 
-def _memory(form: str, case: _Case, threads: int) -> dict[str, float]:
-    """Resident memory of a process of its own that runs one form, in GB."""
+def _measure_memory(form: str, case: _Case, threads: int) -> dict[str, float]:
+    """Measure resident memory of a separate process that runs one form, in GB."""
     arguments = ["--probe", form, "--kind", case.kind, "--precision", case.precision]
     arguments += ["--batch", str(case.batch), "--size", str(case.size), "--threads", str(threads)]
     done = subprocess.run(
@@ -294,24 +294,28 @@ def _memory(form: str, case: _Case, threads: int) -> dict[str, float]:
         text=True,
     )
     if done.returncode:
-        _say(f"{case}, {form}: its memory could not be measured: {done.stderr.strip()[-300:]}")
+        _print_progress(
+            f"{case}, {form}: its memory could not be measured: {done.stderr.strip()[-300:]}"
+        )
         return {}
-    found = json.loads(done.stdout.splitlines()[-1])
-    _say(f"{case}, {form}: peak {found['peak_gb']:.2f} GB, before {found['before_gb']:.2f} GB")
-    return found
+    memory = json.loads(done.stdout.splitlines()[-1])
+    _print_progress(
+        f"{case}, {form}: peak {memory['peak_gb']:.2f} GB, before {memory['before_gb']:.2f} GB"
+    )
+    return memory
 
 
 def _probe(form: str, case: _Case) -> dict[str, float]:
-    """Highest resident size before and after two runs: a second step finds what a first leaves."""
-    task = _task(form, case)
-    before = _resident_gb()
+    """Measure the highest resident size before and after two runs of a form."""
+    task = _build_task(form, case)
+    before = _read_resident_gb()
     for _ in range(2):
         task.run()
-    return {"before_gb": before, "peak_gb": _resident_gb()}
+    return {"before_gb": before, "peak_gb": _read_resident_gb()}
 
 
-def _resident_gb() -> float:
-    """Highest resident size of this process so far, in GB."""
+def _read_resident_gb() -> float:
+    """Read the highest resident size of this process so far, in GB."""
     try:
         # What getrusage says begins with the size of the process that this one was forked from.
         lines = Path("/proc/self/status").read_text().splitlines()

@@ -15,21 +15,21 @@ from ...model.neuron.backends import kernel_calls
 from ...model.neuron.backends.dispatch import choose_backend
 from ..cli import run
 from .neuron_correctness import DTYPES, check_numbers
-from .neuron_machine import card_state, machine_row
+from .neuron_machine import describe_machine, read_card_state
 from .neuron_network import measure_network, print_network
-from .neuron_overhead import cold_start, host_cost
-from .neuron_peers import CASES, Neuron, peers, runs
+from .neuron_overhead import measure_cold_start, measure_host_cost
+from .neuron_peers import CASES, Neuron, check_peer, find_peers
 from .neuron_tables import print_ratios, print_targets, read_rows
 from .neuron_timing import (
     GRAPH_UP_TO,
     Call,
     Pair,
-    pairs,
-    peak_bytes,
-    phases,
-    sample,
-    saved_bytes,
-    summary,
+    list_phases,
+    make_pairs,
+    measure_peak_bytes,
+    measure_saved_bytes,
+    sample_times,
+    summarize_times,
 )
 
 _MI = 1 << 20
@@ -37,7 +37,7 @@ _MI = 1 << 20
 _LARGEST = 2048 * _MI + 1024
 Emit = Callable[[dict[str, Any]], None]
 # Case, type, T, elements, layout.
-Place = tuple[str, str, int, int, str]
+GridPoint = tuple[str, str, int, int, str]
 
 
 @click.command("neuron")
@@ -83,18 +83,18 @@ def command(  # noqa: PLR0913
             with output.open("a") as file:
                 file.write(json.dumps(row) + "\n")
 
-    row = machine_row(device, threads)
+    row = describe_machine(device, threads)
     emit(row)
     print(", ".join(f"{column} {value}" for column, value in row.items() if column != "case"))
     if network:
         measure_network(device, emit)
     else:
         check_numbers(device)
-        cold_start(device, compile_, emit)
-        host_cost(device, emit)
+        measure_cold_start(device, compile_, emit)
+        measure_host_cost(device, emit)
         _measure_grid(device, compile_, started + seconds, emit)
     if device == "cuda":
-        emit({"case": "machine", "when": "at the end"} | card_state())
+        emit({"case": "machine", "when": "at the end"} | read_card_state())
     _print_tables(rows)
     print(f"{time.monotonic() - started:.0f} s in all")
 
@@ -109,18 +109,18 @@ def _print_tables(rows: list[dict[str, Any]]) -> None:
 
 def _measure_grid(device: str, compile_: bool, until: float, emit: Emit) -> None:
     skipped: set[str] = set()
-    for place in _grid(device):
+    for point in _list_points(device):
         if time.monotonic() > until:
             print("out of --seconds: the rows that are missing were not measured")
             break
         try:
-            _measure(place, device, compile_, skipped, emit)
+            _measure(point, device, compile_, skipped, emit)
         except torch.OutOfMemoryError:
-            print(f"skipped {place}: the card's memory is too small")
+            print(f"skipped {point}: the card's memory is too small")
 
 
-def _grid(device: str) -> Iterator[Place]:  # noqa: C901
-    """What matters most comes first."""
+def _list_points(device: str) -> Iterator[GridPoint]:  # noqa: C901
+    """List what is measured, the most important first."""
     if device == "cpu":
         for case, steps in (
             *(("stateless", 1), ("temporal", 4), ("temporal", 2), ("temporal", 8)),
@@ -150,20 +150,20 @@ def _grid(device: str) -> Iterator[Place]:  # noqa: C901
                 yield case, dtype, steps, elements, "dense"
 
 
-def _measure(place: Place, device: str, compile_: bool, skipped: set[str], emit: Emit) -> None:
-    """All who take part, phase by phase, interleaved so that a noisy machine is fair."""
-    name, dtype, steps, elements, layout = place
+def _measure(point: GridPoint, device: str, compile_: bool, skipped: set[str], emit: Emit) -> None:
+    """Time all implementations phase by phase, interleaved against a noisy machine."""
+    name, dtype, steps, elements, layout = point
     case = CASES[name]
-    data = pairs((steps, elements // steps), DTYPES[dtype], device, layout)
+    data = make_pairs((steps, elements // steps), DTYPES[dtype], device, layout)
     x = data[0][0]
     elements = x.numel()
     who: dict[str, Neuron] = {"ours": case.ours}
     if elements < _LARGEST:
         who["published form, eager"] = case.naive
     if layout == "dense" and elements in (_MI // 8, 4 * _MI, 64 * _MI, 256 * _MI):
-        others, missing = peers(name, steps, compile_=compile_)
+        others, missing = find_peers(name, steps, compile_=compile_)
         for peer, neuron in others.items():
-            why = runs(neuron, x)
+            why = check_peer(neuron, x)
             if why:
                 missing.append(f"{peer} ({name}, {dtype}): {why}")
             else:
@@ -172,38 +172,49 @@ def _measure(place: Place, device: str, compile_: bool, skipped: set[str], emit:
             print(f"skipped {line}")
         skipped.update(missing)
     graphs = device == "cuda" and elements <= GRAPH_UP_TO
-    here = {"dtype": dtype, "T": steps, "elements": elements, "layout": layout, "device": device}
-    here |= {"buffers": len(data), "in_cache": device == "cuda" and elements < _MI}
-    copies = sample({"ceiling": _copies(data, device)}, device, graphs=graphs)
-    for (_, phase), its in copies.items():
-        seconds = [each / len(data) for each in its["seconds"]]
-        row = {"case": "ceiling", "who": phase, "launch": its["launch"]} | here
-        emit(row | summary(seconds, elements) | {"gb_s": 2 * x.nbytes / seconds[0] / 1e9})
-    ceiling = min(its["seconds"][0] for its in copies.values()) / len(data)
-    times = sample(
-        {its: phases(neuron, data) for its, neuron in who.items()}, device, graphs=graphs
+    setting = {"dtype": dtype, "T": steps, "elements": elements, "layout": layout, "device": device}
+    setting |= {"buffers": len(data), "in_cache": device == "cuda" and elements < _MI}
+    copies = sample_times({"ceiling": _time_copies(data, device)}, device, graphs=graphs)
+    for (_, phase), result in copies.items():
+        seconds = [each / len(data) for each in result["seconds"]]
+        row = {"case": "ceiling", "who": phase, "launch": result["launch"]} | setting
+        emit(row | summarize_times(seconds, elements) | {"gb_s": 2 * x.nbytes / seconds[0] / 1e9})
+    ceiling = min(result["seconds"][0] for result in copies.values()) / len(data)
+    times = sample_times(
+        {peer: list_phases(neuron, data) for peer, neuron in who.items()}, device, graphs=graphs
     )
-    saved = {its: saved_bytes(neuron, x) / elements for its, neuron in who.items()}
-    peaks = {its: peak_bytes(neuron, *data[0]) for its, neuron in who.items()}
-    for (its, phase), taken in times.items():
+    saved = {peer: measure_saved_bytes(neuron, x) / elements for peer, neuron in who.items()}
+    peaks = {peer: measure_peak_bytes(neuron, *data[0]) for peer, neuron in who.items()}
+    for (implementation, phase), taken in times.items():
         seconds = [each / len(data) for each in taken["seconds"]]
         moved = case.bytes_moved(x.element_size(), phase, steps)
-        row = {"case": name, "who": its, "phase": phase, "launch": taken["launch"]} | here
-        row |= summary(seconds, elements)
-        peak = peaks[its]
+        row = {
+            "case": name,
+            "who": implementation,
+            "phase": phase,
+            "launch": taken["launch"],
+        } | setting
+        row |= summarize_times(seconds, elements)
+        peak = peaks[implementation]
         row |= {
             "peak_bytes_per_element": None if peak is None else peak / elements,
             "bytes_model": moved,
             "gb_s": moved * elements / seconds[0] / 1e9,
             "ceiling_share": ceiling * moved / (2 * x.element_size()) / seconds[0],
-            "saved_bytes_per_element": saved[its],
+            "saved_bytes_per_element": saved[implementation],
         }
         emit(row)
-    _tell(place, {its: summary(times[its, "both"]["seconds"], elements * len(data)) for its in who})
+    _print_times(
+        point,
+        {
+            peer: summarize_times(times[peer, "both"]["seconds"], elements * len(data))
+            for peer in who
+        },
+    )
 
 
-def _copies(data: list[Pair], device: str) -> dict[str, Call]:
-    """What the machine moves: torch's copy, and one with the kernels' own accesses."""
+def _time_copies(data: list[Pair], device: str) -> dict[str, Call]:
+    """Time plain copies as the ceiling: torch's, and one with the kernels' own accesses."""
     rooms = [torch.empty_like(x) for x, _ in data]
 
     def torchs() -> None:
@@ -221,12 +232,13 @@ def _copies(data: list[Pair], device: str) -> dict[str, Call]:
     return copies
 
 
-def _tell(place: Place, times: dict[str, dict[str, float]]) -> None:
-    case, dtype, steps, elements, _ = place
+def _print_times(point: GridPoint, times: dict[str, dict[str, float]]) -> None:
+    case, dtype, steps, elements, _ = point
     line = f"{case:9} {dtype:8} T={steps} {elements / _MI:7.3f} Mi"
     ours = times["ours"]["median_us"]
-    for who, its in times.items():
-        line += f" | {who} {its['ns_per_element']:.3f} ns ({its['median_us'] / ours:.2f}x)"
+    for who, columns in times.items():
+        per_element, ratio = columns["ns_per_element"], columns["median_us"] / ours
+        line += f" | {who} {per_element:.3f} ns ({ratio:.2f}x)"
     print(line, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""Before anything is timed: our neurons compute the law on this device, on a side stream too."""
+"""Check before timing that our neurons equal the reference on this device, on a side stream too."""
 
 import functools
 
@@ -14,7 +14,7 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 
 def check_numbers(device: str) -> None:
-    """Our backend on this device follows the law, on a side stream too; else stop.
+    """Compare our backend on this device with the reference, on a side stream too.
 
     The integer neurons bit for bit, the binary LIF but for its gradients' last bits, and the fused
     BatchNorm but for spikes at a boundary.

@@ -20,8 +20,8 @@ _STATE = {
 }
 
 
-def machine_row(device: str, threads: int) -> dict[str, Any]:
-    """The first row of a measurement.
+def describe_machine(device: str, threads: int) -> dict[str, Any]:
+    """Describe the machine as the first row of a measurement.
 
     Args:
         device: `cpu` or `cuda`.
@@ -36,16 +36,16 @@ def machine_row(device: str, threads: int) -> dict[str, Any]:
     }
     if device == "cpu":
         return row | {"processor": platform.processor() or platform.machine(), "threads": threads}
-    row |= {"card": torch.cuda.get_device_name(), "cuda": torch.version.cuda} | card_state()
+    row |= {"card": torch.cuda.get_device_name(), "cuda": torch.version.cuda} | read_card_state()
     if row["backend"] == "cuda":
-        for found in metadata.distributions():
-            if found.name.startswith(_PACKAGES):
-                row[found.name] = found.version
+        for package in metadata.distributions():
+            if package.name.startswith(_PACKAGES):
+                row[package.name] = package.version
     return row
 
 
-def card_state() -> dict[str, str]:
-    """Driver, clocks and temperature of torch's GPU now, in nvidia-smi's words.
+def read_card_state() -> dict[str, str]:
+    """Read driver, clocks and temperature of torch's GPU from nvidia-smi.
 
     Without nvidia-smi, or where it does not know the card, the driver is `unknown`.
     """

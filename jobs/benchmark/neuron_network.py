@@ -21,7 +21,7 @@ from ...model.initialize import start_alive
 from ...model.loss.criterion import build_criterion
 from ...model.neuron.integer_lif import IntegerLIF
 from ...model.segmentor import build_uncalibrated_segmentor
-from .neuron_timing import cpu_clock, cuda_clock
+from .neuron_timing import time_on_cpu, time_on_cuda
 from .published_order import PlainNeuron
 
 _SIZES = (64, 160)
@@ -32,7 +32,7 @@ _ROUNDS = 9
 
 
 class _KeepWindow(torch.autograd.Function):
-    """What a careful eager neuron is: the window kept as a bool, one product in backward."""
+    """Eager neuron that saves the window as a bool, with one product in backward."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, levels: int, divisor: float) -> Tensor:
@@ -62,9 +62,9 @@ def measure_network(device: str, emit: Callable[[dict[str, Any]], None]) -> None
         device: `cpu` (CPU time of the process) or `cuda` (events on the stream).
         emit: Takes a row for each kind and size of image.
     """
-    clock = cuda_clock if device == "cuda" else cpu_clock
-    networks = _networks(device)
-    criterion = build_criterion(LossConfig(), _config()).to(device)
+    clock = time_on_cuda if device == "cuda" else time_on_cpu
+    networks = _build_networks(device)
+    criterion = build_criterion(LossConfig(), _build_config()).to(device)
     for size in _SIZES:
         image = torch.randn(_BATCH, 3, size, size, device=device)
         # Vertical stripes: every class has a mask of the same size.
@@ -92,23 +92,23 @@ def measure_network(device: str, emit: Callable[[dict[str, Any]], None]) -> None
 
 
 def print_network(rows: Sequence[dict[str, Any]], say: Callable[[str], None] = print) -> None:
-    """Seconds of a step and everyone's over ours, with how far mask logits are apart."""
+    """Print seconds of a step, their ratio to ours, and the difference of mask logits."""
     rows = [row for row in rows if row["case"] == "network"]
-    place = operator.itemgetter("run", "device", "image")
+    same_setting = operator.itemgetter("run", "device", "image")
     say(f"\n{'training step':48} {'image':>5} {'median s':>9} {'least s':>9} {'ratio':>7}  logits")
     for row in rows:
-        own = [r for r in rows if r["who"] == "ours" and place(r) == place(row)]
-        if not own:
+        ours = [r for r in rows if r["who"] == "ours" and same_setting(r) == same_setting(row)]
+        if not ours:
             continue
         apart = row["largest_difference"]
         same = f"differ by {apart:.1e}" if apart else "equal"
         say(
             f"{row['who']:48} {row['image']:5} {row['median_s']:9.4f} {row['min_s']:9.4f} "
-            f"{row['median_s'] / own[0]['median_s']:6.2f}x  {same}"
+            f"{row['median_s'] / ours[0]['median_s']:6.2f}x  {same}"
         )
 
 
-def _config() -> ModelConfig:
+def _build_config() -> ModelConfig:
     width = 64
     return ModelConfig(
         num_classes=_CLASSES,
@@ -129,20 +129,20 @@ def _config() -> ModelConfig:
     )
 
 
-def _networks(device: str) -> dict[str, nn.Module]:
-    """The same network with each kind of neuron, ours first."""
+def _build_networks(device: str) -> dict[str, nn.Module]:
+    """Build the same network with each kind of neuron, ours first."""
     torch.manual_seed(0)
-    ours = build_uncalibrated_segmentor(_config())
+    ours = build_uncalibrated_segmentor(_build_config())
     start_alive(ours)
     ours.to(device)
-    found: dict[str, nn.Module] = {"ours": ours}
+    networks: dict[str, nn.Module] = {"ours": ours}
     if device == "cuda":
         apart = copy.deepcopy(ours)
         for module in apart.modules():
             if isinstance(module, IntegerLIF):
                 # Who looks at a neuron gets BatchNorm and neuron as two layers.
                 module.register_forward_hook(lambda *_: None)
-        found["ours, BatchNorm and neuron apart"] = apart
+        networks["ours, BatchNorm and neuron apart"] = apart
     kinds = {"published form, eager": PlainNeuron, "eager, window kept as a bool": _WindowNeuron}
     for who, kind in kinds.items():
         other = copy.deepcopy(ours)
@@ -150,5 +150,5 @@ def _networks(device: str) -> dict[str, nn.Module]:
             for name, child in list(module.named_children()):
                 if isinstance(child, IntegerLIF):
                     setattr(module, name, kind(child))
-        found[who] = other
-    return found
+        networks[who] = other
+    return networks

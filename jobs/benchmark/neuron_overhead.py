@@ -1,4 +1,4 @@
-"""What a neuron costs before and beside its work: the first call of a process, the host's share."""
+"""Overhead of a neuron: the first call of a process, and the host's time per call."""
 
 import json
 import os
@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from .neuron_peers import CASES, Neuron, peers
-from .neuron_timing import captured, host_seconds, pairs, phases
+from .neuron_peers import CASES, Neuron, find_peers
+from .neuron_timing import capture_graph, list_phases, make_pairs, time_host
 
 # Where compilers keep what they made; each is sent to an empty folder.
 _CACHES = ("CUPY_CACHE_DIR", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "CUDA_CACHE_PATH")
@@ -21,7 +21,7 @@ _HOST_ELEMENTS = 1024
 _STEPS = {"stateless": (1, 2), "temporal": (4, 2), "binary": (4, 8)}
 
 
-def cold_start(device: str, compile_: bool, emit: Callable[[dict[str, Any]], None]) -> None:
+def measure_cold_start(device: str, compile_: bool, emit: Callable[[dict[str, Any]], None]) -> None:
     """Seconds from a loaded torch to the first result, and to those of a second shape and T.
 
     Args:
@@ -30,22 +30,22 @@ def cold_start(device: str, compile_: bool, emit: Callable[[dict[str, Any]], Non
         emit: Takes the rows.
     """
     for neuron in _STEPS:
-        _cold_start("ours", neuron, device, ("empty",), emit)
+        _time_cold_start("ours", neuron, device, ("empty",), emit)
     if device == "cuda":
-        others, _ = peers("stateless", 1, compile_=compile_)
+        others, _ = find_peers("stateless", 1, compile_=compile_)
         for name in others:
             if name in ("torch.compile", "spikingjelly triton ILIF"):
-                _cold_start(name, "stateless", device, ("empty", "warm"), emit)
+                _time_cold_start(name, "stateless", device, ("empty", "warm"), emit)
 
 
-def _cold_start(
+def _time_cold_start(
     name: str,
     neuron: str,
     device: str,
     caches: Sequence[str],
     emit: Callable[[dict[str, Any]], None],
 ) -> None:
-    """One who takes part, in a fresh process for each state of its compilers' caches."""
+    """Time one implementation in a fresh process for each state of its compilers' caches."""
     with tempfile.TemporaryDirectory() as folder:
         for cache in caches:
             done = subprocess.run(
@@ -55,13 +55,13 @@ def _cold_start(
                 env=os.environ | dict.fromkeys(_CACHES, folder),
             )
             # A package may print around it.
-            told = [line for line in done.stdout.splitlines() if line.startswith('{"first_s"')]
-            if done.returncode != 0 or not told:
+            answers = [line for line in done.stdout.splitlines() if line.startswith('{"first_s"')]
+            if done.returncode != 0 or not answers:
                 said = done.stderr.strip().splitlines() or [f"ended with code {done.returncode}"]
                 print(f"skipped cold start of {name} ({neuron}, {cache} cache): {said[-1]}")
                 return
             row = {"case": "cold start", "who": name, "neuron": neuron, "device": device}
-            row |= {"cache": cache} | json.loads(told[-1])
+            row |= {"cache": cache} | json.loads(answers[-1])
             emit(row)
             compiled = f", variants compiled: {row['compiled_at_second_shape']}"
             compiled += f" then, {row['compiled_at_second_steps']} at a second T"
@@ -72,14 +72,14 @@ def _cold_start(
             )
 
 
-def _first_results(name: str, case: str, device: str) -> dict[str, float | None]:
-    """In a fresh process: the times, and how many of our kernels' variants each shape loaded."""
+def _time_first_results(name: str, case: str, device: str) -> dict[str, float | None]:
+    """Run in a fresh process: times, and how many variants of our kernels each shape loaded."""
     from ...model.neuron.backends import cuda
 
     steps, other = _STEPS[case]
     neuron: Neuron = CASES[case].ours
     if name != "ours":
-        neuron = peers(case, steps, compile_=True)[0][name]
+        neuron = find_peers(case, steps, compile_=True)[0][name]
     torch.zeros(1, device=device)
     seconds, loaded = [], []
     for shape in ((steps, 1000), (steps, 3000), (other, 3000)):
@@ -101,7 +101,7 @@ def _first_results(name: str, case: str, device: str) -> dict[str, float | None]
     }
 
 
-def host_cost(device: str, emit: Callable[[dict[str, Any]], None]) -> None:
+def measure_host_cost(device: str, emit: Callable[[dict[str, Any]], None]) -> None:
     """Microseconds of the host for a call on 1024 elements, and for the replay of its graph."""
     who: dict[str, Neuron] = {
         "ours": CASES["stateless"].ours,
@@ -109,21 +109,21 @@ def host_cost(device: str, emit: Callable[[dict[str, Any]], None]) -> None:
         "our LIF": CASES["binary"].ours,
     }
     if device == "cuda":
-        others, _ = peers("binary", 1, compile_=False)
+        others, _ = find_peers("binary", 1, compile_=False)
         who |= {name: neuron for name, neuron in others.items() if "cupy" in name}
-    data = pairs((1, _HOST_ELEMENTS), torch.float32, device, "dense")
+    data = make_pairs((1, _HOST_ELEMENTS), torch.float32, device, "dense")
     for name, neuron in who.items():
         for phase in ("forward", "both"):
-            call = phases(neuron, data)[phase]
+            call = list_phases(neuron, data)[phase]
             call()
-            replay = captured(call) if device == "cuda" else None
+            replay = capture_graph(call) if device == "cuda" else None
             launches = {"stream": call} | ({"graph": replay} if replay is not None else {})
             for launch, its in launches.items():
-                micros = host_seconds(its, 400 if device == "cuda" else 200) * 1e6
+                micros = time_host(its, 400 if device == "cuda" else 200) * 1e6
                 row = {"case": "host cost", "device": device, "who": name, "phase": phase}
                 emit(row | {"launch": launch, "median_us": micros})
                 print(f"host cost: {name}, {phase}, by {launch}: {micros:.0f} us a call")
 
 
 if __name__ == "__main__":
-    print(json.dumps(_first_results(*sys.argv[1:])))
+    print(json.dumps(_time_first_results(*sys.argv[1:])))

@@ -22,7 +22,7 @@ Neuron = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Case:
-    """One kind of neuron, and the bytes that it must move.
+    """One kind of neuron, with the bytes that it must move.
 
     Attributes:
         name: What rows call it.
@@ -54,7 +54,7 @@ class Case:
 
 
 class _Round(torch.autograd.Function):
-    """The form the published code has: the whole input kept, two indexed writes in backward."""
+    """The published form: the whole input saved, two indexed writes in backward."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -109,27 +109,27 @@ def _naive_lif(x: Tensor) -> Tensor:
 
 
 @functools.cache
-def _layers(device: torch.device) -> tuple[nn.BatchNorm2d, IntegerLIF]:
+def _build_layers(device: torch.device) -> tuple[nn.BatchNorm2d, IntegerLIF]:
     norm = nn.BatchNorm2d(64, device=device)
     nn.init.constant_(norm.weight, 2.0)
     nn.init.ones_(norm.bias)
     return norm, IntegerLIF(_STATELESS)
 
 
-def _as_images(x: Tensor) -> Tensor:
+def _view_as_images(x: Tensor) -> Tensor:
     return x.view(1, -1, 64, 16, 16)
 
 
 def _our_norm(x: Tensor) -> Tensor:
-    return normalize_and_fire(*_layers(x.device), _as_images(x)).view_as(x)
+    return normalize_and_fire(*_build_layers(x.device), _view_as_images(x)).view_as(x)
 
 
-def norm_then(neuron: Neuron) -> Neuron:
+def build_norm_then(neuron: Neuron) -> Neuron:
     """BatchNorm in training and a neuron behind it, as two layers."""
 
     def run(x: Tensor) -> Tensor:
-        norm, _ = _layers(x.device)
-        return neuron(norm(_as_images(x).flatten(0, 1)).unsqueeze(0)).view_as(x)
+        norm, _ = _build_layers(x.device)
+        return neuron(norm(_view_as_images(x).flatten(0, 1)).unsqueeze(0)).view_as(x)
 
     return run
 
@@ -139,13 +139,13 @@ def _stateless(x: Tensor) -> Tensor:
 
 
 @functools.lru_cache(maxsize=1)
-def _potential(shape: torch.Size, device: torch.device) -> Tensor:
+def _make_potential(shape: torch.Size, device: torch.device) -> Tensor:
     """Of the step before; made once, outside of what is timed."""
     return torch.zeros(shape, device=device)
 
 
 def _with_state(x: Tensor) -> Tensor:
-    u = _potential(x.shape[1:], x.device)
+    u = _make_potential(x.shape[1:], x.device)
     return integer_lif_with_state(x, u, _TEMPORAL)[0]
 
 
@@ -161,7 +161,7 @@ CASES = {
         "stateful", *(2, 2, 0.125), state=8.0, ours=_with_state, naive=_naive_temporal
     ),
     "binary": Case("binary", 2, 3, 0.0, ours=lif, naive=_naive_lif),
-    "norm": Case("norm", 3, 5, 0.1875, ours=_our_norm, naive=norm_then(_naive_stateless)),
+    "norm": Case("norm", 3, 5, 0.1875, ours=_our_norm, naive=build_norm_then(_naive_stateless)),
 }
 
 
@@ -170,18 +170,18 @@ def _straight_through(x: Tensor) -> Tensor:
     return (clamped + (clamped.round() - clamped).detach()) / LEVELS
 
 
-def peers(case: str, steps: int, *, compile_: bool) -> tuple[dict[str, Neuron], list[str]]:
-    """Implementations by other projects, and a line for each that is not here.
+def find_peers(case: str, steps: int, *, compile_: bool) -> tuple[dict[str, Neuron], list[str]]:
+    """Find implementations by other projects, and a line for each that cannot be used.
 
     Args:
         case: A key of `CASES`.
         steps: T; torch.compile takes part at T = 1.
         compile_: Whether torch.compile takes part; its first call takes seconds.
     """
-    found: dict[str, Neuron] = {}
+    peers: dict[str, Neuron] = {}
     skipped: list[str] = []
     if case == "norm":
-        found["BatchNorm, then our neuron"] = norm_then(_stateless)
+        peers["BatchNorm, then our neuron"] = build_norm_then(_stateless)
     if case == "stateless" and steps == 1:
         if compile_:
             # Past its limit of variants torch would run the function eagerly without a word.
@@ -189,22 +189,22 @@ def peers(case: str, steps: int, *, compile_: bool) -> tuple[dict[str, Neuron], 
             compile_whole = functools.partial(
                 torch.compile, _straight_through, dynamic=False, fullgraph=True
             )
-            found["torch.compile"] = compile_whole()
-            found["torch.compile max-autotune"] = compile_whole(mode="max-autotune-no-cudagraphs")
+            peers["torch.compile"] = compile_whole()
+            peers["torch.compile max-autotune"] = compile_whole(mode="max-autotune-no-cudagraphs")
         else:
             skipped.append("torch.compile: not asked for (--compile)")
     for name, (package, make) in _MAKERS.get(case, {}).items():
         try:
             importlib.import_module(package)
-            found[name] = make()
+            peers[name] = make()
         except Exception as error:
             # A peer that cannot be set up must not end the measurement of the others.
             skipped.append(f"{name}: {type(error).__name__}: {error}")
-    return found, skipped
+    return peers, skipped
 
 
-def runs(neuron: Neuron, x: Tensor) -> str:
-    """Why a peer does not take an input, forward and backward; empty where it does."""
+def check_peer(neuron: Neuron, x: Tensor) -> str:
+    """Reason why an implementation fails on an input, forward and backward; empty if it runs."""
     try:
         leaf = x.detach().requires_grad_()
         torch.autograd.grad(neuron(leaf), leaf, torch.ones_like(leaf))
@@ -214,7 +214,7 @@ def runs(neuron: Neuron, x: Tensor) -> str:
     return ""
 
 
-def _resetting(node: Any) -> Neuron:
+def _reset_before(node: Any) -> Neuron:
     functional = importlib.import_module(f"{_JELLY}.functional")
 
     def run(x: Tensor) -> Tensor:
@@ -226,7 +226,7 @@ def _resetting(node: Any) -> Neuron:
 
 def _jelly_integer() -> Neuron:
     neuron = importlib.import_module(f"{_JELLY}.neuron")
-    return _resetting(neuron.ILIFNode(D=LEVELS, step_mode="m", backend="triton"))
+    return _reset_before(neuron.ILIFNode(D=LEVELS, step_mode="m", backend="triton"))
 
 
 def _jelly_divided() -> Neuron:
@@ -237,7 +237,7 @@ def _jelly_divided() -> Neuron:
 def _jelly_lif(backend: str) -> Neuron:
     neuron = importlib.import_module(f"{_JELLY}.neuron")
     node = neuron.LIFNode(tau=2.0, detach_reset=True, step_mode="m", backend=backend)
-    return _resetting(node)
+    return _reset_before(node)
 
 
 def _snn_leaky() -> Neuron:
@@ -268,6 +268,9 @@ _MAKERS: dict[str, dict[str, tuple[str, Callable[[], Neuron]]]] = {
         "snntorch Leaky": ("snntorch", _snn_leaky),
     },
     "norm": {
-        "BatchNorm, then spikingjelly triton ILIF": (_JELLY, lambda: norm_then(_jelly_integer())),
+        "BatchNorm, then spikingjelly triton ILIF": (
+            _JELLY,
+            lambda: build_norm_then(_jelly_integer()),
+        ),
     },
 }

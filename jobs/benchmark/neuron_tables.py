@@ -1,4 +1,4 @@
-"""What the neurons are to reach, and the tables that `spikeseg benchmark neuron` ends with."""
+"""Performance targets of the neurons, and the tables at the end of `spikeseg benchmark neuron`."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ _KEY = ("run", "device", "case", "dtype", "T", "elements", "layout")
 
 
 class Target(NamedTuple):
-    """A time of another over ours (`against`), or one of our own figures (`figure`).
+    """A target: another implementation's time over ours (`against`), or our `figure`.
 
     Attributes:
         device: Where it holds.
@@ -73,7 +73,7 @@ _NEEDED = {
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows that `--output` wrote.
+    """Read the rows that `--output` wrote.
 
     Args:
         path: JSON lines.
@@ -104,15 +104,15 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def print_ratios(rows: Sequence[Row], say: Callable[[str], None] = print) -> None:
-    """Everyone's time over ours, forward and backward together."""
+    """Print each implementation's time over ours, forward and backward together."""
     timed = [row for row in rows if _is_timed(row)]
     ours = {_key(row): row for row in timed if row["who"] == "ours"}
     say(f"\n{'case':9} {'type':8} T {'elements':>10} {'against':42} {'ratio':>6} {'saved B':>8}")
     for row in timed:
-        own = ours.get(_key(row))
-        if own is None:
+        our_row = ours.get(_key(row))
+        if our_row is None:
             continue
-        ratio = row["median_us"] / own["median_us"]
+        ratio = row["median_us"] / our_row["median_us"]
         note = "" if row["layout"] == "dense" else f"  {row['layout']}"
         if row["who"] == "ours" and row["device"] == "cuda":
             note += f"  {row['ceiling_share']:.0%} of copy, by {row['launch']}"
@@ -125,7 +125,7 @@ def print_ratios(rows: Sequence[Row], say: Callable[[str], None] = print) -> Non
 
 
 def print_targets(rows: Sequence[Row], say: Callable[[str], None] = print) -> None:
-    """Target and what was reached, a line for each type that was measured."""
+    """Print targets and results, a line for each type that was measured."""
     devices = {row["device"] for row in rows if "device" in row}
     say(f"\n{'target':66} {'type':8} {'wanted':>8} {'reached':>8}")
     for target in TARGETS:
@@ -176,7 +176,7 @@ def _is_host_cost(row: Row) -> bool:
 
 
 def _reached(target: Target, rows: Sequence[Row]) -> dict[str, float]:
-    """What was reached in each type, on the least favourable row of those that count."""
+    """Result for each type, from the least favourable row that counts."""
     timed = [
         row
         for row in rows
@@ -190,9 +190,9 @@ def _reached(target: Target, rows: Sequence[Row]) -> dict[str, float]:
         if target.figure and row["who"] == "ours":
             reached.setdefault(row["dtype"], []).append(row[target.figure])
         elif target.against and row["who"] == target.against:
-            own = [r for r in timed if r["who"] == "ours" and _key(r) == _key(row)]
-            if own:
-                ratio = row["median_us"] / own[0]["median_us"]
+            our_rows = [r for r in timed if r["who"] == "ours" and _key(r) == _key(row)]
+            if our_rows:
+                ratio = row["median_us"] / our_rows[0]["median_us"]
                 reached.setdefault(row["dtype"], []).append(ratio)
     worst = max if target.most else min
     return {dtype: worst(values) for dtype, values in reached.items()}

@@ -1,4 +1,4 @@
-"""How `spikeseg benchmark neuron` takes times: phases, rotating buffers, CUDA graphs, clocks."""
+"""Timing for `spikeseg benchmark neuron`: phases, rotating buffers, CUDA graphs, clocks."""
 
 import statistics
 import time
@@ -21,8 +21,8 @@ Call = Callable[[], object]
 Pair = tuple[Tensor, Tensor]
 
 
-def pairs(shape: Sequence[int], dtype: torch.dtype, device: str, layout: str) -> list[Pair]:
-    """Inputs and gradients: on a GPU so many that the cache does not hold them all.
+def make_pairs(shape: Sequence[int], dtype: torch.dtype, device: str, layout: str) -> list[Pair]:
+    """Make inputs and gradients, on a GPU more than its cache holds.
 
     Below 1 Mi elements there is one pair, in the cache as it is in a network.
 
@@ -37,10 +37,10 @@ def pairs(shape: Sequence[int], dtype: torch.dtype, device: str, layout: str) ->
     if device == "cuda" and size >= 1 << 20:
         cache = torch.cuda.get_device_properties(device).L2_cache_size
         count = -(-3 * cache // (2 * size * dtype.itemsize))
-    return [_pair(shape, dtype, device, layout) for _ in range(count)]
+    return [_make_pair(shape, dtype, device, layout) for _ in range(count)]
 
 
-def _pair(shape: Sequence[int], dtype: torch.dtype, device: str, layout: str) -> Pair:
+def _make_pair(shape: Sequence[int], dtype: torch.dtype, device: str, layout: str) -> Pair:
     steps, neurons = shape
     wanted = (steps, neurons + 3 if layout == "odd" else neurons)
     x = torch.randn(wanted, device=device).mul_(2).add_(1).to(dtype)
@@ -50,8 +50,8 @@ def _pair(shape: Sequence[int], dtype: torch.dtype, device: str, layout: str) ->
     return x, g
 
 
-def phases(neuron: Neuron, data: Sequence[Pair]) -> dict[str, Call]:
-    """What is timed, each over all pairs: never a sum(), always the same arriving gradients."""
+def list_phases(neuron: Neuron, data: Sequence[Pair]) -> dict[str, Call]:
+    """Calls to time, each over all pairs, always with the same arriving gradients."""
     leaves = [x.detach().requires_grad_() for x, _ in data]
     gradients = [g for _, g in data]
     graphs: list[Tensor] = []
@@ -78,8 +78,8 @@ def phases(neuron: Neuron, data: Sequence[Pair]) -> dict[str, Call]:
     return dict(zip(PHASES, (forward, forward_with_grad, backward, both), strict=True))
 
 
-def captured(call: Call) -> Call | None:
-    """A call as a CUDA graph to be replayed; None where it cannot be captured."""
+def capture_graph(call: Call) -> Call | None:
+    """Capture a call as a CUDA graph; None if it cannot be captured."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     graph = torch.cuda.CUDAGraph()
@@ -98,10 +98,10 @@ def captured(call: Call) -> Call | None:
     return graph.replay
 
 
-def sample(
+def sample_times(
     runs: dict[str, dict[str, Call]], device: str, *, graphs: bool = False
 ) -> dict[tuple[str, str], dict[str, Any]]:
-    """Times of every phase of everyone, interleaved so that a noisy machine is fair.
+    """Time every phase of every implementation, interleaved against a noisy machine.
 
     Args:
         runs: Who -> phase -> what to call.
@@ -111,11 +111,11 @@ def sample(
     Returns:
         (who, phase) -> `seconds` of a call, sorted, and `launch`: `graph` or `stream`.
     """
-    clock = cuda_clock if device == "cuda" else cpu_clock
+    clock = time_on_cuda if device == "cuda" else time_on_cpu
     calls: dict[tuple[str, str], tuple[Call, str]] = {}
     for who, its in runs.items():
         for phase, call in its.items():
-            replay = captured(call) if graphs else None
+            replay = capture_graph(call) if graphs else None
             if replay is None:
                 call()
             calls[who, phase] = (call, "stream") if replay is None else (replay, "graph")
@@ -131,16 +131,16 @@ def sample(
     return {key: {"seconds": sorted(seconds[key]), "launch": calls[key][1]} for key in calls}
 
 
-def cpu_clock(call: Call, count: int) -> float:
-    """CPU seconds of the process for one of `count` calls."""
+def time_on_cpu(call: Call, count: int) -> float:
+    """Measure CPU seconds of the process for one of `count` calls."""
     began = time.process_time()
     for _ in range(count):
         call()
     return (time.process_time() - began) / count
 
 
-def cuda_clock(call: Call, count: int) -> float:
-    """Seconds between two events on the stream for one of `count` calls."""
+def time_on_cuda(call: Call, count: int) -> float:
+    """Measure seconds between two events on the stream for one of `count` calls."""
     before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     before.record()
     for _ in range(count):
@@ -150,8 +150,8 @@ def cuda_clock(call: Call, count: int) -> float:
     return before.elapsed_time(after) / count / 1e3
 
 
-def host_seconds(call: Call, count: int) -> float:
-    """Seconds the host takes for a call that it does not wait for; the least of five samples."""
+def time_host(call: Call, count: int) -> float:
+    """Measure the host's seconds for an asynchronous call; the least of five samples."""
     times = []
     for _ in range(5):
         began = time.perf_counter()
@@ -163,8 +163,8 @@ def host_seconds(call: Call, count: int) -> float:
     return min(times)
 
 
-def saved_bytes(neuron: Neuron, x: Tensor) -> int:
-    """Bytes kept for backward beside the input, which the layer before keeps alive anyway."""
+def measure_saved_bytes(neuron: Neuron, x: Tensor) -> int:
+    """Measure bytes saved for backward, without the input."""
     leaf = x.detach().requires_grad_()
     saved: dict[int, int] = {}
 
@@ -178,8 +178,8 @@ def saved_bytes(neuron: Neuron, x: Tensor) -> int:
     return sum(saved.values())
 
 
-def peak_bytes(neuron: Neuron, x: Tensor, g: Tensor) -> int | None:
-    """Most bytes that both passes hold beside input and arriving gradient; None on a CPU."""
+def measure_peak_bytes(neuron: Neuron, x: Tensor, g: Tensor) -> int | None:
+    """Measure peak bytes of both passes beside input and arriving gradient; None on a CPU."""
     if x.device.type != "cuda":
         return None
     leaf = x.detach().requires_grad_()
@@ -189,8 +189,8 @@ def peak_bytes(neuron: Neuron, x: Tensor, g: Tensor) -> int | None:
     return torch.cuda.max_memory_allocated() - before
 
 
-def summary(seconds: Sequence[float], elements: int) -> dict[str, float]:
-    """The columns of a row that are times."""
+def summarize_times(seconds: Sequence[float], elements: int) -> dict[str, float]:
+    """Summarize times as the columns of a row."""
     return {
         "min_us": min(seconds) * 1e6,
         "median_us": statistics.median(seconds) * 1e6,

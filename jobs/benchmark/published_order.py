@@ -1,4 +1,4 @@
-"""The published order of operations, kept to measure against and to compare with.
+"""The published order of operations, kept to measure and compare against.
 
 It computes what the fast path computes: neurons that keep their input for the backward pass and
 their membrane potential until the next call, attention as (q k^T) v where the released code has it
@@ -19,9 +19,9 @@ from ...model.config import LossConfig
 from ...model.decoder.query_decoder import SpikeAttention
 from ...model.layers.depthwise_conv import DepthwiseConv2d
 from ...model.loss.criterion import SetCriterion
-from ...model.loss.image_terms import nearest
+from ...model.loss.image_terms import resize_labels
 from ...model.loss.mask_loss import dice_loss, focal_loss
-from ...model.loss.matcher import ImageTargets, image_targets
+from ...model.loss.matcher import ImageTargets, split_targets
 from ...model.neuron.integer_lif import IntegerLIF
 from ...model.prediction import MaskPrediction
 from ...model.segmentor import QueryHead
@@ -72,8 +72,8 @@ class PlainNeuron(nn.Module):
         return count / self.divisor
 
 
-def plain_path(model: nn.Module) -> nn.Module:
-    """Turn a model, in place, to the published order of operations.
+def use_published_order(model: nn.Module) -> nn.Module:
+    """Switch a model, in place, to the published order of operations.
 
     Args:
         model: A published segmentor or classifier with stateless neurons.
@@ -109,7 +109,7 @@ class PlainCriterion(SetCriterion):
         self, prediction: MaskPrediction, target: Tensor, normalizer: Tensor | float
     ) -> dict[str, Tensor]:
         """Unweighted class, mask and dice loss of every layer, each (L,)."""
-        images = [image_targets(t, ignore_label=self.config.ignore_label) for t in target]
+        images = [split_targets(t, ignore_label=self.config.ignore_label) for t in target]
         losses = [
             self._layer(classes, masks, images, normalizer)
             for classes, masks in zip(prediction.class_logits, prediction.mask_logits, strict=True)
@@ -157,7 +157,7 @@ def _assign(
 ) -> tuple[Tensor, Tensor]:
     """Matched queries, ascending, and the indices of their labels; one layer of one image."""
     size = (mask_logits.shape[-2], mask_logits.shape[-1])
-    target = nearest(image.masks, size).flatten(1).to(mask_logits)
+    target = resize_labels(image.masks, size).flatten(1).to(mask_logits)
     p = mask_logits.flatten(1).sigmoid()
     positive = -(p + 1e-12).log() * 0.25 * (1 - p).pow(2)
     negative = -(1 - p + 1e-12).log() * 0.75 * p.pow(2)

@@ -1,4 +1,4 @@
-"""How often every neuron fires while a model runs: rates, dead and saturated layers."""
+"""Firing rates of every neuron layer while a model runs, and dead and saturated shares."""
 
 from dataclasses import dataclass
 from types import TracebackType

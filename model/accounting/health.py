@@ -1,4 +1,4 @@
-"""Is a network alive: which neurons never fire or always fire fully, how large gradients are."""
+"""Health of a training step: dead and saturated neuron layers, gradient norms."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -69,7 +69,7 @@ class StepHealth:
     Attributes:
         firing: Every neuron layer, in the order of use.
         gradients: Every layer with parameters of its own, in the order of the model.
-        neurons: What the firing comes to.
+        neurons: Dead and saturated layers.
         gradient_norm: Euclidean norm over all parameters.
     """
 
@@ -80,7 +80,7 @@ class StepHealth:
 
 
 def step_health(model: nn.Module, loss: Callable[[], Tensor]) -> StepHealth:
-    """Look at one step; weights stay as they are, gradients are cleared before and after.
+    """Measure firing and gradients of one step; weights stay, gradients are cleared.
 
     Args:
         model: The model, in the mode wanted; in train mode running statistics move.
@@ -92,9 +92,11 @@ def step_health(model: nn.Module, loss: Callable[[], Tensor]) -> StepHealth:
     value.backward()
     gradients = []
     for name, module in model.named_modules():
-        own = list(module.parameters(recurse=False))
-        if own:
-            squares = [float(p.grad.double().square().sum()) for p in own if p.grad is not None]
+        parameters = list(module.parameters(recurse=False))
+        if parameters:
+            squares = [
+                float(p.grad.double().square().sum()) for p in parameters if p.grad is not None
+            ]
             gradients.append(GradientRow(name, sum(squares) ** 0.5))
     model.zero_grad()
     rows = monitor.rows()

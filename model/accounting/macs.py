@@ -19,7 +19,7 @@ _REMEMBERED = 16
 
 @dataclass(frozen=True)
 class LayerMacs:
-    """What one layer does for one image in one time step.
+    """Multiply-accumulates of one layer for one image in one time step.
 
     Attributes:
         name: The layer's name in the model.
@@ -35,7 +35,7 @@ class LayerMacs:
 
 
 class LayerMeter:
-    """Watches convolutions and linear layers while a model runs.
+    """Counts the work of convolutions and linear layers while a model runs.
 
     An input is spikes if it is (a view of) a neuron's output, or, in a head that has an `alpha`,
     that output times alpha: all its values are then whole multiples of alpha / divisor. Sums of
@@ -66,11 +66,11 @@ class LayerMeter:
     def __enter__(self) -> Self:
         for name, module in self._model.named_modules():
             if isinstance(module, Neuron):
-                self._handles.append(module.register_forward_hook(self._fired))
+                self._handles.append(module.register_forward_hook(self._record_spikes))
             elif isinstance(module, _LAYERS):
                 self._handles.append(
                     module.register_forward_hook(
-                        lambda m, args, out, name=name: self._used(name, m, args[0], out)
+                        lambda m, args, out, name=name: self._record_layer(name, m, args[0], out)
                     )
                 )
         return self
@@ -96,7 +96,7 @@ class LayerMeter:
             rows.append(LayerMacs(name, macs // self._share, spiking, mean))
         return rows
 
-    def _fired(self, neuron: nn.Module, _: tuple[Any, ...], output: Tensor) -> None:
+    def _record_spikes(self, neuron: nn.Module, _: tuple[Any, ...], output: Tensor) -> None:
         # A strong reference keeps the memory from being reused by another tensor.
         key = output.untyped_storage().data_ptr()
         self._outputs[key] = (output, float(neuron.divisor))  # type: ignore[arg-type]
@@ -104,20 +104,20 @@ class LayerMeter:
         while len(self._outputs) > _REMEMBERED:
             self._outputs.popitem(last=False)
 
-    def _used(self, name: str, layer: nn.Module, x: Tensor, output: Tensor) -> None:
+    def _record_layer(self, name: str, layer: nn.Module, x: Tensor, output: Tensor) -> None:
         weight = layer.weight
         assert isinstance(weight, Tensor)
         # Conv weights are (out, in / groups, *kernel), linear ones (out, in).
         macs = output.numel() * weight[0].numel()
-        self._rows.setdefault(name, []).append((macs, self._rate(name, x)))
+        self._rows.setdefault(name, []).append((macs, self._measure_rate(name, x)))
 
-    def _rate(self, name: str, x: Tensor) -> float | None:
+    def _measure_rate(self, name: str, x: Tensor) -> float | None:
         """Mean spike count of spikes, None for real values, and where there are no values."""
         if x.is_meta:
             return None
-        known = self._outputs.get(x.untyped_storage().data_ptr())
-        if known is not None:
-            return float(x.float().mean()) * known[1]
+        spikes = self._outputs.get(x.untyped_storage().data_ptr())
+        if spikes is not None:
+            return float(x.float().mean()) * spikes[1]
         if not name.startswith(self._heads) or float(x.min()) < 0:
             return None
         for scale in self._scales:

@@ -1,4 +1,4 @@
-"""Where in the image a model spikes: mean count per pixel over the layers that see pixels."""
+"""Spike maps: mean spike count per pixel over all spatial layers."""
 
 from types import TracebackType
 from typing import Any, Self

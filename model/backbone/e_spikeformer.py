@@ -11,13 +11,13 @@ from ..layers.blocks import (
     ConvBlock,
     NeuronFactory,
     SpikeSeparableConv,
-    conv_bn,
+    build_conv_bn,
     fire_after,
     linear_attention,
     over_time,
 )
 from ..neuron.kinds import build_neuron
-from .meta_spikeformer import FourStages, stage_channels
+from .meta_spikeformer import FourStages, list_stage_channels
 
 
 class WideValueAttention(nn.Module):
@@ -38,14 +38,14 @@ class WideValueAttention(nn.Module):
         self.scale = 2 * (channels // num_heads) ** -0.5
         self.order: AttentionOrder = "cheaper"
         self.head_spike = neuron()
-        self.q_conv = conv_bn(channels, channels)
+        self.q_conv = build_conv_bn(channels, channels)
         self.q_spike = neuron()
-        self.k_conv = conv_bn(channels, channels)
+        self.k_conv = build_conv_bn(channels, channels)
         self.k_spike = neuron()
-        self.v_conv = conv_bn(channels, value_ratio * channels)
+        self.v_conv = build_conv_bn(channels, value_ratio * channels)
         self.v_spike = neuron()
         self.attn_spike = neuron()
-        self.proj_conv = conv_bn(value_ratio * channels, channels)
+        self.proj_conv = build_conv_bn(value_ratio * channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """(T, B, C, H, W) to the same shape."""
@@ -109,7 +109,7 @@ class ESpikeformer(FourStages):
                     neuron=make,
                     mlp_ratio=config.mlp_ratio,
                 )
-                for channels in stage_channels(config.embed_dims)
+                for channels in list_stage_channels(config.embed_dims)
             ],
             blocks=(
                 nn.ModuleList(block(config.embed_dims[2]) for _ in range(config.depths[0])),

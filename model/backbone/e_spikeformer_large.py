@@ -34,8 +34,8 @@ class DenseConvBlock(nn.Module):
         super().__init__()
         hidden = mlp_ratio * channels
         self.lif1, self.lif2 = neuron(), neuron()
-        self.conv1 = nn.Sequential(_biased_conv_bn(channels, hidden))
-        self.conv2 = nn.Sequential(_biased_conv_bn(hidden, channels))
+        self.conv1 = nn.Sequential(_build_biased_conv_bn(channels, hidden))
+        self.conv2 = nn.Sequential(_build_biased_conv_bn(hidden, channels))
 
     def forward(self, x: Tensor) -> Tensor:
         """(T, B, C, H, W) to the same shape."""
@@ -173,7 +173,7 @@ class ESpikeformerLarge(nn.Module):
         return [x1, x2, x3, tokens.unflatten(-1, x4.shape[-2:])]
 
 
-def _biased_conv_bn(in_channels: int, out_channels: int) -> nn.Sequential:
+def _build_biased_conv_bn(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, 3, padding=1), nn.BatchNorm2d(out_channels)
     )

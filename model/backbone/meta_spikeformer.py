@@ -108,7 +108,7 @@ class FourStages(nn.Module):
     Args:
         embed_dims: Channels of the four stages.
         neuron: Makes a neuron.
-        conv_blocks: The four conv blocks, of `stage_channels(embed_dims)` channels.
+        conv_blocks: The four conv blocks, of `list_stage_channels(embed_dims)` channels.
         blocks: The transformer blocks of stage 3 and of stage 4.
     """
 
@@ -157,7 +157,7 @@ class FourStages(nn.Module):
         return [x1, x2, x3, x4]
 
 
-def stage_channels(embed_dims: Sequence[int]) -> tuple[int, int, int, int]:
+def list_stage_channels(embed_dims: Sequence[int]) -> tuple[int, int, int, int]:
     """Channels of the four conv blocks."""
     return embed_dims[0] // 2, embed_dims[0], embed_dims[1], embed_dims[1]
 
@@ -198,7 +198,7 @@ class MetaSpikeformer(FourStages):
                     neuron=make,
                     mlp_ratio=config.mlp_ratio,
                 )
-                for channels in stage_channels(config.embed_dims)
+                for channels in list_stage_channels(config.embed_dims)
             ],
             blocks=(
                 nn.ModuleList(block(config.embed_dims[2]) for _ in range(config.depths[0])),

@@ -10,8 +10,8 @@ from ..config import Compat, QueryDecoderConfig
 from ..layers.blocks import (
     NeuronFactory,
     SpikeSeparableConv,
-    conv_bn,
-    depthwise_bn,
+    build_conv_bn,
+    build_depthwise_bn,
     fire_after,
     over_time,
 )
@@ -19,8 +19,8 @@ from ..layers.blocks import (
 _POINTS = 9
 
 
-def sampling_locations(height: int, width: int, like: Tensor) -> Tensor:
-    """Where a 3x3 kernel samples an image padded by one, as fractions of the padded size.
+def locate_samples(height: int, width: int, like: Tensor) -> Tensor:
+    """Sampling points of a 3x3 kernel on an image padded by one, as fractions of the padded size.
 
     Points run with x slow: point 3 * ix + iy looks at (ix - 1, iy - 1). They are made in float32
     whatever the image's type, as in the released code.
@@ -42,7 +42,7 @@ def sampling_locations(height: int, width: int, like: Tensor) -> Tensor:
     return (centre[:, :, None] / size + kernel / size).to(like.dtype)
 
 
-def deformable_sample(value: Tensor, offset: Tensor, mask: Tensor) -> Tensor:
+def sample_deformable(value: Tensor, offset: Tensor, mask: Tensor) -> Tensor:
     """Sum of bilinear samples around every pixel, one set of nine points per group.
 
     Args:
@@ -60,7 +60,7 @@ def deformable_sample(value: Tensor, offset: Tensor, mask: Tensor) -> Tensor:
     padded = F.pad(value, (1, 1, 1, 1)).reshape(B * groups, C // groups, H + 2, W + 2)
     size = torch.tensor([W + 2, H + 2], dtype=value.dtype, device=value.device)
     offset = offset.reshape(B, H * W, groups, _POINTS, 2).transpose(1, 2)
-    where = sampling_locations(H, W, value).reshape(1, 1, H * W, _POINTS, 2) + offset / size
+    where = locate_samples(H, W, value).reshape(1, 1, H * W, _POINTS, 2) + offset / size
     sampled = F.grid_sample(
         padded,
         2 * where.flatten(0, 1) - 1,
@@ -83,7 +83,7 @@ class SpikePointwiseConv(nn.Module):
     def __init__(self, channels: int, *, neuron: NeuronFactory) -> None:
         super().__init__()
         self.spike = neuron()
-        self.pwconv = conv_bn(channels, channels)
+        self.pwconv = build_conv_bn(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """(T, B, C, H, W) to the same shape."""
@@ -113,10 +113,10 @@ class SpikeDeformableConv(nn.Module):
         self.dw_conv: nn.Module | None = None
         if config.deformable_depthwise:
             self.dw_spike = neuron()
-            self.dw_conv = depthwise_bn(channels, 5)
+            self.dw_conv = build_depthwise_bn(channels, 5)
         self.offset_spike = neuron()
-        self.offset = _pointwise(channels, groups * _POINTS * 2)
-        self.mask = _pointwise(channels, groups * _POINTS)
+        self.offset = _build_pointwise(channels, groups * _POINTS * 2)
+        self.mask = _build_pointwise(channels, groups * _POINTS)
         self.mask_spike = neuron()
         self.output_proj = make()
 
@@ -129,10 +129,12 @@ class SpikeDeformableConv(nn.Module):
             features = fire_after(self.dw_conv, self.offset_spike, self.dw_spike(x))
         offset = over_time(self.offset, features)
         mask = fire_after(self.mask, self.mask_spike, features)
-        y = deformable_sample(value.flatten(0, 1), self._by_pixel(offset), self._by_pixel(mask))
+        y = sample_deformable(
+            value.flatten(0, 1), self._flatten_pixels(offset), self._flatten_pixels(mask)
+        )
         return self.output_proj(y.unflatten(0, x.shape[:2]))
 
-    def _by_pixel(self, x: Tensor) -> Tensor:
+    def _flatten_pixels(self, x: Tensor) -> Tensor:
         """(T, B, C', H, W) to (T * B, H, W, C')."""
         x = x.flatten(0, 1)
         if self.compat == "published":
@@ -141,7 +143,7 @@ class SpikeDeformableConv(nn.Module):
         return x.permute(0, 2, 3, 1)
 
 
-def _pointwise(in_channels: int, out_channels: int) -> nn.Sequential:
+def _build_pointwise(in_channels: int, out_channels: int) -> nn.Sequential:
     """1x1 convolution with bias, zero at the start, then BatchNorm."""
     conv = nn.Conv2d(in_channels, out_channels, 1)
     nn.init.zeros_(conv.weight)

@@ -109,7 +109,7 @@ class SpikeFPNHead(nn.Module):
 def build_fpn(
     in_channels: Sequence[int], config: FPNConfig, neuron: NeuronConfig, *, num_classes: int
 ) -> tuple[SpikeFPN, SpikeFPNHead]:
-    """Neck and head for a backbone.
+    """Build neck and head for a backbone.
 
     Args:
         in_channels: Channels of the backbone's outputs.

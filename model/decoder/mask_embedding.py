@@ -88,11 +88,11 @@ class MaskEmbedding(nn.Module):
         class_logits = self.cls_embed(spikes).mean(0)
         embedding = self.mask_embed(spikes)
         if self.shortcut != "none":
-            embedding = embedding + self.w * self._past_the_mlp(queries, z)
+            embedding = embedding + self.w * self._carry_shortcut(queries, z)
         return class_logits, self.alpha * self.mask_spike(embedding)
 
-    def _past_the_mlp(self, queries: Tensor, z: Tensor) -> Tensor:
-        """What the shortcut carries, (T, L, B, Q, E)."""
+    def _carry_shortcut(self, queries: Tensor, z: Tensor) -> Tensor:
+        """Output of the shortcut branch, (T, L, B, Q, E)."""
         if self.shortcut == "membrane":
             return queries
         spikes = self.alpha * self.shortcut_spike(z)

@@ -10,7 +10,7 @@ from ..prediction import MaskPrediction
 
 
 class _MaskProduct(torch.autograd.Function):
-    """A product whose backward pass leaves out the masks that no loss looked at.
+    """Batched product whose backward pass skips masks without a gradient.
 
     Only some masks have a gradient: rows of exact zeros add exact zeros, so leaving them out
     changes nothing but the time.
@@ -30,14 +30,14 @@ class _MaskProduct(torch.autograd.Function):
         to_embeddings = torch.zeros_like(embeddings)
         to_features = torch.empty_like(features)
         for b, rows in enumerate(used):
-            kept = gradient[b, rows]
-            to_embeddings[b, rows] = kept @ features[b].T
-            torch.mm(embeddings[b, rows].T, kept, out=to_features[b])
+            used_gradient = gradient[b, rows]
+            to_embeddings[b, rows] = used_gradient @ features[b].T
+            torch.mm(embeddings[b, rows].T, used_gradient, out=to_features[b])
         return to_embeddings, to_features, gradient.sum(-1)
 
 
 def mask_product(embeddings: Tensor, features: Tensor, offsets: Tensor | None = None) -> Tensor:
-    """Masks of every layer and query.
+    """Multiply mask embeddings and mask features: the mask logits of every layer and query.
 
     Args:
         embeddings: (T, L, B, Q, E).
@@ -66,7 +66,7 @@ def mask_product(embeddings: Tensor, features: Tensor, offsets: Tensor | None = 
     return product.view(B, L, Q, H, W).transpose(0, 1)
 
 
-def chosen_logits(prediction: MaskPrediction, index: Sequence[Tensor]) -> Tensor:
+def select_logits(prediction: MaskPrediction, index: Sequence[Tensor]) -> Tensor:
     """Mask logits of a few queries, with a gradient of their own size.
 
     Args:
@@ -87,18 +87,18 @@ def chosen_logits(prediction: MaskPrediction, index: Sequence[Tensor]) -> Tensor
     left, added = left.to(right.dtype), added.to(right.dtype)
     numbers = torch.bincount(images, minlength=B).tolist()
     parts = [
-        torch.addmm(offset[:, None], own, right[b])
-        for b, (own, offset) in enumerate(
+        torch.addmm(offset[:, None], query_rows, right[b])
+        for b, (query_rows, offset) in enumerate(
             zip(left.split(numbers), added.split(numbers), strict=True)
         )
-        if len(own)
+        if len(query_rows)
     ]
     product = parts[0] if len(parts) == 1 else torch.cat(parts)
     return (product / T if T > 1 else product).view(-1, H, W)
 
 
 def _cast(*tensors: Tensor) -> Sequence[Tensor]:
-    """All in the type that autocast has for products, which our own function knows not of."""
+    """Cast tensors as autocast does for products, since it does not reach our own function."""
     kind = tensors[0].device.type
     # Tensors without memory, as when operations are only counted, know no autocast.
     if kind != "meta" and torch.is_autocast_enabled(kind):

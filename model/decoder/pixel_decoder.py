@@ -12,8 +12,8 @@ from ..layers.blocks import (
     ChannelMLP,
     NeuronFactory,
     SpikeSeparableConv,
-    dense_bn,
-    depthwise_bn,
+    build_dense_bn,
+    build_depthwise_bn,
     over_time,
 )
 from ..neuron.kinds import build_neuron
@@ -23,7 +23,7 @@ from .sine_position import sine_position
 
 
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Bilinear resize of (T, B, C, H, W) to a height and width."""
+    """Resize (T, B, C, H, W) bilinearly to a height and width."""
     layer = partial(F.interpolate, size=tuple(size), mode="bilinear", align_corners=False)
     return layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
@@ -179,7 +179,7 @@ class PixelDecoder(nn.Module):
             for channels in in_channels[:3]
         )
         self.output_convs_spike = nn.ModuleList(make() for _ in range(3))
-        make_conv = depthwise_bn if config.pyramid == "depthwise" else dense_bn
+        make_conv = build_depthwise_bn if config.pyramid == "depthwise" else build_dense_bn
         self.output_convs = nn.ModuleList(make_conv(width, 3) for _ in range(3))
         self.mask_feature_spike = make()
         self.mask_feature = nn.Conv2d(width, width, 1)
@@ -217,7 +217,7 @@ class PixelDecoder(nn.Module):
         return mask_features, levels[:3], over_time(self.pixel_head, spikes)
 
     def _initialize(self) -> None:
-        """As the released code: Kaiming uniform, zero bias, but not in the last pyramid level."""
+        """Initialize as released: Kaiming uniform, zero bias, but not in the last pyramid level."""
         convs = [
             *(self.lateral_convs[i][0] for i in (0, 1)),  # pyright: ignore[reportIndexIssue]
             *(self.output_convs[i][0] for i in (0, 1)),  # pyright: ignore[reportIndexIssue]

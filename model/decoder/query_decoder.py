@@ -1,4 +1,4 @@
-"""The set half of the decoder: queries look at the pixel decoder's levels, then at each other."""
+"""Query decoder: queries attend to the pixel decoder's levels, then to each other."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -11,7 +11,7 @@ from ..layers.blocks import AttentionOrder, NeuronFactory, fire_after, linear_at
 from ..neuron.kinds import build_neuron
 
 
-def _projection(width: int) -> nn.Sequential:
+def _build_projection(width: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv1d(width, width, 1), nn.BatchNorm1d(width))
 
 
@@ -30,10 +30,10 @@ class SpikeAttention(nn.Module):
         self.scale = width**-0.5
         self.order: AttentionOrder = "cheaper"
         self.q_conv_spike, self.k_conv_spike, self.v_conv_spike = neuron(), neuron(), neuron()
-        self.q_conv, self.k_conv, self.v_conv = (_projection(width) for _ in range(3))
+        self.q_conv, self.k_conv, self.v_conv = (_build_projection(width) for _ in range(3))
         self.q_spike, self.k_spike, self.v_spike = neuron(), neuron(), neuron()
         self.attn_spike = neuron()
-        self.out_conv = _projection(width)
+        self.out_conv = _build_projection(width)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Attend.
@@ -54,7 +54,7 @@ class SpikeAttention(nn.Module):
 
 
 class Attention(nn.Module):
-    """One attention under the name that published keys have for it.
+    """Attention below the key `attn` of the published checkpoints.
 
     Args:
         config: Sizes.
@@ -152,7 +152,7 @@ class QueryDecoderLayer(nn.Module):
 
 
 class QueryDecoder(nn.Module):
-    """A stack of layers; layer i looks at level i mod 3.
+    """Stack of layers; layer i attends to level i mod 3.
 
     Args:
         config: Sizes.

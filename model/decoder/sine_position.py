@@ -26,8 +26,8 @@ def sine_position(
     period = 10000 ** (2 * torch.div(index, 2, rounding_mode="floor") / num_features)
 
     def axis(length: int) -> Tensor:
-        place = torch.arange(1, length + 1, dtype=torch.float32, device=device)
-        angle = (place / (length + 1e-6) * (2 * math.pi))[:, None] / period
+        position = torch.arange(1, length + 1, dtype=torch.float32, device=device)
+        angle = (position / (length + 1e-6) * (2 * math.pi))[:, None] / period
         return torch.stack((angle[:, 0::2].sin(), angle[:, 1::2].cos()), 2).flatten(1).T
 
     y = axis(height)[:, :, None].expand(-1, -1, width)

@@ -35,7 +35,7 @@ from .fold_layers import (
 
 @torch.no_grad()
 def fold(model: nn.Module, *, rep_conv: RepConvForm = "chain") -> nn.Module:
-    """Make the inference form of a trained model; the model itself stays as it is.
+    """Make the inference form of a trained model, as a copy.
 
     Args:
         model: A segmentor or classifier with its trained statistics.
@@ -63,7 +63,7 @@ def fold(model: nn.Module, *, rep_conv: RepConvForm = "chain") -> nn.Module:
     for module in list(folded.modules()):
         if isinstance(module, QueryHead):
             _project_embeddings(module)
-        for name in _owned(module):
+        for name in _list_owned_neurons(module):
             _reuse_input(module, name)
     return folded.requires_grad_(False)
 
@@ -77,15 +77,15 @@ def _fold_norms(module: nn.Module) -> None:
         fold_sequential(module)
 
 
-def _owned(module: nn.Module) -> tuple[str, ...]:
-    """Neurons whose input nobody else reads."""
+def _list_owned_neurons(module: nn.Module) -> tuple[str, ...]:
+    """Names of a module's neurons that are the only readers of their input."""
     if isinstance(module, deformable_conv.SpikeDeformableConv) and module.dw_conv is None:
         return ("mask_spike",)
     return next((names for cls, names in _OWNERS.items() if isinstance(module, cls)), ())
 
 
 class _ReusingLIF(IntegerLIF):
-    """A neuron that writes its counts over its input, which nobody else reads."""
+    """A neuron that overwrites its input with spike counts, to save memory."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Counts of a sequence, (T, B, C, ...) to the same shape."""
@@ -93,7 +93,7 @@ class _ReusingLIF(IntegerLIF):
 
 
 def _reuse_input(module: nn.Module, name: str) -> None:
-    """Where a layer's fresh output is all that a neuron sees, save the memory for another."""
+    """Let a neuron overwrite its input where it is the input's only reader."""
     neuron = getattr(module, name)
     if not isinstance(neuron, IntegerLIF):
         return
@@ -104,15 +104,15 @@ def _reuse_input(module: nn.Module, name: str) -> None:
 
 
 def _emit_counts(neuron: nn.Module) -> float:
-    """Let a neuron emit counts; returns the factor that its reader must take over."""
+    """Let a neuron emit counts; returns the factor to fold into the layers behind it."""
     assert isinstance(neuron, Neuron)
     factor = 1 / neuron.divisor
     neuron.divisor = 1.0
     return factor
 
 
-def _readers(*pairs: tuple[str, Sequence[str]]) -> Callable[[Any], None]:
-    """A folder for a module whose neurons are read by layers of the same module."""
+def _fold_readers(*pairs: tuple[str, Sequence[str]]) -> Callable[[Any], None]:
+    """Make a function that folds neurons into the layers behind them in the same module."""
 
     def fold_counts(module: Any) -> None:
         for neuron, layers in pairs:
@@ -125,9 +125,9 @@ def _readers(*pairs: tuple[str, Sequence[str]]) -> Callable[[Any], None]:
     return fold_counts
 
 
-def _attention(suffix: str, *readers: tuple[str, Sequence[str]]) -> Callable[[Any], None]:
-    """Queries, keys and values meet in one product: their factors move into its scale."""
-    around = _readers(*readers)
+def _fold_attention(suffix: str, *readers: tuple[str, Sequence[str]]) -> Callable[[Any], None]:
+    """Make a function that folds an attention's spike factors into its product's scale."""
+    around = _fold_readers(*readers)
 
     def fold_counts(module: Any) -> None:
         around(module)
@@ -139,8 +139,8 @@ def _attention(suffix: str, *readers: tuple[str, Sequence[str]]) -> Callable[[An
 
 def _fold_deformable(module: deformable_conv.SpikeDeformableConv) -> None:
     if module.dw_conv is not None:
-        _readers(("dw_spike", ("dw_conv",)))(module)
-    _readers(("offset_spike", ("offset", "mask")))(module)
+        _fold_readers(("dw_spike", ("dw_conv",)))(module)
+    _fold_readers(("offset_spike", ("offset", "mask")))(module)
     scale_output(_last_conv(module.input_proj), _emit_counts(module.mask_spike))
 
 
@@ -150,7 +150,7 @@ def _last_conv(projection: nn.Module) -> nn.Conv2d:
 
 
 def _fold_encoder_layer(module: pixel_decoder.EncoderLayer) -> None:
-    """Residual factors move into the layers before them, where those give channels in order."""
+    """Fold residual factors into the layers before, where those keep the channels' order."""
     layers = [
         ("gamma1", module.Conv.pwconv2[0]),
         ("gamma2", _last_conv(module.dcn.output_proj)),
@@ -164,7 +164,7 @@ def _fold_encoder_layer(module: pixel_decoder.EncoderLayer) -> None:
 
 
 def _fold_large_block(module: e_spikeformer_large.LargeBlock) -> None:
-    _readers(("lif", ("rep_conv",)))(module)
+    _fold_readers(("lif", ("rep_conv",)))(module)
     for name, layer in (
         ("layer_scale1", module.attn.proj_conv[-1]),
         ("layer_scale2", module.mlp.fc2_conv),
@@ -175,7 +175,7 @@ def _fold_large_block(module: e_spikeformer_large.LargeBlock) -> None:
 
 
 def _fold_pixel_decoder(module: pixel_decoder.PixelDecoder) -> None:
-    _readers(
+    _fold_readers(
         ("last_feat_conv_spike", ("encoder_in_proj",)),
         ("encoder_out_proj_spike", ("encoder_out_proj",)),
         (
@@ -202,7 +202,7 @@ def _fold_unit(module: fpn._ConvUnit) -> None:
 
 
 def _fold_head(module: QueryHead) -> None:
-    """Alpha, the shortcut's weight and the mask embedding's divisor, up to the mask product."""
+    """Fold alpha, the shortcut's weight and the mask embedding's divisor."""
     embedding = module.embedding
     alpha = embedding.alpha
     factor = alpha * _emit_counts(embedding.query_spike)
@@ -226,7 +226,7 @@ def _fold_head(module: QueryHead) -> None:
 
 
 def _project_embeddings(module: QueryHead) -> None:
-    """M (W s + b) = (m W) s + m b: E^2 multiply-accumulates a query instead of a pixel."""
+    """Move the mask features' convolution to the queries: M (W s + b) = (M W) s + M b."""
     mask_feature = module.pixel_decoder.mask_feature
     width, inner = mask_feature.weight.shape[:2]
     assert mask_feature.bias is not None
@@ -267,37 +267,37 @@ _OWNERS: dict[type[nn.Module], tuple[str, ...]] = {
     deformable_conv.SpikeDeformableConv: ("offset_spike", "mask_spike"),
 }
 _COUNTS: dict[type[nn.Module], Callable[[Any], None]] = {
-    blocks.Downsampling: _readers(("encode_spike", ("encode_conv",))),
-    blocks.SeparableConv: _readers(("spike1", ("pwconv1",)), ("spike2", ("dwconv",))),
-    blocks.SpikeSeparableConv: _readers(
+    blocks.Downsampling: _fold_readers(("encode_spike", ("encode_conv",))),
+    blocks.SeparableConv: _fold_readers(("spike1", ("pwconv1",)), ("spike2", ("dwconv",))),
+    blocks.SpikeSeparableConv: _fold_readers(
         ("spike1", ("pwconv1",)), ("spike2", ("dwconv",)), ("spike3", ("pwconv2",))
     ),
-    blocks.ConvBlock: _readers(("spike1", ("conv1",)), ("spike2", ("conv2",))),
-    blocks.ChannelMLP: _readers(("fc1_spike", ("fc1_conv",)), ("fc2_spike", ("fc2_conv",))),
-    meta_spikeformer.RepConvAttention: _attention(
+    blocks.ConvBlock: _fold_readers(("spike1", ("conv1",)), ("spike2", ("conv2",))),
+    blocks.ChannelMLP: _fold_readers(("fc1_spike", ("fc1_conv",)), ("fc2_spike", ("fc2_conv",))),
+    meta_spikeformer.RepConvAttention: _fold_attention(
         "spike", ("head_spike", _QKV), ("attn_spike", ("proj_conv",))
     ),
-    e_spikeformer.WideValueAttention: _attention(
+    e_spikeformer.WideValueAttention: _fold_attention(
         "spike", ("head_spike", _QKV), ("attn_spike", ("proj_conv",))
     ),
-    e_spikeformer_large.DenseConvBlock: _readers(("lif1", ("conv1",)), ("lif2", ("conv2",))),
-    e_spikeformer_large.PairAttention: _attention(
+    e_spikeformer_large.DenseConvBlock: _fold_readers(("lif1", ("conv1",)), ("lif2", ("conv2",))),
+    e_spikeformer_large.PairAttention: _fold_attention(
         "lif", ("head_lif", _QKV), ("attn_lif", ("proj_conv",))
     ),
     e_spikeformer_large.LargeBlock: _fold_large_block,
-    query_decoder.SpikeAttention: _attention(
+    query_decoder.SpikeAttention: _fold_attention(
         "spike",
         *((f"{layer}_spike", (layer,)) for layer in _QKV),
         ("attn_spike", ("out_conv",)),
     ),
-    query_decoder.QueryMLP: _readers(("fc1_spike", ("fc1",)), ("fc2_spike", ("fc2",))),
-    deformable_conv.SpikePointwiseConv: _readers(("spike", ("pwconv",))),
+    query_decoder.QueryMLP: _fold_readers(("fc1_spike", ("fc1",)), ("fc2_spike", ("fc2",))),
+    deformable_conv.SpikePointwiseConv: _fold_readers(("spike", ("pwconv",))),
     deformable_conv.SpikeDeformableConv: _fold_deformable,
     pixel_decoder.EncoderLayer: _fold_encoder_layer,
     pixel_decoder.PixelDecoder: _fold_pixel_decoder,
     fpn.SpikeFPN: _fold_fpn,
     fpn._ConvUnit: _fold_unit,
-    fpn.SpikeFPNHead: _readers(("seg_spike", ("conv_seg",))),
+    fpn.SpikeFPNHead: _fold_readers(("seg_spike", ("conv_seg",))),
     QueryHead: _fold_head,
     Classifier: _fold_classifier,
 }

@@ -1,4 +1,4 @@
-"""What folding does to layers: BatchNorms, factors and linear chains become weights and biases."""
+"""Fold BatchNorms, factors and linear chains into weights and biases of layers."""
 
 # torch types what a module holds as Tensor | Module; what it is here is asserted or known.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportIndexIssue=false
@@ -16,8 +16,8 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 _Layer = nn.Conv1d | nn.Conv2d | nn.Linear
 
 
-def _statistics(norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """Factor and offset that a BatchNorm is in eval mode, (C,) each."""
+def _compute_affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """Factor and offset that a BatchNorm applies in eval mode, (C,) each."""
     assert isinstance(norm, NORMS) and norm.running_mean is not None
     assert norm.running_var is not None
     scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
@@ -25,7 +25,7 @@ def _statistics(norm: nn.Module) -> tuple[Tensor, Tensor]:
 
 
 def scale_output(layer: _Layer, scale: Tensor | float, offset: Tensor | None = None) -> None:
-    """Multiply what a layer gives by a factor or (C,) of them, and add (C,) offsets."""
+    """Scale a layer's output by a factor or (C,) factors, and add (C,) offsets."""
     shape = (-1, *(1,) * (layer.weight.dim() - 1))
     # A number stays a number: as a tensor it would take torch's default type.
     factors = scale.view(shape) if isinstance(scale, Tensor) else scale
@@ -37,7 +37,7 @@ def scale_output(layer: _Layer, scale: Tensor | float, offset: Tensor | None = N
 
 
 def scale_input(layer: nn.Module, factor: float) -> None:
-    """Multiply what a layer sees by a factor; of a chain its first layer."""
+    """Scale a layer's input by a factor; of a chain the input of its first layer."""
     if isinstance(layer, nn.Sequential):
         scale_input(layer[0], factor)
         return
@@ -49,7 +49,7 @@ def fold_norm(module: nn.Module, layer: str, norm: str) -> None:
     """Fold a BatchNorm into the layer before it, both given by their names in a module."""
     target = getattr(module, layer)
     assert isinstance(target, _Layer)
-    scale_output(target, *_statistics(getattr(module, norm)))
+    scale_output(target, *_compute_affine(getattr(module, norm)))
     setattr(module, norm, nn.Identity())
 
 
@@ -59,7 +59,7 @@ def fold_sequential(chain: nn.Sequential) -> None:
         if isinstance(chain[index], NORMS):
             before = chain[index - 1]
             assert isinstance(before, _Layer), type(before)
-            scale_output(before, *_statistics(chain[index]))
+            scale_output(before, *_compute_affine(chain[index]))
             chain[index] = nn.Identity()
 
 
@@ -68,27 +68,27 @@ def fold_rep_convs(module: nn.Module, form: RepConvForm) -> None:
     for name, child in list(module.named_children()):
         inner = child[0] if isinstance(child, nn.Sequential) and len(child) == 2 else child
         if isinstance(inner, RepConv):
-            layers: list[nn.Module] = _rep_conv_layers(inner, form)
+            layers: list[nn.Module] = _merge_rep_conv(inner, form)
         elif isinstance(inner, e_spikeformer_large.PointwisePair):
-            layers = [_one_pointwise(inner)]
+            layers = [_merge_pointwise(inner)]
         else:
             continue
         if isinstance(child, nn.Sequential):
             last = layers[-1]
             assert isinstance(last, _Layer)
-            scale_output(last, *_statistics(child[1]))
+            scale_output(last, *_compute_affine(child[1]))
         setattr(module, name, nn.Sequential(*layers))
 
 
-def _rep_conv_layers(conv: RepConv, form: RepConvForm) -> list[nn.Module]:
-    """RepConv without BatchNorms.
+def _merge_rep_conv(conv: RepConv, form: RepConvForm) -> list[nn.Module]:
+    """Layers that equal a RepConv in eval mode, without BatchNorms.
 
     Its inner BatchNorm offset also fills the border, so behind it the offset is the same at every
     place and the depthwise kernel only sums it: it moves into the last bias, and what is left has a
     border of zeros.
     """
     first, padding, (depthwise, last, norm) = conv.body
-    scale, offset = _statistics(padding.bn)
+    scale, offset = _compute_affine(padding.bn)
     into = first.weight[:, :, 0, 0] * scale[:, None]
     kernel = depthwise.weight[:, 0]
     out = last.weight[:, :, 0, 0]
@@ -110,17 +110,17 @@ def _rep_conv_layers(conv: RepConv, form: RepConvForm) -> list[nn.Module]:
         two.weight = nn.Parameter(out[:, :, None, None].clone())
         two.bias = nn.Parameter(bias)
         layers = [one, three, two]
-    scale_output(layers[-1], *_statistics(norm))
+    scale_output(layers[-1], *_compute_affine(norm))
     return list(layers)
 
 
-def _one_pointwise(pair: e_spikeformer_large.PointwisePair) -> nn.Conv1d:
-    """Two pointwise layers as one: C^2 instead of 2 C hidden multiply-accumulates a token."""
+def _merge_pointwise(pair: e_spikeformer_large.PointwisePair) -> nn.Conv1d:
+    """Merge two pointwise layers: C^2 instead of 2 C hidden multiply-accumulates a token."""
     (first, norm1), (second, norm2) = pair.conv1, pair.conv2
-    scale, offset = _statistics(norm1)
+    scale, offset = _compute_affine(norm1)
     out = second.weight[:, :, 0]
     layer = nn.Conv1d(first.in_channels, second.out_channels, 1)
     layer.weight = nn.Parameter((out @ (first.weight[:, :, 0] * scale[:, None]))[:, :, None])
     layer.bias = nn.Parameter(out @ offset)
-    scale_output(layer, *_statistics(norm2))
+    scale_output(layer, *_compute_affine(norm2))
     return layer

@@ -30,7 +30,7 @@ def over_time(layer: nn.Module, x: Tensor) -> Tensor:
 
 
 def fire_after(layers: nn.Module, neuron: nn.Module, x: Tensor) -> Tensor:
-    """`neuron(over_time(layers, x))`, where nothing else reads what the layers give.
+    """Compute `neuron(over_time(layers, x))`, fused where that is faster.
 
     A BatchNorm at their end and the neuron run as one operation where that is faster, unless a
     hook on one of them wants to see its result.
@@ -62,19 +62,19 @@ def _is_watched(module: nn.Module) -> bool:
     )
 
 
-def conv_bn(in_channels: int, out_channels: int) -> nn.Sequential:
+def build_conv_bn(in_channels: int, out_channels: int) -> nn.Sequential:
     """1x1 convolution without bias, then BatchNorm; keys `0` and `1`."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels)
     )
 
 
-def depthwise_bn(channels: int, kernel_size: int) -> nn.Sequential:
+def build_depthwise_bn(channels: int, kernel_size: int) -> nn.Sequential:
     """Depthwise convolution without bias that keeps the size, then BatchNorm; keys `0` and `1`."""
     return nn.Sequential(DepthwiseConv2d(channels, kernel_size), nn.BatchNorm2d(channels))
 
 
-def dense_bn(channels: int, kernel_size: int) -> nn.Sequential:
+def build_dense_bn(channels: int, kernel_size: int) -> nn.Sequential:
     """Convolution of all channels that keeps the size, then BatchNorm; keys `0` and `1`."""
     conv = nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(channels))
@@ -159,11 +159,11 @@ class SpikeSeparableConv(nn.Module):
         super().__init__()
         hidden = expansion * channels
         self.spike1 = neuron()
-        self.pwconv1 = conv_bn(channels, hidden)
+        self.pwconv1 = build_conv_bn(channels, hidden)
         self.spike2 = neuron()
-        self.dwconv = depthwise_bn(hidden, kernel_size)
+        self.dwconv = build_depthwise_bn(hidden, kernel_size)
         self.spike3 = neuron()
-        self.pwconv2 = conv_bn(hidden, channels)
+        self.pwconv2 = build_conv_bn(hidden, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """(T, B, C, H, W) to the same shape."""

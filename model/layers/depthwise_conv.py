@@ -56,14 +56,14 @@ class _Depthwise(torch.autograd.Function):
         to_input = None
         if ctx.needs_input_grad[0]:
             pad = [weight.shape[-1] // 2] * 2
-            groups, wanted = weight.shape[0], [True, False, False]
+            groups, outputs = weight.shape[0], [True, False, False]
             to_input = torch.ops.aten.convolution_backward(
-                gradients[0], x, weight, None, [1, 1], pad, [1, 1], False, [0, 0], groups, wanted
+                gradients[0], x, weight, None, [1, 1], pad, [1, 1], False, [0, 0], groups, outputs
             )[0]
-        return to_input, _weight_gradient(x, gradients[0], weight.shape[-1])
+        return to_input, _compute_weight_gradient(x, gradients[0], weight.shape[-1])
 
 
-def _weight_gradient(x: Tensor, gradient: Tensor, kernel_size: int) -> Tensor:
+def _compute_weight_gradient(x: Tensor, gradient: Tensor, kernel_size: int) -> Tensor:
     """dL/dw, (C, 1, k, k): for every shift (i, j) the sum over pixels of gradient times x there.
 
     A row is cut into runs of pixels. With the runs of the gradient as one matrix, and for each i
@@ -78,10 +78,10 @@ def _weight_gradient(x: Tensor, gradient: Tensor, kernel_size: int) -> Tensor:
     height, width = H + 2 * reach, W + fill + 2 * reach
     steps = (height * width, width, _RUN, 1)
     around = padded.as_strided((B * C, height, runs, wide), steps).reshape(B * C, -1, wide)
-    own = F.pad(gradient, (0, fill)).reshape(B * C, H * runs, _RUN)
+    gradient_runs = F.pad(gradient, (0, fill)).reshape(B * C, H * runs, _RUN)
     sums = torch.stack(
         [
-            torch.bmm(around[:, i * runs : (i + H) * runs].transpose(1, 2), own)
+            torch.bmm(around[:, i * runs : (i + H) * runs].transpose(1, 2), gradient_runs)
             for i in range(kernel_size)
         ],
         1,

@@ -5,11 +5,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import LossConfig, ModelConfig
-from ..decoder.mask_product import chosen_logits
+from ..decoder.mask_product import select_logits
 from ..prediction import DensePrediction, MaskPrediction
-from .image_terms import IMAGE_TERMS, nearest
-from .mask_loss import at_points, dice_loss, focal_loss, full_losses, shift_of
-from .matcher import SEGMENT_STRIDE, ImageTargets, image_targets, match
+from .image_terms import IMAGE_TERMS, resize_labels
+from .mask_loss import compute_full_losses, compute_shift, dice_loss, focal_loss, sample_points
+from .matcher import SEGMENT_STRIDE, ImageTargets, match, split_targets
 
 _EPS = torch.finfo(torch.float32).eps
 
@@ -17,7 +17,7 @@ _EPS = torch.finfo(torch.float32).eps
 def build_criterion(
     loss: LossConfig, model: ModelConfig, class_frequency: Tensor | None = None
 ) -> "SetCriterion | DenseCriterion":
-    """The criterion that fits a model.
+    """Build the criterion for a model's decoder.
 
     Args:
         loss: Weights.
@@ -29,13 +29,13 @@ def build_criterion(
     """
     if model.decoder == "query" and loss.pixel_weight and not model.query.pixel_head:
         raise ValueError("loss.pixel_weight is given, and model.query.pixel_head is not set")
-    factors = class_factors(class_frequency, loss.class_balance, model.num_classes)
+    factors = compute_class_factors(class_frequency, loss.class_balance, model.num_classes)
     if model.decoder == "query":
         return SetCriterion(loss, model.num_classes, factors)
     return DenseCriterion(loss, factors)
 
 
-def class_factors(frequency: Tensor | None, power: float, num_classes: int) -> Tensor:
+def compute_class_factors(frequency: Tensor | None, power: float, num_classes: int) -> Tensor:
     """Per-class factors (median frequency / frequency) ** power, with pixel-weighted mean 1.
 
     Args:
@@ -79,9 +79,9 @@ class SetCriterion(nn.Module):
     @property
     def terms(self) -> list[str]:
         """Names of the terms that a call returns, in their order."""
-        return ["class", "mask", "dice", *(name for name in IMAGE_TERMS if self._weight(name))]
+        return ["class", "mask", "dice", *(name for name in IMAGE_TERMS if self._read_weight(name))]
 
-    def _weight(self, term: str) -> float:
+    def _read_weight(self, term: str) -> float:
         return getattr(self.config, f"{term}_weight")
 
     def count(self, target: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ class SetCriterion(nn.Module):
             target: (B, H, W) int64 label maps, as in `forward`.
         """
         labels = [image.unique() for image in target]
-        counts = [int((found != self.config.ignore_label).sum()) for found in labels]
+        counts = [int((values != self.config.ignore_label).sum()) for values in labels]
         return torch.tensor(float(sum(max(1, count) for count in counts)), device=target.device)
 
     def forward(
@@ -112,9 +112,9 @@ class SetCriterion(nn.Module):
             ValueError: As `layer_losses`.
         """
         layers = self.layer_losses(prediction, target, normalizer)
-        terms = {name: self._weight(name) * values.sum() for name, values in layers.items()}
+        terms = {name: self._read_weight(name) * values.sum() for name, values in layers.items()}
         for name, loss in IMAGE_TERMS.items():
-            weight = self._weight(name)
+            weight = self._read_weight(name)
             value = loss(prediction, target, self.factors, self.config) if weight else None
             if value is not None:
                 terms[name] = weight * value
@@ -134,8 +134,8 @@ class SetCriterion(nn.Module):
         _require_images(mask_logits.shape[1], target)
         _require_labels(target, class_logits.shape[-1] - 1, self.config.ignore_label, segments=True)
         size = (mask_logits.shape[-2], mask_logits.shape[-1])
-        images = [image_targets(t, ignore_label=self.config.ignore_label) for t in target]
-        small = [ImageTargets(i.labels, nearest(i.masks, size)) for i in images]
+        images = [split_targets(t, ignore_label=self.config.ignore_label) for t in target]
+        small = [ImageTargets(i.labels, resize_labels(i.masks, size)) for i in images]
         if self.config.mask_resolution == "prediction":
             images = small
         pairs = [
@@ -144,28 +144,32 @@ class SetCriterion(nn.Module):
             else []
             for b in range(len(target))
         ]
-        shift = None if self.config.mask_points is None else shift_of(target)
-        focal, dice = self._masks(prediction, images, pairs, normalizer, shift)
-        return {"class": self._classes(class_logits, images, pairs), "mask": focal, "dice": dice}
+        shift = None if self.config.mask_points is None else compute_shift(target)
+        focal, dice = self._compute_mask_losses(prediction, images, pairs, normalizer, shift)
+        return {
+            "class": self._compute_class_loss(class_logits, images, pairs),
+            "mask": focal,
+            "dice": dice,
+        }
 
-    def _classes(
+    def _compute_class_loss(
         self,
         logits: Tensor,
         images: list[ImageTargets],
         pairs: list[list[tuple[Tensor, Tensor]]],
     ) -> Tensor:
         L, B, Q, K1 = logits.shape
-        wanted = torch.full((L, B, Q), K1 - 1, dtype=torch.int64, device=logits.device)
+        classes = torch.full((L, B, Q), K1 - 1, dtype=torch.int64, device=logits.device)
         for b, layers in enumerate(pairs):
             for layer, (queries, chosen) in enumerate(layers):
-                wanted[layer, b, queries] = images[b].labels[chosen]
+                classes[layer, b, queries] = images[b].labels[chosen]
         weight = self.class_weights.to(logits.dtype)
         loss = F.cross_entropy(
-            logits.flatten(0, 2), wanted.flatten(), weight=weight, reduction="none"
+            logits.flatten(0, 2), classes.flatten(), weight=weight, reduction="none"
         )
-        return loss.view(L, -1).sum(1) / (weight[wanted].view(L, -1).sum(1) + _EPS)
+        return loss.view(L, -1).sum(1) / (weight[classes].view(L, -1).sum(1) + _EPS)
 
-    def _masks(
+    def _compute_mask_losses(
         self,
         prediction: MaskPrediction,
         images: list[ImageTargets],
@@ -176,26 +180,26 @@ class SetCriterion(nn.Module):
         """Focal and dice loss of the matched masks only, (L,) each."""
         logits = prediction.mask_logits
         L = logits.shape[0]
-        places, chosen_masks = [], []
+        indices, chosen_masks = [], []
         for b, layers in enumerate(pairs):
             for layer, (queries, chosen) in enumerate(layers):
-                here = [torch.full_like(queries, number) for number in (layer, b)]
-                places.append(torch.stack((*here, queries)))
+                layer_and_image = [torch.full_like(queries, number) for number in (layer, b)]
+                indices.append(torch.stack((*layer_and_image, queries)))
                 chosen_masks.append(images[b].masks[chosen])
-        if not places:
+        if not indices:
             zero = logits.sum() * 0
             return zero.expand(L), zero.expand(L)
-        index = torch.cat(places, 1).unbind()
-        matched, masks = chosen_logits(prediction, index), torch.cat(chosen_masks)
+        index = torch.cat(indices, 1).unbind()
+        matched, masks = select_logits(prediction, index), torch.cat(chosen_masks)
         # Sums over all pixels of a mask want more digits than 16-bit types have.
         if matched.dtype in (torch.float16, torch.bfloat16):
             matched = matched.float()
         if shift is not None and self.config.mask_points is not None:
-            matched, points = at_points(matched, masks, self.config.mask_points, shift)
+            matched, points = sample_points(matched, masks, self.config.mask_points, shift)
             focal, dice = focal_loss(matched, points).sum(1), dice_loss(matched, points)
             number = self.config.mask_points
         else:
-            focal, dice = full_losses(matched, masks)
+            focal, dice = compute_full_losses(matched, masks)
             number = masks[0].numel()
         empty = matched.new_zeros(L)
         return (
@@ -246,7 +250,7 @@ class DenseCriterion(nn.Module):
         _require_labels(target, logits.shape[1], self.config.ignore_label)
         if self.config.mask_resolution == "prediction":
             scale = target[0].numel() / (logits.shape[-2] * logits.shape[-1])
-            target = nearest(target, (logits.shape[-2], logits.shape[-1]))
+            target = resize_labels(target, (logits.shape[-2], logits.shape[-1]))
         else:
             scale = 1.0
             logits = F.interpolate(
@@ -273,7 +277,7 @@ def _require_images(predicted: int, target: Tensor) -> None:
 def _require_labels(
     target: Tensor, num_classes: int, ignore_label: int, *, segments: bool = False
 ) -> None:
-    """Refuse what is no label; `segments` says whether class + SEGMENT_STRIDE x number is one."""
+    """Refuse invalid labels; with `segments` class + SEGMENT_STRIDE x number is valid."""
     if target.dtype != torch.int64:
         raise ValueError(f"targets must be int64, got {target.dtype}")
     classes = target % SEGMENT_STRIDE if segments else target

@@ -22,7 +22,7 @@ def pixel_loss(
     logits = prediction.pixel_logits
     if logits is None:
         return None
-    small = nearest(target, (logits.shape[-2], logits.shape[-1])) % SEGMENT_STRIDE
+    small = resize_labels(target, (logits.shape[-2], logits.shape[-1])) % SEGMENT_STRIDE
     return balanced_cross_entropy(logits.log_softmax(1), small, factors, config.ignore_label)
 
 
@@ -34,7 +34,7 @@ def semantic_loss(
     masks = prediction.mask_logits[-1].sigmoid()
     joined = torch.einsum("bqk,bqhw->bkhw", classes, masks)
     logs = (joined + 1e-6).log() - (joined.sum(1, keepdim=True) + 1e-6).log()
-    small = nearest(target, (masks.shape[-2], masks.shape[-1])) % SEGMENT_STRIDE
+    small = resize_labels(target, (masks.shape[-2], masks.shape[-1])) % SEGMENT_STRIDE
     return balanced_cross_entropy(logs, small, factors, config.ignore_label)
 
 
@@ -46,7 +46,7 @@ IMAGE_TERMS: dict[str, Callable[[MaskPrediction, Tensor, Tensor, LossConfig], Te
 }
 
 
-def nearest(target: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_labels(target: Tensor, size: tuple[int, int]) -> Tensor:
     """A label map at another size by nearest neighbours.
 
     Args:

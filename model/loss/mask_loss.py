@@ -48,7 +48,7 @@ def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
     return 1 - (overlap + 1) / (p.sum(-1) + target.sum(-1) + 1)
 
 
-def full_losses(logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+def compute_full_losses(logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     """Focal and dice loss at the masks' resolution, to which logits are upsampled.
 
     Nothing of the size of the masks is kept: the forward pass computes gradients, at the logits'
@@ -70,13 +70,13 @@ class _FullLosses(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         focal, dice = logits.new_empty(len(logits)), logits.new_empty(len(logits))
-        wanted = ctx.needs_input_grad[0]
-        gradients = logits.new_empty((2, *logits.shape) if wanted else 0)
+        learns = ctx.needs_input_grad[0]
+        gradients = logits.new_empty((2, *logits.shape) if learns else 0)
         pixels = masks[0].numel()
         step = max(1, _BLOCK.get(logits.device.type, _LARGE_BLOCK) // pixels)
         for start in range(0, len(logits), step):
             part = slice(start, start + step)
-            focal[part], dice[part], slopes = _losses_of(logits[part], masks[part], wanted)
+            focal[part], dice[part], slopes = _compute_losses(logits[part], masks[part], learns)
             if slopes is not None:
                 gradients[:, part] = slopes
         ctx.save_for_backward(gradients)
@@ -84,14 +84,16 @@ class _FullLosses(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *given: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        (gradients,) = ctx.saved_tensors
-        focal, dice = (part.view(-1, 1, 1) for part in given)
-        return focal * gradients[0] + dice * gradients[1], None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (slopes,) = ctx.saved_tensors
+        focal, dice = (gradient.view(-1, 1, 1) for gradient in gradients)
+        return focal * slopes[0] + dice * slopes[1], None
 
 
-def _losses_of(logits: Tensor, masks: Tensor, wanted: bool) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Focal and dice loss, (n,) each, and their gradients, (2, n, h, w) (None if not wanted).
+def _compute_losses(
+    logits: Tensor, masks: Tensor, learns: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Focal and dice loss, (n,) each, and their gradients, (2, n, h, w) (None unless `learns`).
 
     With s = 1 - 2 t and z = s x: the miss m = sigmoid(z), cross entropy c = softplus(z), focal
     loss w m^2 c with slope s w m^2 (2 (1 - m) c + m); the probability p is m where t = 0 and
@@ -112,7 +114,7 @@ def _losses_of(logits: Tensor, masks: Tensor, wanted: bool) -> tuple[Tensor, Ten
     covered = miss.sum(1) - missed + overlap
     above, below = 2 * overlap + 1, covered + area + 1
     dice = 1 - above / below
-    if not wanted:
+    if not learns:
         return focal, dice, None
     rest = 1 - miss
     slope = entropy.mul_(rest).mul_(2).add_(miss).mul_(weighted).mul_(sign)
@@ -131,7 +133,9 @@ def _resize(x: Tensor, size: torch.Size) -> Tensor:
     return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
 
 
-def at_points(logits: Tensor, masks: Tensor, points: int, shift: Tensor) -> tuple[Tensor, Tensor]:
+def sample_points(
+    logits: Tensor, masks: Tensor, points: int, shift: Tensor
+) -> tuple[Tensor, Tensor]:
     """Logits and targets at a few points of every mask, most of them where it is uncertain.
 
     Candidates are a quasi-random sequence moved by `shift`, so that no random generator is read:
@@ -148,21 +152,21 @@ def at_points(logits: Tensor, masks: Tensor, points: int, shift: Tensor) -> tupl
 
     Source: PointRend and Mask2Former, importance sampling of the mask loss.
     """
-    candidates = _quasi_random((_OVERSAMPLING + 1) * points, shift.to(logits.device))
+    candidates = _generate_quasi_random((_OVERSAMPLING + 1) * points, shift.to(logits.device))
     many, few = candidates[: _OVERSAMPLING * points], candidates[_OVERSAMPLING * points :]
     with torch.no_grad():
         uncertain = round(_UNCERTAIN_SHARE * points)
-        certainty = _bilinear(logits, many.expand(len(logits), -1, -1)).abs()
+        certainty = _sample_bilinear(logits, many.expand(len(logits), -1, -1)).abs()
         chosen = many[certainty.topk(uncertain, dim=1, largest=False).indices]
-        places = torch.cat((chosen, few[: points - uncertain].expand(len(logits), -1, -1)), 1)
+        points_hit = torch.cat((chosen, few[: points - uncertain].expand(len(logits), -1, -1)), 1)
         H, W = masks.shape[-2:]
-        x, y = (places[..., 0] * W).long(), (places[..., 1] * H).long()
+        x, y = (points_hit[..., 0] * W).long(), (points_hit[..., 1] * H).long()
         target = masks.flatten(1).gather(1, y * W + x).to(logits.dtype)
-    return _bilinear(logits, places), target
+    return _sample_bilinear(logits, points_hit), target
 
 
-def shift_of(target: Tensor) -> Tensor:
-    """A shift for `at_points` that differs between label maps, by integer arithmetic only.
+def compute_shift(target: Tensor) -> Tensor:
+    """A shift for `sample_points` that differs between label maps, by integer arithmetic only.
 
     Args:
         target: (B, H, W) int64 label maps.
@@ -170,21 +174,21 @@ def shift_of(target: Tensor) -> Tensor:
     Returns:
         (2,) float32 in [0, 1).
     """
-    place = torch.arange(1, target[0].numel() + 1, device=target.device)
-    mixed = (target.flatten(1) * place % 65_521).sum() * torch.tensor(
+    position = torch.arange(1, target[0].numel() + 1, device=target.device)
+    mixed = (target.flatten(1) * position % 65_521).sum() * torch.tensor(
         [40_503, 30_029], device=target.device
     )
     return (mixed % 65_521).float() / 65_521
 
 
-def _quasi_random(count: int, shift: Tensor) -> Tensor:
+def _generate_quasi_random(count: int, shift: Tensor) -> Tensor:
     steps = torch.tensor([1 / _PLASTIC, 1 / _PLASTIC**2], dtype=torch.float64, device=shift.device)
     index = torch.arange(1, count + 1, dtype=torch.float64, device=shift.device)
-    places = (index[:, None] * steps + shift.double()) % 1
-    return places.clamp(max=math.nextafter(1.0, 0.0)).float().clamp(max=1 - 2**-24)
+    points = (index[:, None] * steps + shift.double()) % 1
+    return points.clamp(max=math.nextafter(1.0, 0.0)).float().clamp(max=1 - 2**-24)
 
 
-def _bilinear(logits: Tensor, places: Tensor) -> Tensor:
+def _sample_bilinear(logits: Tensor, points: Tensor) -> Tensor:
     """(N, h, w) at (N, P, 2) in [0, 1), x first, to (N, P)."""
-    grid = (2 * places - 1).to(logits.dtype)[:, :, None]
+    grid = (2 * points - 1).to(logits.dtype)[:, :, None]
     return F.grid_sample(logits[:, None], grid, mode="bilinear", align_corners=False)[:, 0, :, 0]

@@ -1,4 +1,4 @@
-"""Which query answers for which label: the cheapest one-to-one assignment per image and layer."""
+"""Hungarian matching of queries and labels: the cheapest assignment per image and layer."""
 
 from typing import NamedTuple
 
@@ -32,8 +32,8 @@ class ImageTargets(NamedTuple):
     masks: Tensor
 
 
-def image_targets(target: Tensor, *, ignore_label: int) -> ImageTargets:
-    """One binary mask per class present in a label map, or per segment where it tells them apart.
+def split_targets(target: Tensor, *, ignore_label: int) -> ImageTargets:
+    """Split a label map into one binary mask per class, or per segment where it has segments.
 
     Args:
         target: (H, W) int64; a class, or class + SEGMENT_STRIDE x segment number.
@@ -44,7 +44,7 @@ def image_targets(target: Tensor, *, ignore_label: int) -> ImageTargets:
     return ImageTargets(values % SEGMENT_STRIDE, target == values.view(-1, 1, 1))
 
 
-def matching_costs(
+def compute_costs(
     class_logits: Tensor, mask_logits: Tensor, labels: Tensor, masks: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Unweighted costs of every query for every label of one image, all layers at once.
@@ -65,14 +65,16 @@ def matching_costs(
     rows = mask_logits.reshape(L * Q, P)
     target = masks.to(rows.dtype)
     step = max(1, _BLOCK.get(rows.device.type, _LARGE_BLOCK) // P)
-    found = [_pixel_costs(rows[start : start + step], target) for start in range(0, L * Q, step)]
-    focal_cost, overlap, covered = (torch.cat(parts) for parts in zip(*found, strict=True))
+    parts = [
+        _compute_pixel_costs(rows[start : start + step], target) for start in range(0, L * Q, step)
+    ]
+    focal_cost, overlap, covered = (torch.cat(each) for each in zip(*parts, strict=True))
     dice_cost = 1 - (2 * overlap + 1) / (covered[:, None] + target.sum(-1) + 1)
     shape = (L, Q, len(masks))
     return class_cost, (focal_cost / P).view(shape), dice_cost.view(shape)
 
 
-def _pixel_costs(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _compute_pixel_costs(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Sums over pixels of focal cost and of overlap, (R, M), and of probability, (R,).
 
     Args:
@@ -106,7 +108,7 @@ def match(
     Raises:
         ValueError: Where a cost is not finite.
     """
-    costs = matching_costs(
+    costs = compute_costs(
         class_logits.float(),
         mask_logits.flatten(2).float(),
         targets.labels,

@@ -29,7 +29,7 @@ class PanopticTarget:
 
 @dataclass(frozen=True)
 class PanopticCounts:
-    """What is added up over images and workers.
+    """Counts that add up over images and workers.
 
     Attributes:
         counts: (K, 3) int64: matched, predicted too much, missed segments.
@@ -117,10 +117,10 @@ def panoptic_counts(
             f"predicted and labelled maps must have one shape, got {tuple(predicted.shape)} and "
             f"{tuple(target.numbers.shape)}"
         )
-    found, labelled = len(classes), len(target.classes)
-    pairs = predicted.long().flatten() * (labelled + 1) + target.numbers.long().flatten()
-    overlap = torch.bincount(pairs, minlength=(found + 1) * (labelled + 1))
-    overlap = overlap.view(found + 1, labelled + 1)
+    num_predicted, num_labelled = len(classes), len(target.classes)
+    pairs = predicted.long().flatten() * (num_labelled + 1) + target.numbers.long().flatten()
+    overlap = torch.bincount(pairs, minlength=(num_predicted + 1) * (num_labelled + 1))
+    overlap = overlap.view(num_predicted + 1, num_labelled + 1)
     areas = overlap.sum(0)[1:] if target.areas is None else target.areas.long()
     sizes = overlap.sum(1)[1:]
     on_void = overlap[1:, 0]
@@ -140,7 +140,7 @@ def panoptic_counts(
     per_class[:, FALSE_NEGATIVE] = torch.bincount(
         target.classes[missed].long().cpu(), minlength=num_classes
     )
-    crowd = _on_own_crowd(classes, target, overlap[1:, 1:])
+    crowd = _count_crowd_pixels(classes, target, overlap[1:, 1:])
     excused = 2 * (on_void + crowd) > sizes
     left = ~match.any(1) & ~excused
     per_class[:, FALSE_POSITIVE] = torch.bincount(classes[left].long().cpu(), minlength=num_classes)
@@ -172,12 +172,12 @@ def panoptic_scores(total: PanopticCounts, is_thing: Sequence[bool]) -> Panoptic
     return PanopticScores(over(everything), over(things), over(~things), pq, sq, rq)
 
 
-def _on_own_crowd(classes: Tensor, target: PanopticTarget, overlap: Tensor) -> Tensor:
+def _count_crowd_pixels(classes: Tensor, target: PanopticTarget, overlap: Tensor) -> Tensor:
     """(P,) pixels of each prediction on the last crowd of its class."""
     pixels = torch.zeros(len(classes), dtype=torch.int64, device=overlap.device)
     for index in target.crowd.nonzero().flatten().tolist():
-        own = classes == target.classes[index]
-        pixels = torch.where(own, overlap[:, index], pixels)
+        same_class = classes == target.classes[index]
+        pixels = torch.where(same_class, overlap[:, index], pixels)
     return pixels
 
 

@@ -48,15 +48,15 @@ def confusion_counts(
         ValueError: Where a label is neither a class nor ignored.
     """
     keep = target != ignore_label
-    labels, found = target[keep].long(), predicted[keep].long()
+    labels, classes = target[keep].long(), predicted[keep].long()
     if labels.numel() and not (int(labels.min()) >= 0 and int(labels.max()) < num_classes):
         raise ValueError(
             f"labels must be 0..{num_classes - 1} or {ignore_label}, got "
             f"{int(labels.min())}..{int(labels.max())}"
         )
-    found = torch.where((found >= 0) & (found < num_classes), found, num_classes)
+    classes = torch.where((classes >= 0) & (classes < num_classes), classes, num_classes)
     width = num_classes + 1
-    counts = torch.bincount(labels * width + found, minlength=num_classes * width)
+    counts = torch.bincount(labels * width + classes, minlength=num_classes * width)
     return counts.view(num_classes, width)
 
 
@@ -70,17 +70,17 @@ def segmentation_scores(counts: Tensor) -> SegmentationScores:
     classes = counts.shape[0]
     hit = counts[:, :classes].diagonal()
     labelled = counts.sum(1)
-    found = counts[:, :classes].sum(0)
-    iou = hit / (labelled + found - hit)
+    predicted = counts[:, :classes].sum(0)
+    iou = hit / (labelled + predicted - hit)
     acc = hit / labelled
-    precision = hit / found
+    precision = hit / predicted
     fscore = 2 * precision * acc / (precision + acc)
     return SegmentationScores(
-        miou=_mean_percent(iou),
-        macc=_mean_percent(acc),
+        miou=_average_percent(iou),
+        macc=_average_percent(acc),
         aacc=100 * float(hit.sum() / labelled.sum()),
-        mdice=_mean_percent(2 * hit / (labelled + found)),
-        mfscore=_mean_percent(fscore),
+        mdice=_average_percent(2 * hit / (labelled + predicted)),
+        mfscore=_average_percent(fscore),
         iou=100 * iou,
         acc=100 * acc,
     )
@@ -105,5 +105,5 @@ def grouped_counts(counts: Tensor, groups: Sequence[int]) -> Tensor:
     return grouped.index_put_(places, counts, accumulate=True)
 
 
-def _mean_percent(values: Tensor) -> float:
+def _average_percent(values: Tensor) -> float:
     return 100 * float(values.nanmean())

@@ -121,7 +121,7 @@ def normalize_and_fire(norm: nn.BatchNorm2d, neuron: IntegerLIF, x: Tensor) -> T
         and type(norm) is nn.BatchNorm2d
         and norm.affine
         and neuron.rule.dynamics == "stateless"
-        and _on_kernels(neuron.backend, x.device.type, x.dtype)
+        and _runs_on_kernels(neuron.backend, x.device.type, x.dtype)
     )
     if not fused:
         return neuron(norm(x.flatten(0, 1)).unflatten(0, x.shape[:2]))
@@ -133,18 +133,18 @@ def normalize_and_fire(norm: nn.BatchNorm2d, neuron: IntegerLIF, x: Tensor) -> T
         eps=norm.eps,
         backend=neuron.backend,
     )
-    _advance(norm, mean, variance, x.numel() / x.shape[2])
+    _advance_statistics(norm, mean, variance, x.numel() / x.shape[2])
     return spikes.unflatten(0, x.shape[:2])
 
 
 @torch.compiler.assume_constant_result
-def _on_kernels(wanted: str, device_type: str, dtype: torch.dtype) -> bool:
-    """The choice of backend, which `torch.compile` cannot trace since it is logged."""
-    return choose_backend(wanted, device_type, dtype) == "cuda"
+def _runs_on_kernels(backend: str, device_type: str, dtype: torch.dtype) -> bool:
+    """Whether the CUDA kernels run; outside of `torch.compile`'s trace, since it logs."""
+    return choose_backend(backend, device_type, dtype) == "cuda"
 
 
 @torch.no_grad()
-def _advance(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: float) -> None:
+def _advance_statistics(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: float) -> None:
     """Move the running statistics by `momentum` (None: all batches alike); variance unbiased."""
     if norm.running_mean is None or norm.running_var is None:
         return

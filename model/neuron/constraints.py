@@ -1,4 +1,4 @@
-"""What the constants and choices of a neuron may be: one rule each, for functions and operators."""
+"""Valid ranges of a neuron's constants, checked by functions and operators."""
 
 import math
 from collections.abc import Callable
@@ -12,7 +12,7 @@ LEAST, MOST = 1e-18, 1e18
 
 
 def require(**values: Any) -> None:
-    """Refuse what no neuron can have.
+    """Refuse a neuron's constants that are out of range.
 
     Args:
         values: By the names of `RULES`, all of them numbers or words.
@@ -30,7 +30,7 @@ def _has_reciprocal(value: float) -> bool:
     return LEAST <= value <= MOST
 
 
-def _one_of(*words: str) -> tuple[Callable[[Any], bool], str]:
+def _allow_words(*words: str) -> tuple[Callable[[Any], bool], str]:
     return lambda value: value in words, " or ".join(words)
 
 
@@ -46,7 +46,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "decay": (lambda value: 0 <= value <= 1, "in [0, 1]"),
     "tau": (lambda value: 1 <= value < math.inf, "at least 1 and finite"),
     "eps": (lambda value: 0 <= value < math.inf, "at least 0 and finite"),
-    "dynamics": _one_of("stateless", "temporal"),
-    "rounding": _one_of("half_even", "half_up"),
-    "window": _one_of("closed", "open"),
+    "dynamics": _allow_words("stateless", "temporal"),
+    "rounding": _allow_words("half_even", "half_up"),
+    "window": _allow_words("closed", "open"),
 }

@@ -51,17 +51,17 @@ class _Temporal(torch.autograd.Function):
         ctx: Any, *gradients: Tensor
     ) -> tuple[Tensor | None, ...]:
         (window,) = ctx.saved_tensors
-        wanted = ctx.state_dtype is not None
+        needs_state = ctx.state_dtype is not None
         result, before = operators.integer_temporal_backward(
             gradients[0],
             gradients[1] if ctx.keep else None,
             window,
             ctx.stride,
             ctx.rule,
-            wanted,
+            needs_state,
             ctx.backend,
         )
-        return result, before.to(ctx.state_dtype) if wanted else None, None, None, None
+        return result, before.to(ctx.state_dtype) if needs_state else None, None, None, None
 
 
 def integer_lif(

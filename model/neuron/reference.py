@@ -23,15 +23,15 @@ from torch import Tensor
 from .firing_rule import FiringRule
 
 
-def arithmetic(dtype: torch.dtype) -> torch.dtype:
-    """The type that a tensor's neurons compute in: float32 for 16-bit tensors, else its own."""
+def choose_arithmetic(dtype: torch.dtype) -> torch.dtype:
+    """Type that neurons compute in: float32 for 16-bit tensors, else the tensor's own."""
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
 @functools.cache
-def rounded(value: float, dtype: torch.dtype) -> float:
-    """A constant as the arithmetic of tensors of a type sees it."""
-    return torch.tensor(value, dtype=arithmetic(dtype)).item()
+def round_constant(value: float, dtype: torch.dtype) -> float:
+    """Round a constant to the type that neurons compute in."""
+    return torch.tensor(value, dtype=choose_arithmetic(dtype)).item()
 
 
 def count_spikes(ratio: Tensor, rule: FiringRule) -> Tensor:
@@ -76,9 +76,9 @@ def integer_forward(
 
     Source: paper, section "NI-LIF"; default decay from SpikingJelly's ILIF.
     """
-    wide = x.to(arithmetic(x.dtype))
-    per_threshold = rounded(1 / rule.threshold, x.dtype)
-    per_divisor = rounded(1 / rule.divisor, x.dtype)
+    wide = x.to(choose_arithmetic(x.dtype))
+    per_threshold = round_constant(1 / rule.threshold, x.dtype)
+    per_divisor = round_constant(1 / rule.divisor, x.dtype)
     temporal = rule.dynamics == "temporal"
     u = torch.zeros_like(wide[0]) if state is None else state.to(wide)
     spikes, inside = [], []
@@ -111,8 +111,8 @@ def integer_backward(
     Returns:
         dL/dx of gradient's shape and type, and dL/du_0, (B, C, ...).
     """
-    wide = gradient.to(arithmetic(gradient.dtype))
-    scale = rounded(1 / (rule.divisor * rule.threshold), gradient.dtype)
+    wide = gradient.to(choose_arithmetic(gradient.dtype))
+    scale = round_constant(1 / (rule.divisor * rule.threshold), gradient.dtype)
     carried = torch.zeros_like(wide[0]) if state_gradient is None else state_gradient.to(wide)
     result = torch.empty_like(gradient)
     for t in reversed(range(len(wide))):
@@ -122,7 +122,7 @@ def integer_backward(
     return result, carried
 
 
-def lif_potentials(x: Tensor, *, tau: float, threshold: float) -> Tensor:
+def charge_lif(x: Tensor, *, tau: float, threshold: float) -> Tensor:
     """Charged potentials of the binary LIF: h = v + (x - v) / tau; then v = 0 where h >= θ, else h.
 
     Args:
@@ -135,8 +135,8 @@ def lif_potentials(x: Tensor, *, tau: float, threshold: float) -> Tensor:
 
     Source: SDT-V2's MultiStepLIFNode (ARCHITECTURE 1.4).
     """
-    wide = x.to(arithmetic(x.dtype))
-    per_tau = rounded(1 / tau, x.dtype)
+    wide = x.to(choose_arithmetic(x.dtype))
+    per_tau = round_constant(1 / tau, x.dtype)
     v = torch.zeros_like(wide[0])
     potentials = []
     for current in wide:
@@ -147,8 +147,8 @@ def lif_potentials(x: Tensor, *, tau: float, threshold: float) -> Tensor:
 
 
 def lif_forward(x: Tensor, *, tau: float, threshold: float) -> Tensor:
-    """Binary spikes of the LIF, 1 where h >= θ; arguments and shapes as `lif_potentials`."""
-    h = lif_potentials(x, tau=tau, threshold=threshold)
+    """Binary spikes of the LIF, 1 where h >= θ; arguments and shapes as `charge_lif`."""
+    h = charge_lif(x, tau=tau, threshold=threshold)
     return torch.where(h.isnan(), h, (h >= threshold).to(h)).to(x.dtype)
 
 
@@ -171,10 +171,10 @@ def lif_backward(
     Returns:
         dL/dx, shape of x.
     """
-    potentials = lif_potentials(x, tau=tau, threshold=threshold)
+    potentials = charge_lif(x, tau=tau, threshold=threshold)
     wide = gradient.to(potentials)
-    per_tau = rounded(1 / tau, x.dtype)
-    left = rounded(1 - per_tau, x.dtype)
+    per_tau = round_constant(1 / tau, x.dtype)
+    left = round_constant(1 - per_tau, x.dtype)
     carried = torch.zeros_like(wide[0])
     result = torch.empty_like(x)
     for t in reversed(range(len(x))):

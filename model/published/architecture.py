@@ -25,7 +25,7 @@ _POINTS = 9  # Of a deformable 3x3 kernel.
 
 @dataclass(frozen=True)
 class Recognized:
-    """What a state dict belongs to.
+    """Architecture that a state dict belongs to.
 
     Attributes:
         architecture: A segmentor, or the backbone of an ImageNet classifier.
@@ -90,15 +90,15 @@ def from_json(record: dict[str, Any]) -> Recognized:
                 "neuron": head_neuron(
                     timesteps=fields["neuron"]["timesteps"], levels=fields["neuron"]["levels"]
                 ),
-                "backbone": BackboneConfig(**_with_tuples(fields["backbone"])),
+                "backbone": BackboneConfig(**_restore_tuples(fields["backbone"])),
                 "query": QueryDecoderConfig(**fields["query"]),
                 "fpn": FPNConfig(**fields["fpn"]),
             }
         )
     elif record["kind"] == "BackboneConfig":
-        architecture = BackboneConfig(**_with_tuples(fields))
+        architecture = BackboneConfig(**_restore_tuples(fields))
     elif record["kind"] == "LargeBackboneConfig":
-        architecture = LargeBackboneConfig(**_with_tuples(fields))
+        architecture = LargeBackboneConfig(**_restore_tuples(fields))
     else:
         raise ValueError(f"kind {record['kind']!r} is unknown")
     if record["neuron"] not in get_args(ClassifierNeuron):
@@ -109,7 +109,7 @@ def from_json(record: dict[str, Any]) -> Recognized:
 def recognize(
     state: Mapping[str, Tensor], *, num_heads: int, neuron: ClassifierNeuron | None = None
 ) -> Recognized:
-    """Find the architecture.
+    """Recognize the architecture of a published state dict.
 
     Args:
         state: Published keys -> tensors, of a segmentor or of an ImageNet classifier.
@@ -123,27 +123,27 @@ def recognize(
     shapes = {key: tuple(value.shape) for key, value in state.items()}
     try:
         if "decode_head.query_feat.weight" in shapes or "decode_head.conv_seg.weight" in shapes:
-            found = _segmentor(shapes, num_heads)
+            recognized = _recognize_segmentor(shapes, num_heads)
         else:
-            backbone = _backbone(shapes, "", num_heads)
+            backbone = _recognize_backbone(shapes, "", num_heads)
             classes = shapes["head.weight"][0]
-            found = Recognized(backbone, classes, "head_kd.weight" in shapes)
+            recognized = Recognized(backbone, classes, "head_kd.weight" in shapes)
     except KeyError as error:
         raise ValueError(
             f"its keys are of no known architecture: {error.args[0]} is missing"
         ) from error
     except (IndexError, ZeroDivisionError) as error:
         raise ValueError("its shapes are of no known architecture") from error
-    backbone = found.architecture
+    backbone = recognized.architecture
     if isinstance(backbone, BackboneConfig) and backbone.family == "meta_spikeformer":
-        return replace(found, neuron=neuron or "lif")
+        return replace(recognized, neuron=neuron or "lif")
     if neuron is not None:
         raise ValueError(f"neuron is chosen for SDT-V2 classifiers only, got {neuron}")
-    return found
+    return recognized
 
 
 def build_recognized(recognized: Recognized) -> nn.Module:
-    """The module that the state dict fits, drawn from torch's global generator."""
+    """Build the module that the state dict fits, drawn from torch's global generator."""
     architecture = recognized.architecture
     if isinstance(architecture, ModelConfig):
         return (Spike2Former if architecture.decoder == "query" else SpikeFPNSegmentor)(
@@ -159,8 +159,8 @@ def build_recognized(recognized: Recognized) -> nn.Module:
     )
 
 
-def _segmentor(shapes: dict[str, tuple[int, ...]], num_heads: int) -> Recognized:
-    backbone = _backbone(shapes, "backbone.", num_heads)
+def _recognize_segmentor(shapes: dict[str, tuple[int, ...]], num_heads: int) -> Recognized:
+    backbone = _recognize_backbone(shapes, "backbone.", num_heads)
     if not isinstance(backbone, BackboneConfig):
         raise KeyError("backbone.downsample4.encode_conv.weight")
     if "decode_head.conv_seg.weight" in shapes:
@@ -191,9 +191,9 @@ def _segmentor(shapes: dict[str, tuple[int, ...]], num_heads: int) -> Recognized
             num_queries=queries,
             num_heads=num_heads,
             num_groups=shapes[f"{encoder}0.dcn.mask.0.weight"][0] // _POINTS,
-            num_encoder_layers=_count(shapes, encoder),
+            num_encoder_layers=_count_modules(shapes, encoder),
             encoder_hidden=shapes[f"{encoder}0.ffn.fc1_conv.weight"][0],
-            num_decoder_layers=_count(shapes, decoder),
+            num_decoder_layers=_count_modules(shapes, decoder),
             decoder_hidden=shapes[f"{decoder}0.ffn.fc1.weight"][0],
         ),
         compat="published",
@@ -201,13 +201,13 @@ def _segmentor(shapes: dict[str, tuple[int, ...]], num_heads: int) -> Recognized
     return Recognized(config, classes)
 
 
-def _backbone(
+def _recognize_backbone(
     shapes: dict[str, tuple[int, ...]], prefix: str, num_heads: int
 ) -> BackboneConfig | LargeBackboneConfig:
     stages = ("downsample1_2", "downsample2", "downsample3")
     dims = tuple(shapes[f"{prefix}{stage}.encode_conv.weight"][0] for stage in stages)
     mlp_ratio = shapes[f"{prefix}block3.0.mlp.fc1_conv.weight"][0] // dims[-1]
-    third = _count(shapes, f"{prefix}block3.")
+    third = _count_modules(shapes, f"{prefix}block3.")
     last = f"{prefix}downsample4.encode_conv.weight"
     if last not in shapes:
         return LargeBackboneConfig(
@@ -222,18 +222,18 @@ def _backbone(
         family="meta_spikeformer" if second_generation else "e_spikeformer",
         embed_dims=(dims[0], dims[1], dims[2], shapes[last][0]),
         num_heads=num_heads,
-        depths=(third, _count(shapes, f"{prefix}block4.")),
+        depths=(third, _count_modules(shapes, f"{prefix}block4.")),
         mlp_ratio=mlp_ratio,
         levels=None if second_generation else 4,
     )
 
 
-def _count(shapes: dict[str, tuple[int, ...]], prefix: str) -> int:
+def _count_modules(shapes: dict[str, tuple[int, ...]], prefix: str) -> int:
     """How many numbered modules stand below a prefix."""
     pattern = re.compile(re.escape(prefix) + r"(\d+)\.")
-    found = {match[1] for key in shapes if (match := pattern.match(key))}
-    return len(found)
+    numbers = {match[1] for key in shapes if (match := pattern.match(key))}
+    return len(numbers)
 
 
-def _with_tuples(fields: dict[str, Any]) -> dict[str, Any]:
+def _restore_tuples(fields: dict[str, Any]) -> dict[str, Any]:
     return {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}

@@ -55,7 +55,7 @@ def build_classifier(
     num_classes: int,
     distilled: bool,
 ) -> Classifier:
-    """The classifier that a published ImageNet checkpoint was trained as.
+    """Build the classifier of a published ImageNet checkpoint.
 
     Args:
         config: The backbone.

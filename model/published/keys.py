@@ -1,4 +1,4 @@
-"""Published keys beside ours: names, and how two state dicts meet."""
+"""Published keys and ours: renaming, and comparison of two state dicts."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ DECODER = "decode_head."
 _EMBEDDING = "decode_head.embedding."
 
 
-def published_name(ours: str, *, bare: bool = False) -> str:
+def to_published_name(ours: str, *, bare: bool = False) -> str:
     """Published key of one of our state-dict keys.
 
     Our modules carry the published names but for one: the mask embedding's parts stand in a module
@@ -28,7 +28,7 @@ def published_name(ours: str, *, bare: bool = False) -> str:
 
 @dataclass(frozen=True)
 class KeyReport:
-    """How two state dicts meet.
+    """Comparison of two state dicts.
 
     Attributes:
         matched: Keys that both have, with equal shapes.
@@ -50,7 +50,7 @@ class KeyReport:
 
     @property
     def complete(self) -> bool:
-        """Whether every key of both sides met its partner."""
+        """Whether every key of both sides has a counterpart."""
         return not (self.missing or self.unexpected or self.mismatched)
 
     @property
@@ -129,36 +129,36 @@ def compare_keys(
         ValueError: Where a key is given in two forms, or a value that fits is not finite.
     """
     ours = model.state_dict()
-    wanted = {published_name(key): key for key in ours}
-    given: dict[str, Tensor] = {}
+    our_keys = {to_published_name(key): key for key in ours}
+    values: dict[str, Tensor] = {}
     forms: dict[str, str] = {}
     for form, value in state.items():
-        key = published_name(form)
-        if key not in wanted and BACKBONE + key in wanted:
+        key = to_published_name(form)
+        if key not in our_keys and BACKBONE + key in our_keys:
             key = BACKBONE + key
-        if key in given:
+        if key in values:
             raise ValueError(f"{name}: {key} is given twice, as {forms[key]} and as {form}")
-        given[key], forms[key] = value, form
-    shapes = {key: tuple(ours[own].shape) for key, own in wanted.items()}
-    alike = [key for key in given if key in wanted and tuple(given[key].shape) == shapes[key]]
+        values[key], forms[key] = value, form
+    shapes = {key: tuple(ours[our_key].shape) for key, our_key in our_keys.items()}
+    alike = [key for key in values if key in our_keys and tuple(values[key].shape) == shapes[key]]
     for key in alike:
-        _require_finite(given[key], f"{name}: {forms[key]}")
+        _require_finite(values[key], f"{name}: {forms[key]}")
     report = KeyReport(
         matched=alike,
-        missing=[key for key in wanted if key not in given],
-        unexpected=[key for key in given if key not in wanted],
+        missing=[key for key in our_keys if key not in values],
+        unexpected=[key for key in values if key not in our_keys],
         mismatched=[
             (key, shapes[key], tuple(value.shape))
-            for key, value in given.items()
-            if key in wanted and tuple(value.shape) != shapes[key]
+            for key, value in values.items()
+            if key in our_keys and tuple(value.shape) != shapes[key]
         ],
         placeholders=placeholders or [],
-        retyped=_retyped([(given[key], ours[wanted[key]]) for key in alike]),
+        retyped=_count_retyped([(values[key], ours[our_keys[key]]) for key in alike]),
     )
-    return report, {wanted[key]: given[key] for key in alike}
+    return report, {our_keys[key]: values[key] for key in alike}
 
 
-def _retyped(pairs: list[tuple[Tensor, Tensor]]) -> list[str]:
+def _count_retyped(pairs: list[tuple[Tensor, Tensor]]) -> list[str]:
     names = [tuple(str(t.dtype).removeprefix("torch.") for t in pair) for pair in pairs]
     changes = Counter(f"{before} to {after}" for before, after in names if before != after)
     return [f"{change}: {number} tensors" for change, number in sorted(changes.items())]

@@ -112,7 +112,7 @@ def fpn_sdtv2(*, num_classes: int = 150) -> ModelConfig:
     Args:
         num_classes: K; 150 for ADE20K.
     """
-    return _fpn(meta_spikeformer_15m(), num_classes)
+    return _build_fpn(meta_spikeformer_15m(), num_classes)
 
 
 def fpn_sdtv3(*, num_classes: int = 150) -> ModelConfig:
@@ -121,10 +121,10 @@ def fpn_sdtv3(*, num_classes: int = 150) -> ModelConfig:
     Args:
         num_classes: K; 150 for ADE20K.
     """
-    return _fpn(e_spikeformer_19m(), num_classes)
+    return _build_fpn(e_spikeformer_19m(), num_classes)
 
 
-def _fpn(backbone: BackboneConfig, num_classes: int) -> ModelConfig:
+def _build_fpn(backbone: BackboneConfig, num_classes: int) -> ModelConfig:
     return ModelConfig(
         num_classes=num_classes,
         neuron=head_neuron(),

@@ -1,4 +1,4 @@
-"""Published checkpoints to ours and back: what loads into what, no code from files."""
+"""Load, convert and write published checkpoints without running code from files."""
 
 import json
 import pickle
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..config import ModelConfig
 from .architecture import ClassifierNeuron, Recognized, build_recognized, from_json, recognize
 from .inert_pickle import load_inert
-from .keys import BACKBONE, DECODER, KeyReport, compare_keys, published_name
+from .keys import BACKBONE, DECODER, KeyReport, compare_keys, to_published_name
 
 _CONTAINERS = ("state_dict", "model")
 _HEADS = ("head.", "head_kd.", DECODER, "neck.")
@@ -75,8 +75,8 @@ def load_backbone(model: nn.Module, path: Path) -> KeyReport:
     report, fits = compare_keys(model, backbone, name=str(path), placeholders=placeholders)
     lacking = [key for key in report.missing if key.startswith(BACKBONE)]
     if lacking or report.unexpected or report.mismatched:
-        found = replace(report, missing=lacking)
-        raise ValueError(f"{path}: does not hold this model's backbone: {found.sentence}")
+        of_backbone = replace(report, missing=lacking)
+        raise ValueError(f"{path}: does not hold this model's backbone: {of_backbone.sentence}")
     _load(model, fits)
     return replace(report, unexpected=heads)
 
@@ -128,7 +128,7 @@ def to_published(model: nn.Module, *, bare: bool = False) -> dict[str, Tensor]:
         bare: Whether in the form of ImageNet checkpoints, without `backbone.`.
     """
     return {
-        published_name(key, bare=bare): value
+        to_published_name(key, bare=bare): value
         for key, value in model.state_dict().items()
         if _AUXILIARY not in key
     }
@@ -210,19 +210,21 @@ def require_published(model: nn.Module) -> list[str]:
     with torch.device("meta"):
         other = build_recognized(recognized)
     load_published(other, state).require_complete("a published checkpoint of this model")
-    own, read = _flat(asdict(config)), _flat(asdict(recognized.architecture))
+    settings, read = _flatten(asdict(config)), _flatten(asdict(recognized.architecture))
     unused = "fpn." if config.decoder == "query" else "query."
     return [
         f"{key}={value}"
-        for key, value in own.items()
+        for key, value in settings.items()
         if value != read.get(key) and not key.startswith(unused)
     ]
 
 
-def _flat(tree: Mapping[str, Any], start: str = "") -> dict[str, Any]:
+def _flatten(tree: Mapping[str, Any], start: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        flat |= _flat(value, f"{start}{key}.") if isinstance(value, dict) else {start + key: value}
+        flat |= (
+            _flatten(value, f"{start}{key}.") if isinstance(value, dict) else {start + key: value}
+        )
     return flat
 
 

@@ -17,7 +17,7 @@ def test_the_neurons_backend_is_told_with_what_it_lacks(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a card")
     monkeypatch.setattr(torch.version, "cuda", "13.0")
-    monkeypatch.setattr("spikeseg.model.neuron.backends.dispatch.missing", lambda *_: lacking)
+    monkeypatch.setattr("spikeseg.model.neuron.backends.dispatch.find_obstacle", lambda *_: lacking)
     ran = spikeseg(capsys, "doctor", "--storage", str(tmp_path))
     told = f"neurons run on the torch backend: {lacking}" if lacking else "on the cuda backend"
     assert told in ran.out

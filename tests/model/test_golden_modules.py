@@ -27,7 +27,7 @@ from spikeseg.model.config import (
     NeuronConfig,
     QueryDecoderConfig,
 )
-from spikeseg.model.decoder.deformable_conv import SpikeDeformableConv, deformable_sample
+from spikeseg.model.decoder.deformable_conv import SpikeDeformableConv, sample_deformable
 from spikeseg.model.decoder.fpn import SpikeFPN, SpikeFPNHead
 from spikeseg.model.decoder.mask_embedding import SpikeMLP
 from spikeseg.model.decoder.pixel_decoder import EncoderLayer, EncoderMLP, PixelDecoder
@@ -296,7 +296,7 @@ def test_query_decoder_modules_golden(name: str, dtype: torch.dtype) -> None:
 def test_deformable_sampling_golden(name: str, dtype: torch.dtype) -> None:
     golden = Golden(name, dtype)
     given = {n: golden.leaf(f"in:{n}") for n in ("x", "offset", "mask")}
-    y = deformable_sample(given["x"].permute(0, 3, 1, 2), given["offset"], given["mask"])
+    y = sample_deformable(given["x"].permute(0, 3, 1, 2), given["offset"], given["mask"])
     golden.check(nn.Module(), {"y": y.permute(0, 2, 3, 1)}, given)
 
 

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from spikeseg.model.accounting.firing import FiringMonitor
 from spikeseg.model.config import LossConfig
 from spikeseg.model.loss.criterion import SetCriterion
-from spikeseg.model.loss.image_terms import nearest
-from spikeseg.model.loss.matcher import image_targets, match, matching_costs
+from spikeseg.model.loss.image_terms import resize_labels
+from spikeseg.model.loss.matcher import compute_costs, match, split_targets
 from spikeseg.model.postprocess import label_map, semantic_logits
 from spikeseg.model.prediction import MaskPrediction
-from spikeseg.model.published.keys import published_name
+from spikeseg.model.published.keys import to_published_name
 from spikeseg.model.segmentor import Spike2Former
 
 
@@ -143,13 +143,13 @@ def assert_matches(
     L, B, Q = classes.shape[:3]
     compared: dict[int, int] = defaultdict(int)
     for b in range(B):
-        found = image_targets(target[b], ignore_label=config.ignore_label)
+        found = split_targets(target[b], ignore_label=config.ignore_label)
         if f"gtlabels:b{b}" in golden.arrays:
             assert found.labels.tolist() == golden.arrays[f"gtlabels:b{b}"].tolist()
         if not len(found.labels):
             continue
-        small = nearest(found.masks, image_size(masks))
-        costs = matching_costs(
+        small = resize_labels(found.masks, image_size(masks))
+        costs = compute_costs(
             classes[L - 1, b][None].float(),
             masks[L - 1, b][None].flatten(2).float(),
             found.labels,
@@ -223,7 +223,7 @@ def test_whole_model_losses_golden(name: str, dtype: torch.dtype) -> None:
         config,
     )
     torch.stack(list(criterion(prediction, target, count).values())).sum().backward()
-    parameters = {published_name(k): v for k, v in model.named_parameters()}
+    parameters = {to_published_name(k): v for k, v in model.named_parameters()}
     assert x.grad is not None
     gradients = {f"gparam:{n}": parameters[n].grad for n in golden.names("gparam:")}
     # The reference takes losses in float32, ours in the model's type: gradients differ by that.
@@ -260,7 +260,7 @@ def test_train_step_golden(name: str, dtype: torch.dtype) -> None:
     norm = nn.utils.clip_grad_norm_(model.parameters(), golden.meta["clip"])
     expected = golden.tensor("out:grad_norm_before_clip").reshape(())
     torch.testing.assert_close(norm, expected, rtol=1e-4, atol=0)
-    parameters = {published_name(k): v for k, v in model.named_parameters()}
+    parameters = {to_published_name(k): v for k, v in model.named_parameters()}
     sure: dict[str, Tensor] = {}
     for key in golden.names("grad_clipped:"):
         expected = golden.tensor(f"grad_clipped:{key}")

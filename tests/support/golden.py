@@ -26,7 +26,7 @@ from spikeseg.model.config import (
     NeuronConfig,
     QueryDecoderConfig,
 )
-from spikeseg.model.published.keys import published_name
+from spikeseg.model.published.keys import to_published_name
 
 # Below this distance to a rounding or window boundary, float32 in another order may flip a spike.
 FLIP_MARGIN = 3e-6
@@ -173,7 +173,7 @@ class Golden:
 
     def load(self, module: nn.Module, *, bare: bool = False) -> nn.Module:
         """Load the file's parameters under published names; all must fit, none may be left."""
-        ours = {published_name(key, bare=bare): key for key in module.state_dict()}
+        ours = {to_published_name(key, bare=bare): key for key in module.state_dict()}
         given = {n: f"param:{n}" for n in self.names("param:")}
         missing, extra = set(ours) - set(given), set(given) - set(ours)
         assert not missing and not extra, (sorted(missing)[:4], sorted(extra)[:4])
@@ -228,7 +228,7 @@ class Golden:
             if self.arrays[f"gin:{name}"].size:
                 assert value.grad is not None, name
                 self.assert_close(value.grad, f"gin:{name}")
-        parameters = {published_name(k, bare=bare): v for k, v in module.named_parameters()}
+        parameters = {to_published_name(k, bare=bare): v for k, v in module.named_parameters()}
         for name in self.names("gparam:"):
             gradient = parameters[name].grad
             if self.arrays[f"gparam:{name}"].size:
@@ -240,7 +240,7 @@ class Golden:
 
     def check_buffers(self, module: nn.Module) -> None:
         """Buffers after a pass in train mode."""
-        buffers = {published_name(k): v for k, v in module.named_buffers()}
+        buffers = {to_published_name(k): v for k, v in module.named_buffers()}
         for name in self.names("buf_after:"):
             if not name.endswith("num_batches_tracked"):  # The files hold those of before.
                 self.assert_close(buffers[name], f"buf_after:{name}")

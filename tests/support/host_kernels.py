@@ -70,9 +70,11 @@ def _library(file: str, dtype: torch.dtype, unroll: int) -> ctypes.CDLL:
     launchers = "".join(
         f"LAUNCHER({kernel})\n" for kernel, its in cuda.FILES.items() if its == file
     )
-    text = f'#include "{_HEADER}"\n{cuda.source(file)}\n{launchers}'
+    text = f'#include "{_HEADER}"\n{cuda.read_source(file)}\n{launchers}'
     (folder / f"{name}.cpp").write_text(text)
-    defines = [option for option in cuda.compile_options(dtype, unroll) if option.startswith("-D")]
+    defines = [
+        option for option in cuda.list_compile_options(dtype, unroll) if option.startswith("-D")
+    ]
     command = ["g++", "-O1", "-std=c++17", "-ffp-contract=off", "-fno-strict-aliasing", "-Wall"]
     command += ["-Werror", "-Wno-unknown-pragmas", "-fPIC", "-shared", *defines]
     # As on a GPU, a 16-byte access that is not aligned ends the process.

@@ -52,7 +52,7 @@ _kernels: dict[tuple[int, int, str, torch.dtype, int], Any] = {}
 
 
 class _Stream(NamedTuple):
-    """What cupy asks of a stream: its handle."""
+    """A stream as cupy reads it: its handle."""
 
     ptr: int
 
@@ -81,7 +81,7 @@ def launch(
         return
     # Backward runs on another thread: device and stream are those that torch has there.
     with torch.cuda.device(like.device):
-        function = _kernel(kernel, like.dtype, unroll)
+        function = _load_kernel(kernel, like.dtype, unroll)
         stream = _Stream(torch.cuda.current_stream().cuda_stream)
         function((-(-threads // BLOCK),), (BLOCK,), tuple(arguments), 0, stream)
 
@@ -92,46 +92,45 @@ def load_all(device: torch.device, dtypes: Sequence[torch.dtype] = tuple(STORAGE
         for dtype in dtypes:
             for kernel, file in FILES.items():
                 for unroll in UNROLLS[file]:
-                    _kernel(kernel, dtype, unroll)
+                    _load_kernel(kernel, dtype, unroll)
 
 
-def missing(torch_cuda: str) -> str:
-    """What keeps cupy from making and loading kernels; empty where nothing does.
+def find_obstacle(torch_cuda: str) -> str:
+    """Reason why cupy cannot compile and load kernels; empty if it can.
 
     Args:
         torch_cuda: Version of CUDA that torch is built for, as "13.0".
     """
-    wanted = torch_cuda.split(".")[0]
+    torch_major = torch_cuda.split(".")[0]
     try:
         cupy_cuda: Any = importlib.import_module("cupy.cuda")
-        built = cupy_cuda.driver.get_build_version() // 1000
-        known = cupy_cuda.runtime.driverGetVersion() // 1000
+        cupy_major = cupy_cuda.driver.get_build_version() // 1000
+        driver = cupy_cuda.runtime.driverGetVersion() // 1000
     except Exception as error:
         # cupy passes on whatever its libraries raise, in a frame of several lines.
-        said = [line.strip() for line in str(error).splitlines() if line.strip(" =")]
+        lines = [line.strip() for line in str(error).splitlines() if line.strip(" =")]
+        reason = lines[-1] if lines else repr(error)
+        return f"cupy cannot be loaded ({reason}): install cupy-cuda{torch_major}x"
+    if str(cupy_major) != torch_major:
         return (
-            f"cupy cannot be loaded ({said[-1] if said else error!r}): install cupy-cuda{wanted}x"
+            f"cupy is built for CUDA {cupy_major} and this torch for CUDA {torch_major}: "
+            f"install cupy-cuda{torch_major}x instead"
         )
-    if str(built) != wanted:
+    if 0 < driver < cupy_major:
         return (
-            f"cupy is built for CUDA {built} and this torch for CUDA {wanted}: "
-            f"install cupy-cuda{wanted}x instead"
-        )
-    if 0 < known < built:
-        return (
-            f"cupy is built for CUDA {built} and the driver knows CUDA {known}: "
-            f"install cupy-cuda{known}x instead, or a newer driver"
+            f"cupy is built for CUDA {cupy_major} and the driver knows CUDA {driver}: "
+            f"install cupy-cuda{driver}x instead, or a newer driver"
         )
     try:
         cupy_cuda.nvrtc.getVersion()
     except Exception as error:
-        package = "nvidia-cuda-nvrtc" if built > 12 else f"nvidia-cuda-nvrtc-cu{built}"
-        return f"cupy finds no NVRTC for CUDA {built} ({error}): install {package}"
+        package = "nvidia-cuda-nvrtc" if cupy_major > 12 else f"nvidia-cuda-nvrtc-cu{cupy_major}"
+        return f"cupy finds no NVRTC for CUDA {cupy_major} ({error}): install {package}"
     return ""
 
 
-def compile_options(dtype: torch.dtype, unroll: int) -> tuple[str, ...]:
-    """What the compiler is told: every operation rounds by itself, and which variant this is."""
+def list_compile_options(dtype: torch.dtype, unroll: int) -> tuple[str, ...]:
+    """Compiler options of a variant; every operation rounds by itself."""
     return (
         "-std=c++17",
         "--fmad=false",
@@ -141,7 +140,7 @@ def compile_options(dtype: torch.dtype, unroll: int) -> tuple[str, ...]:
 
 
 @functools.cache
-def source(file: str) -> str:
+def read_source(file: str) -> str:
     """A kernel file with our own headers written in, so that nothing has to be found."""
     text = (SOURCES / file).read_text()
     return re.sub(r'#include "(\S+)"\n', lambda match: (SOURCES / match[1]).read_text(), text)
@@ -163,9 +162,9 @@ def compile_binary(
     """
     nvrtc: Any = importlib.import_module("cupy.cuda").nvrtc
 
-    program = nvrtc.createProgram(source(file), file, [], [])
+    program = nvrtc.createProgram(read_source(file), file, [], [])
     options = (
-        *compile_options(dtype, unroll),
+        *list_compile_options(dtype, unroll),
         f"--gpu-architecture=sm_{architecture}",
         "--ptxas-options=-v",
     )
@@ -178,7 +177,7 @@ def compile_binary(
         nvrtc.destroyProgram(program)
 
 
-def _kernel(kernel: str, dtype: torch.dtype, unroll: int) -> Any:
+def _load_kernel(kernel: str, dtype: torch.dtype, unroll: int) -> Any:
     """The kernel for the current device, loaded if this is its first use in this process."""
     key = (os.getpid(), torch.cuda.current_device(), kernel, dtype, unroll)
     if key not in _kernels:
@@ -187,7 +186,7 @@ def _kernel(kernel: str, dtype: torch.dtype, unroll: int) -> Any:
                 f"kernel {kernel} for {dtype} is not loaded, and cannot be while a CUDA graph is "
                 "captured: run the model once before, or call cuda.load_all(device)"
             )
-        architecture = _architecture(*torch.cuda.get_device_capability())
+        architecture = _choose_architecture(*torch.cuda.get_device_capability())
         binary, _ = compile_binary(FILES[kernel], dtype, unroll, architecture)
         module: Any = importlib.import_module("cupy.cuda").Module()
         module.load(binary)
@@ -197,15 +196,15 @@ def _kernel(kernel: str, dtype: torch.dtype, unroll: int) -> Any:
     return _kernels[key]
 
 
-def _architecture(major: int, minor: int) -> int:
+def _choose_architecture(major: int, minor: int) -> int:
     """The newest architecture whose binaries run on a device and that NVRTC compiles for.
 
     Raises:
         RuntimeError: Where there is none; says what to install.
     """
     nvrtc: Any = importlib.import_module("cupy.cuda").nvrtc
-    known = [number for number in nvrtc.getSupportedArchs() if number // 10 == major]
-    runnable = [number for number in known if number % 10 <= minor]
+    supported = [number for number in nvrtc.getSupportedArchs() if number // 10 == major]
+    runnable = [number for number in supported if number % 10 <= minor]
     if not runnable:
         version = ".".join(map(str, nvrtc.getVersion()))
         raise RuntimeError(

@@ -1,4 +1,4 @@
-"""Which implementation runs a neuron: chosen once, logged once, never a silent substitute."""
+"""Choose the backend of the neurons, once per device and type, logged, without silent fallback."""
 
 import functools
 import importlib.util
@@ -24,11 +24,11 @@ class BackendError(RuntimeError):
 
 
 @functools.cache
-def choose_backend(wanted: str, device_type: str, dtype: torch.dtype = torch.float32) -> Backend:
-    """The implementation for tensors of a kind.
+def choose_backend(requested: str, device_type: str, dtype: torch.dtype = torch.float32) -> Backend:
+    """Choose the backend for tensors of a device and type.
 
     Args:
-        wanted: What the configuration names: `auto`, `torch` or `cuda`.
+        requested: What the configuration names: `auto`, `torch` or `cuda`.
         device_type: Type of the tensors' device, "cpu" or "cuda".
         dtype: Type of the tensors.
 
@@ -36,27 +36,27 @@ def choose_backend(wanted: str, device_type: str, dtype: torch.dtype = torch.flo
         BackendError: Where `cuda` is named and its kernels cannot run; says what to install.
         ValueError: Where another backend is named.
     """
-    if wanted not in ("auto", "torch", "cuda"):
-        raise ValueError(f"neuron.backend must be auto, torch or cuda, got {wanted!r}")
+    if requested not in ("auto", "torch", "cuda"):
+        raise ValueError(f"neuron.backend must be auto, torch or cuda, got {requested!r}")
     reason = "it was asked for"
     chosen: Backend = "torch"
-    if wanted != "torch":
-        lacking = missing(device_type, dtype)
-        if not lacking:
+    if requested != "torch":
+        reason_against = find_obstacle(device_type, dtype)
+        if not reason_against:
             chosen = "cuda"
-        elif wanted == "cuda":
-            raise BackendError(f"neuron.backend is 'cuda', but {lacking}")
-        if wanted == "auto":
-            reason = lacking or "its kernels can run"
+        elif requested == "cuda":
+            raise BackendError(f"neuron.backend is 'cuda', but {reason_against}")
+        if requested == "auto":
+            reason = reason_against or "its kernels can run"
     # On a GPU the torch path is the same result at several times the cost: nobody wants it unasked.
-    level = logging.WARNING if (device_type, chosen, wanted) == _UNWANTED else logging.INFO
-    told = "neurons (%s, %s) run on the %s backend: %s"
-    _log.log(level, told, device_type, dtype, chosen, reason)
+    level = logging.WARNING if (device_type, chosen, requested) == _UNWANTED else logging.INFO
+    message = "neurons (%s, %s) run on the %s backend: %s"
+    _log.log(level, message, device_type, dtype, chosen, reason)
     return chosen
 
 
-def missing(device_type: str, dtype: torch.dtype) -> str:
-    """Why the CUDA kernels cannot run on tensors of a kind; empty where they can."""
+def find_obstacle(device_type: str, dtype: torch.dtype) -> str:
+    """Reason why the CUDA kernels cannot run on tensors of a device and type; empty if they can."""
     if device_type != "cuda":
         seen = "" if torch.cuda.is_available() else ", and torch sees no GPU"
         return f"the tensors are on {device_type}{seen}"
@@ -67,4 +67,4 @@ def missing(device_type: str, dtype: torch.dtype) -> str:
     if importlib.util.find_spec("cupy") is None:
         major = torch.version.cuda.split(".")[0]
         return f"cupy is not installed: for this torch install cupy-cuda{major}x"
-    return cuda.missing(torch.version.cuda)
+    return cuda.find_obstacle(torch.version.cuda)

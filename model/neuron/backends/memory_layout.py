@@ -27,26 +27,26 @@ def empty_like_planes(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     return torch.empty_like(x, dtype=dtype, memory_format=torch.contiguous_format)
 
 
-def flat(x: Tensor) -> Tensor:
+def flatten_storage(x: Tensor) -> Tensor:
     """The elements of a dense tensor in storage order, as one axis."""
     return x.as_strided((x.numel(),), (1,))
 
 
-def laid_out_as(x: Tensor, like: Tensor) -> Tensor:
+def match_layout(x: Tensor, like: Tensor) -> Tensor:
     """The tensor itself where its elements lie as `like`'s do, else a copy that does.
 
     Args:
         x: Any strides, expanded and zero strides included.
         like: Dense, shape of x.
     """
-    if x.stride() == like.stride() or same_layout(x, like.stride()):
+    if x.stride() == like.stride() or has_layout(x, like.stride()):
         return x
     return torch.empty_strided(x.shape, like.stride(), dtype=x.dtype, device=x.device).copy_(x)
 
 
-def same_layout(x: Tensor, stride: tuple[int, ...]) -> bool:
+def has_layout(x: Tensor, stride: tuple[int, ...]) -> bool:
     """Whether x's elements lie at these strides; an axis of length 1 has no stride to compare."""
     return all(
-        size == 1 or own == other
-        for size, own, other in itertools.zip_longest(x.shape, x.stride(), stride)
+        size == 1 or step == other
+        for size, step, other in itertools.zip_longest(x.shape, x.stride(), stride)
     )

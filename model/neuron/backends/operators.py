@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..constraints import RULES, require
 from ..firing_rule import FiringRule
-from ..reference import arithmetic
+from ..reference import choose_arithmetic
 from . import kernel_calls, torch_norm, torch_ops
 from .dispatch import choose_backend
 from .memory_layout import empty_like_flat, empty_like_planes, empty_like_sequence
@@ -31,7 +31,7 @@ def _runs_on_kernels(x: Tensor, backend: str) -> bool:
 
 
 def _by_backend(kernels: Callable[..., Any], in_torch: Callable[..., Any]) -> Callable[..., Any]:
-    """Whichever of two functions of the same arguments the backend, the last argument, names."""
+    """Make a function that picks one of two by the backend, its last argument."""
 
     def run(x: Tensor, *arguments: Any) -> Any:
         *others, backend = arguments
@@ -41,7 +41,7 @@ def _by_backend(kernels: Callable[..., Any], in_torch: Callable[..., Any]) -> Ca
 
 
 def _empty_window(x: Tensor, save: bool, backend: str, shape: Tensor, steps: int = 1) -> Tensor:
-    """Room for the window: bits for the kernels, bytes of `shape`'s layout in torch."""
+    """Empty window tensor: bits for the kernels, bytes of `shape`'s layout in torch."""
     if _runs_on_kernels(x, backend):
         return kernel_calls.empty_mask(x.numel() // steps, x, save=save, steps=steps)
     window = torch_ops.WINDOW
@@ -49,12 +49,12 @@ def _empty_window(x: Tensor, save: bool, backend: str, shape: Tensor, steps: int
 
 
 def _empty_state(x: Tensor, keep: bool) -> Tensor:
-    wide = arithmetic(x.dtype)
+    wide = choose_arithmetic(x.dtype)
     return empty_like_flat(x[0], wide) if keep else x.new_empty(0, dtype=wide)
 
 
 def _empty_channels(x: Tensor, *lead: int) -> Tensor:
-    return x.new_empty((*lead, x.shape[1]), dtype=arithmetic(x.dtype))
+    return x.new_empty((*lead, x.shape[1]), dtype=choose_arithmetic(x.dtype))
 
 
 def _fake_stateless(x: Tensor, rule: FiringRule, save: bool, backend: str) -> tuple[Tensor, Tensor]:
@@ -160,7 +160,7 @@ def _gather_rule(names: Sequence[str], arguments: Sequence[Any]) -> list[Any]:
 
 
 def _register(name: str) -> Callable[..., Any]:
-    """Define an operator; what is returned is how our own code calls it, with its rule whole."""
+    """Define an operator; returns a function that calls it with the rule as one value."""
     signature, run, fake = _OPERATORS[name]
     # Masks and results follow x's storage order, so a compiler must not change it in between: not
     # by padding either, as Inductor may on a GPU (no graph on a CPU was found where it would).

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from ..firing_rule import FiringRule
-from ..reference import arithmetic, rounded
-from .memory_layout import empty_like_flat, empty_like_sequence, flat, laid_out_as
+from ..reference import choose_arithmetic, round_constant
+from .memory_layout import empty_like_flat, empty_like_sequence, flatten_storage, match_layout
 
 WINDOW = torch.int8
 # Largest D whose counts the 16-bit types hold exactly.
@@ -34,17 +34,17 @@ _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 @functools.cache
-def _constant(value: float, dtype: torch.dtype) -> Tensor:
+def _make_constant(value: float, dtype: torch.dtype) -> Tensor:
     """A constant as a tensor: less than half of the cost of a call that is given a number."""
     return torch.tensor(value, dtype=dtype, device="cpu")
 
 
-def _factor(value: float, dtype: torch.dtype) -> Tensor | float:
-    """As `_constant`, but a number for 16 bits, to which a tensor would be rounded."""
-    return rounded(value, dtype) if dtype in _EXACT else _constant(value, dtype)
+def _make_factor(value: float, dtype: torch.dtype) -> Tensor | float:
+    """As `_make_constant`, but a number for 16 bits, to which a tensor would be rounded."""
+    return round_constant(value, dtype) if dtype in _EXACT else _make_constant(value, dtype)
 
 
-def bits(x: Tensor) -> Tensor:
+def view_bits(x: Tensor) -> Tensor:
     """A view of x's bits as integers of the same width."""
     return x.view(_BITS[x.element_size()])
 
@@ -74,8 +74,8 @@ def integer_stateless(x: Tensor, rule: FiringRule, save: bool) -> tuple[Tensor, 
         threshold == 1.0 and rule.rounding == "half_even" and rule.levels <= _EXACT[x.dtype]
     )
     wide = x.dtype if exact else torch.float32
-    per_threshold, per_divisor = _factor(1 / threshold, wide), _factor(1 / divisor, wide)
-    for current, fired, saved in _pieces(laid_out_as(x, spikes), spikes, window):
+    per_threshold, per_divisor = _make_factor(1 / threshold, wide), _make_factor(1 / divisor, wide)
+    for current, fired, saved in _split_pieces(match_layout(x, spikes), spikes, window):
         ratio = current if exact else current.to(wide)
         if threshold != 1.0:
             ratio = ratio * per_threshold
@@ -91,13 +91,13 @@ def integer_stateless(x: Tensor, rule: FiringRule, save: bool) -> tuple[Tensor, 
     return spikes, window
 
 
-def _pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+def _split_pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Tensors of one layout (or empty ones) in pieces of storage order that stay in the cache."""
     size = tensors[0].numel()
     if size <= _CHUNK or tensors[0].device.type != "cpu":
         yield tensors
         return
-    rows = [flat(tensor) for tensor in tensors]
+    rows = [flatten_storage(tensor) for tensor in tensors]
     for start in range(0, size, _CHUNK):
         yield tuple(row[start : start + _CHUNK] for row in rows)
 
@@ -108,10 +108,10 @@ def integer_stateless_backward(
     """dL/dx at x's strides: gradient / (divisor threshold) inside the window, 0 outside."""
     result = gradient.new_empty_strided(gradient.shape, stride)
     product = rule.divisor * rule.threshold
-    scale = _factor(1 / product, gradient.dtype)
-    for arriving, inside, leaving in _pieces(laid_out_as(gradient, result), window, result):
-        selected = bits(leaving).copy_(inside).neg_()
-        torch.bitwise_and(bits(arriving), selected, out=selected)
+    scale = _make_factor(1 / product, gradient.dtype)
+    for arriving, inside, leaving in _split_pieces(match_layout(gradient, result), window, result):
+        selected = view_bits(leaving).copy_(inside).neg_()
+        torch.bitwise_and(view_bits(arriving), selected, out=selected)
         if product != 1.0:
             leaving.mul_(scale)
     return result
@@ -121,17 +121,17 @@ def integer_temporal(
     x: Tensor, state: Tensor | None, rule: FiringRule, save: bool, keep: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Spikes, the window as in `integer_stateless`, u_T in the arithmetic's type (if `keep`)."""
-    wide, steps = arithmetic(x.dtype), len(x)
+    wide, steps = choose_arithmetic(x.dtype), len(x)
     spikes = empty_like_sequence(x)
     window = empty_like_sequence(x, WINDOW) if save else x.new_empty(0, dtype=WINDOW)
     after = empty_like_flat(x[0], wide) if keep else x.new_empty(0, dtype=wide)
-    before = None if state is None else laid_out_as(state.to(wide), empty_like_flat(x[0], wide))
+    before = None if state is None else match_layout(state.to(wide), empty_like_flat(x[0], wide))
     per_threshold, per_divisor, left, price = (
-        _constant(value, wide)
+        _make_constant(value, wide)
         for value in (1 / rule.threshold, 1 / rule.divisor, rule.decay, rule.threshold)
     )
-    for currents, fired, saved, last, first in _parts(
-        steps, laid_out_as(x, spikes), spikes, window, after, before
+    for currents, fired, saved, last, first in _split_parts(
+        steps, match_layout(x, spikes), spikes, window, after, before
     ):
         u, count, scratch, ratio, room = (
             torch.empty_like(currents[0], dtype=wide) for _ in range(5)
@@ -169,15 +169,15 @@ def integer_temporal_backward(
 ) -> tuple[Tensor, Tensor]:
     """dL/dx at x's strides, and dL/du_0 in the arithmetic's type (if `keep`)."""
     result = gradient.new_empty_strided(gradient.shape, stride)
-    wide, steps = arithmetic(gradient.dtype), len(gradient)
-    scale = _constant(1 / (rule.divisor * rule.threshold), wide)
-    left = _constant(rule.decay, wide)
+    wide, steps = choose_arithmetic(gradient.dtype), len(gradient)
+    scale = _make_constant(1 / (rule.divisor * rule.threshold), wide)
+    left = _make_constant(rule.decay, wide)
     before = empty_like_flat(result[0], wide) if keep else result.new_empty(0, dtype=wide)
     after = state_gradient
     if after is not None:
-        after = laid_out_as(after.to(wide), empty_like_flat(result[0], wide))
-    for *sequences, first, last in _parts(
-        steps, laid_out_as(gradient, result), window, result, before, after
+        after = match_layout(after.to(wide), empty_like_flat(result[0], wide))
+    for *sequences, first, last in _split_parts(
+        steps, match_layout(gradient, result), window, result, before, after
     ):
         carried = _carry_back(torch.lerp, sequences, last, scale, left)
         if _may_have_nan(carried):
@@ -220,11 +220,11 @@ def _carry_back(
 
 
 def _choose(outside: Tensor, inside: Tensor, weight: Tensor, out: Tensor) -> Tensor:
-    """`inside` where the weight is 1, else `outside`, whatever they are."""
+    """Select `inside` where the weight is 1, else `outside`, infinities and NaN included."""
     return out.copy_(torch.where(weight.bool(), inside, outside))
 
 
-def _parts(steps: int, like: Tensor, *others: Tensor | None) -> Iterator[tuple[Any, ...]]:
+def _split_parts(steps: int, like: Tensor, *others: Tensor | None) -> Iterator[tuple[Any, ...]]:
     """Sequences with T outermost (and single steps) in parts that stay in the cache.
 
     Yields:
@@ -247,8 +247,8 @@ def _parts(steps: int, like: Tensor, *others: Tensor | None) -> Iterator[tuple[A
 def binary_lif(x: Tensor, tau: float, threshold: float) -> Tensor:
     """Binary spikes."""
     spikes = empty_like_sequence(x)
-    for currents, fired in _parts(len(x), laid_out_as(x, spikes), spikes):
-        charged = torch.empty_like(currents[0], dtype=arithmetic(x.dtype))
+    for currents, fired in _split_parts(len(x), match_layout(x, spikes), spikes):
+        charged = torch.empty_like(currents[0], dtype=choose_arithmetic(x.dtype))
         # On a GPU to look whether there is a NaN would be to wait for the last step.
         looks = x.device.type == "cpu"
         _fire_binary(currents, fired, charged, tau, threshold, careful=not looks)
@@ -264,13 +264,13 @@ def _fire_binary(
 
     A NaN potential fires NaN where `careful`, else nothing.
     """
-    below = _constant(-threshold, charged.dtype)
-    own = charged if fired.dtype == charged.dtype else torch.empty_like(charged)
+    below = _make_constant(-threshold, charged.dtype)
+    room = charged if fired.dtype == charged.dtype else torch.empty_like(charged)
     rooms = [charged] * len(currents)
     for spike, h in zip(
-        fired.unbind(), _mirrored_potentials(currents, rooms, tau, threshold), strict=True
+        fired.unbind(), _charge_mirrored(currents, rooms, tau, threshold), strict=True
     ):
-        to = spike if spike.dtype == h.dtype else own
+        to = spike if spike.dtype == h.dtype else room
         torch.le(h, below, out=to)
         if careful:
             # Clamped, since infinity times 0 is NaN too.
@@ -287,37 +287,37 @@ def binary_lif_backward(
     With r = dL/dx tau / alpha the law's recurrence is r_t = g_t (1 - s) s + left [h_t < threshold]
     r_{t+1}, one product and one sum a step.
     """
-    result, wide = empty_like_sequence(x), arithmetic(x.dtype)
-    per_tau = rounded(1 / tau, x.dtype)
-    left = rounded(1 - per_tau, x.dtype)
-    share, far = _constant(per_tau * alpha, wide), _constant(-threshold * alpha, wide)
-    for arriving, currents, leaving in _parts(
-        len(x), laid_out_as(gradient, result), laid_out_as(x, result), result
+    result, wide = empty_like_sequence(x), choose_arithmetic(x.dtype)
+    per_tau = round_constant(1 / tau, x.dtype)
+    left = round_constant(1 - per_tau, x.dtype)
+    share, far = _make_constant(per_tau * alpha, wide), _make_constant(-threshold * alpha, wide)
+    for arriving, currents, leaving in _split_parts(
+        len(x), match_layout(gradient, result), match_layout(x, result), result
     ):
         mirrored = torch.empty_like(currents, dtype=wide)
-        for _ in _mirrored_potentials(currents, mirrored.unbind(), tau, threshold):
+        for _ in _charge_mirrored(currents, mirrored.unbind(), tau, threshold):
             pass
         careful = _may_have_nan(mirrored[-1])
-        slope, passed, own, carried = (torch.empty_like(mirrored[0]) for _ in range(4))
+        slope, passed, total, carried = (torch.empty_like(mirrored[0]) for _ in range(4))
         parts = [part.unbind()[::-1] for part in (arriving, mirrored, leaving)]
         for t, (g, h, to) in enumerate(zip(*parts, strict=True)):
             torch.add(far, h, alpha=-alpha, out=slope).sigmoid_()
-            _SIGMOID_BACKWARD(g if g.dtype == wide else own.copy_(g), slope, grad_input=own)
+            _SIGMOID_BACKWARD(g if g.dtype == wide else total.copy_(g), slope, grad_input=total)
             if t:
                 # A spike resets: nothing passes on.
                 _THRESHOLD_BACKWARD(carried, h, -threshold, grad_input=passed)
-                own.add_(passed, alpha=left)
+                total.add_(passed, alpha=left)
             if careful:
-                own.masked_fill_(h.isnan(), 0.0)
+                total.masked_fill_(h.isnan(), 0.0)
             if to.dtype == wide:
-                torch.mul(own, share, out=to)
+                torch.mul(total, share, out=to)
             else:
-                to.copy_(torch.mul(own, share, out=slope))
-            own, carried = carried, own
+                to.copy_(torch.mul(total, share, out=slope))
+            total, carried = carried, total
     return result
 
 
-def _mirrored_potentials(
+def _charge_mirrored(
     currents: Tensor, rooms: Sequence[Tensor], tau: float, threshold: float
 ) -> Iterator[Tensor]:
     """Charged potentials -h of a part of a sequence, step by step, each in its room.
@@ -325,22 +325,22 @@ def _mirrored_potentials(
     Negated, because torch has the reset as one operation from below: 0 where -h <= -threshold.
     Rooms are of the arithmetic's type; one may serve all steps.
     """
-    factor = _constant(-1 / tau, rooms[0].dtype)
+    factor = _make_constant(-1 / tau, rooms[0].dtype)
     # A product by a power of two is exact, so that it may be fused with the sum behind it.
     exact = math.frexp(tau)[0] == 0.5
     v, before = torch.empty_like(rooms[0]), None
     for current, h in zip(currents.unbind(), rooms, strict=True):
         if before is not None:
             torch.threshold(before, -threshold, 0.0, out=v)
-        own = current if current.dtype == h.dtype else h.copy_(current)
+        current = current if current.dtype == h.dtype else h.copy_(current)
         # v + (current + v) * -1/tau is -((-v) + (current - (-v)) / tau).
         if before is None:
-            torch.mul(own, factor, out=h)
+            torch.mul(current, factor, out=h)
         elif exact:
-            torch.add(own, v, out=h)
+            torch.add(current, v, out=h)
             torch.add(v, h, alpha=-1 / tau, out=h)
         else:
-            torch.add(own, v, out=h).mul_(factor).add_(v)
+            torch.add(current, v, out=h).mul_(factor).add_(v)
         before = h
         yield h
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from spikeseg.jobs.benchmark.neuron_peers import peers, runs
-from spikeseg.jobs.benchmark.neuron_timing import phases
+from spikeseg.jobs.benchmark.neuron_peers import check_peer, find_peers
+from spikeseg.jobs.benchmark.neuron_timing import list_phases
 
 MODES = ("torch.compile", "torch.compile max-autotune")
 
@@ -35,10 +35,10 @@ def test_every_row_and_phase_of_the_compiled_peer_runs_compiled(
     for elements in (4096, 256):
         for dtype in (torch.float32, torch.float16, torch.bfloat16):
             x = torch.randn(1, elements).to(dtype)
-            found, _ = peers("stateless", 1, compile_=True)
+            found, _ = find_peers("stateless", 1, compile_=True)
             for name in MODES:
-                assert runs(found[name], x) == ""
-                for phase, call in phases(found[name], [(x, torch.ones_like(x))]).items():
+                assert check_peer(found[name], x) == ""
+                for phase, call in list_phases(found[name], [(x, torch.ones_like(x))]).items():
                     if phase == "backward":
                         continue
                     ran.clear()

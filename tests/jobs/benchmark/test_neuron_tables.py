@@ -15,8 +15,8 @@ from click.testing import CliRunner
 
 from spikeseg.jobs.benchmark import neuron
 from spikeseg.jobs.benchmark.neuron import command
-from spikeseg.jobs.benchmark.neuron_machine import card_state
-from spikeseg.jobs.benchmark.neuron_overhead import cold_start
+from spikeseg.jobs.benchmark.neuron_machine import read_card_state
+from spikeseg.jobs.benchmark.neuron_overhead import measure_cold_start
 from spikeseg.jobs.benchmark.neuron_tables import print_ratios, print_targets
 
 CUPY_LIF = "spikingjelly cupy LIF"
@@ -188,7 +188,7 @@ def test_a_child_that_dies_or_talks_does_not_end_the_benchmark(
         "spikeseg.jobs.benchmark.neuron_overhead.subprocess.run", lambda *_, **__: done
     )
     rows: list[dict[str, Any]] = []
-    cold_start("cpu", False, rows.append)
+    measure_cold_start("cpu", False, rows.append)
     assert said in capsys.readouterr().out
     assert len(rows) == (3 if "ROW" in stdout else 0)
 
@@ -227,16 +227,16 @@ def test_a_card_is_told_with_driver_clocks_and_temperature(
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     card = SimpleNamespace(uuid="12ab")
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
-    assert card_state() == {
+    assert read_card_state() == {
         "driver": "580.65.06",
         "clock_sm": "1980 MHz",
         "clock_memory": "3201 MHz",
         "temperature_c": "34",
     }
     card.uuid = "another"
-    assert card_state() == {"driver": "unknown"}
+    assert read_card_state() == {"driver": "unknown"}
     monkeypatch.setenv("PATH", str(tmp_path / "none"))
-    assert card_state() == {"driver": "unknown"}
+    assert read_card_state() == {"driver": "unknown"}
 
 
 def test_a_networks_step_is_measured_with_each_kind_of_neuron(

@@ -10,7 +10,7 @@ from golden import Golden, in_both_types, segmentor_config
 from models import shapes_batch, small_config
 from torch import Tensor, nn
 
-from spikeseg.jobs.benchmark.published_order import plain_path
+from spikeseg.jobs.benchmark.published_order import use_published_order
 from spikeseg.model.accounting.macs import count_macs
 from spikeseg.model.config import BinaryNeuronConfig, LargeBackboneConfig, LossConfig, ModelConfig
 from spikeseg.model.deployment.fold import fold
@@ -245,7 +245,7 @@ def test_the_plain_order_computes_the_same_step(family: Any) -> None:
         model = build_uncalibrated_segmentor(config).double()
         settled(model, lambda model=model: model(images.double())).train()
         if plain:
-            plain_path(model)
+            use_published_order(model)
         criterion = build_criterion(LossConfig(), config).double()
         terms = criterion(model(images.double()), labels, criterion.count(labels))
         loss = torch.stack(list(terms.values())).sum()
@@ -258,7 +258,7 @@ def test_the_plain_order_computes_the_same_step(family: Any) -> None:
 
 def test_the_plain_order_refuses_neurons_that_the_released_code_lacks() -> None:
     with pytest.raises(ValueError, match="temporal"):
-        plain_path(build_uncalibrated_segmentor(changed("temporal")))
+        use_published_order(build_uncalibrated_segmentor(changed("temporal")))
 
 
 @pytest.mark.parametrize("name", ["three_levels", "constant"])

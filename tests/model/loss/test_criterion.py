@@ -9,9 +9,9 @@ from models import shapes_batch, small_config
 from torch import Tensor, nn
 
 from spikeseg.model.config import LossConfig
-from spikeseg.model.loss.criterion import SetCriterion, build_criterion, class_factors
-from spikeseg.model.loss.mask_loss import at_points, dice_loss, focal_loss, shift_of
-from spikeseg.model.loss.matcher import SEGMENT_STRIDE, image_targets
+from spikeseg.model.loss.criterion import SetCriterion, build_criterion, compute_class_factors
+from spikeseg.model.loss.mask_loss import compute_shift, dice_loss, focal_loss, sample_points
+from spikeseg.model.loss.matcher import SEGMENT_STRIDE, split_targets
 from spikeseg.model.prediction import DensePrediction, MaskPrediction
 from spikeseg.model.segmentor import build_uncalibrated_segmentor
 
@@ -113,7 +113,7 @@ def test_segments_of_one_class_are_matched_and_counted_apart() -> None:
     halves[:, 4:, 4:] += 2 * SEGMENT_STRIDE
     loss = criterion(pixel_weight=1.0, semantic_weight=1.0)
     assert (loss.count(whole), loss.count(halves)) == (2, 3)
-    found = image_targets(halves[0], ignore_label=255)
+    found = split_targets(halves[0], ignore_label=255)
     assert found.labels.tolist() == [0, 1, 1]
     assert found.masks.flatten(1).sum(1).tolist() == [32, 16, 16]
     prediction = random_prediction(batch=1)._replace(pixel_logits=torch.randn(1, 2, 8, 8))
@@ -170,15 +170,15 @@ def test_points_are_a_function_of_the_label_map_alone() -> None:
     target = torch.randint(0, 5, (2, 16, 16))
     other = target.clone()
     other[0, 3, 4] += 1
-    assert torch.equal(shift_of(target), shift_of(target.clone()))
-    assert not torch.equal(shift_of(target), shift_of(other))
-    shifts = torch.stack([shift_of(torch.randint(0, 5, (2, 16, 16))) for _ in range(64)])
+    assert torch.equal(compute_shift(target), compute_shift(target.clone()))
+    assert not torch.equal(compute_shift(target), compute_shift(other))
+    shifts = torch.stack([compute_shift(torch.randint(0, 5, (2, 16, 16))) for _ in range(64)])
     assert shifts.min() >= 0 and shifts.max() < 1 and shifts.std(0).min() > 0.2
 
 
 def test_points_hit_the_pixels_that_they_interpolate() -> None:
     masks = torch.rand(3, 32, 32) > 0.5
-    logits, target = at_points(masks.float() * 2 - 1, masks, 400, torch.tensor([0.3, 0.9]))
+    logits, target = sample_points(masks.float() * 2 - 1, masks, 400, torch.tensor([0.3, 0.9]))
     assert logits.shape == target.shape == (3, 400)
     sure = logits.abs() > 0.6
     assert torch.equal(logits[sure] > 0, target[sure] > 0.5)
@@ -186,7 +186,7 @@ def test_points_hit_the_pixels_that_they_interpolate() -> None:
 
 def test_most_points_lie_where_the_mask_is_uncertain() -> None:
     ramp = torch.linspace(-8, 8, 64).expand(1, 64, 64).contiguous()
-    logits, _ = at_points(ramp, ramp > 0, 256, torch.tensor([0.0, 0.5]))
+    logits, _ = sample_points(ramp, ramp > 0, 256, torch.tensor([0.0, 0.5]))
     assert (logits.abs() < 2.5).float().mean() > 0.75
 
 
@@ -194,7 +194,7 @@ def test_the_point_sampled_loss_estimates_the_full_one() -> None:
     masks = torch.zeros(4, 128, 128, dtype=torch.bool)
     masks[:, 20:100, 30:90] = True
     logits = torch.zeros(4, 64, 64)  # Nowhere more certain than elsewhere: points are uniform.
-    given, target = at_points(logits, masks, 4096, torch.tensor([0.1, 0.7]))
+    given, target = sample_points(logits, masks, 4096, torch.tensor([0.1, 0.7]))
     full = nn.functional.interpolate(logits[:, None], size=(128, 128))[:, 0].flatten(1)
     expected = focal_loss(full, masks.flatten(1).float()).mean()
     torch.testing.assert_close(focal_loss(given, target).mean(), expected, rtol=0.03, atol=0)
@@ -229,10 +229,10 @@ def test_the_dense_loss_divides_by_the_labelled_pixels() -> None:
 
 def test_class_factors_favour_rare_classes_with_mean_one() -> None:
     frequency = torch.tensor([80.0, 15.0, 5.0, 0.0])
-    factors = class_factors(frequency, 0.5, 4)
+    factors = compute_class_factors(frequency, 0.5, 4)
     assert factors[0] < factors[1] < factors[2] == factors[3]
     assert (factors * frequency / frequency.sum()).sum() == pytest.approx(1.0)
-    assert torch.equal(class_factors(frequency, 0.0, 4), torch.ones(4))
+    assert torch.equal(compute_class_factors(frequency, 0.0, 4), torch.ones(4))
 
 
 def test_predictions_and_targets_of_different_images_are_refused_with_both_numbers() -> None:

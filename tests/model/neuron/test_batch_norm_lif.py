@@ -166,7 +166,7 @@ def summed(inner: int, workers: int, planes: int, channels: int) -> tuple[Tensor
     shape = (planes, channels, inner)
     x, g = (torch.randn(shape, generator=generator) for _ in range(2))
     mean = torch.randn(channels, generator=generator)
-    mask = torch.randint(256, (kernel_calls.lanes(x.numel()),), generator=generator).byte()
+    mask = torch.randint(256, (kernel_calls.count_lanes(x.numel()),), generator=generator).byte()
     sums = torch.zeros(2, channels, workers)
     pointers = (tensor.data_ptr() for tensor in (g, x, mask, mean, sums))
     began = time.process_time()

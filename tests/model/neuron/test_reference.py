@@ -13,11 +13,11 @@ from torch import Tensor
 
 from spikeseg.model.neuron.firing_rule import FiringRule
 from spikeseg.model.neuron.reference import (
+    charge_lif,
     integer_backward,
     integer_forward,
     lif_backward,
     lif_forward,
-    lif_potentials,
 )
 
 # How long an example takes says nothing about the law.
@@ -213,7 +213,7 @@ def test_the_lif_gradient_is_the_finite_difference_of_sigmoids_with_fixed_resets
     generator = torch.Generator().manual_seed(2)
     x = torch.randn(5, 50, generator=generator, dtype=torch.float64) * 2
     g = torch.randn(5, 50, generator=generator, dtype=torch.float64)
-    fired = lif_potentials(x, tau=tau, threshold=threshold) >= threshold
+    fired = charge_lif(x, tau=tau, threshold=threshold) >= threshold
     assert fired.any() and not fired.all()
 
     def relaxed(x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from spikeseg.model.accounting.macs import count_macs
 from spikeseg.model.config import BackboneConfig, LargeBackboneConfig, ModelConfig
 from spikeseg.model.published import sizes as published
 from spikeseg.model.published.classifier import build_classifier
-from spikeseg.model.published.keys import published_name
+from spikeseg.model.published.keys import to_published_name
 from spikeseg.model.segmentor import build_uncalibrated_segmentor
 
 
@@ -109,7 +109,7 @@ def test_multiply_accumulates_equal_the_published_table(shared_folder: Path) -> 
     size = literal_eval(next(iter(rows.values()))["input_shape"])
     model = on_meta(published.spike2former_sdtv2())
     counted = count_macs(model, torch.empty(size, device="meta"))
-    found = {published_name(row.name): row.macs for row in counted}
+    found = {to_published_name(row.name): row.macs for row in counted}
     assert found == expected
 
 
@@ -123,6 +123,6 @@ def test_keys_and_shapes_equal_those_of_an_official_state_dict(
     expected = {row["key"]: literal_eval(row["shape"]) for row in rows}
     config = getattr(published, f"spike2former_{family}")()
     state = on_meta(config).state_dict()
-    found = {published_name(key): tuple(value.shape) for key, value in state.items()}
+    found = {to_published_name(key): tuple(value.shape) for key, value in state.items()}
     assert len(found) == len(state) == len(rows)
     assert found == expected

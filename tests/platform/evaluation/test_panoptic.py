@@ -14,7 +14,7 @@ from tiny import experiment, pack_shapes
 
 from spikeseg.datasets.packed.reader import PackedDataset
 from spikeseg.datasets.segment_targets import labelled_segments
-from spikeseg.model.loss.matcher import SEGMENT_STRIDE, image_targets
+from spikeseg.model.loss.matcher import SEGMENT_STRIDE, split_targets
 from spikeseg.model.postprocess import PanopticMap
 from spikeseg.platform.cluster.worker_group import OneWorker
 from spikeseg.platform.config.recipes import ConfigError
@@ -68,7 +68,7 @@ def test_targets_are_those_of_the_semantic_task_with_segments_told_apart(data: P
     dataset = PackedDataset.open(data)
     objects = {row.id: len(row.segments) for row in (dataset.row("train", i) for i in range(11))}
     for name, target in zip(told_apart.ids, told_apart.targets, strict=True):
-        found = image_targets(target, ignore_label=255)
+        found = split_targets(target, ignore_label=255)
         # Background is one more mask; an object may be hidden, none is invented.
         assert 1 < len(found.labels) <= objects[name] + 1
         assert found.masks.sum(0).eq(1).all()

@@ -10,7 +10,7 @@ from tiny import experiment, pack_shapes
 from torch import Tensor, nn
 
 from spikeseg.model.published.classifier import build_classifier
-from spikeseg.model.published.keys import published_name
+from spikeseg.model.published.keys import to_published_name
 from spikeseg.model.published.weights import convert_published, write_published
 from spikeseg.model.segmentor import build_uncalibrated_segmentor
 from spikeseg.platform.checkpoint.run_folder import RunFolder
@@ -59,7 +59,7 @@ def started(config: ExperimentConfig, folder: Path) -> tuple[Training, list[str]
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
-    return {published_name(k): v.clone() for k, v in model.state_dict().items()}
+    return {to_published_name(k): v.clone() for k, v in model.state_dict().items()}
 
 
 def test_a_training_steps_from_an_imagenet_backbone(data: Path, tmp_path: Path) -> None:

@@ -159,12 +159,12 @@ def test_without_work_nothing_is_launched(driver: Driver) -> None:
 def test_a_binary_of_the_same_generation_runs(
     driver: Driver, capability: tuple[int, int], architecture: int
 ) -> None:
-    assert cuda._architecture(*capability) == architecture
+    assert cuda._choose_architecture(*capability) == architecture
 
 
 def test_a_gpu_that_the_compiler_does_not_know_is_named(driver: Driver) -> None:
     with pytest.raises(RuntimeError, match=r"no GPU of compute capability 7\.0: install another"):
-        cuda._architecture(7, 0)
+        cuda._choose_architecture(7, 0)
 
 
 Recorded = list[tuple[str, int, tuple[Any, ...], int]]

@@ -79,7 +79,7 @@ def assembly(source: str, dtype: torch.dtype) -> str:
     """PTX of a source for sm_90, one step at a time."""
     nvrtc = compiler()
     program = nvrtc.createProgram(source, "", [], [])
-    options = (*cuda.compile_options(dtype, 1), "--gpu-architecture=compute_90")
+    options = (*cuda.list_compile_options(dtype, 1), "--gpu-architecture=compute_90")
     nvrtc.compileProgram(program, options)
     text = nvrtc.getPTX(program)
     nvrtc.destroyProgram(program)
@@ -89,7 +89,7 @@ def assembly(source: str, dtype: torch.dtype) -> str:
 @pytest.mark.parametrize("file", ["integer.cu", "temporal.cu", "binary.cu", "batch_norm.cu"])
 def test_denormals_are_not_flushed_and_nothing_is_fused(file: str) -> None:
     # An open window begins at the smallest denormal, and the law rounds every operation.
-    text = assembly(cuda.source(file), torch.float32)
+    text = assembly(cuda.read_source(file), torch.float32)
     arithmetic = [
         line for line in text.splitlines() if re.match(r"\s*(add|sub|mul|setp)\S*f32", line)
     ]
@@ -102,7 +102,7 @@ def test_denormals_are_not_flushed_and_nothing_is_fused(file: str) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_global_memory_is_reached_sixteen_bytes_at_a_time(dtype: torch.dtype) -> None:
-    text = assembly(cuda.source("integer.cu"), dtype)
+    text = assembly(cuda.read_source("integer.cu"), dtype)
     wide = 2 if dtype == torch.float32 else 1
     bodies = dict(re.findall(r"\.entry (\w+)\((.*?)\n}\n", text, flags=re.DOTALL))
     for kernel in ("integer_forward", "integer_backward"):
@@ -145,7 +145,7 @@ extern "C" __global__ void probe(const float* values, uint32* result) {{
 
 def test_no_cuda_header_is_included() -> None:
     for file in cuda.UNROLLS:
-        assert "#include" not in cuda.source(file)
+        assert "#include" not in cuda.read_source(file)
 
 
 def test_every_kernel_is_where_the_table_says() -> None:
@@ -155,6 +155,6 @@ def test_every_kernel_is_where_the_table_says() -> None:
 
 def test_a_source_error_comes_with_the_compilers_words(monkeypatch: pytest.MonkeyPatch) -> None:
     compiler()
-    monkeypatch.setattr(cuda, "source", lambda _: "__global__ void k() { nonsense; }")
+    monkeypatch.setattr(cuda, "read_source", lambda _: "__global__ void k() { nonsense; }")
     with pytest.raises(RuntimeError, match="nonsense"):
         cuda.compile_binary("integer.cu", torch.float32, 1, 90)
