@@ -1,4 +1,4 @@
-"""Repeat a run from its id, and say where the repetition leaves it and why that may be."""
+"""Repeat a run from its id, and report the first difference and its likely cause."""
 
 import json
 import math
@@ -29,7 +29,7 @@ _DECIDING_PACKAGES = ("torch", "numpy", "scipy", "opencv-python-headless", "pill
 
 @dataclass(frozen=True)
 class Difference:
-    """Something that is not as it was.
+    """Something that differs between the recorded run and this machine.
 
     Attributes:
         kind: `data`, `packages`, `code`, `threads`, `environment` or `hardware`.
@@ -76,7 +76,7 @@ class Verdict:
 
 
 def plan_replay(run_id: str, storage: Path, data: str | None = None) -> Plan:
-    """Find out whether a run can be repeated here, and what is not as it was.
+    """Check that a run can be repeated here, and list what differs from its record.
 
     Args:
         run_id: The run's id in MLflow.
@@ -105,7 +105,7 @@ def plan_replay(run_id: str, storage: Path, data: str | None = None) -> Plan:
     if data is not None:
         section = resolved.config.data.model_copy(update={"path": str(Path(data).absolute())})
         resolved = Resolved(resolved.config.model_copy(update={"data": section}), resolved.origins)
-    differences = _data(run, resolved.config.data.path) + compare_provenance(made_of)
+    differences = _compare_data(run, resolved.config.data.path) + compare_provenance(made_of)
     starts = made_of.get("starts", [])
     intervals = {str(start.get("log_every")) for start in starts if isinstance(start, dict)}
     # A parameter is the first start's, the configuration the last one's.
@@ -124,53 +124,55 @@ def _read_json(run_id: str, content: bytes) -> dict[str, Any]:
     return made_of
 
 
-def _data(run: TrackedRun, path: str) -> list[Difference]:
+def _compare_data(run: TrackedRun, path: str) -> list[Difference]:
     wanted = run.tags.get("data_digest", "")
     try:
-        found = PackedDataset.open(path).digest
+        digest = PackedDataset.open(path).digest
     except ValueError as error:
         raise ConfigError(
             f"run {run.run_id} cannot be repeated; missing: its data, digest {wanted[:12]}, in "
             f"{path} ({error}); say where it lies now with --data DIR"
         ) from error
-    if found == wanted:
+    if digest == wanted:
         return []
-    return [Difference("data", f"digest of {path} was {wanted[:12]}, is {found[:12]}")]
+    return [Difference("data", f"digest of {path} was {wanted[:12]}, is {digest[:12]}")]
 
 
 def compare_provenance(recorded: Mapping[str, Any]) -> list[Difference]:
-    """What differs between a recorded run and this process, likeliest cause first.
+    """List what differs between a recorded run and this process, likeliest cause first.
 
     Args:
         recorded: Content of `provenance.json`.
     """
-    found = []
+    differences = []
     now = packages()
     then = _section(recorded, "packages")
     for name in sorted({*then, *now}):
         if then.get(name) != now.get(name):
             text = f"{name} was {then.get(name, 'absent')}, is {now.get(name, 'absent')}"
-            found.append(Difference("packages", text))
+            differences.append(Difference("packages", text))
     code = _section(recorded, "code")
     if code.get("digest") != code_digest():
         was = _commit(code, " with changes (artifact code.diff)")
-        found.append(Difference("code", f"was {was}, is {_commit(git_state(), ' with changes')}"))
+        differences.append(
+            Difference("code", f"was {was}, is {_commit(git_state(), ' with changes')}")
+        )
     before, after = _section(recorded, "environment"), environment(os.environ)
     for name in sorted({*before, *after}):
         if before.get(name) != after.get(name) and not name.startswith(_NOT_DECIDING):
             kind = "threads" if name.endswith("_NUM_THREADS") else "environment"
             text = f"{name} was {before.get(name, 'unset')}, is {after.get(name, 'unset')}"
-            found.append(Difference(kind, text))
+            differences.append(Difference(kind, text))
     machine, here_too = _section(recorded, "hardware"), hardware()
     for name in ("processor", "capability", "gpus", "cuda", "cores"):
         if machine.get(name) != here_too[name]:
             text = f"{name} was {machine.get(name)}, is {here_too[name]}"
-            found.append(Difference("hardware", text))
-    return sorted(found, key=_rank)
+            differences.append(Difference("hardware", text))
+    return sorted(differences, key=_rank)
 
 
 def _rank(difference: Difference) -> int:
-    """How likely a difference changes a result, the likeliest first."""
+    """Sort key of a difference: the likelier it changes a result, the smaller."""
     order = ("data", "packages", "code", "threads", "hardware", "environment")
     other = difference.kind == "packages" and not difference.text.startswith(
         tuple(f"{name} was " for name in _DECIDING_PACKAGES)
@@ -230,8 +232,8 @@ def replay(plan: Plan, *, storage: Path, progress: Callable[[str], None]) -> Ver
         for one, other in ((before, dict(now)), (now, dict(before))):
             for step, key in [at for at in one if at[1].startswith(_LOGGED) and at not in other]:
                 del one[step, key]
-    first = first_difference(before, now)
-    return Verdict(outcome.folder, len(before), first, likely_cause(plan) if first else "")
+    first = find_first_difference(before, now)
+    return Verdict(outcome.folder, len(before), first, describe_cause(plan) if first else "")
 
 
 def recorded_values(run: TrackedRun) -> dict[tuple[int, str], float]:
@@ -244,10 +246,10 @@ def recorded_values(run: TrackedRun) -> dict[tuple[int, str], float]:
     }
 
 
-def first_difference(
+def find_first_difference(
     before: Mapping[tuple[int, str], float], now: Mapping[tuple[int, str], float]
 ) -> tuple[int, str, float | None, float | None] | None:
-    """Step, metric and both values of the earliest pair that is not equal; None where all are.
+    """Find the earliest metric that differs: step, name and both values; None where none does.
 
     A value is None where only the other run has one.
 
@@ -258,19 +260,19 @@ def first_difference(
     for step, key in sorted({*before, *now}):
         old, new = before.get((step, key)), now.get((step, key))
         both_nan = None not in (old, new) and old != old and new != new
-        if _as_kept(old) != _as_kept(new) and not both_nan:
+        if _as_stored(old) != _as_stored(new) and not both_nan:
             return step, key, old, new
     return None
 
 
-def _as_kept(value: float | None) -> float | None:
-    """MLflow's databases keep the largest float where a run recorded infinity."""
+def _as_stored(value: float | None) -> float | None:
+    """The value as MLflow's databases store it: the largest float for infinity."""
     largest = sys.float_info.max
     return math.copysign(largest, value) if value is not None and math.isinf(value) else value
 
 
-def likely_cause(plan: Plan) -> str:
-    """The first recorded difference that can change a result, in words."""
+def describe_cause(plan: Plan) -> str:
+    """Describe the likeliest cause of a difference in words."""
     if plan.differences:
         first = plan.differences[0]
         return f"{first.kind}: {first.text}"

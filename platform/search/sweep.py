@@ -325,7 +325,7 @@ def _orders(
             "origins": resolved.origins,
             "folder": str(proposal.folder),
             "parent": record.journal.id,
-            "tags": record.tags_of(proposal.number, proposal.point),
+            "tags": record.trial_tags(proposal.number, proposal.point),
             "workers": plan.recipe.workers_per_trial,
             "resources": {"CPU": resources.cpu, "GPU": resources.gpu},
             "max_failures": plan.recipe.max_failures,
@@ -336,7 +336,7 @@ def _orders(
         if verdict.state is not None:
             run = RunFolder(keeper.folder / "trials" / str(number))
             run.write(VERDICT, json.dumps(asdict(verdict)))
-            record.trial_ended(keeper.records[number])
+            record.record_end(keeper.records[number])
             _follow(plan, keeper, record)
         if verdict.state is not None or not report.replayed:
             progress(watcher.line(number, report, verdict))

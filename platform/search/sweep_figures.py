@@ -9,12 +9,12 @@ from .sweep_file.plan import SweepPlan
 from .sweep_status import broken_of, front_trials, hypervolumes, results_of
 
 
-def sweep_pictures(
+def draw_sweep(
     plan: SweepPlan,
     records: Mapping[int, TrialRecord],
     importances: Mapping[str, Mapping[str, float]],
 ) -> dict[str, bytes]:
-    """All figures that the results allow.
+    """Draw all figures that the results allow.
 
     Args:
         plan: The sweep.
@@ -28,7 +28,7 @@ def sweep_pictures(
     if not done:
         return {}
     names = [objective.metric for objective in plan.recipe.objectives]
-    pictures = {"parallel": _parallel(plan, done, names)}
+    pictures = {"parallel": _draw_parallel(plan, done, names)}
     if len(names) > 1:
         best = sorted(front_trials(plan, records), key=lambda item: item.values[1])
         pictures["front"] = charts.pareto(
@@ -46,12 +46,12 @@ def sweep_pictures(
     return pictures
 
 
-def _parallel(plan: SweepPlan, done: Sequence[TrialRecord], names: Sequence[str]) -> bytes:
+def _draw_parallel(plan: SweepPlan, done: Sequence[TrialRecord], names: Sequence[str]) -> bytes:
     keys = list(plan.recipe.space.dimensions)
-    lines = [[*(_shown(r.point.get(key, "-")) for key in keys), *r.values] for r in done]
+    lines = [[*(_axis_value(r.point.get(key, "-")) for key in keys), *r.values] for r in done]
     titles = [*(key.rpartition(".")[2] for key in keys), *names]
     return charts.parallel_coordinates(titles, lines, colour_by=len(keys))
 
 
-def _shown(value: Any) -> float | str:
+def _axis_value(value: Any) -> float | str:
     return value if isinstance(value, int | float) and not isinstance(value, bool) else str(value)

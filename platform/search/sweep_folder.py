@@ -81,7 +81,7 @@ class SweepFolder:
                 begin_study(study, path.name, [o.direction for o in plan.recipe.objectives])
         else:
             path = storage / resume
-            started = _continued(path, started, storage, resume, trials)
+            started = _read_plan(path, started, storage, resume, trials)
             # A sweep that was killed at once may have none yet in its folder.
             if study is None:
                 exists = check_storage_address(_inside(path), f"--resume {resume}: its study")
@@ -114,7 +114,7 @@ def _inside(path: Path) -> str:
     return f"sqlite:///{path / 'study.db'}"
 
 
-def _continued(path: Path, now: dict, storage: Path, resume: str, trials: int | None) -> dict:
+def _read_plan(path: Path, now: dict, storage: Path, resume: str, trials: int | None) -> dict:
     try:
         there = (path / _PLAN).is_file()
     except OSError:  # a name longer than the disk allows
@@ -146,8 +146,8 @@ def _continued(path: Path, now: dict, storage: Path, resume: str, trials: int | 
 
 
 def _differences(before: Any, now: Any) -> str:
-    """The settings that differ, with both values; a few of them where there are many."""
-    old, new = (dict(_leaves("", _tree(part))) for part in (before, now))
+    """Describe the settings that differ, with both values; the first few where there are many."""
+    old, new = (dict(_leaves("", _parse(part))) for part in (before, now))
     differences = [
         f"{key} was {old.get(key, 'not given')}, is {new.get(key, 'not given')}"
         for key in dict.fromkeys([*old, *new])
@@ -158,7 +158,7 @@ def _differences(before: Any, now: Any) -> str:
     return "; ".join(differences[:_SHOWN_DIFFERENCES]) + more
 
 
-def _tree(part: Any) -> Any:
+def _parse(part: Any) -> Any:
     return yaml.safe_load(part) if isinstance(part, str) else part
 
 

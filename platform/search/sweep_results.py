@@ -13,7 +13,7 @@ from ..config.recipes import dump, override
 from .study.importance import measure_importances
 from .study.study import Keeper
 from .study.trial_records import TrialRecord
-from .sweep_figures import sweep_pictures
+from .sweep_figures import draw_sweep
 from .sweep_file.plan import SweepPlan
 from .sweep_status import best_trial, devices_of_a_trial, front_trials, results_of
 from .sweep_tracking import SweepRecord
@@ -61,12 +61,12 @@ def finish_sweep(plan: SweepPlan, keeper: Keeper, folder: Path, record: SweepRec
     for name, text in files.items():
         write_file(folder / name, text)
         journal.text(name, text)
-    for name, content in sweep_pictures(plan, keeper.records, shares).items():
+    for name, content in draw_sweep(plan, keeper.records, shares).items():
         (folder / "figures").mkdir(exist_ok=True)
         write_file(folder / "figures" / f"{name}.png", content)
         journal.artifact(f"figures/{name}.png", folder / "figures" / f"{name}.png")
     why = why_no_result(keeper.records)
-    journal.tags({"mlflow.note.content": description(plan, rows, front_rows, why)})
+    journal.tags({"mlflow.note.content": describe_sweep(plan, rows, front_rows, why)})
 
 
 def why_no_result(records: Mapping[int, TrialRecord]) -> str:
@@ -88,13 +88,13 @@ def why_no_result(records: Mapping[int, TrialRecord]) -> str:
     return f"no result: of {len(ordered)} trials {', '.join(parts)}"
 
 
-def description(
+def describe_sweep(
     plan: SweepPlan,
     rows: Sequence[Mapping[str, Any]],
     front: Sequence[Mapping[str, Any]],
     missing: str,
 ) -> str:
-    """Markdown for the top of the sweep's page: states, cost, the front as a table.
+    """Describe a sweep for the top of its page in MLflow: states, cost, the front as a table.
 
     Args:
         plan: The sweep.

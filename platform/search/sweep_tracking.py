@@ -88,10 +88,10 @@ class SweepRecord:
         self._sender.start()
 
     def begin_sending(self) -> None:
-        """Send from now on, not only a minute after the start: there is something to see."""
+        """End the delay of the first upload: there is something to see."""
         self._sender.begin()
 
-    def tags_of(self, number: int, point: Mapping[str, Any]) -> dict[str, str]:
+    def trial_tags(self, number: int, point: Mapping[str, Any]) -> dict[str, str]:
         """Tags of a trial's run; trials that differ in nothing but the seed share a group."""
         same = {key: value for key, value in sorted(point.items()) if key != "seed"}
         digest = hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()
@@ -102,7 +102,7 @@ class SweepRecord:
             "group": digest[:12],
         }
 
-    def trial_ended(self, item: TrialRecord) -> None:
+    def record_end(self, item: TrialRecord) -> None:
         """Record a trial's state and reason in its own journal, once.
 
         A trial whose process died before it had a journal gets one here, so that MLflow shows as
@@ -113,14 +113,14 @@ class SweepRecord:
         if item.violations:
             tags["violations"] = "; ".join(item.violations)
         if not (folder / "journal" / "records.jsonl").is_file():
-            self._begin(folder, item)
+            self._create_journal(folder, item)
         elif _last_tags(folder / "journal") == tags:
             return
         append_end(folder / "journal", tags, _STATUS[item.state])
 
-    def _begin(self, folder: Path, item: TrialRecord) -> None:
-        """A journal of a trial that never ran."""
-        tags = self.tags_of(item.number, item.point)
+    def _create_journal(self, folder: Path, item: TrialRecord) -> None:
+        """Create the journal of a trial that never ran."""
+        tags = self.trial_tags(item.number, item.point)
         try:
             resolved = self._plan.experiment(item.point)
             run = RunFolder(folder)
@@ -133,13 +133,13 @@ class SweepRecord:
             ).close()
 
     def reconcile(self, keeper: Keeper) -> None:
-        """Record the ends that a killed driver told the study and not the journals."""
+        """Record ends of trials that a killed driver wrote into the study and not the journals."""
         for item in keeper.records.values():
             if item.state in ("COMPLETE", "PRUNED", "FAIL"):
-                self.trial_ended(item)
+                self.record_end(item)
 
     def follow(self, done: int, values: Mapping[str, float]) -> None:
-        """Record numbers of the whole sweep after so many trials have ended."""
+        """Record metrics of the whole sweep; the step is the number of ended trials."""
         self.journal.metrics(done, values)
 
     def finish(self, keeper: Keeper) -> None:
@@ -150,14 +150,14 @@ class SweepRecord:
         )
 
     def close(self, *, finished: bool) -> None:
-        """Send what is left; what MLflow does not take now stays in the journals."""
+        """Record the sweep's end and send what is left; what MLflow does not take stays here."""
         self.journal.finish("FINISHED" if finished else "KILLED")
         self._sender.stop(timeout=_STOP_SECONDS)
         self.journal.close()
 
 
 def _last_tags(journal: Path) -> dict[str, str] | None:
-    """The tags of an end that is the journal's last record; None where it does not end."""
+    """Tags of the end that the journal's last records are; None where it has not ended."""
     records = list(read_records(journal))[-2:]
     kinds = [record["kind"] for record in records]
     return records[0]["values"] if kinds == ["tags", "status"] else None

@@ -1,4 +1,4 @@
-"""Pictures under the names that the image grid of MLflow's run page shows."""
+"""Names of pictures that the image grid of MLflow's run page shows."""
 
 import io
 from collections.abc import Iterable, Mapping
@@ -12,11 +12,11 @@ from .upload.dead_letters import UnsendableError
 _THUMBNAIL = 512
 
 
-def grid_files(record: Mapping[str, Any], picture: Path, folder: Path) -> Iterable[Path]:
-    """A picture under the names that the run page's image grid shows.
+def write_grid_files(record: Mapping[str, Any], picture: Path, folder: Path) -> Iterable[Path]:
+    """Write a picture, and a small copy, under names that the run page's image grid shows.
 
     The grid reads key, step and time out of the artifact's name and wants a small copy beside it
-    (seen in MLflow 3.17's `log_image`, whose names hold a random part, so that a replay doubles).
+    (seen in MLflow 3.17's `log_image`, whose names hold a random part: sent twice, it doubles).
 
     Args:
         record: The picture's record, with name, step and time.

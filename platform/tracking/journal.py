@@ -1,7 +1,7 @@
-"""The durable record in front of the tracker: append-only, survives kills, knows no MLflow.
+"""Journal of a run on disk: append-only, survives kills, uploaded to MLflow by `upload/`.
 
 A record is one JSON line with a check sum, frozen with value and time when it is written; pictures
-and texts are files beside it. Replaying the whole journal any number of times gives the same run,
+and texts are files beside it. Uploading the whole journal any number of times gives the same run,
 because a step that is redone keeps its first record and everything else overwrites.
 """
 
@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ...datasets.packed.files import write_file
-from .journal_lines import RECORDS, cut_torn_line, damage, read_records, record_line
+from .journal_lines import RECORDS, cut_torn_line, describe_damage, read_records, record_line
 
 _log = logging.getLogger(__name__)
 
 FILES = "files"
 # What a power loss takes is measured again from the newest checkpoint on.
 _SYNC_SECONDS = 5.0
-_KEPT_FOR_NUMBERS = 0.9
+_SHARE_OF_FILES = 0.9
 _GIBIBYTE = 1 << 30
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
@@ -84,7 +84,7 @@ class Journal:
             # A second time: without the run's id nothing of a journal can be sent.
             self._append(run)
         if damaged:
-            text = damage(damaged)
+            text = describe_damage(damaged)
             _log.warning("%s: damaged lines are left out: %s", folder, text)
             self.tags({"records_damaged": text})
 
@@ -140,8 +140,8 @@ class Journal:
         confined(self.folder / FILES, path)
         source, run = source.absolute(), self.folder.absolute().parent
         # Below the run's folder relative to it, so that the folder can be moved.
-        place = source.relative_to(run) if source.is_relative_to(run) else source
-        self._append({"kind": "link", "path": path, "source": str(place)})
+        stored = source.relative_to(run) if source.is_relative_to(run) else source
+        self._append({"kind": "link", "path": path, "source": str(stored)})
 
     def dataset(self, name: str, digest: str, context: str, source: str) -> None:
         """Record a data set that the run read.
@@ -183,7 +183,7 @@ class Journal:
                 self._file = -1
 
     def _scan(self) -> tuple[str | None, int, list[int]]:
-        """What an existing journal holds: its run's id, its first time, bytes of damaged lines."""
+        """Read an existing journal: its run's id, its first time, offsets of damaged lines."""
         identity, started = None, _now()
         damaged: list[int] = []
         if self._path.exists():
@@ -206,7 +206,7 @@ class Journal:
         target = confined(self.folder / FILES, record["path"])
         with self._lock:
             grown = len(data) - _size(target)
-            if self._used + grown > self._limit * _KEPT_FOR_NUMBERS:
+            if self._used + grown > self._limit * _SHARE_OF_FILES:
                 return self._drop(f"{record['path']}: the journal's limit is reached")
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)

@@ -45,13 +45,13 @@ _FIELDS: dict[str, dict[str, Callable[[Any], bool]]] = {
 
 
 def record_line(record: Mapping[str, Any]) -> bytes:
-    """The line of a record, with a check sum as its last field."""
+    """Encode a record as a line with a check sum as its last field."""
     body = json.dumps(record, separators=(",", ":")).encode()
     return body[:-1] + b',"crc":"%08x"}\n' % zlib.crc32(body)
 
 
 def read_records(folder: Path, offset: int = 0) -> Iterator[dict[str, Any]]:
-    """Whole records of a journal from a byte offset on; each carries the offset behind it.
+    """Read a journal's whole records from a byte offset on; each carries the offset behind it.
 
     A line that a disk damaged comes as a record of kind `damaged` with its `byte`: all others are
     as good as before. Lines without a check sum are of an earlier version, and read.
@@ -66,24 +66,24 @@ def read_records(folder: Path, offset: int = 0) -> Iterator[dict[str, Any]]:
             if not line.endswith(b"\n"):
                 return
             start, offset = offset, offset + len(line)
-            yield {**(_record(line) or {"kind": "damaged", "byte": start}), "end": offset}
+            yield {**(_parse_line(line) or {"kind": "damaged", "byte": start}), "end": offset}
 
 
-def damage(places: Sequence[int]) -> str:
-    """What is said of damaged lines.
+def describe_damage(offsets: Sequence[int]) -> str:
+    """Describe damaged lines in words.
 
     Args:
-        places: The byte where each begins, at least one.
+        offsets: The byte where each begins, at least one.
     """
-    return f"{len(places)} of {RECORDS}, the first at byte {places[0]}"
+    return f"{len(offsets)} of {RECORDS}, the first at byte {offsets[0]}"
 
 
-def _record(line: bytes) -> dict[str, Any] | None:
-    """The record of a line; None where it is none."""
-    given = _CHECK_SUM.search(line)
-    if given:
-        line = line[: given.start()] + b"}"
-        if zlib.crc32(line) != int(given[1], 16):
+def _parse_line(line: bytes) -> dict[str, Any] | None:
+    """Parse a line; None where it is damaged or no record."""
+    check_sum = _CHECK_SUM.search(line)
+    if check_sum:
+        line = line[: check_sum.start()] + b"}"
+        if zlib.crc32(line) != int(check_sum[1], 16):
             return None
     try:
         record = json.loads(line)
@@ -104,9 +104,9 @@ def cut_torn_line(path: Path) -> None:
         while position > 0:
             start = max(0, position - 65536)
             file.seek(start)
-            found = file.read(position - start).rfind(b"\n")
-            if found >= 0:
-                position = start + found + 1
+            newline = file.read(position - start).rfind(b"\n")
+            if newline >= 0:
+                position = start + newline + 1
                 break
             position = start
         if position != end:

@@ -1,4 +1,4 @@
-"""MLflow's client: quiet, quick to give up, and with a database that was made whole and once."""
+"""MLflow's client: short timeouts, no telemetry, and sqlite databases that are made whole."""
 
 import contextlib
 import os
@@ -24,7 +24,7 @@ _QUIET = {
 
 
 def import_mlflow() -> Any:
-    """MLflow, told to give up quickly and to report nothing to its makers.
+    """Import MLflow with short timeouts, without retries and without telemetry.
 
     Raises:
         ImportError: Where it is not installed.
@@ -42,7 +42,7 @@ def import_mlflow() -> Any:
 
 
 def connect(uri: str) -> Any:
-    """MLflow's client for an address, whose database is made where it is a new sqlite file."""
+    """Connect to MLflow; the database of a new sqlite address is made first."""
     mlflow = import_mlflow()
     make_database(uri)
     return mlflow.MlflowClient(tracking_uri=uri)
@@ -71,8 +71,8 @@ def make_database(uri: str, artifacts: str | None = None) -> None:
             return
         with tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent) as folder:
             making = Path(folder) / file.name
-            place = artifacts or (file.absolute().parent / "artifacts").as_uri()
-            SqlAlchemyStore(f"sqlite:///{making}", place).engine.dispose()
+            root = artifacts or (file.absolute().parent / "artifacts").as_uri()
+            SqlAlchemyStore(f"sqlite:///{making}", root).engine.dispose()
             place_file(making, file)
 
 

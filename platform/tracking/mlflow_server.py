@@ -52,7 +52,7 @@ def serve(storage: Path, *, host: str, port: int, announce: Callable[[str], None
     try:
         # The address goes by a variable: any user of the machine can read a command line.
         command = server_command(storage, host=host, port=port)
-        code = run_until_told(command, {"MLFLOW_BACKEND_STORE_URI": uri})
+        code = run_until_terminated(command, {"MLFLOW_BACKEND_STORE_URI": uri})
     except KeyboardInterrupt:
         return
     if code:
@@ -71,21 +71,21 @@ def _check_free(host: str, port: int) -> None:
         raise ValueError(f"--port {port}: cannot listen on {host} ({error.strerror})") from error
 
 
-def run_until_told(command: list[str], variables: Mapping[str, str]) -> int:
-    """Run a server; a SIGTERM to this process ends it too, so that none is left behind.
+def run_until_terminated(command: list[str], variables: Mapping[str, str]) -> int:
+    """Run a server until it ends; a SIGTERM to this process ends it too.
 
     Args:
         command: The command line.
         variables: Environment variables beside `server_environment`'s.
 
     Returns:
-        Its exit code; 0 where it was told to end.
+        Its exit code; 0 where SIGTERM ended it.
     """
-    told = threading.Event()
+    terminated = threading.Event()
     with subprocess.Popen(command, env={**server_environment(), **variables}) as process:
 
         def end(*_: object) -> None:
-            told.set()
+            terminated.set()
             process.terminate()
 
         before = signal.signal(signal.SIGTERM, end)
@@ -93,7 +93,7 @@ def run_until_told(command: list[str], variables: Mapping[str, str]) -> int:
             code = process.wait()
         finally:
             signal.signal(signal.SIGTERM, before)
-    return 0 if told.is_set() else code
+    return 0 if terminated.is_set() else code
 
 
 def server_command(storage: Path, *, host: str, port: int) -> list[str]:
@@ -129,7 +129,7 @@ def server_environment() -> dict[str, str]:
 
 
 def _check_authentication(config: Path) -> None:
-    """MLflow itself would start and fail, or fail with a traceback."""
+    """Refuse a configuration with which MLflow would start and fail, or show a traceback."""
     if not config.is_file():
         raise ValueError(f"MLFLOW_AUTH_CONFIG_PATH: {config}: no such file")
     if not os.environ.get("MLFLOW_FLASK_SERVER_SECRET_KEY"):
@@ -141,10 +141,10 @@ def _check_authentication(config: Path) -> None:
     read = configparser.ConfigParser()
     try:
         read.read_string(config.read_text())
-        given = read.get("mlflow", "admin_password", fallback=None)
+        password = read.get("mlflow", "admin_password", fallback=None)
     except (configparser.Error, UnicodeDecodeError) as error:
         raise ValueError(f"MLFLOW_AUTH_CONFIG_PATH: {config}: cannot be read: {error}") from error
-    if os.environ.get("MLFLOW_AUTH_ADMIN_PASSWORD", given) == _PUBLISHED_PASSWORD:
+    if os.environ.get("MLFLOW_AUTH_ADMIN_PASSWORD", password) == _PUBLISHED_PASSWORD:
         raise ValueError(
             f"MLFLOW_AUTH_CONFIG_PATH: {config}: admin_password (or MLFLOW_AUTH_ADMIN_PASSWORD) is "
             "the one that MLflow published; set another"

@@ -1,4 +1,4 @@
-"""What a run was made of: code, configuration, machine, and the line that repeats it."""
+"""Provenance of a run: code, configuration, packages, machine, and the line that repeats it."""
 
 import contextlib
 import functools
@@ -129,7 +129,7 @@ def _git(*arguments: str, variables: Mapping[str, str] | None = None) -> str:
 
 
 def provenance(resolved: Resolved, *, world_size: int) -> dict[str, Any]:
-    """Everything that is known about how a run comes about, as JSON.
+    """Collect what decides a run: code, configuration, packages, machine, environment, as JSON.
 
     Args:
         resolved: The experiment.
@@ -153,8 +153,8 @@ def provenance(resolved: Resolved, *, world_size: int) -> dict[str, Any]:
 
 def packages() -> dict[str, str]:
     """Every installed package and its version."""
-    found = ((item.metadata["Name"], item.version) for item in metadata.distributions())
-    return dict(sorted((name.lower(), version) for name, version in found if name))
+    installed = ((item.metadata["Name"], item.version) for item in metadata.distributions())
+    return dict(sorted((name.lower(), version) for name, version in installed if name))
 
 
 def hardware() -> dict[str, Any]:
@@ -199,17 +199,17 @@ def environment(variables: Mapping[str, str]) -> dict[str, str]:
 
 def versions() -> dict[str, str]:
     """Installed versions of the packages that decide results."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def rerun_line(resolved: Resolved) -> str:
-    """The command that repeats a run: recipe, what was given beside it, and what else differs."""
+    """The command that repeats a run: recipe, overrides, and whatever else differs from it."""
     tree = resolved.config.model_dump(mode="json")
     keys = [key for key, at in resolved.origins.items() if at in ("command line", "sweep")]
     # A recipe may name them from the folder where it is started, which is not the next one's.
@@ -241,9 +241,9 @@ def run_description(resolved: Resolved) -> str:
 
 
 def command_line() -> str:
-    """What this process was started with, without values that are named like secrets."""
-    given = [scrubbed_argument(argument) for argument in sys.argv[1:]]
-    return shlex.join([Path(sys.argv[0]).name, *given])
+    """The command line of this process, without values that are named like secrets."""
+    arguments = [scrubbed_argument(argument) for argument in sys.argv[1:]]
+    return shlex.join([Path(sys.argv[0]).name, *arguments])
 
 
 def _yaml_word(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""A run as MLflow holds it, read back: the other half of `upload/uploader.py`."""
+"""Read a run from MLflow: parameters, tags, metrics and artifacts."""
 
 import re
 import tempfile
@@ -99,7 +99,7 @@ def _by_step(points: list[Any]) -> list[Any]:
 
 
 def _paths(client: Any, run_id: str, folder: str | None) -> list[str]:
-    found: list[str] = []
+    paths: list[str] = []
     for entry in client.list_artifacts(run_id, folder):
-        found += _paths(client, run_id, entry.path) if entry.is_dir else [entry.path]
-    return found
+        paths += _paths(client, run_id, entry.path) if entry.is_dir else [entry.path]
+    return paths

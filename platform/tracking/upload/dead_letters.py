@@ -18,11 +18,11 @@ _REFUSED_STATUS = (400, 413, 414, 422)
 
 
 class UnsendableError(ValueError):
-    """A recorded file that no server would get: damaged, or named as a path that leaves its run."""
+    """A recorded file is damaged, or lies outside of its run's folder: it is never sent."""
 
 
 def refused(error: Exception) -> bool:
-    """Whether MLflow, or what stands before it, answered that it will never take a request."""
+    """Whether MLflow, or a proxy before it, refused a request for good."""
     from mlflow.exceptions import MlflowException
     from requests import HTTPError
 
@@ -43,7 +43,7 @@ def unsendable(error: Exception) -> bool:
 
 
 def set_aside(journal: Path, record: Mapping[str, Any], error: Exception) -> None:
-    """Keep a record that cannot be sent beside the journal, and say so.
+    """Write a record that cannot be sent into a file beside the journal, and log it.
 
     Args:
         journal: The journal's folder.

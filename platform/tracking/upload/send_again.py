@@ -1,4 +1,4 @@
-"""Send by hand what the folder of a run, a trial or a sweep holds and MLflow lacks."""
+"""`spikeseg track sync`: send what the folder of a run, a trial or a sweep has and MLflow lacks."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -65,7 +65,7 @@ def resend(folder: Path, experiment: str | None = None) -> Iterator[Sent]:
 
 
 def _experiment(folders: list[Path]) -> str:
-    """Of the first folder that has a configuration: a sweep's own has none."""
+    """Experiment of the first folder that has a configuration; that of a sweep has none."""
     for folder in folders:
         if (folder / "config.yaml").is_file():
             text = (folder / "config.yaml").read_text()

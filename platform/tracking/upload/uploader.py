@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..image_names import grid_files
+from ..image_names import write_grid_files
 from ..journal import file_of
-from ..journal_lines import damage, read_records
+from ..journal_lines import describe_damage, read_records
 from ..mlflow_client import clear_mlflow_errors, connect
 from ..tracking_uri import sqlite_file
 from .dead_letters import UnsendableError, refused, set_aside, try_again, unsendable
@@ -26,7 +26,7 @@ Record = dict[str, Any]
 
 
 class RunDeletedError(RuntimeError):
-    """Somebody deleted the journal's run, or its experiment; it is not made again behind them."""
+    """The journal's run, or its experiment, was deleted in MLflow; it is not created again."""
 
 
 def sync(journal: Path, uri: str, experiment: str) -> str:
@@ -73,10 +73,10 @@ class Uploader:
         self._read_to = 0
         self.damaged: list[int] = []
         self.ended = False
-        self._damage_told = 0
+        self._damage_logged = 0
         self._seen: set[tuple[str, str, int]] = set()
         self._run_id = self._sent.run_id
-        self._known = self._told = False
+        self._looked_up = self._place_checked = False
         self._experiments: dict[str, Any] = {}
 
     def send(self) -> str:
@@ -85,8 +85,8 @@ class Uploader:
         Raises:
             RunDeletedError: Where the run was deleted in MLflow.
         """
-        if not self._known:
-            self._look_for_the_run()
+        if not self._looked_up:
+            self._find_run()
         if not self._run_id:
             self._run_id = self._create()
             # Behind a connection that often breaks, each search anew could be one too many.
@@ -97,7 +97,7 @@ class Uploader:
             self.ended = record["kind"] == "status"
             if record["kind"] == "damaged":
                 self.damaged.append(record["byte"])
-            fresh = self._first_only(record)
+            fresh = self._drop_duplicates(record)
             if record["end"] <= self._sent.offset:
                 continue
             batch.append(fresh)
@@ -106,31 +106,31 @@ class Uploader:
                 batch = []
         if batch:
             self._deliver(batch)
-        if len(self.damaged) > self._damage_told:
-            self._say_what_is_damaged()
-        if not self._told:
-            self._say_where_it_is()
+        if len(self.damaged) > self._damage_logged:
+            self._report_damage()
+        if not self._place_checked:
+            self._check_experiment()
         return self._run_id
 
     def experiment_sent_to(self) -> str | None:
         """Name of the experiment that holds the run; None where nothing was sent."""
-        if not self._known:
-            self._look_for_the_run()
+        if not self._looked_up:
+            self._find_run()
         if not self._run_id:
             return None
         identity = self._client.get_run(self._run_id).info.experiment_id
         return self._client.get_experiment(identity).name
 
     def send_set_aside(self) -> int:
-        """Try the files among what was set aside once more: a mount may be back.
+        """Upload files among the dead letters once more: a mount may be back.
 
         Returns:
             How many records stay set aside.
         """
         return try_again(self._journal, self._send_file)
 
-    def _look_for_the_run(self) -> None:
-        """Find the journal's run, which may be in another experiment or database than it was."""
+    def _find_run(self) -> None:
+        """Find the journal's run in MLflow, in whatever experiment it is now."""
         from mlflow.exceptions import MlflowException
 
         run = None
@@ -143,22 +143,22 @@ class Uploader:
                 self._sent.forget()
                 self._run_id = ""
         if run is None:
-            run = self._search(self._start()["id"])
+            run = self._search_run(self._first_record()["id"])
             if run is not None:
                 self._run_id = run.info.run_id
-                self._see_what_is_there(self._run_id)
+                self._read_sent_records(self._run_id)
         if run is not None:
             self._check_alive(run)
-            self._adopt(run)
-        self._known = True
+            self._link_parent(run)
+        self._looked_up = True
 
-    def _say_what_is_damaged(self) -> None:
-        text, self._damage_told = damage(self.damaged), len(self.damaged)
+    def _report_damage(self) -> None:
+        text, self._damage_logged = describe_damage(self.damaged), len(self.damaged)
         _log.warning("%s: damaged lines are not sent: %s", self._journal, text)
         self._client.set_tag(self._run_id, "records_damaged", text)
 
-    def _say_where_it_is(self) -> None:
-        name, self._told = self.experiment_sent_to(), True
+    def _check_experiment(self) -> None:
+        name, self._place_checked = self.experiment_sent_to(), True
         if name != self._experiment_name:
             _log.warning(
                 "%s: goes on as run %s of experiment %s, not in %s: a journal has one run",
@@ -168,33 +168,33 @@ class Uploader:
                 self._experiment_name,
             )
 
-    def _adopt(self, run: Any) -> None:
-        """Put a run below its parent where that was not there yet when the run was made."""
+    def _link_parent(self, run: Any) -> None:
+        """Set a run's parent where that was not in MLflow yet when the run was created."""
         parent = run.data.tags.get(PARENT_TAG)
         if parent and _PARENT not in run.data.tags:
-            found = self._search(parent)
-            if found is not None:
-                self._client.set_tag(self._run_id, _PARENT, found.info.run_id)
+            parent_run = self._search_run(parent)
+            if parent_run is not None:
+                self._client.set_tag(self._run_id, _PARENT, parent_run.info.run_id)
 
-    def _start(self) -> Record:
-        """The journal's first record of its run."""
+    def _first_record(self) -> Record:
+        """Read the journal's first record of its run."""
         for record in read_records(self._journal):
             if record["kind"] == "run":
                 return record
         raise RuntimeError(f"{self._journal}: holds no run record")
 
-    def _first_only(self, record: Record) -> Record:
-        """The record without what an earlier one holds (an orphaned writer may have doubled it)."""
+    def _drop_duplicates(self, record: Record) -> Record:
+        """Drop what an earlier record holds; an orphaned writer may have written it twice."""
         step = record.get("step", 0)
         if record["kind"] == "metrics":
             values = {k: v for k, v in record["values"].items() if ("m", k, step) not in self._seen}
             self._seen.update(("m", key, step) for key in values)
             return {**record, "values": values}
         if record["kind"] == "image":
-            place = ("i", record["name"], step)
-            if place in self._seen:
+            key = ("i", record["name"], step)
+            if key in self._seen:
                 return {"kind": "doubled", "end": record["end"]}
-            self._seen.add(place)
+            self._seen.add(key)
         return record
 
     def _deliver(self, batch: Sequence[Record]) -> None:
@@ -214,25 +214,25 @@ class Uploader:
                 tags.update(record["values"])
             elif record["kind"] == "image":
                 tags["mlflow.loggedImages"] = "true"
-        self._in_parts(metrics, _BATCH, lambda part: client.log_batch(run_id, metrics=part))
+        self._call_in_parts(metrics, _BATCH, lambda part: client.log_batch(run_id, metrics=part))
         entries = [RunTag(key, str(value)[:5000]) for key, value in tags.items()]
-        self._in_parts(entries, 90, lambda part: client.log_batch(run_id, tags=part))
-        given = [Param(key, str(value)[:6000]) for key, value in params.items()]
-        self._in_parts(given, 90, lambda part: client.log_batch(run_id, params=part))
-        self._in_parts(
+        self._call_in_parts(entries, 90, lambda part: client.log_batch(run_id, tags=part))
+        parameters = [Param(key, str(value)[:6000]) for key, value in params.items()]
+        self._call_in_parts(parameters, 90, lambda part: client.log_batch(run_id, params=part))
+        self._call_in_parts(
             [r for r in batch if r["kind"] == "dataset"],
             50,
             lambda part: client.log_inputs(run_id, [_dataset_input(r) for r in part]),
         )
         latest = {r["path"]: r for r in batch if r["kind"] in ("file", "link", "image")}
-        self._in_parts(list(latest.values()), 1, lambda part: self._send_file(part[0]))
+        self._call_in_parts(list(latest.values()), 1, lambda part: self._send_file(part[0]))
         self._send_status([r for r in batch if r["kind"] in ("run", "status")])
         self._sent.write(batch[-1]["end"], self._run_id)
 
-    def _in_parts(
+    def _call_in_parts(
         self, items: Sequence[Any], size: int, call: Callable[[Sequence[Any]], object]
     ) -> None:
-        """Make calls of limited size; what MLflow refuses for good is set aside, one by one."""
+        """Call with parts of limited size; items that MLflow refuses for good are set aside."""
         for start in range(0, len(items), size):
             part = items[start : start + size]
             try:
@@ -243,7 +243,7 @@ class Uploader:
                 elif not unsendable(error):
                     raise
                 if len(part) > 1:
-                    self._in_parts(part, (len(part) + 1) // 2, call)
+                    self._call_in_parts(part, (len(part) + 1) // 2, call)
                 else:
                     set_aside(self._journal, dict(part[0]), error)
 
@@ -264,17 +264,17 @@ class Uploader:
             raise UnsendableError(f"artifact path {path!r} must not hold ..")
         if record["kind"] == "image":
             with tempfile.TemporaryDirectory() as folder:
-                for named in grid_files(record, file, Path(folder)):
+                for named in write_grid_files(record, file, Path(folder)):
                     client.log_artifact(self._run_id, str(named), "images")
             return
         parent = str(Path(path).parent)
-        place = None if parent == "." else parent
+        folder_of_artifact = None if parent == "." else parent
         if record["kind"] == "link":
             file = self._linked(record)
-        client.log_artifact(self._run_id, str(file), place)
+        client.log_artifact(self._run_id, str(file), folder_of_artifact)
 
     def _linked(self, record: Record) -> Path:
-        """A file that lies outside of the journal, which must not name any file of this machine."""
+        """Path of a linked file; refused where it lies outside of the run's folder."""
         # Relative to the run's folder, which may have been moved since.
         source = self._run_folder / record["source"]
         if not source.resolve().is_relative_to(self._run_folder.resolve()):
@@ -301,8 +301,8 @@ class Uploader:
                 self._client.delete_run(twin.info.run_id)
 
     def _create(self) -> str:
-        """A new run for this journal, which has none: creating it twice would double."""
-        record = self._start()
+        """Create the journal's run; only called where it has none."""
+        record = self._first_record()
         # Listed when the run was looked for.
         experiment = self._experiments.get(self._experiment_name)
         if experiment is not None and experiment.lifecycle_stage == "deleted":
@@ -314,33 +314,33 @@ class Uploader:
         tags = {JOURNAL_TAG: record["id"], "mlflow.runName": record["name"]}
         if record["parent"]:
             tags[PARENT_TAG] = record["parent"]
-            parent = self._search(record["parent"])
+            parent = self._search_run(record["parent"])
             if parent is not None:
                 tags[_PARENT] = parent.info.run_id
         run = self._client.create_run(identity, start_time=record["time"], tags=tags)
         return run.info.run_id
 
-    def _search(self, journal: str) -> Any:
-        """The run of a journal, wherever it is: somebody may have chosen another experiment."""
+    def _search_run(self, journal: str) -> Any:
+        """Search the run of a journal in all experiments; None where there is none."""
         from mlflow.entities import ViewType
 
         mine = f"tags.`{JOURNAL_TAG}` = '{journal}'"
-        found: list[Any] = []
+        runs: list[Any] = []
         token = None
         while True:
             page = self._client.search_experiments(ViewType.ALL, page_token=token)
             self._experiments.update({experiment.name: experiment for experiment in page})
             identities = [experiment.experiment_id for experiment in page]
-            found += self._client.search_runs(identities, mine, ViewType.ALL)
+            runs += self._client.search_runs(identities, mine, ViewType.ALL)
             token = page.token
             if not token:
                 break
         # A deleted one counts only where it is the only one: it may be an empty twin.
-        found.sort(key=lambda run: run.info.lifecycle_stage)
-        return found[0] if found else None
+        runs.sort(key=lambda run: run.info.lifecycle_stage)
+        return runs[0] if runs else None
 
-    def _see_what_is_there(self, run_id: str) -> None:
-        """MLflow may hold records that a lost machine sent and could not keep: those stay."""
+    def _read_sent_records(self, run_id: str) -> None:
+        """Read which records the run has: a lost machine may have sent some that are not here."""
         for key in self._client.get_run(run_id).data.metrics:
             history = self._client.get_metric_history(run_id, key)
             self._seen.update(("m", key, point.step) for point in history)

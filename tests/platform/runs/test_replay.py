@@ -14,8 +14,8 @@ from spikeseg.platform.config.recipes import ConfigError
 from spikeseg.platform.runs import replay as module
 from spikeseg.platform.runs.replay import (
     compare_provenance,
-    first_difference,
-    likely_cause,
+    describe_cause,
+    find_first_difference,
     plan_replay,
     replay,
 )
@@ -130,17 +130,22 @@ def test_an_artifact_that_cannot_be_read_is_named(
 
 def test_the_first_difference_is_the_earliest_step() -> None:
     before = {(1, "a"): 1.0, (2, "b"): 2.0, (2, "a"): float("nan"), (3, "a"): 4.0}
-    assert first_difference(before, dict(before)) is None
-    assert first_difference(before, {**before, (3, "a"): 5.0}) == (3, "a", 4.0, 5.0)
-    assert first_difference(before, {(1, "a"): 1.0}) is not None
-    assert first_difference(before, {**before, (2, "b"): 2.5, (3, "a"): 5.0}) == (2, "b", 2.0, 2.5)
+    assert find_first_difference(before, dict(before)) is None
+    assert find_first_difference(before, {**before, (3, "a"): 5.0}) == (3, "a", 4.0, 5.0)
+    assert find_first_difference(before, {(1, "a"): 1.0}) is not None
+    assert find_first_difference(before, {**before, (2, "b"): 2.5, (3, "a"): 5.0}) == (
+        2,
+        "b",
+        2.0,
+        2.5,
+    )
     missing = {key: value for key, value in before.items() if key != (2, "b")}
-    assert first_difference(before, missing) == (2, "b", 2.0, None)
+    assert find_first_difference(before, missing) == (2, "b", 2.0, None)
     endless = {(1, "a"): float("-inf")}
-    assert first_difference({(1, "a"): -sys.float_info.max}, endless) is None
-    assert first_difference({(1, "a"): sys.float_info.max}, endless) is not None
+    assert find_first_difference({(1, "a"): -sys.float_info.max}, endless) is None
+    assert find_first_difference({(1, "a"): sys.float_info.max}, endless) is not None
     more = {**before, (2, "c"): 9.0}
-    assert first_difference(before, more) == (2, "c", None, 9.0)
+    assert find_first_difference(before, more) == (2, "c", None, 9.0)
 
 
 def test_missing_data_is_said_with_its_digest_and_may_lie_elsewhere(
@@ -177,8 +182,8 @@ def test_threads_code_and_hardware_that_differ_are_named(
     order = ["code", "threads", "hardware", "environment", "packages"]
     assert kinds == sorted(kinds, key=order.index)
     assert {"code", "threads", "hardware", "packages"} <= set(kinds)
-    assert likely_cause(plan).startswith("code: was commit")
-    assert likely_cause(plan).endswith("is commit 111111111111 with changes")
+    assert describe_cause(plan).startswith("code: was commit")
+    assert describe_cause(plan).endswith("is commit 111111111111 with changes")
 
 
 def test_a_run_without_its_configuration_cannot_be_repeated_and_that_is_said(

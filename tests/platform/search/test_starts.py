@@ -159,18 +159,18 @@ def test_a_signal_while_results_are_written_can_be_continued(
     tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     toy_plan(tmp_path, **listed(4, 2))
-    drawn = outcome.sweep_pictures
+    drawn = outcome.draw_sweep
 
     def stopped(*given: Any) -> dict[str, bytes]:
         signal.raise_signal(signal.SIGTERM)
         return {}
 
-    monkeypatch.setattr(outcome, "sweep_pictures", stopped)
+    monkeypatch.setattr(outcome, "draw_sweep", stopped)
     with pytest.raises(SweepUnfinishedError) as caught:
         run_toys(data, tmp_path, name="toy")
     assert (caught.value.name, caught.value.code) == ("toy", 143)
     assert str(caught.value) == "toy: stopped by SIGTERM, 2 of 2 trials have ended"
-    monkeypatch.setattr(outcome, "sweep_pictures", drawn)
+    monkeypatch.setattr(outcome, "draw_sweep", drawn)
     again = run_toys(data, tmp_path, resume="toy")
     assert again.counts == {"COMPLETE": 2}
     assert (again.folder / "figures" / "front.png").is_file()

@@ -29,7 +29,7 @@ def never_start(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         started.append(command)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(server, "run_until_told", run)
+    monkeypatch.setattr(server, "run_until_terminated", run)
     for name in ("MLFLOW_AUTH_CONFIG_PATH", "MLFLOW_FLASK_SERVER_SECRET_KEY"):
         monkeypatch.delenv(name, raising=False)
     return started

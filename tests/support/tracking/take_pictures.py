@@ -1,7 +1,6 @@
 """Screenshots for the README from a real storage folder: compare page, run page, report.
 
-Usage, after `make demo` has filled STORAGE:
-    python tests/support/tracking/take_pictures.py STORAGE OUTPUT
+Usage: python tests/support/tracking/take_pictures.py STORAGE OUTPUT, after `make demo`.
 """
 
 import json
