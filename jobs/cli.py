@@ -20,6 +20,7 @@ _VERBS = {
     "predict": "predict",
     "replay": "replay",
     "report": "report",
+    "runs": "runs",
     "submit": "submit",
     "sweep": "sweep",
     "track": "track",

@@ -16,8 +16,10 @@ def command(storage: Path) -> None:
 
     plain_logging()
     outcome = run_demo(storage, progress=progress_printer())
-    print(f"\ntraining: test mIoU {outcome.trained['test/mIoU']:.2f}, {outcome.run}")
-    print(f"\nbest of {outcome.trials} trials: trial {outcome.best.number}")
+    home = ("--storage", storage.absolute())
+    best = f"{outcome.recipe.parent.name}/{outcome.best.number}"
+    print(f"\ntraining: test mIoU {outcome.trained['test/mIoU']:.2f}, run {outcome.run.name}")
+    print(f"\nbest of {outcome.trials} trials: {best}")
     for key, value in outcome.best.params.items():
         print(f"  {key} = {value}")
     for key, value in outcome.best.values.items():
@@ -25,7 +27,9 @@ def command(storage: Path) -> None:
     print(f"  test/mIoU: {outcome.report['metrics']['test/mIoU']:.5g}, per class:")
     print(class_lines(outcome.report["classes"]))
     print(f"\ncontact sheet: {outcome.contact_sheet}")
-    print(f"compare:       {command_line('ui', '--storage', storage.absolute())}    (or: make ui)")
+    print(f"runs:          {command_line('runs', *home)}")
+    print(f"evaluate:      {command_line('evaluate', best, *home)}")
+    print(f"compare:       {command_line('ui', *home)}    (or: make ui)")
     longer = command_line("train", outcome.recipe, "trainer.max_steps=600")
     print(f"longer:        {longer}")
 

@@ -6,19 +6,21 @@ from pathlib import Path
 import click
 
 from .cli import run
-from .options import overrides_argument, plain_logging
+from .options import overrides_argument, plain_logging, run_argument, storage_option
 
 
 @click.command("energy")
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@run_argument
 @overrides_argument
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(checkpoint: Path, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Energy of CHECKPOINT on validation images, with MACs and spike counts per layer."""
+@storage_option
+def command(word: str, overrides: tuple[str, ...], as_json: bool, storage: Path) -> None:
+    """Estimate the energy of RUN on validation images, with MACs and spike counts per layer."""
+    from ..platform.runs.find_run import find_run
     from ..platform.runs.predict_images import energy_of_checkpoint
 
     plain_logging()
-    report = energy_of_checkpoint(checkpoint, overrides)
+    report = energy_of_checkpoint(find_run(word, storage).weights, overrides)
     if as_json:
         print(json.dumps(report, indent=1))
         return

@@ -6,20 +6,34 @@ from pathlib import Path
 import click
 
 from .cli import run
-from .options import class_lines, overrides_argument, plain_logging
+from .options import (
+    class_lines,
+    overrides_argument,
+    plain_logging,
+    run_argument,
+    storage_option,
+)
 
 
 @click.command("evaluate")
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@run_argument
 @overrides_argument
 @click.option("--split", default="test", show_default=True, help="Split to score.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(checkpoint: Path, overrides: tuple[str, ...], split: str, as_json: bool) -> None:
-    """Score CHECKPOINT (a run's folder, or one of its checkpoints), per class."""
+@storage_option
+def command(
+    word: str, overrides: tuple[str, ...], split: str, as_json: bool, storage: Path
+) -> None:
+    """Score the best checkpoint of RUN, or the checkpoint that RUN names, on a split, per class.
+
+    RUN is a run's name or a unique prefix of it, the folder of a run or checkpoint, a run's id in
+    MLflow, SWEEP/TRIAL, SWEEP/best, or latest; `spikeseg runs` lists them.
+    """
+    from ..platform.runs.find_run import find_run
     from ..platform.runs.predict_images import evaluate_checkpoint
 
     plain_logging()
-    report = evaluate_checkpoint(checkpoint, overrides, split=split)
+    report = evaluate_checkpoint(find_run(word, storage).weights, overrides, split=split)
     if as_json:
         print(json.dumps(report, indent=1))
         return

@@ -1,4 +1,8 @@
-"""Arguments that several verbs share, and how progress is shown."""
+"""Arguments that several verbs share, and how progress is shown.
+
+RUN is a run's name or a unique prefix of it, a run's or a checkpoint's folder, a run's id in
+MLflow, `SWEEP/TRIAL`, `SWEEP/best`, or `latest`.
+"""
 
 import logging
 import os
@@ -21,6 +25,11 @@ def storage_option(command: Callable[..., Any]) -> Callable[..., Any]:
         show_default="$SPIKESEG_STORAGE or ./runs",
         help="Folder of all runs.",
     )(command)
+
+
+def run_argument(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `RUN`, passed as `word`: the run that the command is about."""
+    return click.argument("word", metavar="RUN")(command)
 
 
 def overrides_argument(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -5,19 +5,21 @@ from pathlib import Path
 import click
 
 from .cli import run
-from .options import plain_logging
+from .options import plain_logging, run_argument, storage_option
 
 
 @click.command("predict")
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@run_argument
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder to write.")
-def command(checkpoint: Path, images: tuple[Path, ...], output: Path) -> None:
-    """Predict IMAGES with CHECKPOINT: a palette PNG and an overlay PNG for each."""
+@storage_option
+def command(word: str, images: tuple[Path, ...], output: Path, storage: Path) -> None:
+    """Predict IMAGES with RUN: a palette PNG of class ids and an overlay PNG for each."""
+    from ..platform.runs.find_run import find_run
     from ..platform.runs.predict_images import predict
 
     plain_logging()
-    for written in predict(checkpoint, images, output):
+    for written in predict(find_run(word, storage).weights, images, output):
         print(written)
 
 

@@ -5,24 +5,26 @@ from pathlib import Path
 import click
 
 from .cli import run
-from .options import plain_logging, progress_printer, storage_option
+from .options import plain_logging, progress_printer, run_argument, storage_option
 
 
 @click.command("replay")
-@click.argument("run_id")
+@run_argument
 @click.option("--execute", is_flag=True, help="Train again and compare; without it, only look.")
 @click.option("--data", metavar="DIR", help="Where the run's packed data lies now.")
 @storage_option
-def command(run_id: str, execute: bool, data: str | None, storage: Path) -> int:
-    """Rebuild the run RUN_ID: say what is missing or different, and repeat it with --execute.
+def command(word: str, execute: bool, data: str | None, storage: Path) -> int:
+    """Rebuild RUN from what MLflow holds of it: say what is missing or different, or repeat it.
 
     Ends with exit code 0 where every metric at every step is equal, 1 where one differs, 2 where
     the run cannot be repeated here.
     """
+    from ..platform.runs.find_run import find_mlflow_id
     from ..platform.runs.replay import plan_replay, replay
 
     plain_logging()
-    plan = plan_replay(run_id, storage.absolute(), data)
+    run_id, storage = find_mlflow_id(word, storage.absolute(), kinds=("run", "trial"))
+    plan = plan_replay(run_id, storage, data)
     print(f"run {run_id} ({plan.run.name}): configuration and data are here")
     if plan.run.status != "FINISHED":
         print(f"  it did not finish ({plan.run.status}): what it recorded is compared")
@@ -33,7 +35,7 @@ def command(run_id: str, execute: bool, data: str | None, storage: Path) -> int:
     if not execute:
         print("repeat it: add --execute")
         return 0
-    verdict = replay(plan, storage=storage.absolute(), progress=progress_printer())
+    verdict = replay(plan, storage=storage, progress=progress_printer())
     if verdict.first is None:
         print(f"equal: {verdict.compared} values, every metric at every step ({verdict.folder})")
         return 0

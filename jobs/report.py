@@ -9,7 +9,7 @@ from .options import plain_logging, storage_option
 
 
 @click.command("report")
-@click.argument("run_ids", nargs=-1, required=True, metavar="RUN_ID...")
+@click.argument("words", nargs=-1, required=True, metavar="RUN...")
 @click.option(
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -18,11 +18,16 @@ from .options import plain_logging, storage_option
     help="File to write.",
 )
 @storage_option
-def command(run_ids: tuple[str, ...], output: Path, storage: Path) -> None:
-    """Write curves, pictures, tables and provenance of the runs RUN_ID... into one HTML file."""
+def command(words: tuple[str, ...], output: Path, storage: Path) -> None:
+    """Write curves, pictures, tables and provenance of RUN... into one HTML file.
+
+    A RUN may be a sweep too, whose own record has its counts, its front and its best values.
+    """
+    from ..platform.runs.find_run import find_mlflow_ids
     from ..platform.runs.html_report import write_report
 
     plain_logging()
+    run_ids, storage = find_mlflow_ids(words, storage, kinds=("run", "trial", "sweep"))
     print(f"report: {write_report(run_ids, storage=storage, output=output).absolute()}")
 
 

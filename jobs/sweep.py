@@ -25,7 +25,7 @@ from .options import (
 @click.argument("recipe")
 @overrides_argument
 @click.option("--trials", type=click.IntRange(1), help="Trials in all; the recipe's if not given.")
-@click.option("--resume", metavar="NAME", help="Continue a sweep of this name.")
+@click.option("--resume", metavar="SWEEP", help="Continue this sweep.")
 @click.option("--concurrency", type=click.IntRange(1), help="Trials at a time.")
 @click.option("--here", is_flag=True, help="One trial after the other in this process, no Ray.")
 @storage_option
@@ -52,6 +52,11 @@ def command(  # noqa: PLR0913
 
     try:
         with first_signal(signal.SIGTERM, _leave):
+            from ..platform.runs.find_run import find_run_to_resume, resolve_initial_run
+
+            if resume is not None:
+                resume, storage = find_run_to_resume(resume, storage, kind="sweep")
+            overrides = resolve_initial_run(overrides, storage)
             return _sweep(
                 again,
                 recipe,
@@ -101,13 +106,16 @@ def _sweep(
     if outcome.best is None:
         print(outcome.missing)
     else:
-        print(f"best trial: {outcome.best.number}")
+        word = f"{outcome.name}/{outcome.best.number}"
+        print(f"best trial: {word}")
         for key, value in outcome.best.params.items():
             print(f"  {key} = {value}")
         for key, value in outcome.best.values.items():
             print(f"  {key}: {value:.5g}")
+        print(f"score it: {command_line('evaluate', word, *home)}")
         print(f"train it: {command_line('train', outcome.folder / 'best.yaml', *home)}")
     print(f"results:  {outcome.folder}")
+    print(f"trials:   {command_line('runs', '--sweep', outcome.name, *home)}")
     print(f"continue: {again(outcome.name)}")
     print(f"compare:  {command_line('ui', *home)}")
     return 1 if set(outcome.counts) == {"FAIL"} else 0

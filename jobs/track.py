@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from .cli import run
+from .options import run_argument, storage_option
 
 
 @click.group("track")
@@ -14,19 +15,22 @@ def command() -> None:
 
 
 @command.command("sync")
-@click.argument("run_folder", type=click.Path(path_type=Path))
+@run_argument
 @click.option("--experiment", help="MLflow experiment; the run's own if not given.")
-def sync(run_folder: Path, experiment: str | None) -> None:
-    """Send what the journal of a run, a trial or a whole sweep holds and MLflow lacks.
+@storage_option
+def sync(word: str, experiment: str | None, storage: Path) -> None:
+    """Send what the journal of RUN (a run, a trial or a whole sweep) holds and MLflow lacks.
 
     Sending twice changes nothing. Exit code 1 where records had to be set aside or are
     damaged.
     """
     # By hand there is time: a training's own sender gives up on an answer after seconds.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")
+    from ..platform.runs.find_run import find_run
     from ..platform.tracking.upload.send_again import resend
 
     set_aside = damaged = 0
+    run_folder = find_run(word, storage, kinds=("run", "trial", "sweep")).folder
     for sent in resend(run_folder, experiment):
         print(f"{sent.folder}: sent to {sent.address} as run {sent.run_id}")
         set_aside += sent.set_aside

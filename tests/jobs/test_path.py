@@ -142,6 +142,39 @@ def test_predict_turns_a_photo_upright_and_takes_any_mode(
     assert Image.open(tmp_path / "out" / "clear_label.png").size == (32, 32)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        ("evaluate", "latest", "--split", "val"),
+        ("energy", "shapes"),
+        ("predict", "shapes_tiny", "PICTURE", "--output", "OUT/predicted"),
+        ("convert", "latest", "--output", "OUT/converted.pth"),
+        ("track", "sync", "latest"),
+        ("report", "latest", "--output", "OUT/report.html"),
+        ("replay", "shapes"),
+        ("train", "--resume", "latest"),
+    ],
+    ids=lambda line: line[0],
+)
+def test_every_verb_takes_the_word_that_runs_shows(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], line: tuple[str, ...]
+) -> None:
+    picture = tmp_path / "one.png"
+    Image.fromarray(PackedDataset.open(home / "data").row("test", 0).image).save(picture)
+    words = [word.replace("OUT", str(tmp_path)).replace("PICTURE", str(picture)) for word in line]
+    ran = spikeseg(capsys, *words, "--storage", str(home / "runs"))
+    assert ran.code == 0, ran.err
+
+
+def test_a_training_prints_the_word_that_later_commands_take(
+    home: Path, run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage = ("--storage", str(home / "runs"))
+    ran = spikeseg(capsys, "train", "--resume", run_folder.name, *storage)
+    assert f"run:           {run_folder.name}" in ran.out
+    assert f"spikeseg evaluate {run_folder.name} {' '.join(storage)}" in ran.out
+
+
 def test_energy_sums_to_its_rows_and_prints_its_rule(
     run_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

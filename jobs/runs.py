@@ -1,0 +1,105 @@
+"""`spikeseg runs`: list the runs of a storage folder, and remove some."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .cli import run
+from .options import plain_logging, storage_option
+
+if TYPE_CHECKING:
+    from ..platform.runs.list_runs import RunSummary
+
+_COLUMNS = (
+    *("run", "recipe", "T", "D", "normalization", "val mIoU", "test mIoU", "energy mJ"),
+    *("state", "started"),
+)
+
+
+@click.group("runs", invoke_without_command=True)
+@click.option("--sweep", metavar="SWEEP", help="List the trials of this sweep.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with every metric.")
+@storage_option
+@click.pass_context
+def command(context: click.Context, sweep: str | None, as_json: bool, storage: Path) -> None:
+    """List runs and sweeps, the one that was started last at the end.
+
+    The first column is the word that other commands take. Of a sweep, neuron and scores are those
+    of its best trial, SWEEP/best.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from ..platform.runs.list_runs import list_runs
+
+    plain_logging()
+    runs = list_runs(storage, sweep=sweep)
+    if as_json:
+        print(json.dumps([dataclasses.asdict(item) for item in runs], indent=1))
+    elif not runs:
+        print(f"no runs in {storage.absolute()}")
+    else:
+        _print_table([_row(item) for item in runs])
+
+
+@command.command("remove")
+@click.argument("words", nargs=-1, required=True, metavar="RUN...")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@storage_option
+def remove(words: tuple[str, ...], yes: bool, storage: Path) -> None:
+    """Delete the folders of RUN... (runs or whole sweeps), after saying what that frees.
+
+    What a process is at work on, a sweep without an end, and what such a sweep reads are never
+    removed. The record in MLflow stays.
+    """
+    from ..platform.runs.remove_runs import plan_removal, remove_run
+
+    plain_logging()
+    removals = plan_removal(words, storage)
+    for item in removals:
+        warning = f"; {item.warning}" if item.warning else ""
+        print(f"{item.run.word}: {item.frees / 1e6:.1f} MB in {item.run.folder}{warning}")
+    if not yes:
+        click.confirm(f"remove {len(removals)}?", abort=True)
+    for item in removals:
+        remove_run(item)
+    print(f"freed {sum(item.frees for item in removals) / 1e6:.1f} MB")
+
+
+def _row(item: "RunSummary") -> tuple[str, ...]:
+    def score(name: str, digits: int) -> str:
+        return f"{item.metrics[name]:.{digits}f}" if name in item.metrics else "-"
+
+    neuron = ("-" if value is None else str(value) for value in (item.T, item.D))
+    return (
+        *(item.word, item.recipe or "-", *neuron, item.normalization or "-"),
+        *(score("val/mIoU", 2), score("test/mIoU", 2), score("energy/mJ", 4)),
+        *(item.state, item.started[:19].replace("T", " ")),
+    )
+
+
+def _print_table(rows: list[tuple[str, ...]]) -> None:
+    """A table on a terminal; elsewhere plain columns, which other programs can cut."""
+    if sys.stdout.isatty():
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(box=box.SIMPLE_HEAD)
+        for name in _COLUMNS:
+            table.add_column(name, overflow="fold", no_wrap=name == "run")
+        for row in rows:
+            table.add_row(*row)
+        Console().print(table)
+        return
+    widths = [max(map(len, column)) for column in zip(_COLUMNS, *rows, strict=True)]
+    for row in (_COLUMNS, *rows):
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())
+
+
+if __name__ == "__main__":
+    run(command)

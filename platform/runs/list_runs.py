@@ -1,0 +1,110 @@
+"""What a storage folder holds: one summary a run, read from the folders without MLflow."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from ..config.errors import ConfigError
+from ..config.yaml_source import parse_value
+from .find_run import BEST, FoundRun, find_run, runs_in, start_of, trials_of
+from .run_state import read_json, run_state
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """One run, trial or sweep; of a sweep, its best trial's neuron and scores.
+
+    Attributes:
+        word: What later commands take.
+        kind: `run`, `trial` or `sweep`.
+        recipe: Name of the recipe; empty where its configuration cannot be read.
+        T: Timesteps.
+        D: Integer levels.
+        normalization: Of the spikes.
+        metrics: Of the best checkpoint, of a trial those of its last evaluation; `test/…` where
+            the test split was scored.
+        state: As `run_state` says it; of a sweep with its trials.
+        started: Newest start, ISO 8601 with the local time's offset.
+        folder: Its folder.
+    """
+
+    word: str
+    kind: str
+    recipe: str
+    T: int | None
+    D: int | None
+    normalization: str | None
+    metrics: dict[str, float]
+    state: str
+    started: str
+    folder: str
+
+
+def list_runs(storage: Path, *, sweep: str | None = None) -> list[RunSummary]:
+    """Runs and sweeps of a storage folder, or the trials of one sweep, the newest start last.
+
+    Args:
+        storage: Folder of all runs.
+        sweep: Name of a sweep, whose trials are listed.
+
+    Raises:
+        ConfigError: Where there is no such sweep.
+    """
+    if sweep is not None:
+        found = trials_of(find_run(sweep, storage, kinds=("sweep",)).folder)
+    else:
+        found = sorted(runs_in(storage), key=start_of)
+    return [_summarize(run) for run in found]
+
+
+def _summarize(run: FoundRun) -> RunSummary:
+    state, shown = run_state(run), run
+    if run.kind == "sweep":
+        counts = Counter(run_state(trial) for trial in trials_of(run.folder))
+        state += f" ({', '.join(f'{number} {name}' for name, number in sorted(counts.items()))})"
+        try:
+            shown = find_run(f"{run.word}/{BEST}", run.storage)
+        except ConfigError:
+            shown = run
+    config = _read_config(shown.folder / "config.yaml")
+    neuron = config.get("model", {}).get("neuron", {})
+    return RunSummary(
+        word=run.word,
+        kind=run.kind,
+        recipe=read_json(run.folder / "plan.json").get("recipe", config).get("name", ""),
+        T=neuron.get("timesteps"),
+        D=neuron.get("levels"),
+        normalization=neuron.get("normalization"),
+        metrics=_metrics(shown),
+        state=state,
+        started=datetime.fromtimestamp(start_of(run)).astimezone().isoformat(timespec="seconds"),
+        folder=str(run.folder),
+    )
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """A run's configuration as it stands, whether or not this version accepts it."""
+    try:
+        content = parse_value(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _metrics(run: FoundRun) -> dict[str, float]:
+    """Of the result; without one of the best evaluation so far, of a trial of the last one."""
+    result = read_json(run.folder / "result.json")
+    if result:
+        return result["metrics"]
+    for path in sorted(run.folder.glob("checkpoints/step-*/state.json"), reverse=True):
+        history = [item["metrics"] for item in read_json(path).get("history", ())]
+        if history:
+            return history[-1] if run.kind == "trial" else max(history, key=_rank)
+    return {}
+
+
+def _rank(metrics: Mapping[str, float]) -> float:
+    return metrics["val/mIoU"]

@@ -1,0 +1,106 @@
+"""Delete runs and sweeps that nothing needs any more."""
+
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..config.errors import ConfigError
+from ..tracking.journal_lines import RECORDS
+from ..tracking.upload.upload_offset import unsent
+from .find_run import SWEEP_PLAN, FoundRun, find_run, runs_in
+from .run_state import is_live, run_state
+
+
+@dataclass(frozen=True)
+class Removal:
+    """A run or sweep that may be deleted.
+
+    Attributes:
+        run: The run or sweep.
+        frees: Bytes of its files.
+        warning: What would be lost that is nowhere else; empty where nothing.
+    """
+
+    run: FoundRun
+    frees: int
+    warning: str
+
+
+def plan_removal(words: Sequence[str], storage: Path) -> list[Removal]:
+    """Find out what may be deleted, and what that frees.
+
+    Args:
+        words: Runs and sweeps, as `find_run` takes them.
+        storage: Folder of all runs.
+
+    Raises:
+        ConfigError: Where a word names nothing, or something that is at work or still needed.
+    """
+    found = [find_run(word, storage, kinds=("run", "trial", "sweep")) for word in words]
+    runs = list({run.folder: run for run in found}.values())
+    for run in runs:
+        _require_unneeded(run)
+    return [Removal(run, _size(run.folder), _unsent(run.folder)) for run in runs]
+
+
+def remove_run(removal: Removal) -> None:
+    """Delete a run's or sweep's folder; what MLflow holds of it stays there.
+
+    Raises:
+        ConfigError: Where it was started again in the meantime.
+    """
+    _require_unneeded(removal.run)
+    folder = removal.run.folder
+    # Renamed first: what a kill leaves is no half of a run.
+    leaving = folder.with_name(f".removing-{folder.name}")
+    folder.rename(leaving)
+    shutil.rmtree(leaving)
+
+
+def _require_unneeded(run: FoundRun) -> None:
+    word = run.word
+    if run.checkpoint is not None:
+        raise ConfigError(
+            f"{run.checkpoint}: is one checkpoint; a run is removed whole: spikeseg runs remove "
+            f"{word}"
+        )
+    if run.kind == "trial":
+        sweep = run.folder.parents[1].name
+        raise ConfigError(
+            f"{word}: is a trial, which its sweep reads when it is continued; a sweep is removed "
+            f"whole: spikeseg runs remove {sweep}"
+        )
+    if is_live(run):
+        raise ConfigError(f"{word}: a process is at work on it; end that first")
+    if run.kind == "sweep" and run_state(run) != "finished":
+        raise ConfigError(
+            f"{word}: the sweep has trials without an end, and its continuation needs all of it: "
+            f"spikeseg sweep RECIPE --resume {word}; delete {run.folder} by hand to give it up"
+        )
+    user = _user_of(run)
+    if user is not None:
+        raise ConfigError(f"{word}: {user.word} reads from {run.folder} and has not ended")
+
+
+def _user_of(run: FoundRun) -> FoundRun | None:
+    """A live run, or a sweep without an end, whose configuration names a folder."""
+    named = re.compile(re.escape(str(run.folder)) + r"(?![\w.-])")
+    for other in runs_in(run.storage):
+        path = other.folder / (SWEEP_PLAN if other.kind == "sweep" else "config.yaml")
+        if other.folder == run.folder or not named.search(path.read_text()):
+            continue
+        if is_live(other) or (other.kind == "sweep" and run_state(other) != "finished"):
+            return other
+    return None
+
+
+def _size(folder: Path) -> int:
+    return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
+
+
+def _unsent(folder: Path) -> str:
+    journals = [path.parent for path in folder.rglob(f"journal/{RECORDS}")]
+    left = sum(map(unsent, journals))
+    return f"{left} bytes of its journal are not in MLflow" if left else ""
