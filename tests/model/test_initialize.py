@@ -18,8 +18,7 @@ from spikeseg.model.neuron.integer_lif import IntegerLIF
 from spikeseg.model.segmentor import build_segmentor
 from spikeseg.platform.config.recipes import load_experiment
 from spikeseg.platform.figures.health import health_figure
-from spikeseg.platform.loading.training_loader import MicroBatch
-from spikeseg.platform.train.preparation import begin, seeded_model
+from spikeseg.platform.train.preparation import initialize_weights, seeded_model
 
 
 def config_of(family: Any, decoder: Any, compat: Any) -> ModelConfig:
@@ -57,21 +56,11 @@ def test_a_new_training_starts_alive_in_every_layer(family: str, decoder: str) -
     assert health.gradient_norm < 1e3
 
 
-def test_a_network_built_from_python_is_the_one_that_a_training_starts_with(
-    tmp_path: Path,
-) -> None:
+def test_a_network_built_from_python_is_the_one_that_a_training_starts_with() -> None:
     experiment = load_experiment("shapes_tiny", []).config
-    images, labels = shapes_batch(4)
+    images, _ = shapes_batch(4)
     trained = seeded_model(experiment)
-    begin(
-        trained,
-        experiment,
-        build_criterion(experiment.loss, experiment.model),
-        MicroBatch(images, labels, ids=[]),
-        recorder=None,
-        folder=tmp_path,
-        tell=lambda _: None,
-    )
+    initialize_weights(trained, experiment, images, recorder=None, tell=lambda _: None)
     torch.manual_seed(experiment.seed)
     built = build_segmentor(experiment.model, images)
     expected = trained.state_dict()
