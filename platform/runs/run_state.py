@@ -1,6 +1,5 @@
 """Whether a run is at work, ended or was interrupted, read from its folder alone."""
 
-import fcntl
 import json
 import socket
 import time
@@ -8,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ...datasets.packed.files import hold_lock
 from ..tracking.journal_lines import RECORDS
 from .find_run import FoundRun, newest_attempt, trials_of
 
@@ -105,9 +105,8 @@ def _is_process_alive(attempt: Mapping[str, Any]) -> bool:
 def _is_locked(path: Path) -> bool:
     if not path.is_file():
         return False
-    with path.open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-    return False
+    try:
+        with hold_lock(path, wait=False):
+            return False
+    except BlockingIOError:
+        return True
