@@ -11,10 +11,10 @@ from typing import Any
 
 import psutil
 
-Work = tuple[Callable[..., object], tuple[Any, ...]]
+Call = tuple[Callable[..., object], tuple[Any, ...]]
 
 
-def take_turns(works: Mapping[str, Work], *, seconds: float) -> dict[str, float]:
+def take_turns(works: Mapping[str, Call], *, seconds: float) -> dict[str, float]:
     """Run works in process trees of their own, one at a time, the others being stopped.
 
     A work's processes are stopped and continued all together by signals, so its own clocks see

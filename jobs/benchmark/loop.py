@@ -20,8 +20,8 @@ from ...platform.config.recipes import Resolved, override
 from ...platform.config.schema import ExperimentConfig
 from ...platform.train.faults.worker_guard import Guard
 from ...platform.train.loop import Training
-from ...platform.train.preparation import seeded_model
-from ...platform.train.reduction import StepVector, share
+from ...platform.train.preparation import build_seeded_model
+from ...platform.train.reduction import StepVector, micro_batch_range
 from ...platform.train.schedule import learning_rate_factor, set_learning_rate
 from ...platform.train.state import TrainingState
 from ..cli import run
@@ -40,15 +40,13 @@ def command(recipe: str, overrides: tuple[str, ...], pairs: int, steps: int, wor
     from ...datasets.packed.pack import pack
     from ...platform.config.recipes import load_experiment
 
-    pass
-
     with tempfile.TemporaryDirectory() as folder:
-        given = list(overrides)
-        if recipe.startswith("shapes") and not any(g.startswith("data.path=") for g in given):
+        items = list(overrides)
+        if recipe.startswith("shapes") and not any(g.startswith("data.path=") for g in items):
             options = ShapesOptions(train=64, val=8, test=1)
             pack("shapes", Shapes(options), Path(), Path(folder) / "shapes", workers=1)
-            given.append(f"data.path={folder}/shapes")
-        resolved = load_experiment(recipe, given)
+            items.append(f"data.path={folder}/shapes")
+        resolved = load_experiment(recipe, items)
         print(
             "\n".join(
                 table(
@@ -194,13 +192,13 @@ def _reduce_worker(
         "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=workers
     )
     group = ProcessGroup()
-    model = seeded_model(config)
+    model = build_seeded_model(config)
     kinds: tuple[Literal["flat", "strict"], ...] = ("flat", "strict")
     flat, strict = (_vector(model, config, group, kind, 1) for kind in kinds)
 
     def reduce(vector: StepVector) -> None:
         vector.begin()
-        for index in share(config.trainer.micro_batches, group):
+        for index in micro_batch_range(config.trainer.micro_batches, group):
             vector.add(index, [torch.zeros(())])
         torch.distributed.barrier()
         vector.reduce()

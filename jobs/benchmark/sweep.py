@@ -5,7 +5,7 @@ import json
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +20,10 @@ from ...platform.search.sweep import SweepOptions, sweep
 from ...platform.search.sweep_file.plan import SweepPlan, load_sweep
 from ...platform.search.sweep_file.space import Point
 from ...platform.search.sweep_status import SweepStatus
-from ...platform.search.trials.trial_training import Given
+from ...platform.search.trials.trial_training import WorkOrder
 from ...platform.tracking.metric_table import evaluation_metrics
 from ..cli import run
-from ..options import overrides_argument, plain_logging, progress_printer, storage_option
+from ..options import overrides_argument, plain_logging, storage_option
 from .interleaved import take_turns
 
 
@@ -45,8 +45,6 @@ def command(  # noqa: PLR0913
     storage: Path,
 ) -> None:
     """Train the same points of RECIPE's space as a sweep and as a plain loop, in turns."""
-    pass
-
     plain_logging()
     if empty:
         gaps = seconds_per_empty_trial(recipe, overrides, storage=storage)
@@ -57,15 +55,9 @@ def command(  # noqa: PLR0913
             f"the first; {min(gaps):.2f} to {max(gaps):.2f})"
         )
     measured = compare_with_loop(
-        recipe,
-        overrides,
-        storage=storage,
-        trials=trials,
-        concurrency=concurrency,
-        rounds=rounds,
-        progress=progress_printer(),
+        recipe, overrides, storage=storage, trials=trials, concurrency=concurrency, rounds=rounds
     )
-    print("\nround  trials  loop s  sweep s  trials per hour, sweep / loop")
+    print("round  trials  loop s  sweep s  trials per hour, sweep / loop")
     for number, item in enumerate(measured, 1):
         print(
             f"{number:5d}  {item.trials:6d}  {item.loop_seconds:6.1f}  {item.sweep_seconds:7.1f}  "
@@ -96,7 +88,7 @@ class Round:
         return self.loop_seconds / self.sweep_seconds
 
 
-def compare_with_loop(  # noqa: PLR0913
+def compare_with_loop(
     recipe: str,
     overrides: Sequence[str],
     *,
@@ -104,8 +96,7 @@ def compare_with_loop(  # noqa: PLR0913
     trials: int,
     concurrency: int,
     rounds: int,
-    progress: Callable[[str], None],
-) -> list[Round]:
+) -> Iterator[Round]:
     """Run the same trainings as a sweep and as a plain loop, which take turns of a few seconds.
 
     One after the other would compare the machine with itself at another time: speeds of shared
@@ -118,7 +109,9 @@ def compare_with_loop(  # noqa: PLR0913
         trials: Trainings on each side of a round.
         concurrency: Trainings at once on both sides.
         rounds: Measurements; the side that begins changes each time.
-        progress: Takes a line for a person.
+
+    Yields:
+        Each round when it is measured.
 
     Raises:
         ConfigError: As `load_sweep`.
@@ -130,22 +123,16 @@ def compare_with_loop(  # noqa: PLR0913
     storage.mkdir(parents=True, exist_ok=True)
     listed.write_text(json.dumps(_listed(plan, points)))
     # Those of the recipe itself are in `listed` already.
-    given = [item for item in overrides if not item.startswith("sweep.")]
+    base_overrides = [item for item in overrides if not item.startswith("sweep.")]
     configs = [dump(plan.experiment(point).config) for point in points]
-    measured = []
     for number in range(rounds):
         folder = storage / f"round-{number}-{time.time_ns()}"
         sides = [
             ("loop", (_plain_loop, (configs, folder / "loop", concurrency))),
-            ("sweep", (_whole_sweep, (str(listed), given, folder, concurrency))),
+            ("sweep", (_whole_sweep, (str(listed), base_overrides, folder, concurrency))),
         ]
         spent = take_turns(dict(sides[:: 1 if number % 2 == 0 else -1]), seconds=_TURN_SECONDS)
-        measured.append(Round(spent["loop"], spent["sweep"], trials))
-        progress(
-            f"round {number + 1}: {trials} trials, loop {spent['loop']:.1f} s, sweep "
-            f"{spent['sweep']:.1f} s"
-        )
-    return measured
+        yield Round(spent["loop"], spent["sweep"], trials)
 
 
 def seconds_per_empty_trial(recipe: str, overrides: Sequence[str], *, storage: Path) -> list[float]:
@@ -182,21 +169,21 @@ def _timed_sweep(
     def show(status: SweepStatus) -> None:
         ends.extend([time.monotonic()] * (status.done - len(ends)))
 
-    given: dict[str, Any] = {"work": nothing} if empty else {}
+    options: dict[str, Any] = {"work": report_zeros} if empty else {}
     sweep(
         recipe,
         overrides,
         SweepOptions(storage=storage, concurrency=concurrency),
         progress=lambda line: None,
         show=show,
-        **given,
+        **options,
     )
     return ends
 
 
-def nothing(given: Given) -> Generator[TrialReport, None, None]:
+def report_zeros(order: WorkOrder) -> Generator[TrialReport, None, None]:
     """A trial that ends at once with zeros."""
-    steps = load_resolved(given["config"]).config.trainer.max_steps
+    steps = load_resolved(order["config"]).config.trainer.max_steps
     yield TrialReport(steps, dict.fromkeys(evaluation_metrics("panoptic"), 0.0), final=True)
 
 

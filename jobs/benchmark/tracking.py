@@ -33,15 +33,13 @@ def command(steps: int, pairs: int) -> None:
     from ...datasets.packed.pack import pack
     from ...platform.config.recipes import load_experiment
 
-    pass
-
     if steps < 3:
         raise click.UsageError("--steps must be at least 3")
     with tempfile.TemporaryDirectory(prefix="spikeseg-benchmark-") as folder:
         storage = Path(folder)
         generated = Shapes(ShapesOptions(train=64, val=8, test=1, seed=1))
         pack("shapes", generated, Path(), storage / "shapes", progress=lambda done, total: None)
-        given = [
+        items = [
             f"data.path={storage / 'shapes'}",
             "trainer.workers=0",
             "trainer.log_every=1",
@@ -50,7 +48,7 @@ def command(steps: int, pairs: int) -> None:
             "optimizer.warmup_steps=0",
             "tracking.images=4",
         ]
-        cost = measure_tracking(load_experiment("shapes_tiny", given), storage)
+        cost = measure_tracking(load_experiment("shapes_tiny", items), storage)
     print(f"{cost.steps} steps of each kind, every step recorded, sqlite, turns of {steps} steps")
     print("median step time, ms      plain   tracked    ratio")
     for plain, tracked in cost.pairs:

@@ -1,4 +1,4 @@
-"""Checkpoints written beside training: a second thread, and memory for one copy of the state."""
+"""Writes checkpoints in a second thread, from one reused copy of the training state."""
 
 import logging
 from collections.abc import Mapping

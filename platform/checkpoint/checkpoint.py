@@ -1,10 +1,4 @@
-"""A run's folder: who owns it, its checkpoints with hashes, and the newest one that holds.
-
-Layout: `config.yaml`, `attempts/<n>` (one file per start, the highest number owns the folder),
-`checkpoints/step-<step>/` (safetensors, `state.json`, `manifest.json` written last),
-`checkpoints.begun` (there has been one),
-`quarantine/` (checkpoints whose hashes do not hold), `journal/`, `result.json`.
-"""
+"""A checkpoint on disk: safetensors, `state.json`, and a manifest with the hash of each file."""
 
 import hashlib
 import json
@@ -59,6 +53,11 @@ class Checkpoint:
         """Tensors of one file (`model`, `optimizer`, `ema`); empty where it was not written."""
         path = self.path / f"{name}.safetensors"
         return safetensors.torch.load_file(path) if path.is_file() else {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it, as `TrainingState.load_state_dict` takes it: tensors by file, and `state`."""
+        files = sorted(self.path.glob("*.safetensors"))
+        return {"state": self.state, **{path.stem: self.tensors(path.stem) for path in files}}
 
     def evaluated(self) -> dict[str, Tensor]:
         """The weights that were evaluated: the averaged ones where there are any."""

@@ -1,4 +1,4 @@
-"""A second home of a run's checkpoints on any file system that pyarrow knows: S3, GCS, HDFS, disk.
+"""Copies of a run's checkpoints and journal on any file system of pyarrow: S3, GCS, HDFS, disk.
 
 Training reads and writes its run's folder; the mirror gets a copy of every checkpoint after it is
 whole, manifest last, so that what lies there without a manifest is no checkpoint. The journal goes
@@ -63,7 +63,7 @@ class Mirror:
             raise OSError(f"mirror {uri}: {error}") from error
 
     def claim(self, run: RunFolder) -> None:
-        """Become the only one whose checkpoints count; copy what another machine resumes with."""
+        """Become the copies' only writer; copy the files that another machine resumes with."""
         self._write("owner", self._token.encode())
         for name in _RUN_FILES:
             if (run.path / name).is_file():
@@ -84,20 +84,20 @@ class Mirror:
         self._check_owner()
         self._put_journal(run.path / _JOURNAL, step)
         # A manifest from before would vouch for files that are replaced one by one.
-        self._forget(step)
+        self._delete_manifest(step)
         files = sorted(folder.iterdir(), key=lambda path: path.name == _MANIFEST)
         for path in files:
             if path.name == _MANIFEST:
                 self._check_owner()
             self._write(f"checkpoints/{folder.name}/{path.name}", path.read_bytes())
-        kept = {path.name for path in (run.path / "checkpoints").glob("step-*")}
+        in_folder = {path.name for path in (run.path / "checkpoints").glob("step-*")}
         for old in self.steps():
-            if f"step-{old:08d}" not in kept:
-                self._forget(old)
+            if f"step-{old:08d}" not in in_folder:
+                self._delete_manifest(old)
                 self._fs.delete_dir(f"{self._base}/checkpoints/step-{old:08d}")
 
     def _put_journal(self, journal: Path, step: int) -> None:
-        """Copy what is new of a journal: files first, since records name them."""
+        """Copy the new part of a journal: files first, since records name them."""
         if not (journal / RECORDS).is_file():
             return
         records = (journal / RECORDS).read_bytes()
@@ -135,8 +135,8 @@ class Mirror:
         selector = fs.FileSelector(
             f"{self._base}/checkpoints", recursive=True, allow_not_found=True
         )
-        found = [Path(info.path) for info in self._fs.get_file_info(selector)]
-        names = {path.parent.name for path in found if path.name == _MANIFEST}
+        paths = [Path(info.path) for info in self._fs.get_file_info(selector)]
+        names = {path.parent.name for path in paths if path.name == _MANIFEST}
         return sorted((int(name.partition("-")[2]) for name in names), reverse=True)
 
     def fetch(self, run: RunFolder, *, after: int = -1) -> Checkpoint | None:
@@ -199,8 +199,8 @@ class Mirror:
             self._fetch_file(name, folder, name)
         self._fetch_file(newest, folder, f"{_JOURNAL}/{RECORDS}")
 
-    def _fetch_file(self, name: str, folder: Path, place: str) -> None:
-        target = confined(folder, place)
+    def _fetch_file(self, name: str, folder: Path, target_name: str) -> None:
+        target = confined(folder, target_name)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(self._read(f"{self._base}/{name}"))
 
@@ -208,7 +208,7 @@ class Mirror:
         """Delete all copies of this run."""
         self._fs.delete_dir(self._base)
 
-    def _forget(self, step: int) -> None:
+    def _delete_manifest(self, step: int) -> None:
         manifest = f"{self._base}/checkpoints/step-{step:08d}/{_MANIFEST}"
         if self._fs.get_file_info(manifest).type == fs.FileType.File:
             self._fs.delete_file(manifest)
@@ -228,8 +228,8 @@ class Mirror:
             return stream.read()
 
 
-def newest_anywhere(run: RunFolder, mirror: Mirror | None) -> Checkpoint | None:
-    """The newest good checkpoint of folder and mirror; None where there is none.
+def find_newest(run: RunFolder, mirror: Mirror | None) -> Checkpoint | None:
+    """Find the newest good checkpoint of folder and mirror; None where there is none.
 
     The mirror has a newer one where another machine went on in between.
 
@@ -258,8 +258,8 @@ def newest_anywhere(run: RunFolder, mirror: Mirror | None) -> Checkpoint | None:
         return newest
 
 
-def newest_journal(run: RunFolder, uri: str) -> None:
-    """Bring a run's journal up to date with its copy: another machine may have gone on with it.
+def fetch_newest_journal(run: RunFolder, uri: str) -> None:
+    """Fetch a run's journal from the mirror if it is longer there: another machine went on.
 
     Args:
         run: The run's folder.
@@ -272,7 +272,7 @@ def newest_journal(run: RunFolder, uri: str) -> None:
 
 
 def check_mirror(uri: str) -> None:
-    """Write to an address and take it back.
+    """Check that an address can be written to.
 
     Raises:
         ValueError: Where pyarrow does not know the address, or nothing can be written there.

@@ -1,4 +1,10 @@
-"""A run's folder: who owns it, its checkpoints, the newest one whose hashes hold."""
+"""A run's folder: who owns it, its checkpoints, the newest one whose hashes hold.
+
+Layout: `config.yaml`, `attempts/<n>` (one file per start, the highest number owns the folder),
+`checkpoints/step-<step>/` (safetensors, `state.json`, `manifest.json` written last),
+`checkpoints.begun` (there has been one),
+`quarantine/` (checkpoints whose hashes do not hold), `journal/`, `result.json`.
+"""
 
 import json
 import logging
@@ -67,7 +73,7 @@ class RunFolder:
             ) from error
 
     def claim(self) -> int:
-        """Become the folder's owner; whoever owned it before can write no more.
+        """Become the folder's owner; earlier owners can write no more.
 
         Returns:
             The number of this attempt, from 1. Half-written checkpoints are cleared away.
@@ -96,12 +102,12 @@ class RunFolder:
         name = re.search(r"step-\d+", leaving.name)
         if name is None or (leaving.parent / name[0]).exists():
             return
-        place = leaving.rename(leaving.with_name(name[0]))
+        checkpoint = leaving.rename(leaving.with_name(name[0]))
         try:
-            read_checkpoint(place)
+            read_checkpoint(checkpoint)
         except ValueError:
             # Its deletion had begun.
-            shutil.rmtree(place, ignore_errors=True)
+            shutil.rmtree(checkpoint, ignore_errors=True)
 
     def save(
         self, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]
@@ -148,12 +154,12 @@ class RunFolder:
         return final
 
     def _mark(self) -> None:
-        """Note that there are checkpoints from now on: if they are gone later, somebody did it."""
+        """Mark that the run has had a checkpoint: if all are gone later, they were deleted."""
         if not (self.path / _MARK).exists():
             write_synced(self.path / _MARK, b"")
 
     def _place(self, writing: Path, final: Path, *, tries: int = 5) -> None:
-        """Rename a whole checkpoint to its place, also where a fenced writer is at it just now."""
+        """Rename a complete checkpoint to its name; retried while a fenced writer interferes."""
         for left in reversed(range(tries)):
             self.check_owner()
             try:
@@ -184,8 +190,8 @@ class RunFolder:
             try:
                 return read_checkpoint(folder)
             except ValueError as error:
-                kept = self._quarantine(folder)
-                self.damaged.append(f"checkpoint left out: {error} (moved to {kept})")
+                moved = self._quarantine(folder)
+                self.damaged.append(f"checkpoint left out: {error} (moved to {moved})")
                 _log.warning("%s", self.damaged[-1])
         # Those that an earlier start moved away count too: it must not be zero the second time.
         bad = list((self.path / "quarantine").glob("step-*"))
@@ -267,9 +273,9 @@ class RunFolder:
     def _quarantine(self, folder: Path) -> Path:
         target = self.path / "quarantine"
         target.mkdir(exist_ok=True)
-        kept = target / f"{folder.name}-{time.time_ns()}"
-        folder.rename(kept)
-        return kept
+        moved = target / f"{folder.name}-{time.time_ns()}"
+        folder.rename(moved)
+        return moved
 
 
 def find_checkpoint(folder: Path) -> Checkpoint:

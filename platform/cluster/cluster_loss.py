@@ -1,4 +1,4 @@
-"""A cluster that shrinks or is gone: lines while work waits, an interruption where Ray died."""
+"""What happens when a cluster shrinks or dies: progress lines, or an interruption."""
 
 import contextlib
 import logging
@@ -22,8 +22,8 @@ _LOST = signal.SIGUSR2
 
 
 @contextlib.contextmanager
-def told_while_waiting(*, cpus: float, progress: Callable[[str], None]) -> Iterator[None]:
-    """While the block runs, say when the cluster has too few CPUs for the work, and when enough.
+def report_missing_cpus(*, cpus: float, progress: Callable[[str], None]) -> Iterator[None]:
+    """While the block runs, report when the cluster has too few CPUs for the work.
 
     Args:
         cpus: CPUs without which the work stands still.
@@ -62,8 +62,8 @@ class ClusterLostError(RuntimeError):
 
 
 @contextlib.contextmanager
-def interrupted_when_lost() -> Iterator[None]:
-    """While the block runs, end it where a local cluster that this process started is gone.
+def interrupt_when_lost() -> Iterator[None]:
+    """Interrupt the block if the local cluster that this process started dies.
 
     Calls into a dead cluster never return. On a cluster of others, Ray replaces what it loses.
     Needs the main thread, which alone can be interrupted; in others the block runs as it is.
@@ -106,8 +106,8 @@ def interrupted_when_lost() -> Iterator[None]:
         raise ClusterLostError(f"Ray's {lost[0]} on this machine ended") from None
 
 
-def leaving() -> bool:
-    """Whether Ray told this Ray Train worker that a node of its group will be taken away."""
+def is_node_draining() -> bool:
+    """Whether Ray announced that a node of this Ray Train group will be taken away."""
     # The public call is a barrier between all workers; the flag behind it is what we sum anyway.
     from ray.train.v2._internal.execution.context import get_train_context
 

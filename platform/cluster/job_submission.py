@@ -43,17 +43,17 @@ def copy_package(target: Path) -> Path:
             if entry.is_dir() and entry.name != "__pycache__"
         ]
     for folder in folders:
-        place = package / folder.relative_to(_ROOT)
-        place.mkdir(parents=True, exist_ok=True)
+        copied = package / folder.relative_to(_ROOT)
+        copied.mkdir(parents=True, exist_ok=True)
         for file in folder.iterdir():
             hidden = file.name.startswith(".")
             if file.is_file() and file.suffix in PACKAGE_SUFFIXES and not hidden:
-                shutil.copy(file, place / file.name)
+                shutil.copy(file, copied / file.name)
     return package
 
 
 def entrypoint(address: str, arguments: Sequence[str]) -> str:
-    """The command that a job runs for a verb and its arguments.
+    """Build the command that a job runs for a verb and its arguments.
 
     A head on loopback is this machine: its job runs this interpreter, whatever the PATH that the
     head was started with. Elsewhere it is the `python` of the node's own PATH.

@@ -1,4 +1,4 @@
-"""Which addresses only this machine reaches, and what guards the others."""
+"""Loopback addresses, and the token that all others need."""
 
 import ipaddress
 import os

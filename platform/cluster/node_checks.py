@@ -1,4 +1,4 @@
-"""What several nodes must share before work starts: storage that all see, a tracker all reach."""
+"""Checks that every node sees the storage and reaches the tracker, before work starts."""
 
 import uuid
 from pathlib import Path
@@ -41,7 +41,7 @@ def check_storage(nodes: list[str], storage: Path) -> None:
     token = uuid.uuid4().hex
     probe = storage / f".probe-{token}"
     probe.write_text(token)
-    task = ray.remote(num_cpus=0)(_sees)
+    task = ray.remote(num_cpus=0)(_describe_access)
     try:
         for node in nodes:
             strategy = NodeAffinitySchedulingStrategy(node, soft=False)
@@ -57,15 +57,15 @@ def check_storage(nodes: list[str], storage: Path) -> None:
         probe.unlink(missing_ok=True)
 
 
-def _sees(probe: str, token: str) -> str:
-    """Why a node does not see the driver's file, or cannot write beside it; empty where it can."""
+def _describe_access(probe: str, token: str) -> str:
+    """Why this node cannot read the driver's file or write beside it; empty where it can."""
     path = Path(probe)
     try:
         if path.read_text() != token:
             return "another file lies there"
-        beside = path.with_name(f"{path.name}-{uuid.uuid4().hex}")
-        beside.write_text(token)
-        beside.unlink()
+        neighbour = path.with_name(f"{path.name}-{uuid.uuid4().hex}")
+        neighbour.write_text(token)
+        neighbour.unlink()
     except OSError as error:
         return str(error.strerror)
     return ""

@@ -1,4 +1,4 @@
-"""The only file that opens Ray: a local cluster of our own, or the one that a job runs on."""
+"""The only file that opens Ray: a local cluster, or the one that this job runs on."""
 
 import contextlib
 import logging
@@ -33,7 +33,7 @@ _STARTS = 3
 
 
 def settings() -> dict[str, str]:
-    """Environment of every process that talks to Ray; what is set already stays."""
+    """Environment variables of every process that uses Ray; those already set stay."""
     chosen = {key: os.environ.get(key, value) for key, value in _SETTINGS.items()}
     if "ray" in sys.modules and _AUTH not in os.environ:
         # Ray read its mode when the caller imported it: its servers would ask for a token that
@@ -44,7 +44,7 @@ def settings() -> dict[str, str]:
 
 @contextlib.contextmanager
 def connected(*, cpus: float) -> Iterator[None]:
-    """Ray while the block runs: the cluster of this job, else a local one on loopback.
+    """Connect to Ray while the block runs: this job's cluster, else a local one on loopback.
 
     A cluster is only used where RAY_ADDRESS names it (as inside of a Ray job); a head that
     happens to run on this machine is left alone.
@@ -75,7 +75,7 @@ def connected(*, cpus: float) -> Iterator[None]:
 
 
 def _start_local(cpus: int) -> None:
-    """A cluster of this machine alone; tried again where a busy machine was too slow for Ray."""
+    """Start a cluster of this machine alone; retried where a busy machine was too slow for Ray."""
     import ray
 
     for key, value in _LOCAL.items():
@@ -100,7 +100,7 @@ def _start_local(cpus: int) -> None:
 
 
 def offered_cpus() -> float:
-    """CPUs of all living nodes together."""
+    """Total CPUs of all living nodes."""
     import ray
 
     return float(ray.cluster_resources().get("CPU", 0.0))
@@ -116,7 +116,7 @@ def _require_cpus(cpus: float) -> None:
 
 
 def worker_nodes() -> list[str]:
-    """Ids of the living nodes that work can run on, if any of them is not this process's own."""
+    """Ids of the living nodes with CPUs; empty where that is this process's node alone."""
     import ray
 
     ids = [n["NodeID"] for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU", 0) > 0]

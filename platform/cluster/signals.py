@@ -1,4 +1,4 @@
-"""Answering a process's first signal; the second does what it did before."""
+"""A handler for a process's first signal; the second one acts as before."""
 
 import contextlib
 import logging
@@ -11,7 +11,7 @@ _log = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def first_signal(number: int, act: Callable[[], None]) -> Iterator[None]:
-    """While the block runs, answer the first signal of a kind; the second does what it did before.
+    """While the block runs, handle the first signal of a kind; the second one acts as before.
 
     Outside of the main thread, which alone may answer signals, all stays as it is.
 
@@ -20,12 +20,12 @@ def first_signal(number: int, act: Callable[[], None]) -> Iterator[None]:
         act: The answer; it may raise into the block.
     """
 
-    def take(_: int, __: FrameType | None) -> None:
+    def handle(_: int, __: FrameType | None) -> None:
         signal.signal(number, before)
         act()
 
     try:
-        before = signal.signal(number, take)
+        before = signal.signal(number, handle)
     except ValueError:
         _log.debug("not the main thread: signals are left as they are")
         yield

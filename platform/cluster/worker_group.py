@@ -21,7 +21,7 @@ class WorkerGroup(Protocol):
         """Replace the tensor by the source worker's."""
         ...
 
-    def agree(self, value: Any) -> Any:
+    def broadcast_object(self, value: Any) -> Any:
         """Return rank 0's value on every worker."""
         ...
 
@@ -38,7 +38,7 @@ class OneWorker:
     def broadcast(self, tensor: Tensor, source: int) -> None:
         """Leave the tensor as it is: the only worker is the source."""
 
-    def agree(self, value: Any) -> Any:
+    def broadcast_object(self, value: Any) -> Any:
         """Return the value."""
         return value
 
@@ -58,7 +58,7 @@ class ProcessGroup:
         """Replace the tensor by the source worker's."""
         torch.distributed.broadcast(tensor, source)
 
-    def agree(self, value: Any) -> Any:
+    def broadcast_object(self, value: Any) -> Any:
         """Return rank 0's value on every worker; any picklable object of ours."""
         box = [value]
         torch.distributed.broadcast_object_list(box, src=0)

@@ -71,12 +71,12 @@ class PanopticTotal:
         # Columns 0 to 2 are `PanopticCounts.counts`, 3 is the IoU in units of 2 ** -40.
         self._sums = torch.zeros(num_classes, 4, dtype=torch.int64, device=device)
 
-    def add(self, found: Sequence[PanopticMap], labelled: Sequence[LabelledSegments]) -> None:
+    def add(self, predicted: Sequence[PanopticMap], labelled: Sequence[LabelledSegments]) -> None:
         """Count the images of a batch."""
-        for predicted, truth in zip(found, labelled, strict=True):
+        for prediction, truth in zip(predicted, labelled, strict=True):
             counted = panoptic_counts(
-                predicted.segments.cpu(),
-                torch.tensor(predicted.classes, dtype=torch.int64),
+                prediction.segments.cpu(),
+                torch.tensor(prediction.classes, dtype=torch.int64),
                 PanopticTarget(
                     torch.from_numpy(truth.numbers),
                     torch.from_numpy(truth.classes),

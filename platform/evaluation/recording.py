@@ -1,4 +1,4 @@
-"""What an evaluation leaves in the run's record: numbers, tables and the contact sheet."""
+"""Records an evaluation in the run's journal: metrics, tables, contact sheet."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -59,7 +59,11 @@ def record_evaluation(
     """
     recorder.metrics(
         evaluation.step,
-        {**measured(evaluation), "best/val_mIoU": best.metrics["val/mIoU"], "best/step": best.step},
+        {
+            **drop_training_metrics(evaluation),
+            "best/val_mIoU": best.metrics["val/mIoU"],
+            "best/step": best.step,
+        },
     )
     name = f"{evaluation.step:08d}.json"
     for table, rows in tables.items():
@@ -69,8 +73,8 @@ def record_evaluation(
     recorder.sync()
 
 
-def measured(evaluation: Evaluation) -> dict[str, float]:
-    """What an evaluation itself measured; training metrics have steps of their own."""
+def drop_training_metrics(evaluation: Evaluation) -> dict[str, float]:
+    """Metrics of an evaluation without `train/`, which are recorded at their own steps."""
     return {k: v for k, v in evaluation.metrics.items() if not k.startswith("train/")}
 
 

@@ -149,7 +149,7 @@ def summary(evaluation: Evaluation) -> str:
 
 
 def health_metrics(layers: Sequence[FiringRow]) -> dict[str, float]:
-    """What the neuron layers' health comes to; every number is in [0, 1].
+    """Health of the neuron layers as metrics in [0, 1].
 
     Args:
         layers: Firing of each neuron layer.
@@ -174,8 +174,8 @@ def class_table(space: LabelSpace, counts: SplitCounts) -> list[dict[str, Any]]:
     scores = segmentation_scores(counts.confusion)
     columns = {"IoU": scores.iou, "Acc": scores.acc}
     if counts.panoptic is not None:
-        found = class_scores(counts.panoptic, space)
-        columns |= {"PQ": found.pq, "SQ": found.sq, "RQ": found.rq}
+        panoptic = class_scores(counts.panoptic, space)
+        columns |= {"PQ": panoptic.pq, "SQ": panoptic.sq, "RQ": panoptic.rq}
 
     def percent(value: Tensor) -> float | None:
         number = float(value)

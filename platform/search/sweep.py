@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint.run_folder import RunFolder
-from ..cluster.cluster_loss import interrupted_when_lost
+from ..cluster.cluster_loss import interrupt_when_lost
 from ..cluster.node_checks import check_storage
 from ..cluster.session import connected, worker_nodes
 from ..config.recipes import ConfigError, dump, flat
@@ -24,9 +24,9 @@ from .sweep_results import finish_sweep, why_no_result
 from .sweep_status import SweepStatus, Watcher, best_trial, front_trials, hypervolumes
 from .sweep_tracking import SweepRecord
 from .trials.capacity import trials_at_once
-from .trials.engine import Orders, StoppedError, run_here, stopped_by_signals
+from .trials.engine import StoppedError, TrialQueue, run_here, stopped_by_signals
 from .trials.trial import reports
-from .trials.trial_training import Work
+from .trials.trial_training import TrialFunction
 
 
 class SweepUnfinishedError(RuntimeError):
@@ -114,7 +114,7 @@ def sweep(
     *,
     progress: Callable[[str], None],
     show: Callable[[SweepStatus], None] | None = None,
-    work: Work = reports,
+    work: TrialFunction = reports,
 ) -> SweepOutcome:
     """Run or continue a sweep.
 
@@ -187,7 +187,9 @@ def sweep(
     return _outcome(plan, keeper)
 
 
-def _run(engine: Callable[[Orders], None], orders: Orders, progress: Callable[[str], None]) -> None:
+def _run(
+    engine: Callable[[TrialQueue], None], orders: TrialQueue, progress: Callable[[str], None]
+) -> None:
     """Run the trials; those that run when this ends early stay RUNNING, to be continued."""
     try:
         with _can_be_stopped(orders.keeper, progress):
@@ -259,7 +261,7 @@ def check_trials(plan: SweepPlan) -> None:
 @contextlib.contextmanager
 def _engine(
     plan: SweepPlan, options: SweepOptions, progress: Callable[[str], None]
-) -> Iterator[Callable[[Orders], None]]:
+) -> Iterator[Callable[[TrialQueue], None]]:
     """Open what runs the trials: this process, or a cluster on which they are known to fit."""
     if options.here:
         yield run_here
@@ -280,7 +282,7 @@ def _engine(
             nodes=[node["Resources"] for node in ray.nodes() if node["Alive"]],
         )
 
-        def run(orders: Orders) -> None:
+        def run(orders: TrialQueue) -> None:
             from .trials.ray_tune import run_on_tune
 
             keeper = orders.keeper
@@ -289,7 +291,7 @@ def _engine(
                 f"{keeper.folder.name}: {keeper.trials} trials, {number} at once, "
                 f"{keeper.finished} done before"
             )
-            with interrupted_when_lost():
+            with interrupt_when_lost():
                 run_on_tune(
                     orders,
                     folder=keeper.folder,
@@ -308,8 +310,8 @@ def _orders(
     record: SweepRecord,
     progress: Callable[[str], None],
     show: Callable[[SweepStatus], None] | None,
-    work: Work,
-) -> Orders:
+    work: TrialFunction,
+) -> TrialQueue:
     watcher = Watcher(plan, keeper)
     resources = plan.recipe.resources
 
@@ -343,7 +345,7 @@ def _orders(
         if show is not None:
             show(watcher.status())
 
-    return Orders(keeper, prepare, on_report, work)
+    return TrialQueue(keeper, prepare, on_report, work)
 
 
 def _follow(plan: SweepPlan, keeper: Keeper, record: SweepRecord) -> None:

@@ -1,4 +1,4 @@
-"""Whether a training is alive: its first step as a picture, and layers that fall silent later."""
+"""Health of a training: its first step as a picture, and neuron layers that die later."""
 
 import copy
 import dataclasses
@@ -25,39 +25,9 @@ FIGURE = "first_step.png"
 
 
 def wants_first_step(config: ExperimentConfig) -> bool:
-    """Whether the first step is to be looked at (`tracking.first_step`)."""
+    """Whether the first step is to be drawn (`tracking.first_step`)."""
     wanted = config.tracking.first_step
     return config.trainer.max_steps >= _WORTH_A_STEP if wanted is None else wanted
-
-
-def first_step_health(
-    model: nn.Module,
-    criterion: SetCriterion | DenseCriterion,
-    batch: MicroBatch,
-    *,
-    precision: str,
-) -> StepHealth:
-    """Firing and gradients of one micro-batch in train mode, on a copy: nothing changes.
-
-    Args:
-        model: The model that training starts from.
-        criterion: The loss.
-        batch: The first micro-batch.
-        precision: Type of activations; 16-bit ones are bfloat16 here, whose gradients need no
-            scaler.
-    """
-    device = next(model.parameters()).device
-    looked_at = copy.deepcopy(model).train()
-    target = batch.targets.to(device)
-    images = batch.images.to(device, memory_format=torch.channels_last)
-
-    def loss() -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision != "fp32"):
-            prediction = looked_at(images)
-        terms = criterion(prediction, target, criterion.count(target))
-        return torch.stack(list(terms.values())).sum()
-
-    return step_health(looked_at, loss)
 
 
 def draw_first_step(
@@ -69,53 +39,61 @@ def draw_first_step(
     recorder: Recorder,
     folder: Path,
 ) -> str:
-    """Measure the first step and leave its picture in the run (`tracking.first_step`).
+    """Measure firing and gradients of the first micro-batch, on a copy, and draw them.
 
     Args:
-        model: The model that training starts from.
+        model: The model that training starts from; it stays as it is.
         criterion: The loss.
         batch: The first micro-batch.
-        precision: Type of activations.
-        recorder: The run's journal.
-        folder: The run's folder.
+        precision: Type of activations; 16-bit ones are bfloat16 here, whose gradients need no
+            scaler.
+        recorder: The run's journal, which gets picture and numbers.
+        folder: The run's folder; the picture is in its `figures` too.
 
     Returns:
         A line for a person; it says why where nothing could be drawn.
     """
     try:
-        health = first_step_health(model, criterion, batch, precision=precision)
-        return record_first_step(health, recorder, folder)
+        health = _measure(model, criterion, batch, precision)
+        neurons, norm = health.neurons, health.gradient_norm
+        silent = describe(neurons.dead, neurons.saturated) or "every one fires"
+        line = f"step 0: gradient norm {norm:.3g}; {len(health.firing)} neuron layers: {silent}"
+        picture = health_figure(health, line)
+        rows = {
+            "gradient_norm": norm,
+            "neurons": [dataclasses.asdict(row) for row in health.firing],
+            "gradients": [dataclasses.asdict(row) for row in health.gradients],
+        }
+        recorder.text("tables/first_step.json", json.dumps(rows, indent=1))
+        recorder.picture(f"figures/{FIGURE}", picture)
+        (folder / "figures").mkdir(exist_ok=True)
+        (folder / "figures" / FIGURE).write_bytes(picture)
     except (torch.OutOfMemoryError, OSError) as error:
         # A picture must never cost a training.
         _log.warning("the first step could not be drawn: %s", error)
         return f"the first step could not be drawn: {error}"
-
-
-def record_first_step(health: StepHealth, recorder: Recorder, folder: Path) -> str:
-    """Leave picture and numbers of the first step in the run.
-
-    Args:
-        health: What `first_step_health` measured.
-        recorder: The run's journal.
-        folder: The run's folder; the picture is in its `figures` too.
-
-    Returns:
-        A line for a person.
-    """
-    neurons, norm = health.neurons, health.gradient_norm
-    silent = describe(neurons.dead, neurons.saturated) or "every one fires"
-    line = f"step 0: gradient norm {norm:.3g}; {len(health.firing)} neuron layers: {silent}"
-    picture = health_figure(health, line)
-    rows = {
-        "gradient_norm": norm,
-        "neurons": [dataclasses.asdict(row) for row in health.firing],
-        "gradients": [dataclasses.asdict(row) for row in health.gradients],
-    }
-    recorder.text("tables/first_step.json", json.dumps(rows, indent=1))
-    recorder.picture(f"figures/{FIGURE}", picture)
-    (folder / "figures").mkdir(exist_ok=True)
-    (folder / "figures" / FIGURE).write_bytes(picture)
     return line
+
+
+def _measure(
+    model: nn.Module,
+    criterion: SetCriterion | DenseCriterion,
+    batch: MicroBatch,
+    precision: str,
+) -> StepHealth:
+    """Firing and gradients of one micro-batch in train mode, on a copy."""
+    device = next(model.parameters()).device
+    copied = copy.deepcopy(model).train()
+    target = batch.targets.to(device)
+    images = batch.images.to(device, memory_format=torch.channels_last)
+
+    def loss() -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision != "fp32"):
+            prediction = copied(images)
+        terms = criterion(prediction, target, criterion.count(target))
+        return torch.stack(list(terms.values())).sum()
+
+    return step_health(copied, loss)
 
 
 class HealthWatch:
@@ -132,7 +110,7 @@ class HealthWatch:
         self._dead: set[str] = set()
         self._saturated: set[str] = set()
 
-    def look(self, firing: Sequence[FiringRow], step: int) -> None:
+    def check(self, firing: Sequence[FiringRow], step: int) -> None:
         """Compare with the evaluation before; says nothing where no layer came to be silent.
 
         Args:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 from ..checkpoint.background_writer import CheckpointWriter
 from ..checkpoint.checkpoint import Evaluation
-from ..checkpoint.mirror import Mirror, mirror_name, newest_anywhere
+from ..checkpoint.mirror import Mirror, find_newest, mirror_name
 from ..checkpoint.run_folder import RunFolder
 from ..cluster.worker_group import WorkerGroup
 from ..config.schema import ExperimentConfig
@@ -27,7 +27,7 @@ from ..evaluation.scores import (
 from ..loading.training_loader import TrainingRows
 from .failure import NonFiniteError, PreemptedError
 from .faults.preemption import Notice
-from .faults.watchdog import hangs
+from .faults.watchdog import list_hangs
 from .faults.worker_guard import Guard
 from .health import HealthWatch, draw_first_step, wants_first_step
 from .preparation import (
@@ -39,8 +39,8 @@ from .preparation import (
 )
 from .progress import Meter
 from .schedule import learning_rate_factor, set_learning_rate
-from .state import Progress, TrainingState
-from .step import Stepper, StepResult, smaller
+from .state import TrainingState
+from .step import Stepper, StepResult, next_divisor
 
 _log = logging.getLogger(__name__)
 
@@ -89,7 +89,6 @@ class Training:
         self._watch = HealthWatch(self._tell)
         self._mirror: Mirror | None = None
         self._writer: CheckpointWriter | None = None
-        self._now = Progress(micro_batch_size=config.trainer.micro_batch_size)
 
     def start(self) -> None:
         """Go on from the newest good checkpoint, or give a new network its first weights.
@@ -116,7 +115,7 @@ class Training:
         self._prepare()
         self._meter = Meter(trainer, step=self.step, device=self.device)
         if resumed:
-            for stacks in hangs(run.path):
+            for stacks in list_hangs(run.path):
                 self._tell(f"an earlier attempt stood still: see {stacks}")
             self._tell(f"attempt {run.attempt} of {run.path.name}: resumed at step {self.step}")
             return
@@ -140,12 +139,12 @@ class Training:
     @property
     def step(self) -> int:
         """Optimizer steps done."""
-        return self._now.step
+        return self.state.progress.step
 
     @property
     def history(self) -> list[Evaluation]:
         """Evaluations so far, those of earlier attempts included."""
-        return self._now.history
+        return self.state.progress.history
 
     @property
     def evaluated(self) -> EvaluatedModel:
@@ -177,13 +176,13 @@ class Training:
             OSError: Where storage refused a checkpoint.
         """
         trainer = self.config.trainer
-        attempt = self.group.agree(self.run.attempt)
+        attempt = self.group.broadcast_object(self.run.attempt)
         try:
             for past in list(self.history):
                 yield dataclasses.replace(past, replayed=True)
             with Guard(trainer, self.run.path, attempt=attempt, rank=self.group.rank) as guard:
-                while (due := self._now.awaits_evaluation(trainer)) or not self.finished:
-                    target = self.step if due else self._next(trainer.evaluate_every)
+                while (due := self.state.progress.awaits_evaluation(trainer)) or not self.finished:
+                    target = self.step if due else self._next_multiple(trainer.evaluate_every)
                     train_metrics = self.advance(target, guard)
                     if train_metrics is not None:
                         evaluation = self._evaluate(train_metrics, guard)
@@ -204,7 +203,7 @@ class Training:
             ValueError: Where no evaluation's checkpoint is good.
         """
         # Rank 0 answers once it has written its last checkpoint, which may be the best one.
-        best = self.group.agree(self.run.best(self.history) if self._writer else None)
+        best = self.group.broadcast_object(self.run.best(self.history) if self._writer else None)
         if best != self.best:
             self._tell(f"the best checkpoint is damaged, that of step {best.step} is taken")
         self.state.evaluated.load_state_dict(self.run.at(best.step).evaluated())
@@ -236,48 +235,44 @@ class Training:
         self.state.model.train()
         self._meter.begin(self.step)
         while self.step < target:
-            offset = self._now.row_offset
-            upcoming = self.rows.steps(self.step + offset, target + offset, self._stepper.mine)
+            offset = self.state.progress.row_offset
+            upcoming = self.rows.steps(self.step + offset, target + offset, self._stepper.indices)
             for micro_batches in upcoming:
                 guard.feed()
                 factor = learning_rate_factor(self.step, schedule, trainer.max_steps)
                 set_learning_rate(self.state.optimizer, factor)
-                result = self._stepper.take(self.step + offset, micro_batches)
+                result = self._stepper.train_step(self.step + offset, micro_batches)
                 if result.outcome == "memory":
                     self._use_smaller_micro_batches()
                     break
                 if result.outcome == "nonfinite" and self._roll_back_or_skip(result):
                     return None
-                guard.write(self.step, self._stepper.mine, micro_batches)
-                self._now.step += 1
-                self._now.images_seen += trainer.micro_batch_size * trainer.micro_batches
+                guard.write(self.step, self._stepper.indices, micro_batches)
+                self.state.progress.step += 1
+                self.state.progress.images_seen += trainer.micro_batch_size * trainer.micro_batches
                 if self.step % trainer.log_every == 0 or self.step == target:
                     metrics = self._log_step(result, schedule.lr * factor)
-                self._save_between(target, result)
+                self._save_if_due(target, result)
         return metrics
 
     def _log_step(self, result: StepResult, rate: float) -> dict[str, float]:
-        metrics = {
-            **result.metrics(),
-            "train/lr": rate,
-            **self._meter.metrics(self.step),
-        }
+        metrics = {**result.metrics(), "train/lr": rate, **self._meter.metrics(self.step)}
         if self._recorder is not None:
             self._recorder.metrics(self.step, metrics)
         trainer = self.config.trainer
-        following = self._next(trainer.checkpoint_every or trainer.evaluate_every)
-        following = min(following, self._next(trainer.evaluate_every))
+        following = self._next_multiple(trainer.checkpoint_every or trainer.evaluate_every)
+        following = min(following, self._next_multiple(trainer.evaluate_every))
         self._tell(self._meter.line(self.step, metrics, following))
         return metrics
 
     def _evaluate(self, train_metrics: dict[str, float], guard: Guard) -> Evaluation:
-        """Score val, measure energy, tell the recorder, keep a checkpoint."""
+        """Score val, measure energy, record both, save a checkpoint."""
         metrics, counts = self.score("val", guard.feed)
         report, firing, health = measure_energy_and_health(self.evaluated)
         metrics.update(health)
         if "train/loss" in train_metrics:
             metrics["train/loss"] = train_metrics["train/loss"]
-        evaluation = self.group.agree(Evaluation(self.step, metrics))
+        evaluation = self.group.broadcast_object(Evaluation(self.step, metrics))
         self.history.append(evaluation)
         # Before its checkpoint: an attempt that resumes there does not measure it again.
         if self._recorder is not None and self.best is not None:
@@ -296,17 +291,17 @@ class Training:
         if self.finished and self._writer is not None:
             self._writer.flush()
         self._tell(summary(evaluation))
-        self._watch.look(firing, self.step)
+        self._watch.check(firing, self.step)
         if self.finished and self.step < self.config.trainer.max_steps:
             self._tell(f"no better val/mIoU in {self.config.trainer.patience} evaluations: stopped")
         return evaluation
 
     def _use_smaller_micro_batches(self) -> None:
-        before = self._now.micro_batch_size
-        self._now.micro_batch_size = smaller(before)
-        self._event(
+        before = self.state.progress.micro_batch_size
+        self.state.progress.micro_batch_size = after = next_divisor(before)
+        self._record_event(
             f"step {self.step}: out of memory with micro-batches of {before}, going on with "
-            f"{self._now.micro_batch_size}: BatchNorm sees fewer images from here on"
+            f"{after}: BatchNorm sees fewer images from here on"
         )
         self._prepare()
 
@@ -314,59 +309,62 @@ class Training:
         """React to a step that is not finite; True where training went back to a checkpoint."""
         trainer = self.config.trainer
         what = f"step {self.step}: loss terms {result.terms}, gradient norm {result.norm}"
-        self._now.failures += 1
+        self.state.progress.failures += 1
         if trainer.nonfinite == "stop":
             raise NonFiniteError(f"{what}: not finite")
-        if self._now.failures > trainer.nonfinite_budget:
+        if self.state.progress.failures > trainer.nonfinite_budget:
             raise NonFiniteError(f"{what}: not finite, and {trainer.nonfinite_budget} times before")
         if trainer.nonfinite == "skip":
-            self._event(f"{what}: not finite, the update is left out")
+            self._record_event(f"{what}: not finite, the update is left out")
             return False
-        kept = self._now
+        before = self.state.progress
         if self._writer is not None:
             self._writer.flush()
         if not self._restore():
             raise NonFiniteError(f"{what}: not finite, and no checkpoint to go back to")
-        self._now.row_offset = kept.row_offset + kept.step + 1 - self.step
-        self._now.failures, self._now.events = kept.failures, kept.events
-        self._now.micro_batch_size = min(self._now.micro_batch_size, kept.micro_batch_size)
-        self._event(f"{what}: not finite, back to step {self.step}, past the rows up to there")
+        now = self.state.progress
+        now.row_offset = before.row_offset + before.step + 1 - now.step
+        now.failures, now.events = before.failures, before.events
+        now.micro_batch_size = min(now.micro_batch_size, before.micro_batch_size)
+        self._record_event(
+            f"{what}: not finite, back to step {self.step}, past the rows up to there"
+        )
         self._prepare()
         return True
 
-    def _event(self, text: str) -> None:
-        """Keep what changes results: in the checkpoint, in the record, before somebody's eyes."""
-        self._now.events.append(text)
+    def _record_event(self, text: str) -> None:
+        """Record what changes results: in the next checkpoint, the journal and the progress."""
+        self.state.progress.events.append(text)
         if self._recorder is not None:
-            self._recorder.text("events.txt", "\n".join(self._now.events))
+            self._recorder.text("events.txt", "\n".join(self.state.progress.events))
         self._tell(text)
 
     def _prepare(self) -> None:
-        """Rows and stepper for the micro-batch size as it stands."""
+        """Build rows and stepper for the current micro-batch size."""
         self._stepper = Stepper(
             self.config,
             state=self.state,
             criterion=self.criterion,
             group=self.group,
             notice=self._notice,
-            micro_batch_size=self._now.micro_batch_size,
+            micro_batch_size=self.state.progress.micro_batch_size,
         )
         self.rows = TrainingRows.from_config(
             self.dataset,
             self.config,
-            size=self._now.micro_batch_size,
+            size=self.state.progress.micro_batch_size,
             micro_batches=self._stepper.micro_batches,
             pin_memory=self.device.type == "cuda",
         )
 
-    def _next(self, every: int) -> int:
+    def _next_multiple(self, every: int) -> int:
         return min((self.step // every + 1) * every, self.config.trainer.max_steps)
 
-    def _save_between(self, target: int, result: StepResult) -> None:
-        """Checkpoints besides those of evaluations: on schedule, and at a notice to leave."""
+    def _save_if_due(self, target: int, result: StepResult) -> None:
+        """Save on schedule (`checkpoint_every`) and at a notice to leave."""
         every = self.config.trainer.checkpoint_every
         # Rank 0 decides whether to end: a worker that ended alone would leave the others waiting.
-        leaves = result.preempted and self.group.agree(self._notice.must_leave())
+        leaves = result.preempted and self.group.broadcast_object(self._notice.must_leave())
         if leaves or (result.preempted and not self._warned):
             self._warned = True
             self._save()
@@ -381,16 +379,17 @@ class Training:
     def _save(self) -> None:
         if self._writer is not None:
             best = self.best.step if self.best else None
-            values = self.state.values(self._now)
-            self._writer.save(self.step, self.state.tensors(), values, best)
+            tensors = self.state.state_dict()
+            state = tensors.pop("state")
+            self._writer.save(self.step, tensors, state, best)
 
     def _restore(self) -> bool:
         """Go on from the newest good checkpoint; False where there is none at all."""
-        newest = newest_anywhere(self.run, self._mirror) if self.group.rank == 0 else None
-        step = self.group.agree(newest.step if newest else None)
+        newest = find_newest(self.run, self._mirror) if self.group.rank == 0 else None
+        step = self.group.broadcast_object(newest.step if newest else None)
         if step is None:
             return False
-        self._now, differences = self.state.put_back(newest or self.run.at(step))
+        differences = self.state.load_state_dict((newest or self.run.at(step)).state_dict())
         for line in [*self.run.damaged, *differences]:
             if self.group.rank == 0:
                 _log.warning("%s", line)

@@ -1,4 +1,4 @@
-"""AdamW with per-parameter rules, and the learning rate as a function of the step."""
+"""AdamW with a learning rate and weight decay by parameter name."""
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from ..config.schema import OptimizerConfig, ParameterRule
 
 
-def rule_for(name: str, rules: Sequence[ParameterRule]) -> ParameterRule:
-    """The first rule whose pattern matches a parameter's name, or one that changes nothing."""
+def find_rule(name: str, rules: Sequence[ParameterRule]) -> ParameterRule:
+    """Find the first rule whose pattern matches a parameter; a neutral rule where none does."""
     for rule in rules:
         if fnmatchcase(name, rule.match):
             return rule
@@ -19,7 +19,7 @@ def rule_for(name: str, rules: Sequence[ParameterRule]) -> ParameterRule:
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW whose groups hold the parameters with equal learning rate and weight decay.
+    """Build AdamW with one group of parameters for each learning rate and weight decay.
 
     Args:
         model: The model; parameters that need no gradient are left out.
@@ -33,7 +33,7 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Ad
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        rule = rule_for(name, config.rules)
+        rule = find_rule(name, config.rules)
         unused.discard(rule.match)
         key = (config.lr * rule.lr, config.weight_decay * rule.weight_decay)
         groups.setdefault(key, []).append(parameter)
@@ -51,8 +51,8 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Ad
     )
 
 
-def parameter_table(model: nn.Module, config: OptimizerConfig) -> list[str]:
-    """Lines for a person: which rule acts on how many parameters, with which rates.
+def describe_parameters(model: nn.Module, config: OptimizerConfig) -> list[str]:
+    """Lines of a table: which rule acts on how many parameters, with which rates.
 
     Args:
         model: The model.
@@ -62,7 +62,7 @@ def parameter_table(model: nn.Module, config: OptimizerConfig) -> list[str]:
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        rule = rule_for(name, config.rules)
+        rule = find_rule(name, config.rules)
         row = rows.setdefault(rule.match, [rule, 0, 0, name])
         row[1] += 1
         row[2] += parameter.numel()
@@ -73,7 +73,9 @@ def parameter_table(model: nn.Module, config: OptimizerConfig) -> list[str]:
     return lines
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
+def collect_optimizer_tensors(
+    optimizer: torch.optim.Optimizer, model: nn.Module
+) -> dict[str, Tensor]:
     """AdamW's state as tensors named `parameter/entry`, for a checkpoint."""
     tensors: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
@@ -85,7 +87,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dic
 def load_optimizer_tensors(
     optimizer: torch.optim.Optimizer, model: nn.Module, tensors: dict[str, Tensor]
 ) -> None:
-    """Put back what `optimizer_tensors` returned.
+    """Load what `collect_optimizer_tensors` returned.
 
     Raises:
         ValueError: Where a tensor names a parameter that the model does not have.

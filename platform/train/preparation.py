@@ -1,4 +1,4 @@
-"""What a training is made of before its first step: data that fits, seeded weights, a device."""
+"""What stands before a training's first step: checked data, device, loss and first weights."""
 
 import hashlib
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from ..checkpoint.run_folder import find_checkpoint
 from ..config.recipes import ConfigError
 from ..config.schema import ExperimentConfig, TrainerConfig
 from ..evaluation.recording import Recorder
-from .optimizer import build_optimizer, parameter_table
+from .optimizer import build_optimizer, describe_parameters
 
 
 def check_parts(config: ExperimentConfig) -> nn.Module:
@@ -83,13 +83,13 @@ def _require_segments(config: ExperimentConfig, dataset: PackedDataset) -> None:
 
 
 def build_loss(config: ExperimentConfig, dataset: PackedDataset) -> DenseCriterion | SetCriterion:
-    """The loss, with class weights from the training split where the experiment asks for them."""
+    """Build the loss, with class weights from the training split where they are asked for."""
     pixels = torch.tensor(dataset.class_pixels("train"), dtype=torch.float32)
     return build_criterion(config.loss, config.model, pixels)
 
 
-def seeded_model(config: ExperimentConfig) -> nn.Module:
-    """The model with the initial weights that the experiment's seed decides."""
+def build_seeded_model(config: ExperimentConfig) -> nn.Module:
+    """Build the model with weights drawn from the experiment's seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         return build_uncalibrated_segmentor(config.model)
@@ -124,13 +124,13 @@ def load_initial_weights(model: nn.Module, config: ExperimentConfig) -> KeyRepor
 
 
 def set_numerics(trainer: TrainerConfig) -> None:
-    """Set what decides the last bit of a result on the CPU, instead of inheriting it."""
+    """Set torch's threads and oneDNN as configured: they decide a result's last bits on the CPU."""
     torch.set_num_threads(trainer.threads)
     torch.backends.mkldnn.set_flags(trainer.onednn)
 
 
-def environment(workers: int, device: torch.device) -> dict[str, Any]:
-    """What decides the last bit of a result besides configuration and data.
+def describe_environment(workers: int, device: torch.device) -> dict[str, Any]:
+    """Versions and hardware that decide the last bits of a result.
 
     Args:
         workers: Number of workers.
@@ -147,7 +147,7 @@ def environment(workers: int, device: torch.device) -> dict[str, Any]:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device that `trainer.device` names.
+    """Choose the device that `trainer.device` names.
 
     Raises:
         ConfigError: Where `cuda` is asked for and torch sees no GPU.
@@ -158,7 +158,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def require_neurons(config: ExperimentConfig, device: torch.device) -> None:
-    """Refuse a named backend of the neurons that cannot run.
+    """Refuse a neuron backend that was named and cannot run here.
 
     Raises:
         ConfigError: Says why, and what to install where that is what is missing.
@@ -192,7 +192,7 @@ def initialize_weights(
     Raises:
         ConfigError: Where weights that `init` names do not fit.
     """
-    for line in parameter_table(model, config.optimizer):
+    for line in describe_parameters(model, config.optimizer):
         tell(line)
     report = load_initial_weights(model, config)
     if report is not None:

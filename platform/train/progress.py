@@ -1,4 +1,4 @@
-"""Lines for a person: rates and what is left, and their way to the process that is watched."""
+"""Progress lines of a training: speed and time left, handed on from rank 0 to the driver."""
 
 import threading
 import time
@@ -30,7 +30,7 @@ class Meter:
         self._started = self._since = time.monotonic()
 
     def begin(self, step: int) -> None:
-        """Measure the rate from here on: an evaluation's time is not training's."""
+        """Start measuring the rate here, so that an evaluation's time is left out."""
         self._from, self._since = step, time.monotonic()
 
     def metrics(self, step: int) -> dict[str, float]:
@@ -69,8 +69,8 @@ def _clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-class Followed:
-    """Pass on the lines that rank 0 appends to a file, while the block runs."""
+class FollowedLog:
+    """Hands on the lines that rank 0 appends to a file while the block runs."""
 
     def __init__(self, path: Path, progress: Callable[[str], None]) -> None:
         self._path = path

@@ -1,4 +1,4 @@
-"""How gradients and statistics of a step's micro-batches become one vector on every worker."""
+"""Reduces a step's gradients, BatchNorm statistics and losses over micro-batches and workers."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from ..cluster.worker_group import WorkerGroup
 
 
-def share(count: int, group: WorkerGroup, rank: int | None = None) -> range:
+def micro_batch_range(count: int, group: WorkerGroup, rank: int | None = None) -> range:
     """Indices of the micro-batches that one worker computes: whole, contiguous, in order.
 
     Args:
         count: Micro-batches of one step.
         group: The workers.
-        rank: Whose share; this worker's if not given.
+        rank: Of which worker; of this one if not given.
     """
     rank = group.rank if rank is None else rank
     return range(count * rank // group.size, count * (rank + 1) // group.size)
@@ -74,24 +74,24 @@ class StepVector:
         ]
         device = parameters[0].device
         self._vector = torch.zeros(sum(sizes), device=device)
-        parts = self._vector.split(sizes)
-        self.gradient, self._mean_statistics, self.terms, self._failures = parts
-        self._kept: dict[int, Tensor] = {}
+        segments = self._vector.split(sizes)
+        self.gradient, self._mean_statistics, self.terms, self._failures = segments
+        self._parts: dict[int, Tensor] = {}
         start = 0
         for parameter in parameters:
             stop = start + parameter.numel()
-            parameter.grad = _like(self.gradient[start:stop], parameter)
+            parameter.grad = _view_like(self.gradient[start:stop], parameter)
             start = stop
 
     def begin(self) -> None:
         """Clear the vector and remember the statistics that every micro-batch starts from."""
         self._vector.zero_()
-        self._kept.clear()
+        self._parts.clear()
         self._start = _flatten(self._statistics)
         self._counts = [counter.clone() for counter in self._counters]
 
     def add(self, index: int, terms: Sequence[Tensor]) -> None:
-        """Take in micro-batch `index` after its backward pass.
+        """Add micro-batch `index` after its backward pass.
 
         Args:
             index: Number of the micro-batch within the step.
@@ -99,19 +99,19 @@ class StepVector:
         """
         self._mean_statistics += _flatten(self._statistics)
         self.terms += torch.stack([term.to(self.terms) for term in terms])
-        self._restore(self._start)
+        self._set_statistics(self._start)
         if self._strict:
-            self._kept[index] = self._vector.clone()
+            self._parts[index] = self._vector.clone()
             self._vector.zero_()
 
     def fail(self) -> None:
-        """Give this worker's part of the step up; `reduce` tells every worker."""
+        """Mark this worker's part of the step as failed; `reduce` returns False on every worker."""
         self._vector.zero_()
         self._failures.fill_(1.0)
-        self._kept.clear()
+        self._parts.clear()
         if self._strict:
-            mine = share(self._micro_batches, self._group)
-            self._kept = {index: self._vector.clone() for index in mine}
+            mine = micro_batch_range(self._micro_batches, self._group)
+            self._parts = {index: self._vector.clone() for index in mine}
             self._vector.zero_()
 
     def reduce(self) -> bool:
@@ -122,8 +122,8 @@ class StepVector:
         """
         if self._strict:
             for rank in range(self._group.size):
-                for index in share(self._micro_batches, self._group, rank):
-                    part = self._kept.pop(index, None)
+                for index in micro_batch_range(self._micro_batches, self._group, rank):
+                    part = self._parts.pop(index, None)
                     part = torch.empty_like(self._vector) if part is None else part
                     self._group.broadcast(part, rank)
                     self._vector += part
@@ -133,18 +133,18 @@ class StepVector:
             self.undo()
             return False
         self._mean_statistics /= self._micro_batches
-        self._restore(self._mean_statistics)
+        self._set_statistics(self._mean_statistics)
         for counter, start in zip(self._counters, self._counts, strict=True):
             counter.copy_(start + 1)
         return True
 
     def undo(self) -> None:
         """Put the statistics of the start of the step back, as if it had not been done."""
-        self._restore(self._start)
+        self._set_statistics(self._start)
         for counter, start in zip(self._counters, self._counts, strict=True):
             counter.copy_(start)
 
-    def _restore(self, flat: Tensor) -> None:
+    def _set_statistics(self, flat: Tensor) -> None:
         start = 0
         for statistic in self._statistics:
             stop = start + statistic.numel()
@@ -152,7 +152,7 @@ class StepVector:
             start = stop
 
 
-def _like(flat: Tensor, parameter: Tensor) -> Tensor:
+def _view_like(flat: Tensor, parameter: Tensor) -> Tensor:
     """A view with the parameter's shape and memory layout, so that autograd adds into it."""
     channels_last = torch.channels_last
     if parameter.dim() == 4 and parameter.is_contiguous(memory_format=channels_last):

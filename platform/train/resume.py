@@ -1,4 +1,4 @@
-"""What a run may be continued with: settings that decide no result may change, no others."""
+"""Which settings may change when a run is resumed: those that decide no result."""
 
 import json
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from ..config.recipes import ConfigError, Resolved, flat, load_resolved, overrid
 from ..config.schema import ExperimentConfig
 
 # The number of workers, threads and the device decide the last bits: a resume warns of these.
-_FREE = (
+_MAY_CHANGE = (
     "name",
     "data.path",
     "data.prefetch",
@@ -32,27 +32,27 @@ _FREE = (
 )
 
 
-def continued(run: RunFolder, overrides: Sequence[str]) -> Resolved:
-    """A run's own configuration, with what it is continued with.
+def resume_config(run: RunFolder, overrides: Sequence[str]) -> Resolved:
+    """Read a run's configuration and apply the overrides that a resumed run may have.
 
     Args:
         run: The run's folder.
         overrides: Items `field=value`.
 
     Raises:
-        ConfigError: Where the run's configuration cannot be read, or a given setting must stay as
+        ConfigError: Where the run's configuration cannot be read, or a setting must stay as
             it was.
     """
-    path, beside = run.path / "config.yaml", run.path / "origins.json"
+    path, origins_file = run.path / "config.yaml", run.path / "origins.json"
     try:
         config = load_resolved(path.read_text()).config
         # Only errors and provenance name origins: a run without them can go on.
-        origins = json.loads(beside.read_text()) if beside.is_file() else {}
+        origins = json.loads(origins_file.read_text()) if origins_file.is_file() else {}
     except (ConfigError, ValueError) as error:
         raise ConfigError(f"{path}: {error}") from error
     resolved = Resolved(config, origins)
     values = parse_overrides(overrides)
-    fixed = [key for key in values if not _free(key)]
+    fixed = [key for key in values if not _may_change(key)]
     if fixed:
         raise ConfigError(f"command line: {fixed[0]}: {_rule(run.path.name)}")
     return override(resolved, values, "command line") if values else resolved
@@ -68,21 +68,21 @@ def require_same(before: str, now: ExperimentConfig) -> None:
     Raises:
         ConfigError: Names the first setting that differs, with both values.
     """
-    known = flat(load_resolved(before).config)
+    trained = flat(load_resolved(before).config)
     for key, value in flat(now).items():
-        if known[key] != value and not _free(key):
+        if trained[key] != value and not _may_change(key):
             raise ConfigError(
-                f"{key}: {value!r}, but the run's checkpoint was trained with {known[key]!r}; "
+                f"{key}: {value!r}, but the run's checkpoint was trained with {trained[key]!r}; "
                 f"{_rule(now.name)}"
             )
 
 
-def _free(key: str) -> bool:
-    return any(fnmatchcase(key, pattern) for pattern in _FREE)
+def _may_change(key: str) -> bool:
+    return any(fnmatchcase(key, pattern) for pattern in _MAY_CHANGE)
 
 
 def _rule(name: str) -> str:
     return (
         "it decides results, so a run cannot be continued with another value; start a new one "
-        f"(init.segmentor takes the folder of {name}), or change: {', '.join(_FREE[1:])}"
+        f"(init.segmentor takes the folder of {name}), or change: {', '.join(_MAY_CHANGE[1:])}"
     )

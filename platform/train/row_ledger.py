@@ -1,4 +1,4 @@
-"""Which rows each step saw, per worker and attempt, and the one path that led to the weights."""
+"""Which rows each step was trained on, and which of them the final weights come from."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -41,7 +41,7 @@ class Ledger:
         self._file.write(json.dumps(entry) + "\n")
 
     def close(self) -> None:
-        """Let the file go."""
+        """Close the file."""
         self._file.close()
 
 

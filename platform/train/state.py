@@ -1,4 +1,4 @@
-"""What a training is made of and where it stands; taken into a checkpoint and put back."""
+"""The state of a training, with torch's `state_dict` protocol: all that a checkpoint holds."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ...datasets.packed.reader import PackedDataset
-from ..checkpoint.checkpoint import Checkpoint, Evaluation
+from ..checkpoint.checkpoint import Evaluation
 from ..config.recipes import ConfigError, config_digest, dump
 from ..config.schema import ExperimentConfig, TrainerConfig
-from .optimizer import build_optimizer, load_optimizer_tensors, optimizer_tensors
-from .preparation import environment, seeded_model
+from .optimizer import build_optimizer, collect_optimizer_tensors, load_optimizer_tensors
+from .preparation import build_seeded_model, describe_environment
 from .resume import require_same
 
 
@@ -49,7 +49,7 @@ class Progress:
 
 
 class TrainingState:
-    """Network, optimizer, averages and gradient scaler: what a step changes.
+    """Network, optimizer, averages, gradient scaler and progress: what a step changes.
 
     Args:
         config: The experiment; its seed decides the initial weights.
@@ -62,6 +62,7 @@ class TrainingState:
         optimizer: Its optimizer.
         average: Its averaged weights, where `ema_decay` is set.
         scaler: The gradient scaler; disabled but for fp16.
+        progress: Where the training stands.
         device: Where all of it lives.
     """
 
@@ -75,10 +76,11 @@ class TrainingState:
     ) -> None:
         trainer = config.trainer
         self.device = device
+        self.progress = Progress(micro_batch_size=trainer.micro_batch_size)
         self._config = config
         self._dataset = dataset
-        self._environment = environment(workers, device)
-        self.model = seeded_model(config).to(device)
+        self._environment = describe_environment(workers, device)
+        self.model = build_seeded_model(config).to(device)
         if device.type == "cpu" or trainer.precision != "fp32":
             self.model = self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.optimizer = build_optimizer(self.model, config.optimizer)
@@ -94,21 +96,18 @@ class TrainingState:
         """The averaged weights where there are any, else the trained ones."""
         return self.model if self.average is None else self.average.module
 
-    def tensors(self) -> dict[str, Mapping[str, Tensor]]:
-        """File name -> live tensors by name."""
-        tensors: dict[str, Mapping[str, Tensor]] = {
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint holds: live tensors by file name, and `state`, the rest, for JSON."""
+        content: dict[str, Any] = {
             "model": self.model.state_dict(),
-            "optimizer": optimizer_tensors(self.optimizer, self.model),
+            "optimizer": collect_optimizer_tensors(self.optimizer, self.model),
         }
         if self.average is not None:
-            tensors["ema"] = self.average.module.state_dict()
-        return tensors
-
-    def values(self, progress: Progress) -> dict[str, Any]:
-        """Everything but tensors, as JSON takes it."""
-        return {
-            **dataclasses.asdict(progress),
-            "history": [{"step": e.step, "metrics": e.metrics} for e in progress.history],
+            content["ema"] = self.average.module.state_dict()
+        history = [{"step": e.step, "metrics": e.metrics} for e in self.progress.history]
+        content["state"] = {
+            **dataclasses.asdict(self.progress),
+            "history": history,
             "averaged": 0 if self.average is None else int(self.average.n_averaged),
             "scaler": self.scaler.state_dict(),
             "config": dump(self._config),
@@ -117,41 +116,42 @@ class TrainingState:
             "label_space": self._dataset.label_space.to_json(),
             "environment": self._environment,
         }
+        return content
 
-    def put_back(self, checkpoint: Checkpoint) -> tuple[Progress, list[str]]:
-        """Load a checkpoint into the training.
+    def load_state_dict(self, content: Mapping[str, Any]) -> list[str]:
+        """Load what `state_dict` returned.
 
         Args:
-            checkpoint: A good one.
+            content: As `Checkpoint.state_dict` reads it back.
 
         Returns:
-            Where the training stands, and what differs from where it was written: a setting that
-            decides the last bit of results, with both values.
+            What differs from where it was written: a sentence for each setting that decides the
+            last bits of results, with both values.
 
         Raises:
             ConfigError: Where it was trained on other data, or under other settings that decide
                 results.
         """
-        state = checkpoint.state
+        state = content["state"]
         require_same(state["config"], self._config)
         if state["data_digest"] != self._dataset.digest:
             raise ConfigError(
                 f"data.path: the digest of {self._config.data.path} differs from the one this run "
                 f"was trained on ({self._dataset.digest[:12]} and {state['data_digest'][:12]})"
             )
-        differences = [
-            f"resumed with {key} {now}, before {state['environment'].get(key)}: the last bits of "
-            "results will differ"
-            for key, now in self._environment.items()
-            if state["environment"].get(key) != now
-        ]
-        self.model.load_state_dict(checkpoint.tensors("model"))
-        load_optimizer_tensors(self.optimizer, self.model, checkpoint.tensors("optimizer"))
+        self.model.load_state_dict(content["model"])
+        load_optimizer_tensors(self.optimizer, self.model, content["optimizer"])
         if self.average is not None:
-            self.average.module.load_state_dict(checkpoint.tensors("ema"))
+            self.average.module.load_state_dict(content["ema"])
             self.average.n_averaged.fill_(state["averaged"])
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         names = [item.name for item in dataclasses.fields(Progress) if item.name != "history"]
         history = [Evaluation(e["step"], e["metrics"]) for e in state["history"]]
-        return Progress(**{name: state[name] for name in names}, history=history), differences
+        self.progress = Progress(**{name: state[name] for name in names}, history=history)
+        return [
+            f"resumed with {key} {now}, before {state['environment'].get(key)}: the last bits of "
+            "results will differ"
+            for key, now in self._environment.items()
+            if state["environment"].get(key) != now
+        ]

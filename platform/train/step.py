@@ -14,7 +14,7 @@ from ..config.schema import ExperimentConfig
 from ..loading.training_loader import MicroBatch
 from .failure import OutOfMemoryForGoodError
 from .faults.preemption import Notice
-from .reduction import StepVector, share
+from .reduction import StepVector, micro_batch_range
 from .state import TrainingState
 from .synchronized_norm import synchronize
 
@@ -22,8 +22,8 @@ _log = logging.getLogger(__name__)
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def smaller(micro_batch_size: int) -> int:
-    """The next smaller micro-batch after running out of memory: half, or what divides it.
+def next_divisor(micro_batch_size: int) -> int:
+    """The largest proper divisor: the micro-batch size after running out of memory.
 
     Args:
         micro_batch_size: Images of one forward pass.
@@ -40,7 +40,7 @@ def smaller(micro_batch_size: int) -> int:
 
 
 class StepResult(NamedTuple):
-    """What one step came to, the same on every worker.
+    """Outcome of one step, the same on every worker.
 
     Attributes:
         outcome: `done`; `rescaled` left the update out because fp16 gradients overflowed, which
@@ -48,7 +48,7 @@ class StepResult(NamedTuple):
             are not finite; `memory` did nothing because a worker ran out of memory.
         norm: Global gradient norm before clipping.
         terms: Mean loss terms.
-        preempted: Some worker was told that it will be taken away.
+        preempted: Some worker received a notice to leave.
     """
 
     outcome: Literal["done", "rescaled", "nonfinite", "memory"]
@@ -66,7 +66,7 @@ class StepResult(NamedTuple):
 
 
 class Stepper:
-    """Takes steps of a fixed list of micro-batches.
+    """Runs optimizer steps of a fixed list of micro-batches.
 
     Args:
         config: The experiment.
@@ -90,7 +90,7 @@ class Stepper:
         trainer = config.trainer
         self.micro_batch_size = micro_batch_size
         self.micro_batches = trainer.micro_batch_size * trainer.micro_batches // micro_batch_size
-        self.mine = share(self.micro_batches, group)
+        self.indices = micro_batch_range(self.micro_batches, group)
         self._seed = config.seed
         self._precision = trainer.precision
         self._clip = config.optimizer.clip_norm
@@ -110,8 +110,8 @@ class Stepper:
             reduction=trainer.reduction,
         )
 
-    def take(self, step: int, micro_batches: Sequence[MicroBatch]) -> StepResult:
-        """Do one step.
+    def train_step(self, step: int, micro_batches: Sequence[MicroBatch]) -> StepResult:
+        """Train on one step's micro-batches.
 
         Args:
             step: Its number in the stream of rows; with seed and index it seeds randomness.
@@ -128,15 +128,15 @@ class Stepper:
         signals[1] = float(self._notice.received())
         self._group.sum(signals)
         normalizer = (signals[0] / self.micro_batches).float()
-        whole = self._gradients(step, micro_batches, targets, normalizer)
+        complete = self._accumulate_gradients(step, micro_batches, targets, normalizer)
         preempted = bool(signals[1] > 0)
-        if not whole:
+        if not complete:
             return StepResult("memory", math.nan, {}, preempted)
         values = (self._vector.terms / self.micro_batches).tolist()
         named = dict(zip(self._criterion.terms, values, strict=True))
         return self._update(named, preempted)
 
-    def _gradients(
+    def _accumulate_gradients(
         self,
         step: int,
         micro_batches: Sequence[MicroBatch],
@@ -146,10 +146,10 @@ class Stepper:
         """Sum gradients, statistics and loss terms; False where a worker ran out of memory."""
         self._vector.begin()
         try:
-            for index, batch, target in zip(self.mine, micro_batches, targets, strict=True):
+            for index, batch, target in zip(self.indices, micro_batches, targets, strict=True):
                 # Randomness inside a model, if a later one has any, belongs to the micro-batch.
                 torch.manual_seed(hash((self._seed, step, index)) & (2**63 - 1))
-                terms = self._terms(batch.images, target, normalizer)
+                terms = self._loss_terms(batch.images, target, normalizer)
                 loss = torch.stack(list(terms.values())).sum() / self.micro_batches
                 if loss.requires_grad:
                     self._state.scaler.scale(loss).backward()
@@ -166,7 +166,7 @@ class Stepper:
             self._vector.fail()
         return self._vector.reduce()
 
-    def _terms(self, images: Tensor, target: Tensor, normalizer: Tensor) -> dict[str, Tensor]:
+    def _loss_terms(self, images: Tensor, target: Tensor, normalizer: Tensor) -> dict[str, Tensor]:
         with torch.autocast(
             self._device.type,
             _TYPES.get(self._precision, torch.bfloat16),

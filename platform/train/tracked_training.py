@@ -1,4 +1,4 @@
-"""One worker's training with its record: a claimed folder, a journal, a sender, a monitor.
+"""One worker's training with all its tracking: run folder, journal, sender, system monitor.
 
 A run and a sweep's trial are trained by the same `tracked_training`. They differ in one thing: a
 trial has a parent, and the process of the parent (the sweep's driver) sends the trial's journal and
@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..checkpoint.mirror import newest_journal
+from ..checkpoint.mirror import fetch_newest_journal
 from ..checkpoint.run_folder import FencedError, RunFolder
 from ..cluster.worker_group import WorkerGroup
 from ..config.recipes import Resolved, dump, flat, load_resolved
-from ..evaluation.recording import measured
+from ..evaluation.recording import drop_training_metrics
 from ..tracking.journal import Journal, file_of
 from ..tracking.provenance import code_diff, provenance, run_description, run_tags
 from ..tracking.system_metrics import SystemMonitor
@@ -86,7 +86,7 @@ def tracked_training(
     run = RunFolder(tracked.folder)
     if group.rank == 0:
         run.claim()
-    run.attempt = group.agree(run.attempt)
+    run.attempt = group.broadcast_object(run.attempt)
     config = tracked.resolved.config
     with contextlib.ExitStack() as opened:
         journal = None
@@ -99,7 +99,7 @@ def tracked_training(
         if journal is not None:
             # A kill between a checkpoint and its record would leave a hole otherwise.
             for past in training.history:
-                journal.metrics(past.step, measured(past))
+                journal.metrics(past.step, drop_training_metrics(past))
             _record_data(journal, training)
         yield training, journal
 
@@ -112,7 +112,7 @@ def _open_journal(tracked: TrackedRun, run: RunFolder, world_size: int) -> Itera
     """
     config = tracked.resolved.config
     if config.trainer.mirror is not None:
-        newest_journal(run, config.trainer.mirror)
+        fetch_newest_journal(run, config.trainer.mirror)
     with contextlib.ExitStack() as opened:
         journal = make_journal(
             tracked.resolved, run, world_size, tracked.tags, parent=tracked.parent

@@ -2,17 +2,14 @@
 
 import json
 import logging
-import os
 import shutil
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from ..checkpoint.mirror import Mirror, check_mirror
@@ -23,15 +20,14 @@ from ..tracking.tracking_uri import check_uri, tracking_uri
 from .failure import Decision, PreemptedError, decide
 from .faults.preemption import Notice
 from .preparation import check_parts, choose_device, load_initial_weights
-from .progress import Followed
-from .resume import continued
+from .progress import FollowedLog
+from .ray_workers import PermanentFailure, WorkerPool, fit_workers
+from .resume import resume_config
 from .tracked_training import TrackedRun
 from .worker import run_worker
 
 _log = logging.getLogger(__name__)
 
-_GIVEN_UP_POLL_SECONDS = 1.0
-_GIVEN_UP_SECONDS = 10.0
 _PROGRESS = "progress.log"
 
 
@@ -87,7 +83,7 @@ def train(
     """
     storage = storage.absolute()
     load_initial_weights(preflight(resolved, storage), resolved.config)
-    folder = storage / (name or run_name(resolved))
+    folder = storage / (name or make_run_name(resolved))
     if (folder / "config.yaml").exists():
         raise ConfigError(f"{folder}: there is a run of this name; continue it with --resume")
     run = RunFolder(folder)
@@ -142,7 +138,7 @@ def resume_training(
             f"--resume {name}: no such run in {storage}; there are: {', '.join(known) or 'none'}"
         )
     run = RunFolder(storage / name)
-    resolved = continued(run, overrides)
+    resolved = resume_config(run, overrides)
     preflight(resolved, storage)
     if overrides:
         run.write("config.yaml", dump(resolved.config))
@@ -165,14 +161,14 @@ def _run(
     return _outcome(run)
 
 
-def run_name(resolved: Resolved) -> str:
+def make_run_name(resolved: Resolved) -> str:
     """Name of a new run: recipe, time, first digits of the configuration's digest."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
     return f"{resolved.config.name}-{stamp}-{config_digest(resolved.config)[:6]}"
 
 
 def preflight(resolved: Resolved, storage: Path) -> nn.Module:
-    """Check what can be checked before work starts, but initial weights.
+    """Check what can be checked before work starts, except initial weights.
 
     Returns:
         The model on the meta device.
@@ -233,128 +229,79 @@ def _train_on_ray(
     resolved: Resolved, run: RunFolder, progress: Callable[[str], None], tags: dict[str, str]
 ) -> None:
     # Ray is imported only where it is used: without it, `trainer.workers: 0` must still work.
-    from ..cluster.cluster_loss import ClusterLostError, interrupted_when_lost, told_while_waiting
+    from ..cluster.cluster_loss import ClusterLostError, interrupt_when_lost, report_missing_cpus
     from ..cluster.node_checks import check_nodes
     from ..cluster.session import connected, settings, worker_nodes
 
     trainer = resolved.config.trainer
-    use_gpu = choose_device(trainer.device).type == "cuda"
+    on_gpu = choose_device(trainer.device).type == "cuda"
     # Of this driver alone: the orphans of an earlier one must not speak for it.
     stamp = time.time_ns()
     failure, leave = run.path / f"failure-{stamp}.json", run.path / f"leave-{stamp}"
     fewest = trainer.min_workers or trainer.workers
-    with connected(cpus=fewest), Followed(run.path / _PROGRESS, progress):
-        # Not before `connected`: Ray reads its authentication mode when it is first imported.
-        from ray.train import FailureConfig, RunConfig, ScalingConfig
-        from ray.train.torch import TorchConfig, TorchTrainer
-
+    with connected(cpus=fewest), FollowedLog(run.path / _PROGRESS, progress):
         environment: dict[str, str] = {}
         nodes = worker_nodes()
         if nodes:
             uri = tracking_uri(run.path.parent)
             check_nodes(nodes, run.path.parent, uri)
             environment = {**settings(), "MLFLOW_TRACKING_URI": uri}
-        progress(f"{run.path.name}: starting {trainer.workers} Ray Train workers")
-        elastic = trainer.min_workers is not None
-        ray_trainer = TorchTrainer(
-            ray_worker,
-            train_loop_config={
-                **TrackedRun(resolved, run.path, tags).to_message(),
-                "failure": failure.name,
-                "leave": leave.name,
-            },
-            torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
-            scaling_config=ScalingConfig(
-                num_workers=(fewest, trainer.workers) if elastic else trainer.workers,
-                use_gpu=use_gpu,
-                resources_per_worker={"CPU": 1},
-            ),
-            run_config=RunConfig(
-                name=f"ray-{run.path.name}-{time.time_ns()}",
-                storage_path=str(run.path / "ray"),
-                failure_config=FailureConfig(max_failures=trainer.max_failures),
-                worker_runtime_env={"env_vars": environment} if environment else None,
-            ),
+        pool = WorkerPool(
+            workers=trainer.workers,
+            fewest=trainer.min_workers,
+            resources={"CPU": 1, "GPU": int(on_gpu)},
+            max_failures=trainer.max_failures,
+            environment=environment,
         )
+        message = {**TrackedRun(resolved, run.path, tags).to_message(), "leave": str(leave)}
+        progress(f"{run.path.name}: starting {trainer.workers} Ray Train workers")
         try:
             # Ray took the signal when it started, to end at once.
             with (
                 Notice().on_signal(order=leave),
-                told_while_waiting(cpus=fewest, progress=progress),
-                interrupted_when_lost(),
+                report_missing_cpus(cpus=fewest, progress=progress),
+                interrupt_when_lost(),
             ):
-                ray_trainer.fit()
+                fit_workers(_train_worker, message, pool, failure=failure, describe=_describe)
         except ClusterLostError as error:
             raise TrainingFailedError(f"{run.path.name}: {error}{_again(run)}") from error
         except Exception as error:
-            if failure.is_file():
-                raise _given_up(run, failure) from error
+            _raise_permanent(run, failure)
             raise TrainingFailedError(
                 f"{run.path.name}: given up after {trainer.max_failures} failures of workers "
                 f"({type(error).__name__}: {str(error).strip().splitlines()[-1]})"
                 f"{_again(run)}"
             ) from error
-    if failure.is_file():
-        raise _given_up(run, failure)
+    _raise_permanent(run, failure)
     if not (run.path / "result.json").is_file():
         raise TrainingFailedError(f"{run.path.name}: the workers ended without a result")
 
 
-def _given_up(run: RunFolder, failure: Path) -> TrainingFailedError:
-    told = json.loads(failure.read_text())
-    again = _again(run) if told["again"] else ""
-    return TrainingFailedError(f"{run.path.name}: {told['error']}{again}")
+def _raise_permanent(run: RunFolder, path: Path) -> None:
+    """Raise a worker's permanent failure, if there is one."""
+    failure = PermanentFailure.read(path)
+    if failure is not None:
+        again = _again(run) if failure.again else ""
+        raise TrainingFailedError(f"{run.path.name}: {failure.error}{again}")
 
 
 def _again(run: RunFolder) -> str:
     return f"; continue with --resume {run.path.name} --storage {run.path.parent}"
 
 
-def ray_worker(given: dict[str, Any]) -> None:
-    """What each Ray Train worker runs; failures that another attempt would repeat are data."""
-    from ..cluster.cluster_loss import leaving
+def _train_worker(message: dict[str, Any], group: ProcessGroup) -> None:
+    """What each Ray Train worker of a training does."""
+    from ..cluster.cluster_loss import is_node_draining
 
-    folder = Path(given["folder"])
-    failure = folder / given["failure"]
-    if failure.is_file():
-        # Restarted only because a worker that waited for one that gave up had to be ended.
-        return
-    done = threading.Event()
-    threading.Thread(target=_end_if_given_up, args=(failure, done), daemon=True).start()
-    group = ProcessGroup()
-    tracked = TrackedRun.from_message(given)
+    tracked = TrackedRun.from_message(message)
     notice = Notice()
-    notice.watch(leaving, folder / given["leave"])
+    notice.watch(is_node_draining, Path(message["leave"]))
     progress = None
     if group.rank == 0:
-        log = (folder / _PROGRESS).open("a", buffering=1)
+        log = (tracked.folder / _PROGRESS).open("a", buffering=1)
         progress = lambda line: print(line, file=log, flush=True)  # noqa: E731
-    try:
-        run_worker(tracked, group, progress=progress, notice=notice)
-    except Exception as error:
-        if failure.is_file():
-            # Another worker gave up for good: there is nothing to retry.
-            return
-        left = isinstance(error, PreemptedError)
-        if decide(error) is Decision.RETRY and not left:
-            raise
-        sentence = str(error) if left else f"{type(error).__name__}: {error}"
-        text = json.dumps({"error": sentence, "rank": group.rank, "again": left})
-        RunFolder(folder).write(failure.name, text)
-        # Workers that wait for this one usually get an error at once.
-        torch.distributed.destroy_process_group()
-    finally:
-        done.set()
+    run_worker(tracked, group, progress=progress, notice=notice)
 
 
-def _end_if_given_up(failure: Path, done: threading.Event) -> None:
-    """End this process where another worker gave up and this one waits for it all the same.
-
-    Leaving a gloo group closes its connections only once nothing refers to it any more, so a
-    worker inside of a collective may wait for the rest of its life.
-    """
-    while not done.wait(_GIVEN_UP_POLL_SECONDS):
-        if failure.is_file():
-            if not done.wait(_GIVEN_UP_SECONDS):
-                os._exit(1)
-            return
+def _describe(error: Exception) -> str:
+    return str(error) if isinstance(error, PreemptedError) else f"{type(error).__name__}: {error}"

@@ -28,7 +28,7 @@ HOMES = {
     "ray": (
         "platform/cluster/",
         "platform/loading/pack_on_ray.py",
-        "platform/train/trainer.py",
+        "platform/train/ray_workers.py",
         "platform/search/sweep.py",
         "platform/search/trials/",
     ),

@@ -70,8 +70,8 @@ class Group:
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
         assert answer, "the warm parent is gone"
-        told = json.loads(answer)
-        return told["codes"], told["events"]
+        outcome = json.loads(answer)
+        return outcome["codes"], outcome["events"]
 
     def close(self) -> None:
         """End the warm parent."""
@@ -89,13 +89,13 @@ class _Counter:
         self._lock = threading.Lock()
 
     def wrap(self, event: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def counted(*given: Any, **named: Any) -> Any:
+        def counted(*arguments: Any, **named: Any) -> Any:
             with self._lock:
                 number = self.counts.get(event, 0)
                 self.counts[event] = number + 1
             if self._kill is not None and (event, number) == (self._kill.event, self._kill.number):
                 os.kill(os.getpid(), signal.SIGKILL)
-            return function(*given, **named)
+            return function(*arguments, **named)
 
         return counted
 

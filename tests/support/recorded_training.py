@@ -65,10 +65,10 @@ def trained(
 
 
 def small(data: Path, **trainer: Any) -> ExperimentConfig:
-    given = {"max_steps": 5, "micro_batches": 2, "micro_batch_size": 2, "evaluate_every": 2}
-    return experiment(data, decoder="fpn", **{**given, **trainer})
+    defaults = {"max_steps": 5, "micro_batches": 2, "micro_batch_size": 2, "evaluate_every": 2}
+    return experiment(data, decoder="fpn", **{**defaults, **trainer})
 
 
 def files(folder: Path, step: int = 5) -> dict[str, bytes]:
-    place = folder / "checkpoints" / f"step-{step:08d}"
-    return {path.name: path.read_bytes() for path in sorted(place.glob("*.safetensors"))}
+    checkpoint = folder / "checkpoints" / f"step-{step:08d}"
+    return {path.name: path.read_bytes() for path in sorted(checkpoint.glob("*.safetensors"))}

@@ -1,4 +1,4 @@
-"""How many trials fit a cluster at once; what cannot fit is refused with the sum."""
+"""How many trials fit on a cluster at once."""
 
 from collections.abc import Mapping, Sequence
 
@@ -24,8 +24,8 @@ def trials_at_once(
     Raises:
         ConfigError: Where not even one trial, or not the wanted number, fits; names the sum.
     """
-    places = sum(_places(resources, node) for node in nodes)
-    fits = places // workers
+    slots = sum(_slots(resources, node) for node in nodes)
+    fits = slots // workers
     if fits < (wanted or 1):
         number = wanted or 1
         total = [sum(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU")]
@@ -34,13 +34,13 @@ def trials_at_once(
             f"concurrency: {number} trials at once x {workers} workers x ({resources.cpu:g} CPU + "
             f"{resources.gpu:g} GPU) = {number * workers * resources.cpu:g} CPU + "
             f"{number * workers * resources.gpu:g} GPU; the cluster's {nodes_word} "
-            f"{total[0]:g} CPU + {total[1]:g} GPU, which is room for {places} workers, {fits} "
+            f"{total[0]:g} CPU + {total[1]:g} GPU, which is room for {slots} workers, {fits} "
             "trials: they would wait for ever"
         )
     return min(wanted or fits, fits)
 
 
-def _places(resources: Resources, node: Mapping[str, float]) -> int:
+def _slots(resources: Resources, node: Mapping[str, float]) -> int:
     """Workers that one node has room for."""
     needs = (("CPU", resources.cpu), ("GPU", resources.gpu))
     # A tenth of 1 is a bit less than 0.1 ten times.

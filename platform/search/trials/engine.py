@@ -1,4 +1,4 @@
-"""What runs a sweep's trials: the orders that every engine follows, and the plainest engine."""
+"""The queue of trials that every engine works off, and the engine that needs no Ray."""
 
 import contextlib
 import signal
@@ -11,34 +11,34 @@ from ...cluster.signals import first_signal
 from ...config.yaml_source import ConfigError
 from ..study.study import Keeper
 from ..study.trial_records import Proposal, TrialReport, Verdict
-from .trial_training import Given, Work
+from .trial_training import TrialFunction, WorkOrder
 
 
-class Told(Protocol):
-    """Hears of every report and of the decision on it."""
+class OnReport(Protocol):
+    """Called after every report, with the decision on it."""
 
     def __call__(self, number: int, report: TrialReport, verdict: Verdict) -> None:
-        """Take one in."""
+        """React to one report."""
         ...
 
 
 @dataclass(frozen=True)
-class Orders:
-    """How an engine gets trials and whom it tells.
+class TrialQueue:
+    """Hands out work orders of trials and takes their reports in.
 
     Attributes:
         keeper: Proposes, judges and writes the study.
         prepare: Makes a work order of a proposal; raises `ConfigError` where the model refuses.
-        told: Hears of every report and decision, also of processes that were lost.
-        work: Turns a work order into reports; a training, unless a test says otherwise.
+        on_report: Called after every report and decision, also for processes that were lost.
+        trial_function: Turns a work order into reports; a training, unless a test says otherwise.
     """
 
     keeper: Keeper
-    prepare: Callable[[Proposal], Given]
-    told: Told
-    work: Work
+    prepare: Callable[[Proposal], WorkOrder]
+    on_report: OnReport
+    trial_function: TrialFunction
 
-    def next(self) -> tuple[int, Given] | None:
+    def next(self) -> tuple[int, WorkOrder] | None:
         """Number and work order of the next trial; None when none is left.
 
         A combination that the model refuses fails as a trial, and the next one is taken.
@@ -51,22 +51,22 @@ class Orders:
         return None
 
     def report(self, number: int, report: TrialReport) -> Verdict:
-        """Hand a report to the keeper, and its decision on; nobody hears twice of an end."""
+        """Hand a report to the keeper and pass its decision on, once for the end of a trial."""
         running = number in self.keeper.live_numbers
         verdict = self.keeper.report(number, report)
         if running:
-            self.told(number, report, verdict)
+            self.on_report(number, report, verdict)
         return verdict
 
     def lost(self, number: int, reason: str) -> None:
-        """Say that a trial's process is gone for good; nothing where it had ended before."""
+        """Report that a trial's process is gone for good; ignored where the trial had ended."""
         verdict = self.keeper.lost(number, reason)
         if verdict is not None:
-            self.told(number, TrialReport(step=verdict.step, failure=reason), verdict)
+            self.on_report(number, TrialReport(step=verdict.step, failure=reason), verdict)
 
 
 class StoppedError(RuntimeError):
-    """SIGTERM or Ctrl-C came.
+    """The block was interrupted by SIGTERM or Ctrl-C.
 
     Args:
         number: The signal.
@@ -86,30 +86,30 @@ def stopped_by_signals() -> Iterator[None]:
     Raises:
         StoppedError: Where the block was interrupted.
     """
-    taken = [signal.SIGINT]
+    received = [signal.SIGINT]
 
     def interrupt() -> None:
         # Ray raises an interrupt of its own for Ctrl-C: it carries no number.
-        taken.append(signal.SIGTERM)
+        received.append(signal.SIGTERM)
         raise KeyboardInterrupt
 
     try:
         with first_signal(signal.SIGTERM, interrupt):
             yield
     except KeyboardInterrupt as stop:
-        raise StoppedError(taken[-1]) from stop
+        raise StoppedError(received[-1]) from stop
 
 
-def run_here(orders: Orders) -> None:
+def run_here(queue: TrialQueue) -> None:
     """Run one trial after the other in this process, without Ray.
 
     Args:
-        orders: The sweep's orders.
+        queue: The sweep's trials.
     """
-    while (order := orders.next()) is not None:
-        number, given = order
-        with closing(orders.work(given)) as reports:
+    while (trial := queue.next()) is not None:
+        number, order = trial
+        with closing(queue.trial_function(order)) as reports:
             for report in reports:
-                if orders.report(number, report).state is not None:
+                if queue.report(number, report).state is not None:
                     break
-        orders.lost(number, "ended before its full budget")
+        queue.lost(number, "ended before its full budget")

@@ -1,7 +1,7 @@
-"""Tune's view of the keeper: a searcher that asks and a scheduler that judges.
+"""Runs a queue of trials on Ray Tune: the keeper as Tune's searcher and scheduler.
 
 Tune is placement, restart and warm processes. The shapes here are the ones that held under kills:
-a class trainable with reused actors, failures as data, decisions told before STOP is returned, no
+a class trainable with reused actors, failures as data, decisions stored before STOP is returned, no
 pausing (a concurrency limit counts paused trials as running, and stands still for ever), no
 checkpoints of Tune's, nothing of Tune restored.
 """
@@ -23,8 +23,8 @@ from ray.tune.search import Searcher
 
 from ..study.trial_records import TrialReport
 from ..sweep_file.schema import Resources
-from .engine import Orders
-from .trainable import TrialWork
+from .engine import TrialQueue
+from .trainable import TrialActor
 
 _SCRATCH = ".tune-"
 _SETTINGS = {
@@ -40,16 +40,16 @@ _SETTINGS = {
 
 
 class KeeperSearcher(Searcher):
-    """Asks the keeper for trials; told nothing, since the scheduler decides.
+    """Gets trials from the queue; results go to the scheduler, which decides.
 
     Args:
-        orders: The sweep's orders.
+        queue: The sweep's trials.
         max_failures: Deaths of a trial's process that are survived.
     """
 
-    def __init__(self, orders: Orders, max_failures: int) -> None:
+    def __init__(self, queue: TrialQueue, max_failures: int) -> None:
         super().__init__()
-        self._orders = orders
+        self._queue = queue
         self._max_failures = max_failures
         self._numbers: dict[str, int] = {}
         self._deaths: Counter[int] = Counter()
@@ -61,53 +61,53 @@ class KeeperSearcher(Searcher):
         return {}
 
     def suggest(self, trial_id: str) -> Any:
-        """The next trial's work order, or that none is left."""
-        order = self._orders.next()
-        if order is None:
-            return Searcher.FINISHED if self._orders.keeper.live == 0 else None
-        number, given = order
+        """The next trial's work order; FINISHED when none is left, None to be asked again."""
+        trial = self._queue.next()
+        if trial is None:
+            return Searcher.FINISHED if self._queue.keeper.live == 0 else None
+        number, order = trial
         self._numbers[trial_id] = number
-        return {"number": number, **given}
+        return {"number": number, **order}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Catch what ended without a decision: a process that died too often.
+        """End or repeat a trial whose process ended without a decision.
 
         Tune gives up at once where a process dies before its first step, so deaths are counted
         here, and such a trial is given out once more.
         """
         number = self._numbers.pop(trial_id, None)
-        if number is None or number not in self._orders.keeper.live_numbers:
+        if number is None or number not in self._queue.keeper.live_numbers:
             return
         if not error:
-            self._orders.lost(number, "ended without a decision")
+            self._queue.lost(number, "ended without a decision")
             return
         text, deaths = self.errors.pop(trial_id, ("", 1))
         self._deaths[number] += deaths
         if self._deaths[number] > self._max_failures:
-            self._orders.lost(number, death_reason(text, self._deaths[number]))
+            self._queue.lost(number, death_reason(text, self._deaths[number]))
         else:
-            self._orders.keeper.again(number)
+            self._queue.keeper.again(number)
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the study is the truth."""
+        """Does nothing: all state is in the study."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing: the study is the truth."""
+        """Does nothing: all state is in the study."""
 
 
 class KeeperScheduler(FIFOScheduler):
-    """Hands every report to the keeper and does what it decided.
+    """Hands every report to the keeper and returns its decision to Tune.
 
     Args:
-        orders: The sweep's orders.
-        searcher: Is told why a process was lost, before Tune tells it that one was.
+        queue: The sweep's trials.
+        searcher: Receives the reason of a lost process before Tune reports the loss.
     """
 
-    def __init__(self, orders: Orders, searcher: KeeperSearcher) -> None:
+    def __init__(self, queue: TrialQueue, searcher: KeeperSearcher) -> None:
         super().__init__()
-        self._orders = orders
+        self._queue = queue
         self._searcher = searcher
 
     def __getstate__(self) -> dict[str, Any]:
@@ -118,13 +118,13 @@ class KeeperScheduler(FIFOScheduler):
     ) -> str:
         """Judge one report: CONTINUE, or STOP once the study knows the end."""
         report = TrialReport(**json.loads(result["report"]))
-        verdict = self._orders.report(trial.config["number"], report)
+        verdict = self._queue.report(trial.config["number"], report)
         return TrialScheduler.CONTINUE if verdict.state is None else TrialScheduler.STOP
 
     def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
         """Note why a trial's process died for the last time."""
-        told = Path(trial.error_file).read_text() if trial.error_file else ""
-        self._searcher.errors[trial.trial_id] = told, trial.run_metadata.num_failures
+        text = Path(trial.error_file).read_text() if trial.error_file else ""
+        self._searcher.errors[trial.trial_id] = text, trial.run_metadata.num_failures
 
 
 def death_reason(text: str, deaths: int) -> str:
@@ -142,7 +142,7 @@ def death_reason(text: str, deaths: int) -> str:
 
 
 def run_on_tune(
-    orders: Orders,
+    queue: TrialQueue,
     *,
     folder: Path,
     resources: Resources,
@@ -153,7 +153,7 @@ def run_on_tune(
     """Run a sweep's trials on the cluster that Ray is connected to.
 
     Args:
-        orders: The sweep's orders.
+        queue: The sweep's trials.
         folder: The sweep's folder, for what Tune writes and nobody reads; every node sees it.
         resources: What one worker takes.
         workers: Workers of one trial; one works in the trial's process.
@@ -162,23 +162,25 @@ def run_on_tune(
     """
     for key, value in _SETTINGS.items():
         os.environ.setdefault(key, value)
-    own: Any = {"cpu": resources.cpu, "gpu": resources.gpu}
+    resources_of_actor: Any = {"cpu": resources.cpu, "gpu": resources.gpu}
     if workers > 1:
         # The trial's process itself takes no CPU: its workers would wait for ever for CPUs that
         # trials hold. Ray refuses a request for nothing at all.
-        own = tune.PlacementGroupFactory([{"memory": 2**20}])
-    trainable = type("TrialWork", (TrialWork,), {"work": staticmethod(orders.work)})
-    searcher = KeeperSearcher(orders, max_failures)
+        resources_of_actor = tune.PlacementGroupFactory([{"memory": 2**20}])
+    trainable = type(
+        "TrialActor", (TrialActor,), {"trial_function": staticmethod(queue.trial_function)}
+    )
+    searcher = KeeperSearcher(queue, max_failures)
     # A process that died is told as the trial's reason; Tune would add pages of traceback.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     for leftover in folder.glob(f"{_SCRATCH}*"):
         shutil.rmtree(leftover, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=_SCRATCH) as scratch:
         tune.Tuner(
-            tune.with_resources(trainable, own),
+            tune.with_resources(trainable, resources_of_actor),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
-                scheduler=KeeperScheduler(orders, searcher),
+                scheduler=KeeperScheduler(queue, searcher),
                 num_samples=-1,
                 max_concurrent_trials=at_once,
                 reuse_actors=True,

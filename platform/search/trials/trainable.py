@@ -1,4 +1,4 @@
-"""A trial's process as Tune sees it; apart, so that such a process loads nothing of the study."""
+"""The Trainable that Tune runs; a file of its own, so that its process loads no Optuna."""
 
 import json
 from collections.abc import Generator
@@ -8,25 +8,25 @@ from typing import Any
 from ray import tune
 
 from ..study.trial_records import TrialReport
-from .trial_training import Given, Work
+from .trial_training import TrialFunction, WorkOrder
 
 
-class TrialWork(tune.Trainable):
-    """Works through one trial's reports, one a step; the process then serves the next trial."""
+class TrialActor(tune.Trainable):
+    """Returns one report a step; reused by Tune for the next trial."""
 
-    work: Work
+    trial_function: TrialFunction
 
-    def setup(self, config: Given) -> None:
+    def setup(self, config: WorkOrder) -> None:
         """Take a work order."""
-        self._reports: Generator[TrialReport, None, None] = type(self).work(config)
+        self._reports: Generator[TrialReport, None, None] = type(self).trial_function(config)
 
-    def step(self) -> Given:
+    def step(self) -> dict[str, Any]:
         """Train up to the next evaluation."""
         report = next(self._reports, TrialReport(failure="ended before its full budget"))
         # As text: Tune would flatten a mapping into keys of its own.
         return {"report": json.dumps(asdict(report))}
 
-    def reset_config(self, new_config: Given) -> bool:
+    def reset_config(self, new_config: WorkOrder) -> bool:
         """Drop everything of the last trial and take the next one's order."""
         self.cleanup()
         self.setup(new_config)
@@ -37,7 +37,7 @@ class TrialWork(tune.Trainable):
         self._reports.close()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing: a trial keeps its own checkpoints."""
+        """Does nothing: a trial keeps its own checkpoints."""
 
     def load_checkpoint(self, checkpoint: Any) -> None:
-        """Nothing: a trial finds its own checkpoints."""
+        """Does nothing: a trial finds its own checkpoints."""

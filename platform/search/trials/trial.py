@@ -1,4 +1,4 @@
-"""One trial's work: a training in the trial's own folder, told one evaluation at a time."""
+"""Train one trial in its own folder and report one evaluation at a time."""
 
 import json
 import time
@@ -7,16 +7,16 @@ from contextlib import closing
 from pathlib import Path
 
 from ..study.trial_records import VERDICT, TrialReport
-from .trial_training import Evaluations, Given, failure_reason, train_trial
+from .trial_training import Evaluations, WorkOrder, failure_reason, train_trial
 
 _SPENT = "seconds.json"
 
 
-def reports(given: Given) -> Generator[TrialReport, None, None]:
+def reports(order: WorkOrder) -> Generator[TrialReport, None, None]:
     """Train one trial; failures come as data, not as exceptions.
 
     Args:
-        given: The trial's work order: `config` (YAML), `origins`, `folder`, `tags`, `parent` (the
+        order: The trial's work order: `config` (YAML), `origins`, `folder`, `tags`, `parent` (the
             sweep's journal id), `workers` (1 trains in this process, more on Ray Train),
             `resources` (`CPU` and `GPU` of one worker).
 
@@ -24,23 +24,23 @@ def reports(given: Given) -> Generator[TrialReport, None, None]:
         One report per evaluation, those of an earlier attempt first; a failure is the last one,
         and the only one of a trial whose folder says that it has ended.
     """
-    ended = Path(given["folder"]) / VERDICT
+    ended = Path(order["folder"]) / VERDICT
     if ended.is_file():
         yield TrialReport(failure=f"not run again: {ended} says that this trial has ended")
         return
     from ...checkpoint.run_folder import RunFolder
 
-    kept = Path(given["folder"]) / _SPENT
-    spent = json.loads(kept.read_text()) if kept.is_file() else {}
+    spent_file = Path(order["folder"]) / _SPENT
+    spent = json.loads(spent_file.read_text()) if spent_file.is_file() else {}
     started = time.monotonic()
     try:
-        with closing(_evaluations(given)) as evaluations:
+        with closing(_evaluations(order)) as evaluations:
             for evaluation, final, attempt in evaluations:
                 now = time.monotonic()
                 if not evaluation.replayed:
                     spent[str(evaluation.step)] = now - started
                     # A driver that dies now hears of this evaluation from the next attempt.
-                    RunFolder(Path(given["folder"])).write(_SPENT, json.dumps(spent))
+                    RunFolder(Path(order["folder"])).write(_SPENT, json.dumps(spent))
                 yield TrialReport(
                     step=evaluation.step,
                     metrics=dict(evaluation.metrics),
@@ -55,12 +55,12 @@ def reports(given: Given) -> Generator[TrialReport, None, None]:
         yield TrialReport(failure=failure_reason(error), seconds=time.monotonic() - started)
 
 
-def _evaluations(given: Given) -> Evaluations:
-    if given["workers"] > 1:
+def _evaluations(order: WorkOrder) -> Evaluations:
+    if order["workers"] > 1:
         from .trial_workers import follow_workers
 
-        yield from follow_workers(given)
+        yield from follow_workers(order)
         return
     from ...cluster.worker_group import OneWorker
 
-    yield from train_trial(given, OneWorker())
+    yield from train_trial(order, OneWorker())

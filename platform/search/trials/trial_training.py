@@ -1,21 +1,21 @@
-"""One trial's training as one worker of a group, and the reason where it fails."""
+"""One worker's part of a trial's training, and the reason of a trial that failed."""
 
 from collections.abc import Callable, Generator
 from typing import Any
 
 from ..study.trial_records import TrialReport
 
-Given = dict[str, Any]
-Work = Callable[[Given], Generator[TrialReport, None, None]]
+WorkOrder = dict[str, Any]
+TrialFunction = Callable[[WorkOrder], Generator[TrialReport, None, None]]
 # Evaluation, whether it is the last one, and how often the folder was claimed.
 Evaluations = Generator[tuple[Any, bool, int], None, None]
 
 
-def train_trial(given: Given, group: Any) -> Evaluations:
+def train_trial(order: WorkOrder, group: Any) -> Evaluations:
     """Train one trial as one worker of a group.
 
     Args:
-        given: The work order, as `reports` takes it.
+        order: The work order, as `reports` takes it.
         group: The workers (`WorkerGroup`).
 
     Yields:
@@ -23,7 +23,7 @@ def train_trial(given: Given, group: Any) -> Evaluations:
     """
     from ...train.tracked_training import TrackedRun, tracked_training
 
-    tracked = TrackedRun.from_message(given)
+    tracked = TrackedRun.from_message(order)
     last = tracked.resolved.config.trainer.max_steps
     with tracked_training(tracked, group) as (training, _):
         for evaluation in training.evaluations():

@@ -1,4 +1,4 @@
-"""A trial on several Ray Train workers: the trial's process starts them and reads their reports."""
+"""Runs a trial on several Ray Train workers, which report to the trial's process by a file."""
 
 import json
 import time
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...checkpoint.checkpoint import Evaluation
-from .trial_training import Evaluations, Given, failure_reason, train_trial
+from .trial_training import Evaluations, WorkOrder, failure_reason, train_trial
 
 _POLL_SECONDS = 0.2
 _END_SECONDS = 30
@@ -19,14 +19,14 @@ class WorkersFailedError(RuntimeError):
     """The workers gave up for good; the message is the trial's reason."""
 
 
-def follow_workers(given: Given) -> Evaluations:
-    """Start the workers in an actor of their own, hand on what they report, end them with it.
+def follow_workers(order: WorkOrder) -> Evaluations:
+    """Train on Ray Train workers below an actor of their own and yield what they report.
 
     The actor is what can be killed: with it go Ray Train's controller and the workers, whose
     folder the next attempt claims anyway. Workers train on while a report is judged.
 
     Args:
-        given: The work order, as `trial.reports` takes it.
+        order: The work order, as `trial.reports` takes it.
 
     Yields:
         Evaluation, whether it is the last one, and how often the folder was claimed.
@@ -36,17 +36,21 @@ def follow_workers(given: Given) -> Evaluations:
     """
     import ray
 
-    folder = Path(given["folder"])
+    from ...train.ray_workers import PermanentFailure
+
+    folder = Path(order["folder"])
     folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.glob("reports-*.jsonl"):
-        # Of an attempt that was killed with its process.
-        left.unlink()
-    log = folder / f"reports-{uuid.uuid4().hex}.jsonl"
+    for pattern in ("reports-*.jsonl", "failure-*.json"):
+        for leftover in folder.glob(pattern):
+            # Of an attempt that was killed with its process.
+            leftover.unlink()
+    name = uuid.uuid4().hex
+    log, failure_file = folder / f"reports-{name}.jsonl", folder / f"failure-{name}.json"
     log.touch()
     # Zero CPUs and no group of the trial's: the workers alone take resources.
     actor: Any = ray.remote(_Fit)
     options = actor.options(num_cpus=0, scheduling_strategy="DEFAULT")
-    fit: Any = options.remote({**given, "log": str(log)})
+    fit: Any = options.remote({**order, "log": str(log)}, str(failure_file))
     running = fit.run.remote()
     final = False
     ended: list[Any] = []
@@ -56,13 +60,14 @@ def follow_workers(given: Given) -> Evaluations:
                 # What a killed attempt left may be all that these workers wait for.
                 free_orphans()
                 ended, _ = ray.wait([running], timeout=_POLL_SECONDS)
+                # Before the lines are read: what was evaluated until then is reported first.
+                failure = PermanentFailure.read(failure_file)
                 for line in lines:
-                    told = json.loads(line)
-                    if "failure" in told:
-                        raise WorkersFailedError(told["failure"])
-                    if "evaluation" in told:
-                        final = told["final"]
-                        yield Evaluation(**told["evaluation"]), final, told["attempt"]
+                    report = json.loads(line)
+                    final = report["final"]
+                    yield Evaluation(**report["evaluation"]), final, report["attempt"]
+                if failure is not None:
+                    raise WorkersFailedError(failure.error)
                 if ended:
                     ray.get(running)
                     return
@@ -74,6 +79,7 @@ def follow_workers(given: Given) -> Evaluations:
         while not ended and not free_orphans() and time.monotonic() < until:
             time.sleep(_POLL_SECONDS)
         log.unlink()
+        failure_file.unlink(missing_ok=True)
 
 
 def free_orphans() -> int:
@@ -114,58 +120,28 @@ def free_orphans() -> int:
 class _Fit:
     """Runs Ray Train for one trial; an actor, so that killing it ends everything."""
 
-    def __init__(self, given: Given) -> None:
-        self._given = given
+    def __init__(self, message: dict[str, Any], failure: str) -> None:
+        self._message = message
+        self._failure = Path(failure)
 
     def run(self) -> None:
         """Train to the end."""
-        from ray.train import FailureConfig, RunConfig, ScalingConfig
-        from ray.train.torch import TorchConfig, TorchTrainer
+        from ...train.ray_workers import WorkerPool, fit_workers
 
-        given = self._given
-        on_gpu = given["resources"]["GPU"] > 0
-        TorchTrainer(
-            _work,
-            train_loop_config=given,
-            torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
-            scaling_config=ScalingConfig(
-                num_workers=given["workers"],
-                use_gpu=on_gpu,
-                resources_per_worker={k: v for k, v in given["resources"].items() if v},
-            ),
-            run_config=RunConfig(
-                name=f"ray-{time.time_ns()}",
-                storage_path=str(Path(given["folder"]) / "ray"),
-                failure_config=FailureConfig(max_failures=given["max_failures"]),
-            ),
-        ).fit()
+        pool = WorkerPool(
+            workers=self._message["workers"],
+            resources=self._message["resources"],
+            max_failures=self._message["max_failures"],
+        )
+        fit_workers(
+            _log_evaluations, self._message, pool, failure=self._failure, describe=failure_reason
+        )
 
 
-def _work(given: dict[str, Any]) -> None:
-    """One worker: rank 0 writes a line per evaluation, any worker the line of its failure."""
-    import torch
-
-    from ...cluster.worker_group import ProcessGroup
-    from ...train.failure import Decision, decide
-
-    group = ProcessGroup()
-    log = Path(given["log"])
-    try:
-        for evaluation, final, attempt in train_trial(given, group):
+def _log_evaluations(message: dict[str, Any], group: Any) -> None:
+    """What each worker of a trial does: train; rank 0 writes a line per evaluation."""
+    with Path(message["log"]).open("a", buffering=1) as log:
+        for evaluation, final, attempt in train_trial(message, group):
             if group.rank == 0:
-                told = {"evaluation": asdict(evaluation), "final": final, "attempt": attempt}
-                _append(log, told)
-    except Exception as error:
-        if '"failure"' in log.read_text():
-            # Another worker gave up for good and left the group: there is nothing to retry.
-            return
-        if decide(error) is Decision.RETRY:
-            raise
-        _append(log, {"failure": failure_reason(error)})
-        # Workers that wait for this one get an error at once instead of waiting for ever.
-        torch.distributed.destroy_process_group()
-
-
-def _append(log: Path, told: dict[str, Any]) -> None:
-    with log.open("a") as file:
-        file.write(json.dumps(told) + "\n")
+                line = {"evaluation": asdict(evaluation), "final": final, "attempt": attempt}
+                log.write(json.dumps(line) + "\n")

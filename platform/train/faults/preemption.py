@@ -37,10 +37,10 @@ class Notice:
         return self._leave
 
     def watch(self, source: Callable[[], bool], order: Path) -> None:
-        """Ask further sources.
+        """Add sources of a notice.
 
         Args:
-            source: Whether this worker's node will be taken away, such as Ray says it.
+            source: Whether this worker's node will be taken away, as Ray announces it.
             order: A file that the driver makes where training is to end.
         """
         self._sources.append(source)
@@ -50,7 +50,7 @@ class Notice:
     def on_signal(
         self, number: int = signal.SIGTERM, *, order: Path | None = None
     ) -> Iterator[None]:
-        """While the block runs, take a signal as notice and leave; needs the main thread.
+        """While the block runs, treat a signal as a notice to leave; needs the main thread.
 
         The second signal does what the signal did before.
 
@@ -59,13 +59,13 @@ class Notice:
             order: File to make at the signal, for workers that `watch` it.
         """
 
-        def take() -> None:
+        def handle() -> None:
             self._leave = True
             if order is not None:
                 order.touch()
 
         try:
-            with first_signal(number, take):
+            with first_signal(number, handle):
                 yield
         finally:
             self._leave = False

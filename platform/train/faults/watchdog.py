@@ -1,4 +1,4 @@
-"""A worker that stands still writes down where, and ends, so that the attempt is retried.
+"""Ends a worker that hangs, after writing its stacks, so that the attempt is retried.
 
 The timer is the interpreter's own (`faulthandler`): it fires even while the main thread waits
 inside of C code that holds the interpreter, as a collective does when another worker hangs.
@@ -30,7 +30,7 @@ class Watchdog:
         self._file = self._path.open("w", encoding="utf-8")
 
     def feed(self) -> None:
-        """Start the time anew."""
+        """Restart the timer."""
         faulthandler.dump_traceback_later(self._seconds, exit=True, file=self._file)
 
     def rest(self) -> None:
@@ -45,7 +45,7 @@ class Watchdog:
             self._path.unlink()
 
 
-def hangs(folder: Path) -> list[Path]:
-    """Files of the workers that the watchdog ended, oldest first."""
+def list_hangs(folder: Path) -> list[Path]:
+    """List the stack files of workers that the watchdog ended, oldest first."""
     files = sorted((folder / _FOLDER).glob("*.txt"))
     return [path for path in files if path.stat().st_size]

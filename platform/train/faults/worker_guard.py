@@ -1,4 +1,4 @@
-"""What stands beside a worker's steps: the watchdog over them and the ledger of their rows."""
+"""Watchdog and row ledger of one worker, opened and closed together."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,8 +53,8 @@ class Guard:
         if self._watchdog is not None:
             self._watchdog.rest()
 
-    def write(self, step: int, share: range, micro_batches: Sequence[MicroBatch]) -> None:
-        """Write down the rows of this worker's share of a step that counts."""
+    def write(self, step: int, indices: range, micro_batches: Sequence[MicroBatch]) -> None:
+        """Record the rows of this worker's micro-batches of a step."""
         if self._ledger is not None:
-            for index, batch in zip(share, micro_batches, strict=True):
+            for index, batch in zip(indices, micro_batches, strict=True):
                 self._ledger.write(LedgerEntry(step, index, batch.ids))

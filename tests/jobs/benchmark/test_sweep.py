@@ -34,15 +34,15 @@ def test_both_sides_train_the_same_points(tmp_path: Path, monkeypatch: pytest.Mo
     ]
 
     def compare(trials: int) -> list[overhead.Round]:
-        return overhead.compare_with_loop(
+        measured = overhead.compare_with_loop(
             str(mine / "mine.yaml"),
             overrides,
             storage=tmp_path / "runs",
             trials=trials,
             concurrency=1,
             rounds=1,
-            progress=lambda line: None,
         )
+        return list(measured)
 
     (measured,) = compare(2)
     assert (measured.trials, measured.ratio) == (2, 0.75)

@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from tiny import experiment, pack_shapes
 
 from spikeseg.platform.checkpoint.background_writer import CheckpointWriter
-from spikeseg.platform.checkpoint.mirror import Mirror, newest_anywhere, newest_journal
+from spikeseg.platform.checkpoint.mirror import Mirror, fetch_newest_journal, find_newest
 from spikeseg.platform.checkpoint.run_folder import FencedError, RunFolder
 from spikeseg.platform.cluster.worker_group import OneWorker
 from spikeseg.platform.config.recipes import ConfigError, Resolved, dump
@@ -93,12 +93,12 @@ def test_who_lost_the_mirror_leaves_a_copy_of_the_same_step_alone(tmp_path: Path
 def test_a_folder_that_stayed_behind_goes_on_from_the_mirrors_newer_copy(tmp_path: Path) -> None:
     run, mirror = mirrored(tmp_path, 1, 2, 3)
     shutil.rmtree(run.path / "checkpoints" / "step-00000003")
-    newest = newest_anywhere(run, mirror)
+    newest = find_newest(run, mirror)
     assert newest is not None and newest.step == 3
     shutil.rmtree(run.path / "checkpoints" / "step-00000003")
     torn = tmp_path / "far" / "run" / "checkpoints" / "step-00000003" / "model.safetensors"
     torn.write_bytes(b"torn")
-    newest = newest_anywhere(run, mirror)
+    newest = find_newest(run, mirror)
     assert newest is not None and newest.step == 2
 
 
@@ -198,7 +198,7 @@ def test_a_folder_that_stayed_behind_takes_the_journal_that_went_on(tmp_path: Pa
     run.save(8, TENSORS, {"history": []})
     mirror.put(run, 8)
     for _ in range(2):
-        newest_journal(RunFolder(behind), (tmp_path / "far").as_uri())
+        fetch_newest_journal(RunFolder(behind), (tmp_path / "far").as_uri())
         whole = (run.path / "journal" / "records.jsonl").read_bytes()
         assert (behind / "journal" / "records.jsonl").read_bytes() == whole
         write_steps(journal, range(9, 12))

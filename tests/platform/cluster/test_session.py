@@ -12,12 +12,12 @@ import pytest
 from spikeseg.platform.cluster import cluster_loss
 
 _LOSES_ITS_RAYLET = (
-    "from spikeseg.platform.cluster.cluster_loss import interrupted_when_lost\n"
+    "from spikeseg.platform.cluster.cluster_loss import interrupt_when_lost\n"
     "from spikeseg.platform.cluster.session import connected\n"
     "with connected(cpus=1):\n"
     "    import ray, time\n"
     "    from ray._private import worker\n"
-    "    with interrupted_when_lost():\n"
+    "    with interrupt_when_lost():\n"
     "        waiting = ray.remote(lambda: time.sleep(600)).remote()\n"
     "        worker._global_node.all_processes['raylet'][0].process.kill()\n"
     "        ray.get(waiting)\n"
@@ -79,7 +79,7 @@ def test_a_wait_ends_where_the_local_cluster_is_gone(
     before = signal.getsignal(signal.SIGUSR2)
     with (
         pytest.raises(cluster_loss.ClusterLostError, match=f"Ray's {kind} on this machine ended"),
-        cluster_loss.interrupted_when_lost(),
+        cluster_loss.interrupt_when_lost(),
     ):
         time.sleep(20)
     assert signal.getsignal(signal.SIGUSR2) is before
@@ -88,6 +88,6 @@ def test_a_wait_ends_where_the_local_cluster_is_gone(
 def test_an_interrupt_of_a_living_cluster_stays_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster_loss, "_WATCH_SECONDS", 0.01)
     monkeypatch.setattr("ray._private.worker._global_node", Node("log_monitor"))
-    with pytest.raises(KeyboardInterrupt), cluster_loss.interrupted_when_lost():
+    with pytest.raises(KeyboardInterrupt), cluster_loss.interrupt_when_lost():
         time.sleep(0.1)
         raise KeyboardInterrupt

@@ -10,7 +10,7 @@ from spikeseg.datasets.layouts.catalog import CATALOG
 from spikeseg.datasets.spec import load_label_space
 from spikeseg.platform.config.recipes import load_experiment, recipe_names
 from spikeseg.platform.train.optimizer import build_optimizer
-from spikeseg.platform.train.preparation import seeded_model
+from spikeseg.platform.train.preparation import build_seeded_model
 from spikeseg.platform.train.schedule import learning_rate_factor
 
 PARTS = {
@@ -89,7 +89,7 @@ def test_published_values_that_were_corrected_can_be_given() -> None:
 def test_golden_published_models_have_the_published_number_of_parameters(
     name: str, parameters: int
 ) -> None:
-    model = seeded_model(load_experiment(name).config)
+    model = build_seeded_model(load_experiment(name).config)
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
 
 
@@ -98,7 +98,7 @@ def test_golden_parameter_groups_are_the_published_ones(shared_folder: Path) -> 
         rows = list(csv.DictReader(file, delimiter="\t"))
     expected = Counter((float(row["lr"]), float(row["weight_decay"])) for row in rows)
     config = load_experiment("ade20k_sdtv2").config
-    optimizer = build_optimizer(seeded_model(config), config.optimizer)
+    optimizer = build_optimizer(build_seeded_model(config), config.optimizer)
     found = {
         (round(group["base_lr"], 9), group["weight_decay"]): len(group["params"])
         for group in optimizer.param_groups

@@ -26,7 +26,7 @@ from spikeseg.platform.search.study.trial_records import TrialRecord
 from spikeseg.platform.search.sweep import SweepOutcome, SweepUnfinishedError
 from spikeseg.platform.search.sweep_results import why_no_result
 from spikeseg.platform.search.trials import ray_tune as faces
-from spikeseg.platform.search.trials.engine import Orders
+from spikeseg.platform.search.trials.engine import TrialQueue
 from spikeseg.platform.search.trials.trial import reports
 from spikeseg.platform.tracking.journal import read_records
 
@@ -113,7 +113,7 @@ def test_tune_saves_nothing_at_a_trials_end(
 
     plan = toy_plan(tmp_path, **listed(4))
     keeper = Keeper(plan, tmp_path, storage=f"{tmp_path / 'study.log'}", trials=1)
-    orders = Orders(keeper, lambda proposal: {}, lambda *told: None, toy_work)
+    orders = TrialQueue(keeper, lambda proposal: {}, lambda *told: None, toy_work)
     monkeypatch.setattr(faces.tune, "Tuner", Tuner)
     faces.run_on_tune(
         orders,
@@ -181,7 +181,7 @@ def test_a_sweep_whose_engine_fails_can_be_continued(
 ) -> None:
     """A `ValueError` would read as a wrong request, before any trial."""
 
-    def fail(orders: Orders) -> None:
+    def fail(orders: TrialQueue) -> None:
         orders.next()
         raise ValueError("no such actor\nand pages of it")
 

@@ -25,9 +25,9 @@ from spikeseg.platform.train.failure import (
     PreemptedError,
     decide,
 )
-from spikeseg.platform.train.faults.watchdog import hangs
+from spikeseg.platform.train.faults.watchdog import list_hangs
 from spikeseg.platform.train.loop import Training
-from spikeseg.platform.train.step import Stepper, smaller
+from spikeseg.platform.train.step import Stepper, next_divisor
 from spikeseg.platform.train.trainer import preflight, train
 
 
@@ -38,7 +38,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def break_terms(monkeypatch: pytest.MonkeyPatch, at: dict[int, int]) -> None:
     """Make the loss NaN at given positions of the stream of steps, each so many times."""
-    take, terms = Stepper.take, Stepper._terms
+    take, terms = Stepper.train_step, Stepper._loss_terms
     where = {"position": -1}
 
     def taking(self: Stepper, step: int, micro_batches: Any) -> Any:
@@ -52,8 +52,8 @@ def break_terms(monkeypatch: pytest.MonkeyPatch, at: dict[int, int]) -> None:
             return {name: value * float("nan") for name, value in found.items()}
         return found
 
-    monkeypatch.setattr(Stepper, "take", taking)
-    monkeypatch.setattr(Stepper, "_terms", breaking)
+    monkeypatch.setattr(Stepper, "train_step", taking)
+    monkeypatch.setattr(Stepper, "_loss_terms", breaking)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(
@@ -121,14 +121,14 @@ def test_matching_that_refuses_nan_counts_as_not_finite(
 
 
 def out_of_memory(monkeypatch: pytest.MonkeyPatch, largest: int) -> None:
-    terms = Stepper._terms
+    terms = Stepper._loss_terms
 
     def failing(self: Stepper, images: Tensor, target: Tensor, normalizer: Tensor) -> Any:
         if images.shape[0] > largest:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB")
         return terms(self, images, target, normalizer)
 
-    monkeypatch.setattr(Stepper, "_terms", failing)
+    monkeypatch.setattr(Stepper, "_loss_terms", failing)
 
 
 def test_out_of_memory_halves_the_micro_batch_and_keeps_the_step(
@@ -146,7 +146,7 @@ def test_out_of_memory_halves_the_micro_batch_and_keeps_the_step(
     made, _ = training(published(), tmp_path / "halved", record)
     next(made.evaluations())
     assert "out of memory with micro-batches of 2" in record.texts["events.txt"]
-    # A resumed run starts with the smaller micro-batch at once.
+    # A resumed run starts with the next_divisor micro-batch at once.
     trained(published(), tmp_path / "halved")
     newest = RunFolder(tmp_path / "halved").newest()
     assert newest is not None and newest.state["micro_batch_size"] == 1
@@ -163,7 +163,7 @@ def test_out_of_memory_with_one_image_ends_the_run(
 
 
 def test_smaller_micro_batches_divide_the_configured_one() -> None:
-    assert [smaller(size) for size in (2, 6, 9, 7)] == [1, 3, 3, 1]
+    assert [next_divisor(size) for size in (2, 6, 9, 7)] == [1, 3, 3, 1]
 
 
 def test_a_worker_that_stands_still_dumps_its_stacks_and_ends(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_a_worker_that_stands_still_dumps_its_stacks_and_ends(tmp_path: Path) ->
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], timeout=60)
     assert done.returncode == 1
-    (stacks,) = hangs(tmp_path)
+    (stacks,) = list_hangs(tmp_path)
     assert stacks.name == "000003-1.txt"
     assert "stands_still" in stacks.read_text()
 
@@ -226,7 +226,7 @@ def test_the_last_scoring_is_watched_too(
 
 def test_a_watchdog_that_is_fed_leaves_nothing(data: Path, tmp_path: Path) -> None:
     trained(small(data, max_steps=2, step_timeout_s=300.0), tmp_path / "run")
-    assert hangs(tmp_path / "run") == []
+    assert list_hangs(tmp_path / "run") == []
     assert not list((tmp_path / "run" / "stacks").iterdir())
 
 

@@ -77,7 +77,8 @@ def test_looking_at_the_first_step_leaves_no_trace_in_the_training(
     for looked in (False, True):
         torch.set_rng_state(random)
         training, record, lines = trained(small(data, looked), tmp_path / str(looked))
-        made[looked] = training.state.tensors()
+        made[looked] = training.state.state_dict()
+        made[looked].pop("state")
         assert ("figures/first_step.png" in record.files) is looked
         assert any(line.startswith("step 0: gradient norm") for line in lines) is looked
     for file, tensors in made[False].items():
@@ -114,19 +115,19 @@ def row(name: str, dead: float = 0.0, saturated: float = 0.0) -> FiringRow:
 def test_layers_that_fall_silent_are_named_once_and_counted() -> None:
     lines: list[str] = []
     watch = HealthWatch(lines.append)
-    watch.look([row("a"), row("b")], 1)
+    watch.check([row("a"), row("b")], 1)
     assert lines == []
-    watch.look([row("a", dead=1.0), row("b")], 2)
+    watch.check([row("a", dead=1.0), row("b")], 2)
     assert lines == [
         "step 2: neuron layers newly 1 dead (never fired): a; of 2 in all 1 dead, 0 saturated"
     ]
-    watch.look([row("a", dead=1.0), row("b")], 3)
+    watch.check([row("a", dead=1.0), row("b")], 3)
     assert len(lines) == 1
-    watch.look([row("a"), row("b", saturated=1.0)], 4)
+    watch.check([row("a"), row("b", saturated=1.0)], 4)
     assert "saturated (always at D): b" in lines[-1] and "dead (never" not in lines[-1]
-    watch.look([row("a", dead=1.0), row("b")], 5)
+    watch.check([row("a", dead=1.0), row("b")], 5)
     assert "dead (never fired): a" in lines[-1]
-    watch.look([row(f"layer{i}", dead=1.0) for i in range(7)], 6)
+    watch.check([row(f"layer{i}", dead=1.0) for i in range(7)], 6)
     assert "7 dead" in lines[-1] and "layer3 and 3 more" in lines[-1]
 
 

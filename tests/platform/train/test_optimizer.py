@@ -10,8 +10,8 @@ from torch import nn
 from spikeseg.platform.config.schema import OptimizerConfig, ParameterRule
 from spikeseg.platform.train.optimizer import (
     build_optimizer,
+    collect_optimizer_tensors,
     load_optimizer_tensors,
-    optimizer_tensors,
 )
 from spikeseg.platform.train.schedule import learning_rate_factor
 
@@ -62,7 +62,7 @@ def test_optimizer_state_survives_the_checkpoint_form() -> None:
 
     step(first, one, 1.0)
     second.load_state_dict(first.state_dict())
-    load_optimizer_tensors(two, second, optimizer_tensors(one, first))
+    load_optimizer_tensors(two, second, collect_optimizer_tensors(one, first))
     step(first, one, 2.0)
     step(second, two, 2.0)
     for a, b in zip(first.parameters(), second.parameters(), strict=True):

@@ -10,7 +10,7 @@ import torch.distributed
 from torch import Tensor, nn
 
 from spikeseg.platform.cluster.worker_group import OneWorker, ProcessGroup
-from spikeseg.platform.train.reduction import StepVector, share
+from spikeseg.platform.train.reduction import StepVector, micro_batch_range
 
 MICRO_BATCHES = 6
 
@@ -32,7 +32,7 @@ def run_step(
         model, num_terms=1, micro_batches=MICRO_BATCHES, group=group, reduction=reduction
     )
     vector.begin()
-    for index in share(MICRO_BATCHES, group):
+    for index in micro_batch_range(MICRO_BATCHES, group):
         loss = (model(images(index)) ** 2).mean() / MICRO_BATCHES
         loss.backward()
         vector.add(index, [loss.detach()])
@@ -52,7 +52,7 @@ def failing_step(reduction: Literal["flat", "strict"], group: OneWorker | Proces
         model, num_terms=1, micro_batches=MICRO_BATCHES, group=group, reduction=reduction
     )
     vector.begin()
-    for index in share(MICRO_BATCHES, group):
+    for index in micro_batch_range(MICRO_BATCHES, group):
         (model(images(index)) ** 2).mean().backward()
         vector.add(index, [torch.zeros(())])
         if group.rank == group.size - 1:
@@ -94,7 +94,7 @@ def test_micro_batches_are_shared_whole_and_in_order() -> None:
     class Group(OneWorker):
         size = 4
 
-    parts = [list(share(6, Group(), rank)) for rank in range(4)]
+    parts = [list(micro_batch_range(6, Group(), rank)) for rank in range(4)]
     assert [index for part in parts for index in part] == list(range(6))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 

@@ -21,7 +21,7 @@ from spikeseg.platform.tracking.journal import Journal
 from spikeseg.platform.tracking.journal_lines import read_records
 from spikeseg.platform.train.failure import Decision, decide
 from spikeseg.platform.train.loop import Training
-from spikeseg.platform.train.resume import continued, require_same
+from spikeseg.platform.train.resume import require_same, resume_config
 from spikeseg.platform.train.trainer import resume_training, train
 
 
@@ -115,7 +115,7 @@ def test_a_configuration_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     run.write("config.yaml", "name: [")
     with pytest.raises(ConfigError, match=r"run/config\.yaml"):
-        continued(run, [])
+        resume_config(run, [])
 
 
 class DiesBeforeItRecords(Journal):

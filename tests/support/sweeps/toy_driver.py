@@ -14,7 +14,7 @@ from spikeseg.platform.cluster.session import connected
 from spikeseg.platform.search.study.study import Keeper
 from spikeseg.platform.search.study.trial_records import TrialReport, Verdict
 from spikeseg.platform.search.sweep_file.plan import load_sweep
-from spikeseg.platform.search.trials.engine import Orders
+from spikeseg.platform.search.trials.engine import TrialQueue
 
 
 def main(folder: Path, at_once: int) -> None:
@@ -22,12 +22,14 @@ def main(folder: Path, at_once: int) -> None:
     plan = load_sweep(str(folder / "toy.yaml"))
     keeper = Keeper(plan, folder, storage=f"sqlite:///{folder / 'study.db'}", trials=plan.trials)
 
-    def told(number: int, report: TrialReport, verdict: Verdict) -> None:
+    def on_report(number: int, report: TrialReport, verdict: Verdict) -> None:
         line = f"{number} {verdict.step} {verdict.state} {os.getpid()}\n"
         with (folder / "told.log").open("a") as log:
             log.write(line)
 
-    orders = Orders(keeper, functools.partial(toy_trials.prepare, plan), told, toy_trials.toy)
+    orders = TrialQueue(
+        keeper, functools.partial(toy_trials.prepare, plan), on_report, toy_trials.toy
+    )
     with connected(cpus=1):
         from spikeseg.platform.search.trials.ray_tune import run_on_tune
 

@@ -17,8 +17,8 @@ from spikeseg.platform.search.study.trial_records import TrialReport, Verdict
 from spikeseg.platform.search.sweep import SweepOptions, SweepOutcome, sweep
 from spikeseg.platform.search.sweep_file.plan import SweepPlan, load_sweep
 from spikeseg.platform.search.sweep_status import SweepStatus
-from spikeseg.platform.search.trials.engine import Orders, run_here
-from spikeseg.platform.search.trials.trial_training import Work
+from spikeseg.platform.search.trials.engine import TrialQueue, run_here
+from spikeseg.platform.search.trials.trial_training import TrialFunction
 
 UP = {"metric": "val/mIoU", "direction": "maximize"}
 DOWN = {"metric": "energy/mJ", "direction": "minimize"}
@@ -129,7 +129,7 @@ def run(
     finally:
         study.open_storage = opened
     prepare = functools.partial(toy_trials.prepare, plan)
-    run_here(Orders(keeper, prepare, _nobody, toy_trials.toy))
+    run_here(TrialQueue(keeper, prepare, _nobody, toy_trials.toy))
     return keeper, dying.done
 
 
@@ -143,7 +143,7 @@ def run_toys(
     progress: Callable[[str], None] = silent,
     *,
     show: Callable[[SweepStatus], None] | None = None,
-    work: Work = toy_trials.toy,
+    work: TrialFunction = toy_trials.toy,
     **options: Any,
 ) -> SweepOutcome:
     """A sweep of toy trials in this process; `options` are those of `SweepOptions`."""

@@ -18,7 +18,7 @@ from spikeseg.platform.search.study.study import Keeper
 from spikeseg.platform.search.study.trial_records import TrialReport, Verdict
 from spikeseg.platform.search.sweep_file.plan import SweepPlan
 from spikeseg.platform.search.sweep_file.schema import Sampler
-from spikeseg.platform.search.trials.engine import Orders, run_here
+from spikeseg.platform.search.trials.engine import TrialQueue, run_here
 
 
 def keeper_of(plan: SweepPlan, folder: Path, storage: str | None = None) -> Keeper:
@@ -121,7 +121,7 @@ def test_nobody_hears_twice_of_a_trials_end(tmp_path: Path) -> None:
     plan = toy_plan(tmp_path)
     keeper = keeper_of(plan, tmp_path)
     told: list[Verdict] = []
-    orders = Orders(
+    orders = TrialQueue(
         keeper,
         functools.partial(prepare, plan),
         lambda number, report, verdict: told.append(verdict),
@@ -141,7 +141,7 @@ def test_fewer_trials_than_were_started_end_those_that_a_kill_left(tmp_path: Pat
     killed.report(0, TrialReport(4, metrics(1.0), final=True))
     keeper = Keeper(plan, tmp_path, storage=f"{tmp_path / 'study.log'}", trials=1)
     assert keeper.trials == 3
-    run_here(Orders(keeper, functools.partial(prepare, plan), lambda *told: None, toy))
+    run_here(TrialQueue(keeper, functools.partial(prepare, plan), lambda *told: None, toy))
     assert [t.state.name for t in keeper.study.trials] == ["COMPLETE"] * 3
 
 

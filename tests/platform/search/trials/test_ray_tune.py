@@ -7,7 +7,7 @@ from toy_sweep import listed, toy_plan
 
 from spikeseg.platform.search.study.study import Keeper
 from spikeseg.platform.search.study.trial_records import Proposal, TrialReport, Verdict
-from spikeseg.platform.search.trials.engine import Orders
+from spikeseg.platform.search.trials.engine import TrialQueue
 from spikeseg.platform.search.trials.ray_tune import KeeperSearcher
 from spikeseg.platform.search.trials.trial import reports
 
@@ -20,10 +20,10 @@ def searcher_of(folder: Path, max_failures: int) -> tuple[KeeperSearcher, Keeper
     def prepare(proposal: Proposal) -> dict[str, Any]:
         return {"attempt": proposal.attempt}
 
-    def told(number: int, report: TrialReport, verdict: Verdict) -> None:
+    def on_report(number: int, report: TrialReport, verdict: Verdict) -> None:
         del number, report, verdict
 
-    return KeeperSearcher(Orders(keeper, prepare, told, reports), max_failures), keeper
+    return KeeperSearcher(TrialQueue(keeper, prepare, on_report, reports), max_failures), keeper
 
 
 def test_a_process_that_died_before_its_first_step_is_another_attempt(tmp_path: Path) -> None:

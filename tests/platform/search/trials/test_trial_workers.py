@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +40,19 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_sweep(
-    data: Path, storage: Path, *, here: bool = False, workers: int = 1, **changes: Any
+    data: Path,
+    storage: Path,
+    *,
+    here: bool = False,
+    workers: int = 1,
+    overrides: Sequence[str] = (),
+    **changes: Any,
 ) -> SweepOutcome:
     """A sweep of three small trainings: two equal ones, and one in which a level more is used.
 
     The first two differ in the checkpoints that are kept, which changes nothing that is trained.
     """
-    plan = listed(2, 2, 3, overrides=TINY, workers_per_trial=workers, **changes)
+    plan = listed(2, 2, 3, overrides=[*TINY, *overrides], workers_per_trial=workers, **changes)
     plan["space"]["trainer.keep_checkpoints"] = {"choices": [1, 2]}
     for point, kept in zip(plan["first"], (1, 2, 1), strict=True):
         point["trainer.keep_checkpoints"] = kept
@@ -98,6 +105,22 @@ def test_two_workers_a_trial_train_through_ray_train(tmp_path: Path, data: Path)
     assert newest.state["environment"]["workers"] == 2
     rows = json.loads((outcome.folder / "results.json").read_text())
     assert all(row["step"] == 2 for row in rows)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_trial_of_two_workers_that_fails_for_good_is_not_tried_again_and_says_why(
+    tmp_path: Path, data: Path
+) -> None:
+    hot = ["optimizer.lr=1e30", "optimizer.warmup_steps=0", "trainer.evaluate_every=2"]
+    outcome = run_sweep(data, tmp_path, workers=2, overrides=hot)
+    assert outcome.counts == {"FAIL": 3}
+    for number in range(3):
+        trial = outcome.folder / "trials" / str(number)
+        reason = json.loads((trial / "verdict.json").read_text())["reason"]
+        assert reason.startswith("not finite: step 1: loss terms")
+        assert len(list((trial / "attempts").iterdir())) == 1
+        assert not list(trial.glob("failure-*")) and not list(trial.glob("reports-*"))
 
 
 @pytest.mark.ray

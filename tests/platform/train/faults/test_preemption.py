@@ -27,7 +27,7 @@ def test_a_signal_writes_a_checkpoint_of_that_very_step(
 ) -> None:
     config = small(data, evaluate_every=5)
     trained(config, tmp_path / "quiet")
-    take, notice = Stepper.take, Notice()
+    take, notice = Stepper.train_step, Notice()
 
     def signalled(self: Stepper, step: int, micro_batches: Any) -> Any:
         if step == 2:
@@ -39,7 +39,7 @@ def test_a_signal_writes_a_checkpoint_of_that_very_step(
         notice.on_signal(),
         pytest.raises(PreemptedError, match="asked to leave at step 3"),
     ):
-        once.setattr(Stepper, "take", signalled)
+        once.setattr(Stepper, "train_step", signalled)
         trained(config, tmp_path / "run", notice=notice)
     assert not notice.received()
     lines = trained(config, tmp_path / "run")
@@ -54,14 +54,14 @@ def test_a_drivers_order_to_leave_writes_a_checkpoint_and_ends_the_worker(
     watching = Notice()
     watching.watch(lambda: False, order)
     monkeypatch.setattr("spikeseg.platform.train.faults.preemption._LOOK_SECONDS", 0.0)
-    take = Stepper.take
+    take = Stepper.train_step
 
     def ordered(self: Stepper, step: int, micro_batches: Any) -> Any:
         if step == 2:
             order.touch()
         return take(self, step, micro_batches)
 
-    monkeypatch.setattr(Stepper, "take", ordered)
+    monkeypatch.setattr(Stepper, "train_step", ordered)
     with pytest.raises(PreemptedError, match="asked to leave at step 3"):
         trained(small(data, evaluate_every=5), tmp_path / "run", notice=watching)
     assert (tmp_path / "run" / "checkpoints" / "step-00000003").is_dir()
@@ -90,7 +90,7 @@ def test_a_signal_just_before_an_evaluation_does_not_lose_it(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int, every: int
 ) -> None:
     config = small(data, evaluate_every=every)
-    take, notice = Stepper.take, Notice()
+    take, notice = Stepper.train_step, Notice()
 
     def signalled(self: Stepper, step: int, micro_batches: Any) -> Any:
         if step == at:
@@ -98,7 +98,7 @@ def test_a_signal_just_before_an_evaluation_does_not_lose_it(
         return take(self, step, micro_batches)
 
     with monkeypatch.context() as once, notice.on_signal(), pytest.raises(PreemptedError):
-        once.setattr(Stepper, "take", signalled)
+        once.setattr(Stepper, "train_step", signalled)
         trained(config, tmp_path / "run", notice=notice)
     trained(config, tmp_path / "run")
     newest = RunFolder(tmp_path / "run").newest()
