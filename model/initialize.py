@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .decoder.deformable_conv import SpikeDeformableConv
 from .decoder.mask_embedding import MaskEmbedding
 from .decoder.pixel_decoder import PixelDecoder
-from .neuron.kinds import Neuron
+from .neuron.kinds import find_neurons
 
 _TARGET = 1.0
 _LARGEST_SHIFT = 3.0
@@ -36,7 +36,7 @@ def start_alive(model: nn.Module) -> None:
         model: A segmentor fresh from its constructor; drawn from torch's global generator.
     """
     for part in model.children():
-        neuron = next(module for module in part.modules() if isinstance(module, Neuron))
+        _, neuron = find_neurons(part)[0]
         scale = neuron.threshold * min(1.0, 0.5 + 0.15 * neuron.levels)
         for module in part.modules():
             if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.Embedding):

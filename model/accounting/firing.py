@@ -7,7 +7,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from ..neuron.kinds import Neuron
+from ..neuron.kinds import Neuron, find_neurons
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,10 @@ class FiringMonitor:
         self._handles: list[Any] = []
 
     def __enter__(self) -> Self:
-        for name, module in self._model.named_modules():
-            if isinstance(module, Neuron):
-                self._handles.append(
-                    module.register_forward_hook(
-                        lambda m, _, out, name=name: self._count(name, m, out)  # pyright: ignore[reportArgumentType]
-                    )
-                )
+        for name, neuron in find_neurons(self._model):
+            self._handles.append(
+                neuron.register_forward_hook(lambda m, _, out, name=name: self._count(name, m, out))
+            )
         return self
 
     def __exit__(

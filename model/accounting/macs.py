@@ -11,7 +11,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from ..neuron.kinds import Neuron
+from ..neuron.kinds import Neuron, find_neurons
 
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Linear)
 _REMEMBERED = 16
@@ -52,14 +52,13 @@ class LayerMeter:
         self._outputs: OrderedDict[int, tuple[Tensor, float]] = OrderedDict()
         self._rows: dict[str, list[tuple[int, float | None]]] = {}
         self._handles: list[Any] = []
-        neurons = [m for m in model.modules() if isinstance(m, Neuron)]
         alphas = {
             name: float(m.alpha)
             for name, m in model.named_modules()
             if isinstance(getattr(m, "alpha", None), float)
         }
         self._scales = sorted(
-            {a / n.divisor for a in alphas.values() for n in neurons}, reverse=True
+            {a / n.divisor for a in alphas.values() for _, n in find_neurons(model)}, reverse=True
         )
         self._heads = tuple(name.rpartition(".")[0] for name in alphas)
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..decoder.mask_embedding import MaskEmbedding
-from ..neuron.kinds import Neuron
+from ..neuron.kinds import Neuron, find_neurons
 
 _SPATIAL_DIMENSIONS = 5
 
@@ -38,9 +38,9 @@ class SpikeMaps:
         queries = [
             name for name, part in self._model.named_modules() if isinstance(part, MaskEmbedding)
         ]
-        for name, module in self._model.named_modules():
-            if isinstance(module, Neuron) and not name.startswith(tuple(queries)):
-                self._handles.append(module.register_forward_hook(self._collect))
+        for name, neuron in find_neurons(self._model):
+            if not name.startswith(tuple(queries)):
+                self._handles.append(neuron.register_forward_hook(self._collect))
         self._handles.append(self._model.register_forward_hook(self._finish))
         return self
 

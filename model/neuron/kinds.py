@@ -36,12 +36,20 @@ def build_neuron(
     *,
     levels: int | None = None,
     role: Literal["plain", "cross_attention"] = "plain",
-) -> nn.Module:
-    """The neuron of one layer of the network.
+) -> Any:
+    """Build the neuron of one layer of the network.
 
     Args:
         config: The model's neuron.
         levels: D in this layer, where it differs from the configuration's.
         role: What the layer is part of, for `normalization_scope`.
+
+    Returns:
+        An `nn.Module` that is a `Neuron`, which no type says.
     """
     return NEURON_KINDS[config.kind].from_config(config, levels=levels, role=role)
+
+
+def find_neurons(model: nn.Module) -> list[tuple[str, Any]]:
+    """Names and modules of a model's neurons, in the order of the model."""
+    return [(name, part) for name, part in model.named_modules() if isinstance(part, Neuron)]
