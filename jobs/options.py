@@ -5,7 +5,6 @@ MLflow, `SWEEP/TRIAL`, `SWEEP/best`, or `latest`.
 """
 
 import logging
-import os
 import shlex
 import sys
 import time
@@ -15,13 +14,15 @@ from typing import Any
 
 import click
 
+from ..platform.config.storage import default_storage
+
 
 def storage_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--storage DIR`: where runs, checkpoints and the tracking database are kept."""
     return click.option(
         "--storage",
         type=click.Path(path_type=Path, file_okay=False),
-        default=lambda: Path(os.environ.get("SPIKESEG_STORAGE", "runs")),
+        default=default_storage,
         show_default="$SPIKESEG_STORAGE or ./runs",
         help="Folder of all runs.",
     )(command)

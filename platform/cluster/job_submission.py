@@ -15,7 +15,7 @@ from .session import settings
 
 _ROOT = Path(__file__).resolve().parents[2]
 # What the package is made of; pyproject.toml ships the same kinds in the wheel.
-PACKAGE_SUFFIXES = (".py", ".yaml", ".json", ".cu", ".cuh", ".h", ".j2")
+PACKAGE_SUFFIXES = (".py", ".yaml", ".json", ".cu", ".cuh", ".h", ".j2", ".typed")
 
 
 def copy_package(target: Path) -> Path:

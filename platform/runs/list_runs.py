@@ -106,5 +106,19 @@ def _metrics(run: FoundRun) -> dict[str, float]:
     return {}
 
 
+def checkpoint_metrics(checkpoint: Path) -> dict[str, float]:
+    """What was measured at a checkpoint, and the run's test scores where they are of this one.
+
+    Args:
+        checkpoint: Its folder.
+    """
+    state = read_json(checkpoint / "state.json")
+    result = read_json(checkpoint.parents[1] / "result.json")
+    if result and result["best_step"] == state["step"]:
+        return result["metrics"]
+    at_step = (item["metrics"] for item in state["history"] if item["step"] == state["step"])
+    return next(at_step, {})
+
+
 def _rank(metrics: Mapping[str, float]) -> float:
     return metrics["val/mIoU"]

@@ -147,14 +147,14 @@ def predict(checkpoint: Path, images: Sequence[Path], output: Path) -> list[Path
             raise ConfigError(f"{path}: another image has the same name; their files would collide")
     pixels = [read_photo(path) for path in images]
     for path, image in zip(images, pixels, strict=True):
-        _require_size(loaded.resolved.config.data.transform, path, (image.shape[0], image.shape[1]))
+        _require_size(loaded.resolved.config.data.transform, path, image)
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{output}: cannot be written ({error.strerror})") from error
     written = []
     for path, image in zip(images, pixels, strict=True):
-        label, segments = _predict_one(loaded, image)
+        label, segments = predict_image(loaded, image, path)
         pictures = {"label": _palette_picture(label, loaded.space)}
         pictures["overlay"] = Image.fromarray(overlay(image, label, loaded.space))
         if segments is not None:
@@ -171,9 +171,24 @@ def predict(checkpoint: Path, images: Sequence[Path], output: Path) -> list[Path
     return written
 
 
-def _predict_one(loaded: LoadedModel, image: np.ndarray) -> tuple[np.ndarray, PanopticMap | None]:
-    """(H, W) uint8 train ids, and the segments where the model's task is panoptic."""
+def predict_image(
+    loaded: LoadedModel, image: np.ndarray, name: object
+) -> tuple[np.ndarray, PanopticMap | None]:
+    """Train ids of an image's pixels, and its segments where the model's task is panoptic.
+
+    Args:
+        loaded: The model.
+        image: RGB, (H, W, 3) uint8.
+        name: What an error calls the image.
+
+    Returns:
+        (H, W) uint8, and None where the task is semantic.
+
+    Raises:
+        ConfigError: Where the image is too small or too large for the network.
+    """
     data = loaded.resolved.config.data
+    _require_size(data.transform, name, image)
     inputs = test_transform(data.transform, Row("", image, image[..., 0]))
     images = torch.from_numpy(inputs)[None].to(loaded.device)
     size = (image.shape[0], image.shape[1])
@@ -199,16 +214,17 @@ def _listed(segments: PanopticMap, space: LabelSpace) -> list[dict[str, Any]]:
     ]
 
 
-def _require_size(config: TransformConfig, path: Path, size: tuple[int, int]) -> None:
+def _require_size(config: TransformConfig, name: object, image: np.ndarray) -> None:
+    size = (image.shape[0], image.shape[1])
     height, width = size if config.test_box is None else fit_size(size, config.test_box)
     if min(height, width) < _LEAST_SIDE:
         raise ConfigError(
-            f"{path}: {height} x {width} pixels would enter the network, each side needs at least "
+            f"{name}: {height} x {width} pixels would enter the network, each side needs at least "
             f"{_LEAST_SIDE}"
         )
     if height * width > _MOST_PIXELS:
         raise ConfigError(
-            f"{path}: {height} x {width} pixels would enter the network, at most {_MOST_PIXELS} "
+            f"{name}: {height} x {width} pixels would enter the network, at most {_MOST_PIXELS} "
             "may; resize or cut it"
         )
 

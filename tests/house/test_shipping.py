@@ -15,7 +15,11 @@ from spikeseg.platform.cluster.job_submission import copy_package
 @pytest.fixture(scope="module")
 def package_files(repository: Path) -> set[str]:
     """All files of the package in the tree: whatever stands in a room and is no document."""
-    names = [name for name in tracked(repository, *ROOMS, "__init__.py") if "docs/" not in name]
+    names = [
+        name
+        for name in tracked(repository, *ROOMS, "__init__.py", "py.typed")
+        if "docs/" not in name
+    ]
     return {name for name in names if not name.endswith(".md")}
 
 
