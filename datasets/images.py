@@ -37,9 +37,9 @@ def read_image(path: Path) -> tuple[bytes, np.ndarray, bool]:
     Raises:
         DataError: Where the file is missing, damaged, rotated by EXIF, or CMYK.
     """
-    data = _bytes(path)
+    data = _read_bytes(path)
     # Pillow raises on truncated data where OpenCV may return a partly grey picture.
-    probe = _decoded(path, data, "image")
+    probe = _open_picture(path, data, "image")
     mode = probe.mode
     rotation = probe.getexif().get(_ORIENTATION, 1)
     if rotation != 1:
@@ -75,7 +75,7 @@ def read_photo(path: Path) -> np.ndarray:
     Raises:
         DataError: Where the file is missing, damaged, enormous, or has no range of its own.
     """
-    data = _bytes(path)
+    data = _read_bytes(path)
     try:
         with Image.open(io.BytesIO(data)) as picture:
             upright = ImageOps.exif_transpose(picture)
@@ -117,12 +117,12 @@ def read_label(path: Path, space: LabelSpace) -> np.ndarray:
 
 
 def read_index(path: Path) -> np.ndarray:
-    """(H, W) raw values of an index file, at its full bit depth.
+    """Read the (H, W) raw values of an index file, at its full bit depth.
 
     Raises:
         DataError: Where the file is missing, damaged, or a colour or 1-bit picture.
     """
-    picture, bits = _label(path)
+    picture, bits = _open_label(path)
     if picture.mode not in _LABEL_MODES:
         raise DataError(
             f"{path}: a label must hold one index per pixel (mode L, P or 16-bit), got mode "
@@ -136,12 +136,12 @@ def read_index(path: Path) -> np.ndarray:
 
 
 def read_colours(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB values of a file whose colours are numbers.
+    """Read the (H, W, 3) uint8 RGB values of a file whose colours are numbers.
 
     Raises:
         DataError: Where the file is missing, damaged, or not 8-bit RGB.
     """
-    picture, bits = _label(path)
+    picture, bits = _open_label(path)
     if picture.mode != "RGB" or bits != 8:
         raise DataError(
             f"{path}: segments must be stored as 8-bit RGB numbers, got mode {picture.mode} of "
@@ -161,7 +161,7 @@ def to_train_ids(raw: np.ndarray, space: LabelSpace, path: Path) -> np.ndarray:
     Raises:
         DataError: Where a value is outside the label space; names values and counts.
     """
-    counts = value_counts(raw) if raw.dtype == np.uint8 else _wide_counts(raw, path)
+    counts = count_values(raw) if raw.dtype == np.uint8 else _count_wide_values(raw, path)
     unknown = [
         f"{value} ({counts[value]} pixels)"
         for value in np.flatnonzero(counts).tolist()
@@ -176,8 +176,8 @@ def to_train_ids(raw: np.ndarray, space: LabelSpace, path: Path) -> np.ndarray:
     return cv2.LUT(raw, table[:256]) if raw.dtype == np.uint8 else table[raw]
 
 
-def value_counts(values: np.ndarray) -> np.ndarray:
-    """(256,) int64 pixels of each value of a (H, W) uint8 map."""
+def count_values(values: np.ndarray) -> np.ndarray:
+    """Count the pixels of each value of a (H, W) uint8 map; (256,) int64."""
     # Several times as fast as numpy, but in float32: no part may have more pixels than that counts.
     parts = np.array_split(values, values.size // _EXACT_IN_FLOAT32 + 1)
     counts = [cv2.calcHist([part], [0], None, [256], [0, 256]) for part in parts]
@@ -185,61 +185,61 @@ def value_counts(values: np.ndarray) -> np.ndarray:
 
 
 def decode_image(data: bytes) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of an encoded image."""
-    image = _unpacked(data, cv2.IMREAD_COLOR)
+    """Decode an image to (H, W, 3) uint8 RGB."""
+    image = _decode(data, cv2.IMREAD_COLOR)
     if image is None:
         raise DataError("an image of these bytes cannot be decoded")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def decode_index(data: bytes) -> np.ndarray:
-    """(H, W) uint8 of an encoded index map."""
-    label = _unpacked(data, cv2.IMREAD_UNCHANGED)
+    """Decode an index map to (H, W) uint8."""
+    label = _decode(data, cv2.IMREAD_UNCHANGED)
     if label is None or label.ndim != 2 or label.dtype != np.uint8:
         raise DataError("a label map of these bytes is not an 8-bit index PNG")
     return label
 
 
 def decode_instances(data: bytes) -> np.ndarray:
-    """(H, W) uint16 of an encoded instance map."""
-    instances = _unpacked(data, cv2.IMREAD_UNCHANGED)
+    """Decode an instance map to (H, W) uint16."""
+    instances = _decode(data, cv2.IMREAD_UNCHANGED)
     if instances is None or instances.ndim != 2 or instances.dtype != np.uint16:
         raise DataError("an instance map of these bytes is not a 16-bit index PNG")
     return instances
 
 
 def encode_png(array: np.ndarray) -> bytes:
-    """PNG of (H, W, 3) uint8 RGB, or of (H, W) uint8 or uint16."""
+    """Encode (H, W, 3) uint8 RGB as PNG, or (H, W) uint8 or uint16."""
     pixels = cv2.cvtColor(array, cv2.COLOR_RGB2BGR) if array.ndim == 3 else array
     done, data = cv2.imencode(".png", pixels)
     assert done, "an array of these types is always encoded"
     return data.tobytes()
 
 
-def _wide_counts(raw: np.ndarray, path: Path) -> np.ndarray:
+def _count_wide_values(raw: np.ndarray, path: Path) -> np.ndarray:
     if int(raw.min()) < 0 or int(raw.max()) > 0xFFFF:
         raise DataError(f"{path}: label values must be 0..65535, got {raw.min()}..{raw.max()}")
     return np.bincount(raw.ravel())
 
 
-def _unpacked(data: bytes, flag: int) -> np.ndarray | None:
-    """What OpenCV makes of the bytes; None where it can make nothing of them."""
+def _decode(data: bytes, flag: int) -> np.ndarray | None:
+    """Decode with OpenCV; None where it cannot."""
     try:
         return cv2.imdecode(np.frombuffer(data, np.uint8), flag)
     except cv2.error:
         return None
 
 
-def _label(path: Path) -> tuple[Image.Image, int]:
-    """A label's picture, and the bits of one of its samples as stored."""
-    data = _bytes(path)
-    picture = _decoded(path, data, "label")
+def _open_label(path: Path) -> tuple[Image.Image, int]:
+    """Open a label; returns its picture, and the bits of a stored sample."""
+    data = _read_bytes(path)
+    picture = _open_picture(path, data, "label")
     if picture.format != "PNG":
         raise DataError(f"{path}: a label must be a PNG, got {picture.format}")
     return picture, data[_PNG_BITS]
 
 
-def _decoded(path: Path, data: bytes, kind: str) -> Image.Image:
+def _open_picture(path: Path, data: bytes, kind: str) -> Image.Image:
     try:
         with Image.open(io.BytesIO(data)) as picture:
             # Loading alone does not look at the check sums of a PNG.
@@ -257,7 +257,7 @@ def _decoded(path: Path, data: bytes, kind: str) -> Image.Image:
     return picture
 
 
-def _bytes(path: Path) -> bytes:
+def _read_bytes(path: Path) -> bytes:
     try:
         data = path.read_bytes()
     except OSError as error:

@@ -12,8 +12,8 @@ _LINE = 18
 _SWATCH = 14
 
 
-def label_colours(label: np.ndarray, space: LabelSpace) -> np.ndarray:
-    """(H, W) uint8 train ids as (H, W, 3) uint8 colours; ignored pixels are black."""
+def colour_label(label: np.ndarray, space: LabelSpace) -> np.ndarray:
+    """Colour (H, W) uint8 train ids, as (H, W, 3) uint8; ignored pixels are black."""
     table = np.zeros((256, 3), np.uint8)
     table[: len(space.palette)] = space.palette
     return table[label]
@@ -33,7 +33,7 @@ def overlay(
     Returns:
         (H, W, 3) uint8 RGB.
     """
-    return blend(image, label_colours(label, space), label < len(space.palette), share=share)
+    return blend(image, colour_label(label, space), label < len(space.palette), share=share)
 
 
 def blend(
@@ -46,7 +46,7 @@ def blend(
 
 
 def find_borders(regions: np.ndarray) -> np.ndarray:
-    """(H, W) bool: pixels whose region differs from that of the pixel above or to the left."""
+    """Find the pixels whose region differs from that of the pixel above or to the left."""
     borders = np.zeros(regions.shape, bool)
     borders[1:] |= regions[1:] != regions[:-1]
     borders[:, 1:] |= regions[:, 1:] != regions[:, :-1]
@@ -54,7 +54,7 @@ def find_borders(regions: np.ndarray) -> np.ndarray:
 
 
 def join_pictures(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """Pictures of one height side by side, with a white gap between them."""
+    """Join pictures of one height side by side, with a white gap between them."""
     gap = np.full((pictures[0].shape[0], GAP, 3), 255, np.uint8)
     parts = [part for picture in pictures for part in (gap, picture)]
     return np.concatenate(parts[1:], axis=1)
@@ -67,7 +67,7 @@ def draw_sheet(
     columns: int = 1,
     titles: Sequence[str] = (),
 ) -> Image.Image:
-    """A grid of pictures, each below its caption, with a legend below all.
+    """Draw a grid of pictures, each below its caption, with a legend below all.
 
     Args:
         cells: Caption and (H, W, 3) uint8 picture, line by line.

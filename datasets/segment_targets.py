@@ -21,10 +21,10 @@ class LabelledSegments(NamedTuple):
     crowd: np.ndarray
 
 
-def segment_map(
+def encode_segments(
     target: np.ndarray, instances: np.ndarray, row: Row, *, ignore_label: int, stride: int
 ) -> np.ndarray:
-    """One value for each segment that is visible: class + stride x its number in the row.
+    """Encode class and segment of each pixel in one value: class + stride x segment number.
 
     Labelled pixels of no segment count as one segment of their class; crowds are ignored.
 
@@ -38,13 +38,13 @@ def segment_map(
     Returns:
         (H, W) int64.
     """
-    values = _values(target, instances, ignore_label, stride)
-    values[_crowd_table(row)[instances]] = ignore_label
+    values = _combine(target, instances, ignore_label, stride)
+    values[_list_crowds(row)[instances]] = ignore_label
     return values
 
 
-def labelled_segments(row: Row, ignore_label: int) -> LabelledSegments:
-    """The segments of a row, numbered anew; labelled pixels of no segment are one per class.
+def number_segments(row: Row, ignore_label: int) -> LabelledSegments:
+    """Number the segments of a row anew; labelled pixels of no segment are one per class.
 
     Args:
         row: A row with instances.
@@ -52,18 +52,18 @@ def labelled_segments(row: Row, ignore_label: int) -> LabelledSegments:
     """
     assert row.instances is not None
     stride = 256
-    values = _values(row.label, row.instances, ignore_label, stride)
-    found, inverse = np.unique(values, return_inverse=True)
-    kept = found != ignore_label
-    number = np.where(kept, np.cumsum(kept), 0)
+    values = _combine(row.label, row.instances, ignore_label, stride)
+    values_present, inverse = np.unique(values, return_inverse=True)
+    is_segment = values_present != ignore_label
+    number = np.where(is_segment, np.cumsum(is_segment), 0)
     return LabelledSegments(
         number[inverse].reshape(values.shape),
-        found[kept] % stride,
-        _crowd_table(row)[found[kept] // stride],
+        values_present[is_segment] % stride,
+        _list_crowds(row)[values_present[is_segment] // stride],
     )
 
 
-def _values(
+def _combine(
     target: np.ndarray, instances: np.ndarray, ignore_label: int, stride: int
 ) -> np.ndarray:
     values = target.astype(np.int64) + stride * instances.astype(np.int64)
@@ -71,6 +71,6 @@ def _values(
     return values
 
 
-def _crowd_table(row: Row) -> np.ndarray:
+def _list_crowds(row: Row) -> np.ndarray:
     """(S + 1,) whether a segment number is a crowd; 0 is no segment."""
     return np.array([False, *(row.crowd or (False,) * len(row.segments))], bool)

@@ -1,4 +1,4 @@
-"""(seed, position) to row: an endless, shuffled order that any worker can enter anywhere."""
+"""Maps (seed, position) to a row: an endless shuffled order with random access."""
 
 from functools import lru_cache
 
@@ -14,7 +14,7 @@ class RowOrder:
 
     An epoch is the rows rotated by a drawn offset and cut into blocks of neighbours. The blocks
     come in a drawn order; 16 of them at a time make a window, and the rows of a window are
-    shuffled. So neighbours in a batch come from 16 far places, a position costs O(window) and
+    shuffled. So neighbours in a batch come from 16 distant blocks, a position costs O(window) and
     never O(N), and a reader of remote shards needs those of one window only. Where the window
     holds all rows, this is a full shuffle.
 
@@ -51,13 +51,13 @@ class RowOrder:
         """
         if position < 0:
             raise ValueError(f"a position is at least 0, got {position}")
-        epoch, place = divmod(position, self.num_rows)
+        epoch, offset_in_epoch = divmod(position, self.num_rows)
         offset, keys = self._outside(epoch)
-        window, local = divmod(place, self._window)
+        window, local = divmod(offset_in_epoch, self._window)
         slot = window * self._window + int(self._inside(epoch, window)[local])
         nth, within = divmod(slot, self._block)
         # A last, shorter block stays last; the offset makes it other rows in every epoch.
-        block = permuted(nth, self._full_blocks, keys) if nth < self._full_blocks else nth
+        block = permute(nth, self._full_blocks, keys) if nth < self._full_blocks else nth
         return (block * self._block + within + offset) % self.num_rows
 
     def _draw_outside(self, epoch: int) -> tuple[int, tuple[int, ...]]:
@@ -72,8 +72,8 @@ class RowOrder:
         return generator.permutation(min(self._window, self.num_rows - window * self._window))
 
 
-def permuted(index: int, size: int, keys: tuple[int, ...]) -> int:
-    """Image of an index under a keyed permutation of 0..size-1, in constant time and memory.
+def permute(index: int, size: int, keys: tuple[int, ...]) -> int:
+    """Map an index by a keyed permutation of 0..size-1, in constant time and memory.
 
     Args:
         index: In [0, size).
@@ -88,13 +88,13 @@ def permuted(index: int, size: int, keys: tuple[int, ...]) -> int:
     while True:
         left, right = index >> half, index & mask
         for key in keys:
-            left, right = right, left ^ (_mixed(right + key) & mask)
+            left, right = right, left ^ (_mix(right + key) & mask)
         index = left << half | right
         if index < size:
             return index
 
 
-def _mixed(word: int) -> int:
+def _mix(word: int) -> int:
     """The finalizer of SplitMix64 (Steele, Lea and Flood, 2014)."""
     word = (word ^ word >> 30) * 0xBF58476D1CE4E5B9 & _WORD
     word = (word ^ word >> 27) * 0x94D049BB133111EB & _WORD

@@ -1,4 +1,4 @@
-"""What a data set is: its labels, its raw rows, and the rows that training reads."""
+"""Types of a data set: label space, raw rows, decoded rows, and the reader of a raw layout."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ class DataError(ValueError):
 
 
 class StorageAwayError(OSError):
-    """Storage that does not answer; what it holds may be good, and worth another try."""
+    """Storage does not answer; the data may be intact, and another try may work."""
 
 
 @dataclass(frozen=True)
@@ -66,14 +66,14 @@ class LabelSpace:
         classes = tuple(content["classes"])
         palette = tuple((int(r), int(g), int(b)) for r, g, b in content["palette"])
         things, categories = content.get("is_thing"), content.get("categories")
-        for what, given in (
+        for what, values in (
             ("colours", palette),
             ("thing flags", things),
             ("categories", categories),
         ):
-            if given is not None and len(given) != len(classes):
+            if values is not None and len(values) != len(classes):
                 raise DataError(
-                    f"label space {content['name']}: {len(classes)} classes and {len(given)} "
+                    f"label space {content['name']}: {len(classes)} classes and {len(values)} "
                     f"{what}: numbers must agree"
                 )
         return cls(
@@ -95,7 +95,7 @@ def load_label_space(name: str) -> LabelSpace:
 
 @dataclass(frozen=True)
 class RawRow:
-    """One pair as a data set's download has it.
+    """One image-label pair of a raw data set, not decoded yet.
 
     Attributes:
         id: Unique within the split.
@@ -192,8 +192,8 @@ class RawDataset(Protocol):
         ...
 
 
-def duplicates(names: Sequence[str]) -> Iterator[str]:
-    """Names that occur more than once."""
+def find_duplicates(names: Sequence[str]) -> Iterator[str]:
+    """Yield the names that occur more than once."""
     seen: set[str] = set()
     for name in names:
         if name in seen:

@@ -22,7 +22,7 @@ def _require(rule: bool, message: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class TransformConfig:
-    """How an image becomes an input.
+    """Resizing, cropping, augmentation and normalization of images.
 
     Attributes:
         crop: Height and width of a training input.
@@ -150,9 +150,9 @@ def augment(config: TransformConfig, row: Row, generator: np.random.Generator) -
     """
     image, label = row.image, row.label
     maps = [label] if row.instances is None else [label, row.instances]
-    size = _train_size(config, (image.shape[0], image.shape[1]), generator)
+    size = _draw_size(config, (image.shape[0], image.shape[1]), generator)
     image, maps = _resize(image, size, config.interpolation), [_resize_label(m, size) for m in maps]
-    window = _crop_window(config, maps[0], generator)
+    window = _draw_window(config, maps[0], generator)
     image, maps = image[window], [m[window] for m in maps]
     if generator.random() < config.flip:
         image, maps = image[:, ::-1], [m[:, ::-1] for m in maps]
@@ -165,8 +165,8 @@ def augment(config: TransformConfig, row: Row, generator: np.random.Generator) -
     height, width = config.crop
     padded = np.zeros((3, height, width), np.float32)
     padded[:, : pixels.shape[1], : pixels.shape[2]] = pixels
-    target = _padded(maps[0], config.crop, config.ignore_label)
-    instances = _padded(maps[1], config.crop, 0) if len(maps) > 1 else None
+    target = _pad(maps[0], config.crop, config.ignore_label)
+    instances = _pad(maps[1], config.crop, 0) if len(maps) > 1 else None
     return Augmented(padded, target, instances)
 
 
@@ -184,7 +184,7 @@ def test_transform(config: TransformConfig, row: Row) -> np.ndarray:
 
 
 def fit_size(size: tuple[int, int], box: tuple[float, float]) -> tuple[int, int]:
-    """Height and width fitted into a box, aspect kept, rounded half up, at least 1.
+    """Fit height and width into a box, aspect kept, rounded half up, at least 1.
 
     The box's long side limits the image's long side, its short side the short one.
 
@@ -196,10 +196,10 @@ def fit_size(size: tuple[int, int], box: tuple[float, float]) -> tuple[int, int]
     return max(1, int(size[0] * factor + 0.5)), max(1, int(size[1] * factor + 0.5))
 
 
-def short_edge_size(
+def fit_short_edge(
     size: tuple[int, int], short_edge: int, max_long_edge: int | None
 ) -> tuple[int, int]:
-    """Height and width whose short edge has a length, unless the long edge would be too long.
+    """Scale height and width to a short edge, less where the long edge would be too long.
 
     Aspect kept, rounded half up, at least 1.
     """
@@ -210,7 +210,7 @@ def short_edge_size(
 
 
 def normalize(config: TransformConfig, image: np.ndarray) -> np.ndarray:
-    """(H, W, 3) RGB on 0..255 to (3, H, W) float32, (x - mean) / std."""
+    """Normalize (H, W, 3) RGB on 0..255 to (3, H, W) float32, (x - mean) / std."""
     mean = np.asarray(config.mean, np.float32)
     std = np.asarray(config.std, np.float32)
     return np.ascontiguousarray(((image.astype(np.float32) - mean) / std).transpose(2, 0, 1))
@@ -227,33 +227,33 @@ def photometric_distortion(image: np.ndarray, generator: np.random.Generator) ->
         contrast before or after the colour steps with even chance.
     """
 
-    def scaled(pixels: np.ndarray, factor: float, shift: float = 0.0) -> np.ndarray:
+    def scale(pixels: np.ndarray, factor: float, shift: float = 0.0) -> np.ndarray:
         return np.clip(pixels.astype(np.float32) * factor + shift, 0, 255).astype(np.uint8)
 
     if generator.random() < 0.5:
-        image = scaled(image, 1.0, generator.uniform(-32, 32))
+        image = scale(image, 1.0, generator.uniform(-32, 32))
     contrast_first = generator.random() < 0.5
     if contrast_first and generator.random() < 0.5:
-        image = scaled(image, generator.uniform(0.5, 1.5))
+        image = scale(image, generator.uniform(0.5, 1.5))
     if generator.random() < 0.5:
         hsv = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2HSV)
-        hsv[..., 1] = scaled(hsv[..., 1], generator.uniform(0.5, 1.5))
+        hsv[..., 1] = scale(hsv[..., 1], generator.uniform(0.5, 1.5))
         image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
     if generator.random() < 0.5:
         hsv = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2HSV)
         hsv[..., 0] = (hsv[..., 0].astype(np.int32) + int(generator.integers(-18, 18))) % 180
         image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
     if not contrast_first and generator.random() < 0.5:
-        image = scaled(image, generator.uniform(0.5, 1.5))
+        image = scale(image, generator.uniform(0.5, 1.5))
     return image
 
 
-def _train_size(
+def _draw_size(
     config: TransformConfig, size: tuple[int, int], generator: np.random.Generator
 ) -> tuple[int, int]:
     if config.resize == "short_edge":
         edge = config.short_edges[int(generator.integers(len(config.short_edges)))]
-        return short_edge_size(size, edge, config.max_long_edge)
+        return fit_short_edge(size, edge, config.max_long_edge)
     if config.resize == "range":
         assert config.box is not None
         ratio = generator.uniform(*config.ratio_range)
@@ -261,10 +261,10 @@ def _train_size(
     return size
 
 
-def _crop_window(
+def _draw_window(
     config: TransformConfig, label: np.ndarray, generator: np.random.Generator
 ) -> tuple[slice, slice]:
-    """A random window; redrawn up to ten times while one class fills too much of it."""
+    """Draw a random window; redrawn up to ten times while one class fills too much of it."""
     height, width = config.crop
 
     def draw() -> tuple[slice, slice]:
@@ -284,7 +284,7 @@ def _crop_window(
     return window
 
 
-def _padded(values: np.ndarray, size: tuple[int, int], fill: int) -> np.ndarray:
+def _pad(values: np.ndarray, size: tuple[int, int], fill: int) -> np.ndarray:
     padded = np.full(size, fill, values.dtype)
     padded[: values.shape[0], : values.shape[1]] = values
     return padded

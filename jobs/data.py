@@ -65,7 +65,7 @@ def pack(  # noqa: PLR0913
 ) -> None:
     """Pack data set NAME: decode every file once, check it, write shards and a manifest."""
     from ..datasets.layouts.catalog import make_dataset
-    from ..datasets.packed.pack import PackingStoppedError
+    from ..datasets.packed.pack import PackingStoppedError, plan_pack
     from ..datasets.packed.reader import PackedDataset
     from ..platform.loading.pack_on_ray import pack_dataset
 
@@ -78,20 +78,17 @@ def pack(  # noqa: PLR0913
         raise click.UsageError(f"{name} needs --source, the folder of its raw files")
     if not dataset.needs_source and source is not None:
         raise click.UsageError(f"{name} is generated and takes no --source")
+    plan = plan_pack(
+        name,
+        dataset,
+        source or Path(),
+        rows_per_shard=rows_per_shard,
+        on_bad_row=on_bad_row,
+        max_bad_share=max_bad / 100,
+        partial=allow_partial,
+    )
     try:
-        digest = pack_dataset(
-            name,
-            dataset,
-            source or Path(),
-            output,
-            rows_per_shard=rows_per_shard,
-            on_bad_row=on_bad_row,
-            max_bad_share=max_bad / 100,
-            partial=allow_partial,
-            where=where,
-            workers=workers,
-            progress=_Progress(),
-        )
+        digest = pack_dataset(plan, output, where=where, workers=workers, progress=_Progress())
     except PackingStoppedError as error:
         # Work that failed has another exit code than a request that was wrong.
         raise RuntimeError(str(error)) from error
@@ -128,9 +125,9 @@ def inspect(  # noqa: PLR0913
     verify: bool,
 ) -> int:
     """Counts, sizes, class frequencies, pictures and warnings of packed data."""
-    from ..datasets.inspection.contact_sheet import augmented_sheet, contact_sheet
-    from ..datasets.inspection.html_page import report_page
-    from ..datasets.inspection.report import inspect_packed, report_text
+    from ..datasets.inspection.contact_sheet import draw_augmented_sheet, draw_contact_sheet
+    from ..datasets.inspection.html_page import render_report
+    from ..datasets.inspection.report import format_report, inspect_packed
     from ..datasets.packed.files import write_file
     from ..datasets.packed.reader import PackedDataset
     from ..platform.config.recipes import load_experiment
@@ -138,17 +135,17 @@ def inspect(  # noqa: PLR0913
     resolved = None if augmented is None else load_experiment(augmented)
     dataset = PackedDataset.open(path)
     report = inspect_packed(dataset)
-    print(json.dumps(report.to_json(), indent=1) if as_json else report_text(report))
+    print(json.dumps(report.to_json(), indent=1) if as_json else format_report(report))
     if html is not None or sheet is not None:
         if resolved is None:
-            pictures = contact_sheet(dataset, rows_per_split=images)
+            pictures = draw_contact_sheet(dataset, rows_per_split=images)
         else:
             config = resolved.config
-            pictures = augmented_sheet(
+            pictures = draw_augmented_sheet(
                 dataset, config.data.transform, seed=config.seed, count=4 * images
             )
         if html is not None:
-            write_file(html, report_page(report, dataset.label_space.palette, pictures))
+            write_file(html, render_report(report, dataset.label_space.palette, pictures))
         if sheet is not None:
             pictures.save(sheet, "PNG")
     damaged = list(dataset.verify()) if verify else []

@@ -17,10 +17,10 @@ from .options import overrides_argument, plain_logging, run_argument, storage_op
 def command(word: str, overrides: tuple[str, ...], as_json: bool, storage: Path) -> None:
     """Estimate the energy of RUN on validation images, with MACs and spike counts per layer."""
     from ..platform.runs.find_run import find_run
-    from ..platform.runs.predict_images import energy_of_checkpoint
+    from ..platform.runs.predict_images import measure_checkpoint_energy
 
     plain_logging()
-    report = energy_of_checkpoint(find_run(word, storage).weights, overrides)
+    report = measure_checkpoint_energy(find_run(word, storage).weights, overrides)
     if as_json:
         print(json.dumps(report, indent=1))
         return

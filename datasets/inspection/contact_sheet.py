@@ -12,8 +12,8 @@ from ..transforms import TransformConfig, row_generator, train_transform
 _WIDTH = 320
 
 
-def contact_sheet(dataset: PackedDataset, *, rows_per_split: int) -> Image.Image:
-    """A few rows of every split, spread evenly: image beside image with label.
+def draw_contact_sheet(dataset: PackedDataset, *, rows_per_split: int) -> Image.Image:
+    """Draw a few rows of every split, spread evenly: image beside image with label.
 
     Args:
         dataset: The packed data.
@@ -28,10 +28,10 @@ def contact_sheet(dataset: PackedDataset, *, rows_per_split: int) -> Image.Image
     return _draw_rows(rows, dataset.label_space)
 
 
-def augmented_sheet(
+def draw_augmented_sheet(
     dataset: PackedDataset, config: TransformConfig, *, seed: int, count: int
 ) -> Image.Image:
-    """Augmented training rows with their labels, as training would see them.
+    """Draw augmented training rows with their labels, as training would see them.
 
     Args:
         dataset: The packed data.
@@ -75,7 +75,7 @@ def _draw_rows(rows: list[tuple[str, Row]], space: LabelSpace) -> Image.Image:
 
 
 def _draw_label(row: Row, space: LabelSpace) -> np.ndarray:
-    """The label over its image, with borders between segments or, where there are none, classes."""
+    """Draw a label over its image, with borders between segments or, without any, classes."""
     picture = overlay(row.image, row.label, space, share=0.6)
     if row.instances is not None:
         picture[find_borders(row.instances)] = 255

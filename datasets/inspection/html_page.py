@@ -32,10 +32,10 @@ def render_page(template: Path, **values: Any) -> str:
     return environment.get_template(template.name).render(values)
 
 
-def report_page(
+def render_report(
     report: Report, palette: tuple[tuple[int, int, int], ...], sheet: Image.Image
 ) -> str:
-    """The page of an inspection report.
+    """Render the page of an inspection report.
 
     Args:
         report: What was found.

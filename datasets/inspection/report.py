@@ -11,7 +11,7 @@ _FEW_SHARE = 3.0
 
 @dataclass(frozen=True)
 class SplitReport:
-    """One split.
+    """Statistics of one split.
 
     Attributes:
         rows: Rows.
@@ -42,7 +42,7 @@ class SplitReport:
 
 @dataclass(frozen=True)
 class Report:
-    """A packed data set.
+    """Inspection report of a packed data set.
 
     Attributes:
         name: Name of the data set.
@@ -70,7 +70,7 @@ class Report:
 
 
 def inspect_packed(dataset: PackedDataset) -> Report:
-    """Read what the manifest and the small columns say; no image is decoded.
+    """Inspect a packed data set by its manifest and small columns, without decoding images.
 
     Args:
         dataset: The packed data.
@@ -79,13 +79,13 @@ def inspect_packed(dataset: PackedDataset) -> Report:
     hashes: dict[str, dict[bytes, str]] = {}
     warnings: list[str] = []
     for split in dataset.splits:
-        splits[split], hashes[split], repeated = _split(dataset, split)
+        splits[split], hashes[split], repeated = _inspect_split(dataset, split)
         if repeated:
             warnings.append(
                 f"{split}: {len(repeated)} images occur more than once ({', '.join(repeated[:3])})"
             )
-    warnings += _overlaps(hashes)
-    warnings += _class_warnings(dataset, splits)
+    warnings += _find_overlaps(hashes)
+    warnings += _find_uneven_classes(dataset, splits)
     if dataset.quarantined:
         warnings.append(f"{dataset.quarantined} bad rows were left out (quarantine.csv)")
     return Report(
@@ -100,8 +100,8 @@ def inspect_packed(dataset: PackedDataset) -> Report:
     )
 
 
-def report_text(report: Report) -> str:
-    """The report as lines for a terminal."""
+def format_report(report: Report) -> str:
+    """Format a report as lines for a terminal."""
     lines = [
         f"{report.path}: {report.name}, {len(report.classes)} classes",
         f"digest {report.digest}",
@@ -129,8 +129,10 @@ def report_text(report: Report) -> str:
     return "\n".join(lines)
 
 
-def _split(dataset: PackedDataset, split: str) -> tuple[SplitReport, dict[bytes, str], list[str]]:
-    """Report, image hash -> row id, and ids whose image occurred before."""
+def _inspect_split(
+    dataset: PackedDataset, split: str
+) -> tuple[SplitReport, dict[bytes, str], list[str]]:
+    """Inspect one split; returns report, image hash -> row id, ids of repeated images."""
     sizes: Counter[tuple[int, int]] = Counter()
     seen: dict[bytes, str] = {}
     repeated, segments, crowds, things = [], 0, 0, 0
@@ -167,7 +169,7 @@ def _split(dataset: PackedDataset, split: str) -> tuple[SplitReport, dict[bytes,
     return report, seen, repeated
 
 
-def _overlaps(hashes: dict[str, dict[bytes, str]]) -> list[str]:
+def _find_overlaps(hashes: dict[str, dict[bytes, str]]) -> list[str]:
     warnings = []
     names = list(hashes)
     for index, first in enumerate(names):
@@ -181,7 +183,7 @@ def _overlaps(hashes: dict[str, dict[bytes, str]]) -> list[str]:
     return warnings
 
 
-def _class_warnings(dataset: PackedDataset, splits: dict[str, SplitReport]) -> list[str]:
+def _find_uneven_classes(dataset: PackedDataset, splits: dict[str, SplitReport]) -> list[str]:
     warnings = []
     for split, part in splits.items():
         never = [name for name, share in part.shares.items() if share == 0]

@@ -8,8 +8,8 @@ import numpy as np
 
 from ..images import read_colours, read_image, read_label
 from ..spec import DataError, EncodedRow, RawRow, load_label_space
-from .image_label_pairs import find_root, read_pair, require_equal_size, stems_in
-from .segments import Segment, segment_row
+from .image_label_pairs import find_root, list_stems, read_pair, require_equal_size
+from .segments import Segment, make_segment_row
 
 _FOLDERS = {"train": "training", "val": "validation"}
 
@@ -34,7 +34,7 @@ class ADE20K:
         Raises:
             DataError: Names a missing folder, or says that this is the full ADE20K release.
         """
-        return _rows(source, partial, panoptic=False)
+        return _list_rows(source, partial, panoptic=False)
 
     def read(self, row: RawRow) -> EncodedRow:
         """Decode and check one pair."""
@@ -60,7 +60,7 @@ class ADE20KPanoptic:
 
     def rows(self, source: Path, *, partial: bool) -> Sequence[RawRow]:
         """Every image, label and instance file; as `ADE20K.rows`."""
-        return _rows(source, partial, panoptic=True)
+        return _list_rows(source, partial, panoptic=True)
 
     def read(self, row: RawRow) -> EncodedRow:
         """Decode and check one row of three files.
@@ -85,18 +85,18 @@ class ADE20KPanoptic:
         ids = np.where(stuff, semantic.astype(np.int64) + 1, 0)
         thing = category > 0
         ids[thing] = 256 * category[thing] + colours[..., 1][thing]
-        segments = [self._segment(value) for value in np.unique(ids[ids != 0]).tolist()]
+        segments = [self._make_segment(value) for value in np.unique(ids[ids != 0]).tolist()]
         label = np.full(ids.shape, self.label_space.ignore_label, np.uint8)
         for segment in segments:
             label[ids == segment.id] = segment.train_id
-        return EncodedRow(segment_row(row, image, label, ids, segments), data, verbatim)
+        return EncodedRow(make_segment_row(row, image, label, ids, segments), data, verbatim)
 
-    def _segment(self, value: int) -> Segment:
+    def _make_segment(self, value: int) -> Segment:
         train_id = value - 1 if value < 256 else int(self._things[value // 256 - 1])
         return Segment(value, train_id, crowd=False)
 
 
-def _rows(source: Path, partial: bool, *, panoptic: bool) -> list[RawRow]:
+def _list_rows(source: Path, partial: bool, *, panoptic: bool) -> list[RawRow]:
     if any((source / place).is_dir() for place in ("images/ADE", "index_ade20k.mat")) or any(
         source.glob("**/*_seg.png")
     ):
@@ -111,8 +111,8 @@ def _rows(source: Path, partial: bool, *, panoptic: bool) -> list[RawRow]:
         instances = root / "annotations_instance" / name
         if partial and not images.is_dir() and not labels.is_dir():
             continue
-        found = stems_in(labels, ".png")
-        if not found:
+        label_stems = list_stems(labels, ".png")
+        if not label_stems:
             raise DataError(f"{labels}: no labels in it")
         if panoptic and not instances.is_dir():
             raise DataError(
@@ -126,6 +126,6 @@ def _rows(source: Path, partial: bool, *, panoptic: bool) -> list[RawRow]:
                 labels / f"{stem}.png",
                 instances / f"{stem}.png" if panoptic else None,
             )
-            for stem in sorted(set(found) | set(stems_in(images, ".jpg")))
+            for stem in sorted(set(label_stems) | set(list_stems(images, ".jpg")))
         ]
     return rows

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..spec import DataError, EncodedRow, RawRow, duplicates, load_label_space
+from ..spec import DataError, EncodedRow, RawRow, find_duplicates, load_label_space
 from .image_label_pairs import read_lines, read_pair
 
 
@@ -36,7 +36,7 @@ class CamVid:
             listing = source / f"{split}.txt"
             if partial and not listing.is_file():
                 continue
-            rows += [_pair(source, split, stem) for stem in _stems(listing, split)]
+            rows += [_make_row(source, split, stem) for stem in _read_stems(listing, split)]
         return rows
 
     def read(self, row: RawRow) -> EncodedRow:
@@ -44,7 +44,7 @@ class CamVid:
         return read_pair(row, self.label_space)
 
 
-def _stems(listing: Path, split: str) -> list[str]:
+def _read_stems(listing: Path, split: str) -> list[str]:
     stems = []
     for number, line in enumerate(read_lines(listing), start=1):
         # The tutorial's own lists have two paths a line: image and label.
@@ -61,12 +61,12 @@ def _stems(listing: Path, split: str) -> list[str]:
         stems += [path.stem for path in paths[:1]]
     if not stems:
         raise DataError(f"{listing}: the list of the split is empty")
-    for stem in duplicates(stems):
+    for stem in find_duplicates(stems):
         raise DataError(f"{listing}: {stem} is listed twice")
     return stems
 
 
-def _pair(source: Path, split: str, stem: str) -> RawRow:
+def _make_row(source: Path, split: str, stem: str) -> RawRow:
     images = [source / split / f"{stem}{suffix}" for suffix in (".jpg", ".png")]
     image = next((path for path in images if path.is_file()), images[0])
     return RawRow(stem, split, image, source / f"{split}annot" / f"{stem}.png")

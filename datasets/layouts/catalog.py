@@ -27,29 +27,31 @@ CATALOG: dict[str, Callable[..., RawDataset]] = {
     "pascal_context_60": partial(PascalContext, 60),
     "pascal_voc12": PascalVOC,
     "pascal_voc12_aug": PascalVOCAug,
-    "shapes": Shapes,
+    "shapes": lambda **options: Shapes(ShapesOptions(**options)),
+}
+
+
+# Options that are no folder or file; any other is refused.
+_OPTIONS: dict[str, tuple[str, ...]] = {
+    "pascal_context_59": ("class_order",),
+    "pascal_context_60": ("class_order",),
+    "shapes": ("size", "train", "val", "test", "seed"),
 }
 
 
 def make_dataset(name: str, options: Mapping[str, Any]) -> RawDataset:
-    """The reader of a data set.
+    """Build the reader of a data set.
 
     Args:
         name: Name in the catalog.
         options: `class_order` of Pascal Context, or the fields of `ShapesOptions`.
 
     Raises:
-        DataError: Where there is no such data set, or an option is not its own.
+        DataError: Where there is no such data set, or it has no such option.
     """
     if name not in CATALOG:
         raise DataError(f"no data set {name!r}; there are: {', '.join(CATALOG)}")
-    context = name.startswith("pascal_context")
-    own = {"class_order"} if context else set(ShapesOptions.__annotations__) - {"objects"}
     for option in options:
-        if option not in own or not (context or name == "shapes"):
+        if option not in _OPTIONS.get(name, ()):
             raise DataError(f"{option} is not an option of {name}")
-    if name == "shapes":
-        return Shapes(ShapesOptions(**options))
-    if context:
-        return CATALOG[name](options.get("class_order"))
-    return CATALOG[name]()
+    return CATALOG[name](**options)

@@ -12,8 +12,8 @@ import numpy as np
 
 from ..images import read_image, read_index, to_train_ids
 from ..spec import DataError, EncodedRow, LabelSpace, RawRow, load_label_space
-from .image_label_pairs import find_root, read_pair, require_equal_size, stems_in
-from .segments import Segment, segment_row
+from .image_label_pairs import find_root, list_stems, read_pair, require_equal_size
+from .segments import Segment, make_segment_row
 
 _SPLITS = ("train", "val")
 _IMAGE = "_leftImg8bit.png"
@@ -40,7 +40,7 @@ class Cityscapes:
         Raises:
             DataError: Where the folders or labelIds files are missing.
         """
-        return _rows(source, "_gtFine_labelIds.png", partial)
+        return _list_rows(source, "_gtFine_labelIds.png", partial)
 
     def read(self, row: RawRow) -> EncodedRow:
         """Decode and check one pair."""
@@ -63,7 +63,7 @@ class CityscapesPanoptic:
 
     def rows(self, source: Path, *, partial: bool) -> Sequence[RawRow]:
         """Every image and instanceIds file; as `Cityscapes.rows`."""
-        return _rows(source, "_gtFine_instanceIds.png", partial)
+        return _list_rows(source, "_gtFine_instanceIds.png", partial)
 
     def read(self, row: RawRow) -> EncodedRow:
         """Decode and check one pair.
@@ -83,12 +83,12 @@ class CityscapesPanoptic:
         # The same label once per segment, so that the label space checks every value.
         label_ids = np.where(ids < 1000, ids, ids // 1000)
         label = to_train_ids(label_ids, self.label_space, row.label)
-        segments = cityscapes_segments(ids, self.label_space)
-        return EncodedRow(segment_row(row, image, label, ids, segments), data, verbatim)
+        segments = find_segments(ids, self.label_space)
+        return EncodedRow(make_segment_row(row, image, label, ids, segments), data, verbatim)
 
 
-def cityscapes_segments(ids: np.ndarray, space: LabelSpace) -> list[Segment]:
-    """Segments of an instanceIds map.
+def find_segments(ids: np.ndarray, space: LabelSpace) -> list[Segment]:
+    """Find the segments of an instanceIds map.
 
     Args:
         ids: (H, W) values of the file.
@@ -104,7 +104,7 @@ def cityscapes_segments(ids: np.ndarray, space: LabelSpace) -> list[Segment]:
     return segments
 
 
-def _rows(source: Path, suffix: str, partial: bool) -> list[RawRow]:
+def _list_rows(source: Path, suffix: str, partial: bool) -> list[RawRow]:
     root = find_root(source, (".", "cityscapes"), "leftImg8bit")
     if not (root / "gtFine").is_dir():
         raise DataError(f"{root / 'gtFine'}: no such folder; it holds the labels")
@@ -113,11 +113,11 @@ def _rows(source: Path, suffix: str, partial: bool) -> list[RawRow]:
         labels, images = root / "gtFine" / split, root / "leftImg8bit" / split
         if partial and not labels.is_dir() and not images.is_dir():
             continue
-        found = stems_in(labels, suffix, deep=True)
-        if not found:
-            raise DataError(f"{labels}: no file ends with {suffix}{_instead(labels)}")
+        label_stems = list_stems(labels, suffix, deep=True)
+        if not label_stems:
+            raise DataError(f"{labels}: no file ends with {suffix}{_name_other_labels(labels)}")
         # A label without image and an image without label are both bad rows: each is a pair.
-        stems = sorted(set(found) | set(stems_in(images, _IMAGE, deep=True)))
+        stems = sorted(set(label_stems) | set(list_stems(images, _IMAGE, deep=True)))
         rows += [
             RawRow(Path(s).name, split, images / f"{s}{_IMAGE}", labels / f"{s}{suffix}")
             for s in stems
@@ -125,6 +125,6 @@ def _rows(source: Path, suffix: str, partial: bool) -> list[RawRow]:
     return rows
 
 
-def _instead(labels: Path) -> str:
-    others = [suffix for suffix in _NOT_LABEL_IDS if stems_in(labels, suffix, deep=True)]
+def _name_other_labels(labels: Path) -> str:
+    others = [suffix for suffix in _NOT_LABEL_IDS if list_stems(labels, suffix, deep=True)]
     return f"; {others[0]} files are there, they are not read" if others else ""

@@ -10,7 +10,7 @@ import numpy as np
 from ..images import read_colours, read_image
 from ..spec import DataError, EncodedRow, RawRow, load_label_space
 from .image_label_pairs import find_root, require_equal_size
-from .segments import Segment, require_same_segments, segment_row
+from .segments import Segment, make_segment_row, require_same_segments
 
 
 class COCOPanoptic:
@@ -39,7 +39,7 @@ class COCOPanoptic:
             listing = root / "annotations" / f"panoptic_{split}2017.json"
             if partial and not listing.is_file():
                 continue
-            rows += _annotated(listing, split, root / f"{split}2017")
+            rows += _read_annotations(listing, split, root / f"{split}2017")
         return rows
 
     def read(self, row: RawRow) -> EncodedRow:
@@ -50,7 +50,7 @@ class COCOPanoptic:
         """
         assert row.segments is not None
         data, image, verbatim = read_image(row.image)
-        ids = segment_ids(read_colours(row.label))
+        ids = decode_segment_ids(read_colours(row.label))
         require_equal_size(row.image, image.shape, row.label, ids.shape)
         require_same_segments(row.label, ids, row.segments, check_areas=True)
         segments = []
@@ -64,11 +64,11 @@ class COCOPanoptic:
                 )
             label[ids == segment] = train_id
             segments.append(Segment(segment, train_id, bool(crowd)))
-        return EncodedRow(segment_row(row, image, label, ids, segments), data, verbatim)
+        return EncodedRow(make_segment_row(row, image, label, ids, segments), data, verbatim)
 
 
-def segment_ids(colours: np.ndarray) -> np.ndarray:
-    """Segment ids of a panoptic label, R + 256 G + 65536 B.
+def decode_segment_ids(colours: np.ndarray) -> np.ndarray:
+    """Decode the segment ids of a panoptic label, R + 256 G + 65536 B.
 
     Args:
         colours: (H, W, 3) uint8, RGB.
@@ -79,7 +79,7 @@ def segment_ids(colours: np.ndarray) -> np.ndarray:
     return colours.astype(np.int64) @ np.array([1, 256, 65536])
 
 
-def _annotated(listing: Path, split: str, images: Path) -> list[RawRow]:
+def _read_annotations(listing: Path, split: str, images: Path) -> list[RawRow]:
     try:
         content = json.loads(listing.read_bytes())
     except OSError as error:
@@ -104,7 +104,7 @@ def _annotated(listing: Path, split: str, images: Path) -> list[RawRow]:
     rows = []
     for number, item in enumerate(annotations):
         try:
-            rows.append(_annotated_row(item, names, split, images, listing))
+            rows.append(_make_row(item, names, split, images, listing))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             if isinstance(error, DataError):
                 raise
@@ -121,7 +121,7 @@ def _annotated(listing: Path, split: str, images: Path) -> list[RawRow]:
     return rows
 
 
-def _annotated_row(
+def _make_row(
     item: Mapping[str, Any], names: Mapping[Any, str], split: str, images: Path, listing: Path
 ) -> RawRow:
     if item["image_id"] not in names:

@@ -8,8 +8,8 @@ import numpy as np
 
 from ..images import read_image, to_train_ids
 from ..spec import DataError, EncodedRow, RawRow, Row, load_label_space
-from .image_label_pairs import find_root, read_pair, read_stems, require_equal_size, stems_in
-from .matlab import read_matlab, whole_numbers
+from .image_label_pairs import find_root, list_stems, read_pair, read_stems, require_equal_size
+from .matlab import read_matlab, require_whole_numbers
 
 _NAMES_OF_OLD_VERSION = 172
 _CONVERTED = "_labelTrainIds"
@@ -59,7 +59,7 @@ class COCOStuff10k:
             DataError: Names the file and the rule it breaks.
         """
         data, image, verbatim = read_image(row.image)
-        label = to_train_ids(_matlab_label(row.label), self.label_space, row.label)
+        label = to_train_ids(_read_matlab_label(row.label), self.label_space, row.label)
         require_equal_size(row.image, image.shape, row.label, label.shape)
         return EncodedRow(Row(row.id, image, label), data, verbatim)
 
@@ -90,14 +90,14 @@ class COCOStuff164k:
             images, labels = root / "images" / f"{split}2017", root / "annotations" / f"{split}2017"
             if partial and not images.is_dir() and not labels.is_dir():
                 continue
-            stems = stems_in(labels, ".png")
-            found = [stem for stem in stems if not stem.endswith(_CONVERTED)]
-            if not found:
+            stems = list_stems(labels, ".png")
+            raw_stems = [stem for stem in stems if not stem.endswith(_CONVERTED)]
+            if not raw_stems:
                 hint = f"; {_CONVERTED}.png files are there, they are not read" if stems else ""
                 raise DataError(f"{labels}: no raw labels (<image>.png) in it{hint}")
             rows += [
                 RawRow(stem, split, images / f"{stem}.jpg", labels / f"{stem}.png")
-                for stem in sorted(set(found) | set(stems_in(images, ".jpg")))
+                for stem in sorted(set(raw_stems) | set(list_stems(images, ".jpg")))
             ]
         return rows
 
@@ -106,7 +106,7 @@ class COCOStuff164k:
         return read_pair(row, self.label_space)
 
 
-def _matlab_label(path: Path) -> np.ndarray:
+def _read_matlab_label(path: Path) -> np.ndarray:
     content = read_matlab(path, "S")
     names = content.get("names")
     if names is not None and np.size(names) == _NAMES_OF_OLD_VERSION:
@@ -114,4 +114,4 @@ def _matlab_label(path: Path) -> np.ndarray:
             f"{path}: its {np.size(names)} names are those of version 1.0, whose ids differ; "
             "version 1.1 is read"
         )
-    return whole_numbers(path, "S", content["S"])
+    return require_whole_numbers(path, "S", content["S"])

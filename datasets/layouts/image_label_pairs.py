@@ -1,18 +1,18 @@
-"""What the readers of image and label files share: lists of stems, partners, one checked pair."""
+"""Shared by readers of image and label files: split lists, folders, the checks of one pair."""
 
 from collections.abc import Iterable
 from pathlib import Path
 
 from ..images import read_image, read_label
-from ..spec import DataError, EncodedRow, LabelSpace, RawRow, Row, duplicates
+from ..spec import DataError, EncodedRow, LabelSpace, RawRow, Row, find_duplicates
 
 
-def find_root(source: Path, places: Iterable[str], needed: str) -> Path:
-    """The folder below `source` that a layout starts at.
+def find_root(source: Path, folders: Iterable[str], needed: str) -> Path:
+    """Find the folder below `source` at which a layout starts.
 
     Args:
         source: What the user named.
-        places: Relative folders to look into, in this order.
+        folders: Relative folders to look into, in this order.
         needed: Folder or file that must be in it.
 
     Raises:
@@ -20,15 +20,15 @@ def find_root(source: Path, places: Iterable[str], needed: str) -> Path:
     """
     if not source.is_dir():
         raise DataError(f"{source}: no such folder")
-    places = list(places)
-    for place in places:
-        if (source / place / needed).exists():
-            return source / place
-    raise DataError(f"{source / places[0] / needed}: not found; it is where the layout starts")
+    folders = list(folders)
+    for folder in folders:
+        if (source / folder / needed).exists():
+            return source / folder
+    raise DataError(f"{source / folders[0] / needed}: not found; it is where the layout starts")
 
 
 def read_lines(listing: Path) -> list[str]:
-    """Lines of a split list; a byte order mark before the first is no part of it.
+    """Read the lines of a split list; a byte order mark before the first is no part of it.
 
     Raises:
         DataError: Where the list is missing, or not UTF-8 text.
@@ -42,7 +42,7 @@ def read_lines(listing: Path) -> list[str]:
 
 
 def read_stems(listing: Path) -> list[str]:
-    """Stems of a split list, one bare stem a line.
+    """Read the stems of a split list, one bare stem a line.
 
     Raises:
         DataError: Where the list is missing, empty, repeats a stem or has lines of another form.
@@ -60,13 +60,13 @@ def read_stems(listing: Path) -> list[str]:
         stems.append(entry)
     if not stems:
         raise DataError(f"{listing}: the list of the split is empty")
-    for stem in duplicates(stems):
+    for stem in find_duplicates(stems):
         raise DataError(f"{listing}: {stem} is listed twice")
     return stems
 
 
-def stems_in(folder: Path, suffix: str, *, deep: bool = False) -> list[str]:
-    """Sorted names, without the suffix, of a folder's files that end with it.
+def list_stems(folder: Path, suffix: str, *, deep: bool = False) -> list[str]:
+    """List the file names of a folder that end with a suffix, sorted and without it.
 
     Args:
         folder: Where to look; a missing folder has none.
@@ -79,7 +79,7 @@ def stems_in(folder: Path, suffix: str, *, deep: bool = False) -> list[str]:
 
 
 def read_pair(row: RawRow, space: LabelSpace) -> EncodedRow:
-    """Image and index label of equal size.
+    """Read an image and its index label, which must have equal sizes.
 
     Raises:
         DataError: Where they differ in size, or one of them breaks a rule.

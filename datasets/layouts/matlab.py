@@ -10,7 +10,7 @@ from ..spec import DataError
 
 
 def read_matlab(path: Path, needed: str) -> dict[str, Any]:
-    """Variables of a .mat file.
+    """Read the variables of a .mat file.
 
     Args:
         path: The file, of Matlab version 4 to 7.2.
@@ -29,8 +29,8 @@ def read_matlab(path: Path, needed: str) -> dict[str, Any]:
     return content
 
 
-def whole_numbers(path: Path, name: str, values: Any) -> np.ndarray:
-    """A variable as a matrix of whole numbers.
+def require_whole_numbers(path: Path, name: str, values: Any) -> np.ndarray:
+    """Check that a variable is a matrix of whole numbers, and return it.
 
     Args:
         path: Named in errors.

@@ -29,8 +29,8 @@ class PascalContext:
     needs_source = True
     official_rows: Mapping[str, int] = {"train": 4998, "val": 5105}
 
-    def __init__(self, num_classes: int, class_order: str | None) -> None:
-        self.label_space = context_space(num_classes, class_order)
+    def __init__(self, num_classes: int, class_order: str | None = None) -> None:
+        self.label_space = load_context_space(num_classes, class_order)
         self.options: Mapping[str, Any] = {"class_order": class_order}
 
     def rows(self, source: Path, *, partial: bool) -> Sequence[RawRow]:
@@ -48,7 +48,7 @@ class PascalContext:
         for split in self.official_rows:
             listing = root / "ImageSets" / "SegmentationContext" / f"{split}.txt"
             if not (partial and not listing.is_file()):
-                rows += [_context_row(root, split, stem) for stem in read_stems(listing)]
+                rows += [_make_row(root, split, stem) for stem in read_stems(listing)]
         return rows
 
     def read(self, row: RawRow) -> EncodedRow:
@@ -56,8 +56,8 @@ class PascalContext:
         return read_pair(row, self.label_space)
 
 
-def context_space(num_classes: int, class_order: str | None) -> LabelSpace:
-    """The label space whose raw values have a class order.
+def load_context_space(num_classes: int, class_order: str | None) -> LabelSpace:
+    """Load the label space for raw values of one class order.
 
     Args:
         num_classes: 60 or 59.
@@ -81,6 +81,6 @@ def context_space(num_classes: int, class_order: str | None) -> LabelSpace:
     return replace(space, raw_to_train=raw)
 
 
-def _context_row(root: Path, split: str, stem: str) -> RawRow:
+def _make_row(root: Path, split: str, stem: str) -> RawRow:
     label = root / "SegmentationClassContext" / f"{stem}.png"
     return RawRow(stem, split, root / "JPEGImages" / f"{stem}.jpg", label)

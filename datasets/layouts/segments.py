@@ -25,14 +25,14 @@ class Segment(NamedTuple):
     crowd: bool
 
 
-def segment_row(
+def make_segment_row(
     row: RawRow,
     image: np.ndarray,
     label: np.ndarray,
     ids: np.ndarray,
     segments: Sequence[Segment],
 ) -> Row:
-    """A row whose instance map numbers the segments 1, 2, ... in their given order.
+    """Make a row whose instance map numbers the segments 1, 2, ... in their given order.
 
     Args:
         row: The raw row.

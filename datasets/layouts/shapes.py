@@ -21,7 +21,7 @@ _KINDS = ("disc", "ring", "square", "triangle", "cross", "star", "crescent", "ba
 
 @dataclass(frozen=True, kw_only=True)
 class ShapesOptions:
-    """What is generated.
+    """Options of the generated data set.
 
     Attributes:
         size: Height and width in pixels, each at least 16.
@@ -49,7 +49,7 @@ class ShapesOptions:
 
 
 class Shapes:
-    """The generator; it needs no source.
+    """Generates images and labels; it needs no source.
 
     Args:
         options: Sizes and seed.
@@ -77,11 +77,11 @@ class Shapes:
         split, _, index = row.id.partition("-")
         number = ("train", "val", "test").index(split)
         generator = np.random.default_rng([self._options.seed, number, int(index)])
-        drawn = draw(self._options.size, self._options.objects, generator, row.id)
+        drawn = draw_row(self._options.size, self._options.objects, generator, row.id)
         return EncodedRow(drawn, encode_png(drawn.image), verbatim=False)
 
 
-def draw(
+def draw_row(
     size: tuple[int, int], objects: tuple[int, int], generator: np.random.Generator, row_id: str
 ) -> Row:
     """Draw one image with labels and instances.
@@ -93,7 +93,7 @@ def draw(
         row_id: Name of the row.
     """
     height, width = size
-    image = _background(size, generator)
+    image = _draw_background(size, generator)
     label = np.zeros(size, np.uint8)
     instances = np.zeros(size, np.uint16)
     kinds: list[int] = []
@@ -101,21 +101,21 @@ def draw(
         kind = int(generator.integers(len(_KINDS)))
         radius = generator.uniform(0.2, 0.36) * min(size)
         centre = (generator.uniform(0.1, 0.9) * height, generator.uniform(0.1, 0.9) * width)
-        u, v = _own_frame(size, centre, radius, generator.uniform(-0.4, 0.4))
-        mask = _outline(_KINDS[kind], u, v)
+        u, v = _map_to_object_frame(size, centre, radius, generator.uniform(-0.4, 0.4))
+        mask = _draw_outline(_KINDS[kind], u, v)
         if not mask.any():
             continue
         kinds.append(kind + 1)
-        image[mask] = _two_colours(_pattern(_KINDS[kind], u, v), 90, generator)[mask]
+        image[mask] = _mix_two_colours(_draw_pattern(_KINDS[kind], u, v), 90, generator)[mask]
         label[mask] = kind + 1
         instances[mask] = len(kinds)
-    light = _gradient(size, generator)
+    light = _draw_light(size, generator)
     noise = generator.normal(0, generator.uniform(1, 8), (height, width, 3))
     image = np.clip(image * light[..., None] + noise, 0, 255).astype(np.uint8)
     return Row(row_id, image, label, instances, tuple(kinds))
 
 
-def _background(size: tuple[int, int], generator: np.random.Generator) -> np.ndarray:
+def _draw_background(size: tuple[int, int], generator: np.random.Generator) -> np.ndarray:
     """Two random colours mixed by clouds or by a slow wave."""
     height, width = size
     if generator.random() < 0.5:
@@ -125,10 +125,10 @@ def _background(size: tuple[int, int], generator: np.random.Generator) -> np.nda
         y, x = np.mgrid[:height, :width] / min(size)
         angle = generator.uniform(0, math.pi)
         mix = np.sin((x * math.cos(angle) + y * math.sin(angle)) * generator.uniform(3, 12))
-    return _two_colours(mix, 45, generator)
+    return _mix_two_colours(mix, 45, generator)
 
 
-def _two_colours(mix: np.ndarray, spread: float, generator: np.random.Generator) -> np.ndarray:
+def _mix_two_colours(mix: np.ndarray, spread: float, generator: np.random.Generator) -> np.ndarray:
     """Two random colours, mixed by -1..1; (H, W, 3) float32."""
     first = generator.uniform(30, 225, 3)
     second = np.clip(
@@ -138,7 +138,7 @@ def _two_colours(mix: np.ndarray, spread: float, generator: np.random.Generator)
     return (first * share + second * (1 - share)).astype(np.float32)
 
 
-def _pattern(kind: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+def _draw_pattern(kind: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     """The pattern that a kind carries in its own frame, -1..1."""
     if kind == "disc":
         return np.cos(14 * np.hypot(u, v))
@@ -157,7 +157,7 @@ def _pattern(kind: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     return np.sin(13 * u + 13 * v)
 
 
-def _gradient(size: tuple[int, int], generator: np.random.Generator) -> np.ndarray:
+def _draw_light(size: tuple[int, int], generator: np.random.Generator) -> np.ndarray:
     """Light that falls off in one direction, factor 0.5 to 1.3."""
     height, width = size
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
@@ -166,7 +166,7 @@ def _gradient(size: tuple[int, int], generator: np.random.Generator) -> np.ndarr
     return generator.uniform(0.75, 1.05) + slope * (x * math.cos(angle) + y * math.sin(angle))
 
 
-def _own_frame(
+def _map_to_object_frame(
     size: tuple[int, int], centre: tuple[float, float], radius: float, angle: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Coordinates of every pixel in an object's frame, in units of its radius."""
@@ -175,7 +175,7 @@ def _own_frame(
     return x * math.cos(angle) + y * math.sin(angle), y * math.cos(angle) - x * math.sin(angle)
 
 
-def _outline(kind: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+def _draw_outline(kind: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     """Pixels inside a shape, (H, W) bool."""
     r = np.hypot(u, v)
     phi = np.arctan2(v, u)

@@ -9,7 +9,7 @@ import numpy as np
 from ..images import read_image, to_train_ids
 from ..spec import DataError, EncodedRow, RawRow, Row, load_label_space
 from .image_label_pairs import find_root, read_pair, read_stems, require_equal_size
-from .matlab import read_matlab, whole_numbers
+from .matlab import read_matlab, require_whole_numbers
 
 _LISTS = Path("ImageSets/Segmentation")
 
@@ -35,7 +35,7 @@ class PascalVOC:
             DataError: Names a missing folder or list, or an entry of another form.
         """
         root = find_root(source, ("VOCdevkit/VOC2012", "VOC2012", "."), "JPEGImages")
-        return _listed(root, "train", partial) + _listed(root, "val", partial)
+        return _list_rows(root, "train", partial) + _list_rows(root, "val", partial)
 
     def read(self, row: RawRow) -> EncodedRow:
         """Decode and check one pair."""
@@ -66,13 +66,13 @@ class PascalVOCAug:
         root = find_root(source, ("VOCdevkit/VOC2012", "VOC2012", "."), "JPEGImages")
         sbd = root.parent / "VOCaug" / "dataset"
         # Also of a subset: without it nothing would tell SBD's images of VOC val.
-        train, val = _listed(root, "train", partial), _listed(root, "val", partial=False)
-        added, listing = _added(root, sbd, {row.id for row in train}, {row.id for row in val})
+        train, val = _list_rows(root, "train", partial), _list_rows(root, "val", partial=False)
+        added, listing = _list_added(root, sbd, {row.id for row in train}, {row.id for row in val})
         known = {row.id: row.split for row in (*train, *val)}
         for stem in added:
             if stem in known:
                 raise DataError(f"{listing}: {stem} is an image of VOC {known[stem]}")
-        return [*train, *(_added_row(root, sbd, stem) for stem in added), *val]
+        return [*train, *(_make_added_row(root, sbd, stem) for stem in added), *val]
 
     def read(self, row: RawRow) -> EncodedRow:
         """Decode and check one pair; the label may be a .mat file of SBD.
@@ -83,12 +83,12 @@ class PascalVOCAug:
         if row.label.suffix != ".mat":
             return read_pair(row, self.label_space)
         data, image, verbatim = read_image(row.image)
-        label = to_train_ids(_sbd_label(row.label), self.label_space, row.label)
+        label = to_train_ids(_read_sbd_label(row.label), self.label_space, row.label)
         require_equal_size(row.image, image.shape, row.label, label.shape)
         return EncodedRow(Row(row.id, image, label), data, verbatim)
 
 
-def _listed(root: Path, split: str, partial: bool) -> list[RawRow]:
+def _list_rows(root: Path, split: str, partial: bool) -> list[RawRow]:
     listing = root / _LISTS / f"{split}.txt"
     if partial and not listing.is_file():
         return []
@@ -103,8 +103,8 @@ def _listed(root: Path, split: str, partial: bool) -> list[RawRow]:
     ]
 
 
-def _added(root: Path, sbd: Path, train: set[str], val: set[str]) -> tuple[list[str], Path]:
-    """Stems that SBD adds to VOC train, and the file that says so."""
+def _list_added(root: Path, sbd: Path, train: set[str], val: set[str]) -> tuple[list[str], Path]:
+    """List the stems that SBD adds to VOC train, and the file that says so."""
     aug, trainaug = root / _LISTS / "aug.txt", root / _LISTS / "trainaug.txt"
     if aug.is_file():
         return read_stems(aug), aug
@@ -120,7 +120,7 @@ def _added(root: Path, sbd: Path, train: set[str], val: set[str]) -> tuple[list[
     return sorted(stems - train - val), sbd
 
 
-def _added_row(root: Path, sbd: Path, stem: str) -> RawRow:
+def _make_added_row(root: Path, sbd: Path, stem: str) -> RawRow:
     label = root / "SegmentationClassAug" / f"{stem}.png"
     original = sbd / "cls" / f"{stem}.mat"
     if not label.is_file() and original.is_file():
@@ -128,10 +128,10 @@ def _added_row(root: Path, sbd: Path, stem: str) -> RawRow:
     return RawRow(stem, "train", root / "JPEGImages" / f"{stem}.jpg", label)
 
 
-def _sbd_label(path: Path) -> np.ndarray:
+def _read_sbd_label(path: Path) -> np.ndarray:
     content = read_matlab(path, "GTcls")["GTcls"]
     try:
         values = content["Segmentation"][0, 0]
     except (ValueError, IndexError, TypeError) as error:
         raise DataError(f"{path}: no GTcls.Segmentation in it; not a label file of SBD") from error
-    return whole_numbers(path, "GTcls.Segmentation", values)
+    return require_whole_numbers(path, "GTcls.Segmentation", values)

@@ -37,7 +37,7 @@ _SHARD_FIELDS = {
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a packed data set says of itself.
+    """Manifest of a packed data set.
 
     Attributes:
         name: Name of the data set in the catalog.
@@ -83,12 +83,12 @@ def read_manifest(storage: Storage) -> Manifest:
             f"{where}: schema version {version}, this version reads {SCHEMA_VERSION}; pack it again"
         )
     try:
-        return _checked(content)
+        return _check_manifest(content)
     except DataError as error:
         raise DataError(f"{where}: not a readable manifest ({error})") from error
 
 
-def _checked(content: Any) -> Manifest:
+def _check_manifest(content: Any) -> Manifest:
     _require_fields("the manifest", content, {"schema_version": int, **_FIELDS})
     try:
         space = LabelSpace.from_json(content["label_space"])
@@ -122,11 +122,11 @@ def _checked(content: Any) -> Manifest:
     )
 
 
-def _require_fields(place: str, content: Any, fields: Mapping[str, type]) -> None:
+def _require_fields(where: str, content: Any, fields: Mapping[str, type]) -> None:
     if not isinstance(content, dict):
-        raise DataError(f"{place} must be an object, got {type(content).__name__}")
+        raise DataError(f"{where} must be an object, got {type(content).__name__}")
     for key, kind in fields.items():
         if key not in content:
-            raise DataError(f"{place} has no {key!r}")
+            raise DataError(f"{where} has no {key!r}")
         if not isinstance(content[key], kind):
-            raise DataError(f"{place}: {key} must be {_KINDS[kind]}, got {content[key]!r:.40}")
+            raise DataError(f"{where}: {key} must be {_KINDS[kind]}, got {content[key]!r:.40}")

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
 
-from ..spec import DataError, RawDataset, RawRow, duplicates
+from ..spec import DataError, RawDataset, RawRow, find_duplicates
 from .manifest import MANIFEST, SCHEMA_VERSION, read_manifest
 from .shard import ShardEntry, ShardTask, write_shard
 from .storage import Storage
@@ -28,7 +28,7 @@ _Stamp = tuple[int, int] | None
 
 
 class PackingStoppedError(DataError):
-    """A fault that was met while rows were read and written, not in what was asked for."""
+    """Packing failed after it had begun; the request itself was valid."""
 
 
 class PlanOptions(TypedDict, total=False):
@@ -97,7 +97,7 @@ def plan_pack(  # noqa: PLR0913
     max_bad_share: float = 0.01,
     partial: bool = False,
 ) -> PackPlan:
-    """Decide what goes where, without decoding anything.
+    """Plan which rows go into which shard, without decoding any.
 
     Args:
         name: Name of the data set in the catalog.
@@ -119,7 +119,7 @@ def plan_pack(  # noqa: PLR0913
     if not rows:
         raise DataError(f"{source}: no rows found")
     stamps = [
-        [_stamp(path) for path in row.files()] if dataset.needs_source else [] for row in rows
+        [_read_stamp(path) for path in row.files()] if dataset.needs_source else [] for row in rows
     ]
     if on_bad_row == "refuse":
         _require_files(rows, stamps)
@@ -135,12 +135,12 @@ def plan_pack(  # noqa: PLR0913
         ).encode()
     )
     for split, members in by_split.items():
-        for row_id in duplicates([row.id for row, _ in members]):
+        for row_id in find_duplicates([row.id for row, _ in members]):
             raise DataError(f"{source}: {row_id} occurs twice in split {split!r}")
         for start in range(0, len(members), rows_per_shard):
             part = members[start : start + rows_per_shard]
             shards.append((split, tuple(row for row, _ in part)))
-            digest.update(json.dumps([split, [_described(*member) for member in part]]).encode())
+            digest.update(json.dumps([split, [_describe_row(*member) for member in part]]).encode())
     return PackPlan(name, dataset, tuple(shards), digest.hexdigest(), on_bad_row, max_bad_share)
 
 
@@ -159,9 +159,9 @@ def commit_manifest(plan: PackPlan, entries: Sequence[ShardEntry], storage: Stor
         DataError: Where too many rows are bad, or all rows of a split.
     """
     require_few_bad(plan, entries)
-    kept = [entry for entry in entries if entry.rows]
+    filled = [entry for entry in entries if entry.rows]
     splits: dict[str, int] = {entry.split: 0 for entry in entries}
-    for entry in kept:
+    for entry in filled:
         splits[entry.split] += entry.rows
     for split, rows in splits.items():
         if not rows:
@@ -170,9 +170,9 @@ def commit_manifest(plan: PackPlan, entries: Sequence[ShardEntry], storage: Stor
     manifest: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "name": plan.name,
-        "digest": _digest([space, [[entry.split, entry.content] for entry in kept]]),
+        "digest": _hash_json([space, [[entry.split, entry.content] for entry in filled]]),
         "split_digests": {
-            split: _digest([entry.content for entry in kept if entry.split == split])
+            split: _hash_json([entry.content for entry in filled if entry.split == split])
             for split in splits
         },
         "plan": plan.digest,
@@ -180,10 +180,10 @@ def commit_manifest(plan: PackPlan, entries: Sequence[ShardEntry], storage: Stor
         "splits": splits,
         "quarantined": sum(len(entry.bad) for entry in entries),
         "label_space": space,
-        "shards": [{**asdict(entry), "bad": []} for entry in kept],
+        "shards": [{**asdict(entry), "bad": []} for entry in filled],
     }
     if manifest["quarantined"]:
-        storage.write(QUARANTINE, _bad_table(entries).encode())
+        storage.write(QUARANTINE, _format_bad_rows(entries).encode())
     else:
         storage.delete(QUARANTINE)
     storage.write(MANIFEST, json.dumps(manifest, indent=1).encode())
@@ -219,7 +219,7 @@ def prepare_output(plan: PackPlan, storage: Storage) -> str | None:
     where = storage.location
     try:
         if storage.size(MANIFEST) is not None:
-            return _digest_there(plan, storage)
+            return _read_digest(plan, storage)
         known = {plan.file_name(index) for index in range(len(plan.shards))}
         known |= {_PARTS, QUARANTINE}
         strangers = [name for name in storage.names() if name not in known]
@@ -231,8 +231,8 @@ def prepare_output(plan: PackPlan, storage: Storage) -> str | None:
     return None
 
 
-def _digest_there(plan: PackPlan, storage: Storage) -> str:
-    """Digest of the data set that is there, where it is what the plan would make."""
+def _read_digest(plan: PackPlan, storage: Storage) -> str:
+    """Digest of the data set in the folder, which must be the one that the plan would make."""
     where = storage.location
     try:
         manifest = read_manifest(storage)
@@ -300,7 +300,7 @@ def run_plan(
     shards: Callable[[], Iterable[ShardEntry]],
     progress: Callable[[int, int], None] | None,
 ) -> str:
-    """Write what a plan says with any mapper of `write_shard`.
+    """Execute a plan with any mapper of `write_shard`, then write the manifest.
 
     Args:
         plan: The plan.
@@ -320,7 +320,9 @@ def run_plan(
         return finished
     entries: list[ShardEntry] = []
     done, rows = 0, plan.rows
-    kept = f"{storage.location} keeps the shards that are done: the same command goes on from there"
+    resume_hint = (
+        f"{storage.location} keeps the shards that are done: the same command goes on from there"
+    )
     try:
         for entry in shards():
             entries.append(entry)
@@ -331,13 +333,13 @@ def run_plan(
                 progress(done, rows)
         return commit_manifest(plan, entries, storage)
     except DataError as error:
-        raise PackingStoppedError(f"{error}\n{kept}" if entries else str(error)) from error
+        raise PackingStoppedError(f"{error}\n{resume_hint}" if entries else str(error)) from error
     except OSError as error:
-        message = f"{storage.location}: cannot be written ({error})\n{kept}"
+        message = f"{storage.location}: cannot be written ({error})\n{resume_hint}"
         raise PackingStoppedError(message) from error
 
 
-def _stamp(path: Path) -> _Stamp:
+def _read_stamp(path: Path) -> _Stamp:
     """Bytes and time of change of a file; None where there is none."""
     try:
         status = path.stat()
@@ -346,7 +348,7 @@ def _stamp(path: Path) -> _Stamp:
     return status.st_size, status.st_mtime_ns
 
 
-def _described(row: RawRow, stamps: list[_Stamp]) -> list[Any]:
+def _describe_row(row: RawRow, stamps: list[_Stamp]) -> list[Any]:
     """Everything known of a row before it is decoded."""
     segments = None if row.segments is None else row.segments.tolist()
     return [row.id, [path.name for path in row.files()], stamps, segments]
@@ -366,15 +368,15 @@ def _require_files(rows: Sequence[RawRow], stamps: Sequence[list[_Stamp]]) -> No
 
 def _require_counts(dataset: RawDataset, rows: Sequence[RawRow], source: Path) -> None:
     for split, official in dataset.official_rows.items():
-        found = sum(row.split == split for row in rows)
-        if found != official:
+        count = sum(row.split == split for row in rows)
+        if count != official:
             raise DataError(
-                f"{source}: split {split!r} has {found} rows, the official one {official}; "
+                f"{source}: split {split!r} has {count} rows, the official one {official}; "
                 "--allow-partial packs a subset"
             )
 
 
-def _bad_table(entries: Iterable[ShardEntry]) -> str:
+def _format_bad_rows(entries: Iterable[ShardEntry]) -> str:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["split", "id", "reason"])
@@ -383,5 +385,5 @@ def _bad_table(entries: Iterable[ShardEntry]) -> str:
     return text.getvalue()
 
 
-def _digest(content: Any) -> str:
+def _hash_json(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Packed shards to rows."""
+"""Reads rows of a packed data set, from any thread, with every damage named."""
 
 import errno
 import hashlib
@@ -127,13 +127,13 @@ class PackedDataset:
             StorageAwayError: Where storage does not answer; the row may be good.
             IndexError: Where the split has no such row.
         """
-        number, offset = self._place(split, index)
+        number, offset = self._locate(split, index)
         shard = self._shards[split][number]
         where = f"{self.path}/{shard.file}"
-        with _named(f"{where}: row {index} of {split}"):
-            record = self._record(shard, offset)
-        with _named(f"{where}: row {record['id']}"):
-            return _decoded(record)
+        with _name_damage(f"{where}: row {index} of {split}"):
+            record = self._read_record(shard, offset)
+        with _name_damage(f"{where}: row {record['id']}"):
+            return _decode_record(record)
 
     def columns(self, split: str, names: list[str]) -> Iterator[dict[str, Any]]:
         """Some columns of all rows of a split, in their order, without decoding images.
@@ -143,27 +143,27 @@ class PackedDataset:
         """
         for shard in self._shards[split]:
             where = f"{self.path}/{shard.file}"
-            with _named(where):
-                file = self._file(shard)
+            with _name_damage(where):
+                file = self._open_shard(shard)
             for group in range(file.num_row_groups):
-                with _named(where):
+                with _name_damage(where):
                     rows = file.read_row_group(group, columns=names).to_pylist()
                 yield from rows
 
     def fetch(self, split: str, index: int) -> None:
-        """Bring the shard of a row near, where it lies on remote storage.
+        """Fetch the shard of a row into the local cache, where storage is remote.
 
         Raises:
             DataError: Where it is not there, or is not what was packed.
             StorageAwayError: Where it cannot be fetched now.
         """
         if self._cache is not None:
-            shard = self._shards[split][self._place(split, index)[0]]
+            shard = self._shards[split][self._locate(split, index)[0]]
             self._cache.path(shard.file, shard.sha256, shard.bytes)
 
     def shard_number(self, split: str, index: int) -> int:
         """Which of the split's shards holds a row."""
-        return self._place(split, index)[0]
+        return self._locate(split, index)[0]
 
     @property
     def remote(self) -> bool:
@@ -174,20 +174,20 @@ class PackedDataset:
         """Read every shard whole and compare its hash; yields what differs."""
         for shards in self._shards.values():
             for shard in shards:
-                found, expected = self._storage.sha256(shard.file), shard.sha256
-                if found != expected:
-                    yield f"{self.path}/{shard.file}: SHA-256 {found}, expected {expected}"
+                digest = self._storage.sha256(shard.file)
+                if digest != shard.sha256:
+                    yield f"{self.path}/{shard.file}: SHA-256 {digest}, expected {shard.sha256}"
 
-    def _place(self, split: str, index: int) -> tuple[int, int]:
-        """Number of the shard, and row within it."""
+    def _locate(self, split: str, index: int) -> tuple[int, int]:
+        """Number of the shard that holds a row, and the row's number within it."""
         ends = self._ends[split]
         if not 0 <= index < ends[-1]:
             raise IndexError(f"split {split!r} has rows 0..{ends[-1] - 1}, got {index}")
         number = bisect_right(ends, index)
         return number, index - (ends[number - 1] if number else 0)
 
-    def _record(self, shard: ShardEntry, offset: int) -> dict[str, Any]:
-        file = self._file(shard)
+    def _read_record(self, shard: ShardEntry, offset: int) -> dict[str, Any]:
+        file = self._open_shard(shard)
         group = 0
         while offset >= (rows := file.metadata.row_group(group).num_rows):
             offset -= rows
@@ -195,7 +195,7 @@ class PackedDataset:
         table = file.read_row_group(group, use_threads=False)
         return table.slice(offset, 1).to_pylist()[0]
 
-    def _file(self, shard: ShardEntry) -> pq.ParquetFile:
+    def _open_shard(self, shard: ShardEntry) -> pq.ParquetFile:
         files: OrderedDict[str, pq.ParquetFile] | None = getattr(self._open, "files", None)
         if files is None:
             files = self._open.files = OrderedDict()
@@ -214,22 +214,22 @@ class PackedDataset:
 
 
 @contextmanager
-def _named(place: str) -> Iterator[None]:
-    """Say where it happened, whatever damage made a decoder raise."""
+def _name_damage(where: str) -> Iterator[None]:
+    """Turn whatever damaged bytes make a decoder raise into a `DataError` that names the row."""
     try:
         yield
     except DataError as error:
-        raise DataError(f"{place}: {error}") from error
+        raise DataError(f"{where}: {error}") from error
     except _DAMAGE as error:
         if isinstance(error, StorageAwayError):
             raise
         if isinstance(error, OSError) and error.errno in _AWAY:
-            raise StorageAwayError(f"{place}: {error}") from error
-        raise DataError(f"{place}: it is damaged ({error!r})") from error
+            raise StorageAwayError(f"{where}: {error}") from error
+        raise DataError(f"{where}: it is damaged ({error!r})") from error
 
 
-def _decoded(record: dict[str, Any]) -> Row:
-    """A row of its stored columns, compared with what the packing knew of it."""
+def _decode_record(record: dict[str, Any]) -> Row:
+    """Decode a stored record, and compare it with the hash and sizes that were packed."""
     image = decode_image(record["image"])
     # The hash is of the file's own bytes where these are stored, else of the pixels.
     if not any(

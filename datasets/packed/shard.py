@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..images import encode_png, value_counts
+from ..images import count_values, encode_png
 from ..spec import DataError, EncodedRow, RawDataset, RawRow
 from .storage import Storage, sha256_of
 
@@ -36,7 +36,7 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class ShardEntry:
-    """What the manifest says of one shard.
+    """Manifest entry of one shard.
 
     Attributes:
         file: File name.
@@ -71,7 +71,7 @@ class ShardEntry:
 
 @dataclass(frozen=True)
 class ShardTask:
-    """One shard that is to be written, and nothing of the others: all that a worker is sent.
+    """All that a worker needs to write one shard.
 
     Attributes:
         dataset: Reader of the raw rows.
@@ -100,7 +100,7 @@ def write_shard(task: ShardTask, storage: Storage) -> ShardEntry:
     Raises:
         DataError: Names the file and the rule it breaks; nothing is left of the shard.
     """
-    done = _finished(storage, task.record)
+    done = _find_finished_entry(storage, task.record)
     # A bad row is looked at again: its file may have been mended since.
     if done is not None and not done.bad:
         return done
@@ -138,17 +138,17 @@ def write_rows(task: ShardTask, target: Path) -> ShardEntry:
                     raise
                 bad.append((raw.id, str(error)))
                 continue
-            image_hash = _image_hash(item)
+            image_hash = _hash_image(item)
             _add_content(digest, item.row, image_hash)
-            pixels += value_counts(item.row.label)[: len(pixels)]
+            pixels += count_values(item.row.label)[: len(pixels)]
             group.append((item, image_hash))
             written += 1
             held = sum(len(encoded.image) for encoded, _ in group)
             if len(group) == _ROWS_PER_GROUP or held >= _BYTES_PER_GROUP:
-                writer.write_table(_table(group))
+                writer.write_table(_make_table(group))
                 group = []
         if group:
-            writer.write_table(_table(group))
+            writer.write_table(_make_table(group))
     return ShardEntry(
         file=task.file,
         split=task.split,
@@ -161,8 +161,8 @@ def write_rows(task: ShardTask, target: Path) -> ShardEntry:
     )
 
 
-def _finished(storage: Storage, record: str) -> ShardEntry | None:
-    """Entry of a shard that an interrupted packing finished, if it still stands."""
+def _find_finished_entry(storage: Storage, record: str) -> ShardEntry | None:
+    """Entry of a shard that an interrupted packing finished; None where its file differs."""
     if storage.size(record) is None:
         return None
     try:
@@ -176,7 +176,7 @@ def _finished(storage: Storage, record: str) -> ShardEntry | None:
     return entry if same else None
 
 
-def _table(group: Sequence[tuple[EncodedRow, bytes]]) -> pa.Table:
+def _make_table(group: Sequence[tuple[EncodedRow, bytes]]) -> pa.Table:
     rows = [item.row for item, _ in group]
     panoptic = [row.instances is not None for row in rows]
     return pa.table(
@@ -203,8 +203,8 @@ def _table(group: Sequence[tuple[EncodedRow, bytes]]) -> pa.Table:
     )
 
 
-def _image_hash(item: EncodedRow) -> bytes:
-    """Of the file's own bytes where they are kept: decoders may differ by a grey level."""
+def _hash_image(item: EncodedRow) -> bytes:
+    """Hash the file's bytes where they are stored, since decoders differ; else the pixels."""
     if item.verbatim:
         return hashlib.sha256(item.image).digest()
     return hashlib.sha256(np.ascontiguousarray(item.row.image).tobytes()).digest()

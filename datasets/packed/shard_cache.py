@@ -18,7 +18,7 @@ _SHA256 = "[0-9a-f]" * 64
 
 @dataclass(frozen=True, kw_only=True)
 class CacheConfig:
-    """Where shards are kept, and how much of them.
+    """Where copies of shards are kept, and how many bytes of them.
 
     Attributes:
         folder: Local folder; any number of processes and data sets may share it.
@@ -60,7 +60,7 @@ class ShardCache:
             raise DataError(f"{config.folder}: cannot be written ({error.strerror})") from error
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Another process may be on another machine: it makes the folder and hashes anew."""
+        """Pickle storage and configuration: another machine makes its folder and hashes anew."""
         return ShardCache, (self._storage, self._config)
 
     def path(self, name: str, sha256: str, size: int) -> Path:
@@ -79,8 +79,8 @@ class ShardCache:
         if sha256 in self._hashed and self._touch(target, size):
             return target
         # One process fetches; the others wait for it.
-        with self._locked(_lock_of(sha256)):
-            if not self._holds(target, sha256, size):
+        with self._lock(_name_lock(sha256)):
+            if not self._has_copy(target, sha256, size):
                 self._fetch(name, target, sha256, size)
             self._hashed.add(sha256)
         return target
@@ -92,10 +92,10 @@ class ShardCache:
         try:
             self._make_room(size)
             self._storage.fetch(name, writing)
-            found = sha256_of(writing)
-            if found != sha256:
+            digest = sha256_of(writing)
+            if digest != sha256:
                 raise DataError(
-                    f"{self._storage.location}/{name}: SHA-256 {found}, expected {sha256}"
+                    f"{self._storage.location}/{name}: SHA-256 {digest}, expected {sha256}"
                 )
             place_file(writing, target)
         except FileNotFoundError as error:
@@ -107,7 +107,7 @@ class ShardCache:
         finally:
             writing.unlink(missing_ok=True)
 
-    def _holds(self, target: Path, sha256: str, size: int) -> bool:
+    def _has_copy(self, target: Path, sha256: str, size: int) -> bool:
         """Whether the copy is there and whole."""
         try:
             whole = self._touch(target, size)
@@ -127,38 +127,38 @@ class ShardCache:
             return False
 
     def _make_room(self, size: int) -> None:
-        with self._locked("room"):
-            kept, total = [], size
+        with self._lock("room"):
+            copies, total = [], size
             for path in self._config.folder.glob(f"{_SHA256}.fetching"):
-                if not self._left_over(path):
+                if not self._remove_leftover(path):
                     total += _size(path)
             for path in self._config.folder.glob(f"{_SHA256}.parquet"):
                 try:
                     status = path.stat()
                 except FileNotFoundError:
                     continue
-                kept.append((status.st_mtime_ns, status.st_size, path))
-            total += sum(bytes_ for _, bytes_, _ in kept)
-            for _, bytes_, path in sorted(kept):
+                copies.append((status.st_mtime_ns, status.st_size, path))
+            total += sum(copy_size for _, copy_size, _ in copies)
+            for _, copy_size, path in sorted(copies):
                 if total <= self._config.limit:
                     break
                 path.unlink(missing_ok=True)
-                total -= bytes_
+                total -= copy_size
 
-    def _left_over(self, writing: Path) -> bool:
+    def _remove_leftover(self, writing: Path) -> bool:
         """Remove the file of a process that was killed while it fetched; False where it lives."""
         try:
-            with self._locked(_lock_of(writing.stem), wait=False):
+            with self._lock(_name_lock(writing.stem), wait=False):
                 writing.unlink(missing_ok=True)
         except BlockingIOError:
             return False
         return True
 
-    def _locked(self, name: str, *, wait: bool = True) -> AbstractContextManager[None]:
+    def _lock(self, name: str, *, wait: bool = True) -> AbstractContextManager[None]:
         return hold_lock(self._config.folder / f".lock-{name}", wait=wait)
 
 
-def _lock_of(sha256: str) -> str:
+def _name_lock(sha256: str) -> str:
     """64 lock files serve all shards: a shared one only makes two fetches wait for each other."""
     return str(int(sha256[:8], 16) % 64)
 

@@ -102,7 +102,7 @@ class Storage:
             Path(name).unlink(missing_ok=True)
 
     def publish(self, scratch: Path, name: str) -> None:
-        """Give a finished local file its place and name."""
+        """Move or upload a finished local file to its name in the folder."""
         if self.local is not None:
             target = self.local / name
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -149,7 +149,7 @@ class Storage:
 
 
 def without_secrets(uri: str) -> str:
-    """A URI as messages may show it: without user, password and keys."""
+    """Strip what messages may not show from a URI: without user, password and keys."""
     # Up to the last @, since a secret may hold one, or a slash; a file's path has no user.
     plain = re.sub(r"://(?!/)\S*@", "://", uri)
     return _SECRET_IN_QUERY.sub(r"\1[hidden]", plain)

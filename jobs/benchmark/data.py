@@ -3,10 +3,14 @@
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ..cli import run
+
+if TYPE_CHECKING:
+    from .data_readers import ReadPlan
 
 
 @click.command("data")
@@ -34,43 +38,42 @@ def command(  # noqa: PLR0913
     if source is None and not many and not order:
         raise click.UsageError("give --source, the folder of raw CamVid, --many ROWS or --order")
     if order:
-        _order()
+        _print_order()
     with tempfile.TemporaryDirectory() as folder:
         if many:
-            _many(Path(folder) / "many", many)
+            _print_many(Path(folder) / "many", many)
         if source is not None:
-            _camvid(source, Path(folder) / "camvid", workers, batch, batches, rounds)
+            from .data_readers import ReadPlan
+
+            plan = ReadPlan(workers, batch, batches, rounds)
+            _print_reading(source, Path(folder) / "camvid", plan)
 
 
-def _camvid(
-    source: Path, output: Path, workers: int, batch: int, batches: int, rounds: int
-) -> None:
+def _print_reading(source: Path, output: Path, plan: "ReadPlan") -> None:
     from ...datasets.layouts.camvid import CamVid
+    from ...datasets.packed.pack import plan_pack
     from ...datasets.packed.reader import PackedDataset
     from ...platform.loading.pack_on_ray import pack_dataset
-    from . import data_readers as data_speed
+    from . import data_readers
 
-    started, cpu = time.perf_counter(), data_speed.processor_seconds()
-    pack_dataset("camvid", CamVid(), source, output, where="local", workers=workers)
-    wall, cpu = time.perf_counter() - started, data_speed.processor_seconds() - cpu
+    started, cpu = time.perf_counter(), data_readers.read_processor_seconds()
+    pack_plan = plan_pack("camvid", CamVid(), source)
+    pack_dataset(pack_plan, output, where="local", workers=plan.workers)
+    wall, cpu = time.perf_counter() - started, data_readers.read_processor_seconds() - cpu
     packed = PackedDataset.open(output)
     rows = sum(packed.splits.values())
-    print(f"packed {rows} pairs with {workers} processes: {rows / wall:.0f} pairs/s by the clock,")
+    rate = f"{rows / wall:.0f} pairs/s by the clock"
+    print(f"packed {rows} pairs with {plan.workers} processes: {rate},")
     print(f"  {rows / cpu:.0f} pairs per second of processor time")
     image = next(packed.columns("train", ["image"]))["image"]
     print("\none image of CamVid (480 x 360), milliseconds of processor time")
-    for name, milliseconds in data_speed.compare_libraries(image, (540, 720), 200).items():
+    for name, milliseconds in data_readers.compare_libraries(image, (540, 720), 200).items():
         print(f"  {name:24}{milliseconds:7.2f}")
-    readings, equal = data_speed.compare_readers(
-        packed,
-        CamVid(),
-        source,
-        workers=workers,
-        batch=batch,
-        batches=batches,
-        rounds=rounds,
+    readings, equal = data_readers.compare_readers(packed, CamVid(), source, plan)
+    print(
+        f"\nreading augmented batches of {plan.batch}, {plan.rounds} rounds of {plan.batches} "
+        "in turns"
     )
-    print(f"\nreading augmented batches of {batch}, {rounds} rounds of {batches} in turns")
     print(f"batches equal: {'yes' if equal else 'NO'}")
     print(f"{'':40}images/s  images/CPU s  first batch s")
     for item in readings:
@@ -83,15 +86,15 @@ def _camvid(
         f"packed over raw: {ours.images_per_s / plain.images_per_s:.2f} by the clock, "
         f"{ours.images_per_cpu_s / plain.images_per_cpu_s:.2f} by processor time"
     )
-    print(f"peak memory of this process: {data_speed.peak_memory_mb():.0f} MB")
+    print(f"peak memory of this process: {data_readers.read_peak_memory_mb():.0f} MB")
 
 
-def _order() -> None:
-    from . import data_readers as data_speed
+def _print_order() -> None:
+    from . import data_readers
 
     print("20000 rows, mean absolute figures of 4 epochs")
     print(f"{'':16}rank corr.  serial corr.  median gap  next is near")
-    for item in data_speed.order_quality(20000, (512, 4096), 4):
+    for item in data_readers.measure_order(20000, (512, 4096), 4):
         print(
             f"{item.name:16}{item.rank_correlation:10.3f}{item.serial_correlation:14.3f}"
             f"{item.median_gap:12.3f}{item.near:14.3f}"
@@ -99,14 +102,14 @@ def _order() -> None:
     print()
 
 
-def _many(output: Path, rows: int) -> None:
+def _print_many(output: Path, rows: int) -> None:
     from ...datasets.transforms import TransformConfig
-    from . import data_readers as data_speed
+    from . import data_readers
 
-    rate, peak = data_speed.pack_many(output, rows)
+    rate, peak = data_readers.pack_many(output, rows)
     print(f"packed {rows + 32} generated rows: {rate:.0f} rows per second of processor time,")
     print(f"  peak memory {peak:.0f} MB")
-    seeks = data_speed.measure_seeks(output, TransformConfig(crop=(32, 32)), (0.0, 0.1, 0.5, 0.9))
+    seeks = data_readers.measure_seeks(output, TransformConfig(crop=(32, 32)), (0.0, 0.1, 0.5, 0.9))
     for seek in seeks:
         milliseconds = 1000 * seek.first_batch_s
         print(f"  open and first batch at {100 * seek.share:2.0f} %: {milliseconds:6.1f} ms")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -23,7 +23,7 @@ from ...datasets.packed.reader import PackedDataset
 from ...datasets.shuffle import RowOrder
 from ...datasets.spec import RawDataset, RawRow, Row
 from ...datasets.transforms import TransformConfig, row_generator, train_transform
-from ...platform.loading.training_loader import TrainingRows
+from ...platform.loading.training_loader import LoaderOptions, TrainingRows
 
 # The published recipe's transforms at CamVid's size.
 CAMVID_TRANSFORM = TransformConfig(
@@ -34,7 +34,7 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class Reading:
-    """One way to read, over some rounds.
+    """Throughput of one reader, medians over some rounds.
 
     Attributes:
         name: What read.
@@ -96,15 +96,24 @@ class _Positions(Sampler[int]):
         return len(self._range)
 
 
-def compare_readers(  # noqa: PLR0913
-    packed: PackedDataset,
-    dataset: RawDataset,
-    source: Path,
-    *,
-    workers: int,
-    batch: int,
-    batches: int,
-    rounds: int,
+class ReadPlan(NamedTuple):
+    """How much is read, and by how many.
+
+    Attributes:
+        workers: Decoding threads of ours, worker processes of the DataLoader.
+        batch: Rows of a batch.
+        batches: Batches of a round.
+        rounds: Rounds of each reader; they alternate.
+    """
+
+    workers: int
+    batch: int
+    batches: int
+    rounds: int
+
+
+def compare_readers(
+    packed: PackedDataset, dataset: RawDataset, source: Path, plan: ReadPlan
 ) -> tuple[list[Reading], bool]:
     """Read the same augmented batches from packed shards and from raw files, in turns.
 
@@ -112,28 +121,25 @@ def compare_readers(  # noqa: PLR0913
         packed: The packed form of the source.
         dataset: Reader of the raw layout.
         source: Folder of the raw files.
-        workers: Decoding threads of ours, worker processes of the DataLoader.
-        batch: Rows of a batch.
-        batches: Batches of a round.
-        rounds: Rounds of each; they alternate.
+        plan: How much is read.
 
     Returns:
         Both readings, and whether all batches of the first round were equal.
     """
+    batch, batches = plan.batch, plan.batches
     rows = [row for row in dataset.rows(source, partial=True) if row.split == "train"]
     order = RowOrder(len(rows), _SEED, 4096)
 
     def ours(first: int) -> Any:
-        reader = TrainingRows(
-            packed,
-            CAMVID_TRANSFORM,
+        options = LoaderOptions(
             seed=_SEED,
             size=batch,
             micro_batches=1,
             window=4096,
             prefetch=2,
-            threads=workers,
+            threads=plan.workers,
         )
+        reader = TrainingRows(packed, CAMVID_TRANSFORM, options)
         return (
             (step[0].images, step[0].targets)
             for step in reader.steps(first // batch, first // batch + batches, range(1))
@@ -146,7 +152,7 @@ def compare_readers(  # noqa: PLR0913
                 files,
                 batch_size=batch,
                 sampler=_Positions(first, batch * batches),
-                num_workers=workers,
+                num_workers=plan.workers,
                 prefetch_factor=2,
             )
         )
@@ -156,30 +162,30 @@ def compare_readers(  # noqa: PLR0913
         for (a, b), (c, d) in zip(ours(0), plain(0), strict=True)
     )
     ways: dict[str, Callable[[int], Any]] = {
-        f"packed, {workers} threads": ours,
-        f"raw files, DataLoader with {workers} workers": plain,
+        f"packed, {plan.workers} threads": ours,
+        f"raw files, DataLoader with {plan.workers} workers": plain,
     }
     times: dict[str, list[tuple[float, float, float]]] = {name: [] for name in ways}
-    for number in range(rounds):
+    for number in range(plan.rounds):
         names = list(ways) if number % 2 == 0 else list(ways)[::-1]
         for name in names:
-            times[name].append(_timed(ways[name], number * batch * batches))
+            times[name].append(_time_round(ways[name], number * batch * batches))
     images = batch * batches
     readings = [
         Reading(
             name,
-            median(images / wall for wall, _, _ in found),
-            median(images / cpu for _, cpu, _ in found),
-            median(first for _, _, first in found),
+            median(images / wall for wall, _, _ in rounds),
+            median(images / cpu for _, cpu, _ in rounds),
+            median(first for _, _, first in rounds),
         )
-        for name, found in times.items()
+        for name, rounds in times.items()
     ]
     return readings, equal
 
 
-def _timed(way: Callable[[int], Any], first: int) -> tuple[float, float, float]:
+def _time_round(way: Callable[[int], Any], first: int) -> tuple[float, float, float]:
     """Wall and processor seconds of a round, and seconds until its first batch."""
-    before, started = processor_seconds(), time.perf_counter()
+    before, started = read_processor_seconds(), time.perf_counter()
     batches = way(first)
     next(batches)
     until_first = time.perf_counter() - started
@@ -188,23 +194,23 @@ def _timed(way: Callable[[int], Any], first: int) -> tuple[float, float, float]:
     wall = time.perf_counter() - started
     # Worker processes are counted once they are waited for.
     del batches
-    return wall, processor_seconds() - before, until_first
+    return wall, read_processor_seconds() - before, until_first
 
 
-def processor_seconds() -> float:
+def read_processor_seconds() -> float:
     """User and system seconds of this process and of the children it has waited for."""
     both = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(usage.ru_utime + usage.ru_stime for usage in both)
 
 
-def peak_memory_mb() -> float:
+def read_peak_memory_mb() -> float:
     """Most memory that this process ever held, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 @dataclass(frozen=True)
 class Seek:
-    """The first batch of a training that starts somewhere.
+    """Time to the first batch of a training that starts at some position.
 
     Attributes:
         share: Where, as a share of the first epoch.
@@ -223,23 +229,16 @@ def measure_seeks(path: Path, transform: TransformConfig, shares: Sequence[float
         transform: Augmentation.
         shares: Positions as shares of an epoch.
     """
+    options = LoaderOptions(seed=_SEED, size=8, micro_batches=1, window=4096, prefetch=0)
     times: dict[float, list[float]] = {share: [] for share in shares}
     for _ in range(5):
         for share in shares:
             started = time.perf_counter()
             dataset = PackedDataset.open(path)
-            reader = TrainingRows(
-                dataset,
-                transform,
-                seed=_SEED,
-                size=8,
-                micro_batches=1,
-                window=4096,
-                prefetch=0,
-            )
+            reader = TrainingRows(dataset, transform, options)
             reader.read(int(share * dataset.splits["train"]) // 8, 0)
             times[share].append(time.perf_counter() - started)
-    return [Seek(share, median(found)) for share, found in times.items()]
+    return [Seek(share, median(seconds)) for share, seconds in times.items()]
 
 
 def pack_many(output: Path, rows: int) -> tuple[float, float]:
@@ -253,9 +252,9 @@ def pack_many(output: Path, rows: int) -> tuple[float, float]:
         Rows per second of processor time, and the peak memory of this process in MB.
     """
     options = ShapesOptions(size=(32, 32), train=rows, val=16, test=16)
-    before = processor_seconds()
+    before = read_processor_seconds()
     pack("shapes", Shapes(options), Path(), output, workers=1)
-    return (rows + 32) / (processor_seconds() - before), peak_memory_mb()
+    return (rows + 32) / (read_processor_seconds() - before), read_peak_memory_mb()
 
 
 @dataclass(frozen=True)
@@ -277,7 +276,7 @@ class OrderQuality:
     near: float
 
 
-def order_quality(rows: int, windows: Sequence[int], epochs: int) -> list[OrderQuality]:
+def measure_order(rows: int, windows: Sequence[int], epochs: int) -> list[OrderQuality]:
     """Mean absolute figures of some epochs, beside a full shuffle.
 
     Args:
@@ -344,4 +343,4 @@ def compare_libraries(image: bytes, size: tuple[int, int], rounds: int) -> dict[
             started = time.process_time()
             way()
             times[name].append(1000 * (time.process_time() - started))
-    return {name: median(found) for name, found in times.items()}
+    return {name: median(seconds) for name, seconds in times.items()}

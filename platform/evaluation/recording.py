@@ -86,7 +86,7 @@ def contact_sheet(evaluated: EvaluatedModel, split: str) -> bytes:
     with SpikeMaps(evaluated.model) as spikes:
         rows = sheet_rows(evaluated, split, indices)
     maps = [item[0].numpy() for item in spikes.maps]
-    return sheets.contact_sheet(rows, evaluated.dataset.label_space, maps)
+    return sheets.draw_contact_sheet(rows, evaluated.dataset.label_space, maps)
 
 
 class SplitResult(NamedTuple):
@@ -121,14 +121,14 @@ def record_result(
     """
     split, classes = result.split, [row["class"] for row in result.classes]
     drawn = {
-        "curves.png": charts.curves(_curves(history)),
-        "confusion.png": charts.confusion(result.confusion.numpy(), classes),
+        "curves.png": charts.draw_curves(_curves(history)),
+        "confusion.png": charts.draw_confusion(result.confusion.numpy(), classes),
     }
     tables = sorted(file_of(journal.folder, "tables/layers").glob("*.json"))
     layers = {int(path.stem): json.loads(path.read_text()) for path in tables}
     if layers:
         rates, names = _rates(list(layers.values()))
-        drawn["firing.png"] = charts.firing(rates, names, list(layers))
+        drawn["firing.png"] = charts.draw_firing(rates, names, list(layers))
     last = history[-1].step
     if split == "test":
         journal.metrics(last, result.scores)

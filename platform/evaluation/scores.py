@@ -17,7 +17,7 @@ from ...model.postprocess import label_map, semantic_logits
 from ..checkpoint.checkpoint import Evaluation
 from ..cluster.worker_group import WorkerGroup
 from ..config.schema import ExperimentConfig
-from ..loading.evaluation_loader import evaluation_batches
+from ..loading.evaluation_loader import read_evaluation_batches
 from ..tracking.metric_table import split_metrics
 from .panoptic import PanopticTotal, class_scores, panoptic_means, predict_segments
 
@@ -97,7 +97,7 @@ def score_split(
     was_training = model.training
     model.eval()
     share = range(group.rank, dataset.splits[split], group.size)
-    batches = evaluation_batches(
+    batches = read_evaluation_batches(
         dataset,
         split,
         data.transform,
@@ -191,7 +191,9 @@ def measure_energy(evaluated: EvaluatedModel) -> EnergyReport:
     """Energy and firing rates on the first `trainer.energy_images` validation images."""
     model, dataset, config, device = evaluated
     count = min(config.trainer.energy_images, dataset.splits["val"])
-    batch = next(evaluation_batches(dataset, "val", config.data.transform, range(count), count))
+    batch = next(
+        read_evaluation_batches(dataset, "val", config.data.transform, range(count), count)
+    )
     was_training = model.training
     model.eval()
     with torch.inference_mode():
@@ -227,7 +229,7 @@ def sheet_rows(
     was_training = model.training
     model.eval()
     rows = []
-    for batch in evaluation_batches(dataset, split, config.data.transform, indices, 1):
+    for batch in read_evaluation_batches(dataset, split, config.data.transform, indices, 1):
         row = dataset.row(split, batch.indices[0])
         predicted = predict_labels(model, batch.images.to(device), row.label.shape[:2])
         rows.append((row.id, row.image, row.label, predicted[0].byte().cpu().numpy()))

@@ -13,8 +13,8 @@ _WRITTEN_CLASSES = 20
 _LARGEST_DRAWN = 1e100
 
 
-def confusion(counts: np.ndarray, classes: Sequence[str]) -> bytes:
-    """Confusion matrix in percent of each true class's pixels.
+def draw_confusion(counts: np.ndarray, classes: Sequence[str]) -> bytes:
+    """Draw the confusion matrix in percent of each true class's pixels.
 
     Args:
         counts: (K, K or K + 1) pixels by label and prediction; a last column K is left out.
@@ -42,8 +42,8 @@ def confusion(counts: np.ndarray, classes: Sequence[str]) -> bytes:
     return render_png(figure)
 
 
-def firing(rates: np.ndarray, layers: Sequence[str], steps: Sequence[int]) -> bytes:
-    """Mean spike count of every layer's input over training.
+def draw_firing(rates: np.ndarray, layers: Sequence[str], steps: Sequence[int]) -> bytes:
+    """Draw the mean spike count of every layer's input over training.
 
     Args:
         rates: (layers, steps) mean spike counts.
@@ -64,8 +64,8 @@ def firing(rates: np.ndarray, layers: Sequence[str], steps: Sequence[int]) -> by
     return render_png(figure)
 
 
-def curves(series: Mapping[str, Sequence[tuple[int, float]]]) -> bytes:
-    """One small plot per metric over steps.
+def draw_curves(series: Mapping[str, Sequence[tuple[int, float]]]) -> bytes:
+    """Draw one small plot per metric over steps.
 
     Args:
         series: Metric name -> (step, value) pairs.
@@ -73,11 +73,11 @@ def curves(series: Mapping[str, Sequence[tuple[int, float]]]) -> bytes:
     Returns:
         PNG.
     """
-    return compared_curves({name: {"": points} for name, points in series.items()})
+    return draw_compared_curves({name: {"": points} for name, points in series.items()})
 
 
-def compared_curves(series: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]) -> bytes:
-    """One small plot per metric over steps, one line per run.
+def draw_compared_curves(series: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]) -> bytes:
+    """Draw one small plot per metric over steps, one line per run.
 
     Values that no axis can show (infinite, or MLflow's 1.8e308 for that) leave a gap.
 
@@ -109,7 +109,7 @@ def compared_curves(series: Mapping[str, Mapping[str, Sequence[tuple[int, float]
 
 
 def render_png(figure: Figure) -> bytes:
-    """PNG of a figure."""
+    """Render a figure as PNG."""
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer)
     return buffer.getvalue()

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from ...datasets.images import encode_png
-from ...datasets.pictures import draw_sheet, join_pictures, label_colours
+from ...datasets.pictures import colour_label, draw_sheet, join_pictures
 from ...datasets.spec import LabelSpace
 
 _SHORT_SIDE = 160
@@ -14,7 +14,7 @@ _RIGHT = np.array((224, 224, 224), np.uint8)
 _WRONG = np.array((200, 30, 45), np.uint8)
 
 
-def contact_sheet(
+def draw_contact_sheet(
     rows: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray]],
     space: LabelSpace,
     spikes: Sequence[np.ndarray] = (),
@@ -36,8 +36,8 @@ def contact_sheet(
         wrong = (predicted != truth) & labelled
         error = np.where(wrong[..., None], _WRONG, _RIGHT)
         error[~labelled] = 0
-        pictures = [image, label_colours(truth, space), label_colours(predicted, space), error]
-        pictures += [spike_colours(item, highest) for item in spikes[index : index + 1]]
+        pictures = [image, colour_label(truth, space), colour_label(predicted, space), error]
+        pictures += [colour_spikes(item, highest) for item in spikes[index : index + 1]]
         share = 100 * (1 - wrong.sum() / max(1, int(labelled.sum())))
         cells.append((f"{row_id}: {share:.1f} % of labelled pixels right", _join(pictures)))
     titles = ["image", "truth", "prediction", "error (red)"]
@@ -47,7 +47,7 @@ def contact_sheet(
     return encode_png(np.asarray(draw_sheet(cells, legend, titles=titles)))
 
 
-def spike_colours(spikes: np.ndarray, highest: float) -> np.ndarray:
+def colour_spikes(spikes: np.ndarray, highest: float) -> np.ndarray:
     """(h, w) mean spike counts as (h, w, 3) uint8 colours, dark at 0 and bright at `highest`."""
     from matplotlib import colormaps
 

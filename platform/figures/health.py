@@ -6,7 +6,7 @@ from ...model.accounting.health import StepHealth
 from .charts import render_png
 
 
-def health_figure(health: StepHealth, title: str) -> bytes:
+def draw_health(health: StepHealth, title: str) -> bytes:
     """Draw firing rates above gradient norms, layers from input to output.
 
     Args:

@@ -9,10 +9,10 @@ from ...datasets.spec import LabelSpace
 _SHADES = (1.0, 0.6, 0.8, 0.45)
 
 
-def panoptic_picture(
+def draw_segments(
     image: np.ndarray, segments: np.ndarray, classes: list[int], space: LabelSpace
 ) -> np.ndarray:
-    """Image and segment colours in equal parts, segments outlined in white.
+    """Blend image and segment colours in equal parts, segments outlined in white.
 
     Args:
         image: (H, W, 3) uint8, RGB.

@@ -7,14 +7,14 @@ from matplotlib.figure import Figure
 from .charts import render_png
 
 
-def pareto(
+def draw_pareto(
     points: Sequence[tuple[float, float]],
     front: Sequence[tuple[float, float]],
     labels: tuple[str, str],
     names: Sequence[str] = (),
     outside: Sequence[tuple[float, float]] = (),
 ) -> bytes:
-    """Trials as points over two objectives, the front joined.
+    """Draw trials as points over two objectives, the front joined.
 
     Args:
         points: All finished trials.
@@ -46,10 +46,10 @@ def pareto(
     return render_png(figure)
 
 
-def parallel_coordinates(
+def draw_parallel_coordinates(
     names: Sequence[str], trials: Sequence[Sequence[float | str]], colour_by: int
 ) -> bytes:
-    """Trials as lines over one axis per parameter or objective.
+    """Draw trials as lines over one axis per parameter or objective.
 
     Args:
         names: Axis titles.
@@ -61,11 +61,11 @@ def parallel_coordinates(
     """
     figure = Figure(figsize=(1.9 * len(names) + 1, 4), layout="constrained")
     axes = figure.add_subplot()
-    columns = [_scaled([trial[i] for trial in trials]) for i in range(len(names))]
+    columns = [_scale_axis([trial[i] for trial in trials]) for i in range(len(names))]
     colours = columns[colour_by][0]
     for trial in range(len(trials)):
         heights = [column[0][trial] for column in columns]
-        axes.plot(range(len(names)), heights, color=_viridis(colours[trial]), alpha=0.85)
+        axes.plot(range(len(names)), heights, color=_colour_line(colours[trial]), alpha=0.85)
     for index, (_, ticks) in enumerate(columns):
         axes.axvline(index, color="0.3", linewidth=0.8)
         for height, text in ticks:
@@ -76,30 +76,30 @@ def parallel_coordinates(
     return render_png(figure)
 
 
-def _scaled(values: Sequence[float | str]) -> tuple[list[float], list[tuple[float, str]]]:
-    """Values on 0..1, and the ticks of their axis."""
+def _scale_axis(values: Sequence[float | str]) -> tuple[list[float], list[tuple[float, str]]]:
+    """Scale the values of one axis to 0..1; returns them and the axis's ticks."""
     if all(isinstance(value, int | float) for value in values):
         numbers = [float(value) for value in values]
         low, high = min(numbers), max(numbers)
         span = high - low or 1.0
-        places = [(number - low) / span for number in numbers]
-        return places, [(0.0, f"{low:.4g}"), (1.0, f"{high:.4g}")] if high > low else [
+        heights = [(number - low) / span for number in numbers]
+        return heights, [(0.0, f"{low:.4g}"), (1.0, f"{high:.4g}")] if high > low else [
             (0.0, f"{low:.4g}")
         ]
     words = sorted({str(value) for value in values})
     step = 1 / max(1, len(words) - 1)
-    place = {word: index * step for index, word in enumerate(words)}
-    return [place[str(value)] for value in values], [(place[word], word) for word in words]
+    height = {word: index * step for index, word in enumerate(words)}
+    return [height[str(value)] for value in values], [(height[word], word) for word in words]
 
 
-def _viridis(share: float) -> tuple[float, float, float, float]:
+def _colour_line(share: float) -> tuple[float, float, float, float]:
     from matplotlib import colormaps
 
     return colormaps["viridis"](share)
 
 
-def importance_bars(importances: Mapping[str, Mapping[str, float]]) -> bytes:
-    """One group of bars per parameter, one colour per objective.
+def draw_importance_bars(importances: Mapping[str, Mapping[str, float]]) -> bytes:
+    """Draw one group of bars per parameter, one colour per objective.
 
     Args:
         importances: Objective -> dotted key -> share in [0, 1].
@@ -112,8 +112,8 @@ def importance_bars(importances: Mapping[str, Mapping[str, float]]) -> bytes:
     axes = figure.add_subplot()
     height = 0.8 / len(importances)
     for index, (objective, shares) in enumerate(importances.items()):
-        places = [row + index * height for row in range(len(keys))]
-        axes.barh(places, [shares.get(key, 0.0) for key in keys], height, label=objective)
+        positions = [row + index * height for row in range(len(keys))]
+        axes.barh(positions, [shares.get(key, 0.0) for key in keys], height, label=objective)
     middle = 0.4 - height / 2
     axes.set_yticks([row + middle for row in range(len(keys))], keys, fontsize=8)
     axes.invert_yaxis()
@@ -122,10 +122,10 @@ def importance_bars(importances: Mapping[str, Mapping[str, float]]) -> bytes:
     return render_png(figure)
 
 
-def hypervolume_curve(
+def draw_hypervolume_curve(
     reference: tuple[float, float], values: Sequence[float], *, names: Sequence[str]
 ) -> bytes:
-    """The front's hypervolume after each result.
+    """Draw the front's hypervolume after each result.
 
     Args:
         reference: The point it is measured against.

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from ...datasets.packed.reader import PackedDataset
-from ...datasets.segment_targets import LabelledSegments, labelled_segments
+from ...datasets.segment_targets import LabelledSegments, number_segments
 from ...datasets.transforms import TransformConfig, test_transform
-from .training_loader import decode_threads
+from .training_loader import count_decode_threads
 
 
 class EvaluationBatch(NamedTuple):
@@ -39,7 +39,7 @@ class _Prepared(NamedTuple):
     segments: LabelledSegments | None
 
 
-def evaluation_batches(
+def read_evaluation_batches(
     dataset: PackedDataset,
     split: str,
     transform: TransformConfig,
@@ -48,7 +48,7 @@ def evaluation_batches(
     *,
     segments: bool = False,
 ) -> Iterator[EvaluationBatch]:
-    """Rows without augmentation, batched as long as image and label sizes stay equal.
+    """Read rows without augmentation, batched as long as image and label sizes stay equal.
 
     Args:
         dataset: The packed data.
@@ -64,11 +64,11 @@ def evaluation_batches(
 
     def read(index: int) -> _Prepared:
         row = dataset.row(split, index)
-        labelled = labelled_segments(row, transform.ignore_label) if segments else None
+        labelled = number_segments(row, transform.ignore_label) if segments else None
         return _Prepared(index, test_transform(transform, row), row.label, labelled)
 
     def rows() -> Iterator[_Prepared]:
-        threads = decode_threads()
+        threads = count_decode_threads()
         waiting: deque[Future[_Prepared]] = deque()
         with ThreadPoolExecutor(threads, "decode") as pool:
             try:

@@ -8,12 +8,12 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Unpack
+from typing import Any, Literal, TypeVar
 
-from ...datasets.packed.pack import PackPlan, PlanOptions, plan_pack, run_plan
+from ...datasets.packed.pack import PackPlan, run_plan
 from ...datasets.packed.shard import ShardEntry, ShardTask, write_shard
 from ...datasets.packed.storage import Storage
-from ...datasets.spec import DataError, RawDataset
+from ...datasets.spec import DataError
 from ..cluster.session import connected
 
 log = logging.getLogger(__name__)
@@ -25,29 +25,23 @@ Where = Literal["auto", "local", "ray"]
 _Running = TypeVar("_Running")
 
 
-def pack_dataset(  # noqa: PLR0913
-    name: str,
-    dataset: RawDataset,
-    source: Path,
+def pack_dataset(
+    plan: PackPlan,
     output: str | Path | Storage,
     *,
     where: Where = "auto",
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-    **options: Unpack[PlanOptions],
 ) -> str:
     """Pack a raw data set in parallel; the result does not depend on where or by how many.
 
     Args:
-        name: Name of the data set in the catalog.
-        dataset: Its reader.
-        source: Folder of the raw files; with Ray all nodes must see it.
+        plan: What `plan_pack` made; with Ray all nodes must see its source.
         output: Folder of the packed data set: a path, a URI or a storage.
         where: `ray` uses the cluster of this job, or a local one; `local` this machine's
             processes; `auto` takes Ray inside of a Ray job and where a connection is open.
         workers: Processes, or Ray tasks at a time; the number of cores if not given.
         progress: Called with rows done and rows in all.
-        options: As `plan_pack` of `datasets/packed/pack.py`.
 
     Returns:
         The digest over the content of all rows.
@@ -55,13 +49,12 @@ def pack_dataset(  # noqa: PLR0913
     Raises:
         DataError: Names file and rule.
     """
-    plan = plan_pack(name, dataset, source, **options)
     storage = output if isinstance(output, Storage) else Storage.at(output)
-    if where == "ray" or (where == "auto" and _ray_is_near()):
+    if where == "ray" or (where == "auto" and _uses_ray()):
         with connected(cpus=1):
-            tasks = workers or _ray_cores()
+            tasks = workers or _count_ray_cores()
             log.info("packing %d shards over %d Ray tasks", len(plan.shards), tasks)
-            return run_plan(plan, storage, lambda: _over_ray(plan, storage, tasks), progress)
+            return run_plan(plan, storage, lambda: _pack_over_ray(plan, storage, tasks), progress)
     count = min(workers or os.cpu_count() or 1, len(plan.shards))
     if count == 1 or plan.rows < _SMALL:
         numbers = range(len(plan.shards))
@@ -69,14 +62,14 @@ def pack_dataset(  # noqa: PLR0913
             plan, storage, lambda: (write_shard(plan.task(i), storage) for i in numbers), progress
         )
     log.info("packing %d shards over %d processes", len(plan.shards), count)
-    return run_plan(plan, storage, lambda: _over_processes(plan, storage, count), progress)
+    return run_plan(plan, storage, lambda: _pack_over_processes(plan, storage, count), progress)
 
 
-def _over_processes(plan: PackPlan, storage: Storage, count: int) -> Iterator[ShardEntry]:
+def _pack_over_processes(plan: PackPlan, storage: Storage, count: int) -> Iterator[ShardEntry]:
     # Not forked: this process may hold threads, and Arrow's and OpenCV's do not survive a fork.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(count, mp_context=context) as pool:
-        yield from _in_order(
+        yield from _run_in_order(
             plan,
             count,
             start=lambda task: pool.submit(write_shard, task, storage),
@@ -85,20 +78,20 @@ def _over_processes(plan: PackPlan, storage: Storage, count: int) -> Iterator[Sh
         )
 
 
-def _over_ray(plan: PackPlan, storage: Storage, count: int) -> Iterator[ShardEntry]:
+def _pack_over_ray(plan: PackPlan, storage: Storage, count: int) -> Iterator[ShardEntry]:
     import ray
 
     write: Any = ray.remote(num_cpus=1, max_retries=2)(write_shard)
-    yield from _in_order(
+    yield from _run_in_order(
         plan,
         count,
         start=lambda task: write.remote(task, storage),
-        result=_result,
+        result=_get_entry,
         cancel=lambda reference: ray.cancel(reference, force=True),
     )
 
 
-def _in_order(
+def _run_in_order(
     plan: PackPlan,
     count: int,
     *,
@@ -106,9 +99,9 @@ def _in_order(
     result: Callable[[_Running], ShardEntry],
     cancel: Callable[[_Running], object],
 ) -> Iterator[ShardEntry]:
-    """Entries in the plan's order; one task more than workers is in flight, and holds its rows.
+    """Run tasks with one more in flight than workers; yields entries in the plan's order.
 
-    So neither what is sent nor what is held grows with the number of shards.
+    A task holds its own rows: neither what is sent nor what is held grows with the shards.
     """
     waiting: deque[_Running] = deque()
     try:
@@ -123,7 +116,7 @@ def _in_order(
             cancel(running)
 
 
-def _result(reference: Any) -> ShardEntry:
+def _get_entry(reference: Any) -> ShardEntry:
     import ray
     from ray.exceptions import RayTaskError
 
@@ -135,12 +128,12 @@ def _result(reference: Any) -> ShardEntry:
         raise
 
 
-def _ray_is_near() -> bool:
+def _uses_ray() -> bool:
     ray = sys.modules.get("ray")
     return bool(os.environ.get("RAY_ADDRESS")) or (ray is not None and ray.is_initialized())
 
 
-def _ray_cores() -> int:
+def _count_ray_cores() -> int:
     import ray
 
     return max(1, int(ray.cluster_resources().get("CPU", 1)))

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from ...datasets.packed.pack import BadRowPolicy
 from ...datasets.packed.reader import PackedDataset
-from ...datasets.segment_targets import segment_map
+from ...datasets.segment_targets import encode_segments
 from ...datasets.shuffle import RowOrder
 from ...datasets.spec import DataError, Row, StorageAwayError
 from ...datasets.transforms import TransformConfig, augment, row_generator
@@ -41,12 +42,11 @@ class MicroBatch(NamedTuple):
     ids: list[str]
 
 
-class TrainingRows:
-    """Augmented micro-batches by (step, index); any position is reached without reading others.
+@dataclass(frozen=True, kw_only=True)
+class LoaderOptions:
+    """How training rows are ordered, batched and read.
 
-    Args:
-        dataset: The packed data.
-        transform: Augmentation.
+    Attributes:
         seed: The experiment's seed; with epoch and row id it decides the augmentation.
         size: Rows of one micro-batch.
         micro_batches: Micro-batches of one step, over all workers.
@@ -61,33 +61,34 @@ class TrainingRows:
         segments: Whether targets tell segments of one class apart.
     """
 
-    def __init__(  # noqa: PLR0913
-        self,
-        dataset: PackedDataset,
-        transform: TransformConfig,
-        *,
-        seed: int,
-        size: int,
-        micro_batches: int,
-        window: int,
-        prefetch: int,
-        threads: int | None = None,
-        on_bad_row: BadRowPolicy = "refuse",
-        pin_memory: bool = False,
-        segments: bool = False,
+    seed: int
+    size: int
+    micro_batches: int
+    window: int
+    prefetch: int
+    threads: int | None = None
+    on_bad_row: BadRowPolicy = "refuse"
+    pin_memory: bool = False
+    segments: bool = False
+
+
+class TrainingRows:
+    """Augmented micro-batches by (step, index); any position is reached without reading others.
+
+    Args:
+        dataset: The packed data.
+        transform: Augmentation.
+        options: Order, batches and threads.
+    """
+
+    def __init__(
+        self, dataset: PackedDataset, transform: TransformConfig, options: LoaderOptions
     ) -> None:
         self._dataset = dataset
         self._transform = transform
-        self._seed = seed
-        self._size = size
-        self._micro_batches = micro_batches
-        self._order = RowOrder(dataset.splits["train"], seed, window)
-        self._window = min(window, self._order.num_rows)
-        self._prefetch = prefetch
-        self._threads = threads or decode_threads()
-        self._on_bad_row = on_bad_row
-        self._pin = pin_memory
-        self._segments = segments
+        self._options = options
+        self._order = RowOrder(dataset.splits["train"], options.seed, options.window)
+        self._window = min(options.window, self._order.num_rows)
         self._bad: dict[int, str] = {}
 
     @classmethod
@@ -109,9 +110,7 @@ class TrainingRows:
             micro_batches: Micro-batches of one step now.
             pin_memory: As in the constructor.
         """
-        return cls(
-            dataset,
-            config.data.transform,
+        options = LoaderOptions(
             seed=config.seed,
             size=size,
             micro_batches=micro_batches,
@@ -121,6 +120,7 @@ class TrainingRows:
             pin_memory=pin_memory,
             segments=config.data.task == "panoptic",
         )
+        return cls(dataset, config.data.transform, options)
 
     @property
     def bad_rows(self) -> dict[int, str]:
@@ -129,10 +129,10 @@ class TrainingRows:
 
     def read(self, step: int, index: int) -> MicroBatch:
         """Micro-batch `index` of a step, read and augmented now."""
-        batch = self._empty()
-        for place, position in enumerate(self._positions(step, index)):
-            self._fill(batch, place, position)
-        return _finished(batch)
+        batch = self._allocate()
+        for slot, position in enumerate(self._positions(step, index)):
+            self._fill(batch, slot, position)
+        return _check_filled(batch)
 
     def steps(self, first: int, last: int, share: range) -> Generator[list[MicroBatch], None, None]:
         """This worker's micro-batches of each step, decoded ahead beside training.
@@ -145,15 +145,19 @@ class TrainingRows:
         Raises:
             DataError: Names the shard and row that cannot be read, where `on_bad_row` says so.
         """
-        places = [(step, index) for step in range(first, last) for index in share]
-        reads = self._ahead(places) if self._prefetch else (self.read(*place) for place in places)
+        indices = [(step, index) for step in range(first, last) for index in share]
+        if self._options.prefetch:
+            reads = self._read_ahead(indices)
+        else:
+            reads = (self.read(step, index) for step, index in indices)
         for _ in range(first, last):
             yield [next(reads) for _ in share]
 
-    def _ahead(self, places: Iterable[tuple[int, int]]) -> Iterator[MicroBatch]:
+    def _read_ahead(self, indices: Iterable[tuple[int, int]]) -> Iterator[MicroBatch]:
         waiting: deque[tuple[MicroBatch, list[Future[None]]]] = deque()
         with ExitStack() as stack:
-            pool = stack.enter_context(ThreadPoolExecutor(self._threads, "decode"))
+            threads = self._options.threads or count_decode_threads()
+            pool = stack.enter_context(ThreadPoolExecutor(threads, "decode"))
             fetcher = None
             if self._dataset.remote:
                 fetcher = stack.enter_context(ThreadPoolExecutor(1, "fetch"))
@@ -162,57 +166,58 @@ class TrainingRows:
             done = threading.Event()
             stack.callback(done.set)
             fetched = 0
-            for step, index in places:
+            for step, index in indices:
                 positions = self._positions(step, index)
                 if fetcher is not None and positions.stop > fetched - self._window // 2:
                     fetched = max(fetched, positions.start)
                     fetcher.submit(self._fetch, range(fetched, fetched + self._window), done)
                     fetched += self._window
-                batch = self._empty()
+                batch = self._allocate()
                 rows = [
-                    pool.submit(self._fill, batch, place, position)
-                    for place, position in enumerate(positions)
+                    pool.submit(self._fill, batch, slot, position)
+                    for slot, position in enumerate(positions)
                 ]
                 waiting.append((batch, rows))
-                if len(waiting) > self._prefetch:
-                    yield _after(*waiting.popleft())
+                if len(waiting) > self._options.prefetch:
+                    yield _wait_for(*waiting.popleft())
             while waiting:
-                yield _after(*waiting.popleft())
+                yield _wait_for(*waiting.popleft())
 
     def _positions(self, step: int, index: int) -> range:
-        first = (step * self._micro_batches + index) * self._size
-        return range(first, first + self._size)
+        first = (step * self._options.micro_batches + index) * self._options.size
+        return range(first, first + self._options.size)
 
-    def _empty(self) -> MicroBatch:
+    def _allocate(self) -> MicroBatch:
         height, width = self._transform.crop
-        images = torch.empty(self._size, 3, height, width, pin_memory=self._pin)
-        targets = torch.empty(self._size, height, width, dtype=torch.int64, pin_memory=self._pin)
-        return MicroBatch(images, targets, [""] * self._size)
+        size, pin = self._options.size, self._options.pin_memory
+        images = torch.empty(size, 3, height, width, pin_memory=pin)
+        targets = torch.empty(size, height, width, dtype=torch.int64, pin_memory=pin)
+        return MicroBatch(images, targets, [""] * size)
 
-    def _fill(self, batch: MicroBatch, place: int, position: int) -> None:
-        row = self._row(self._order.row(position))
-        generator = row_generator(self._seed, self._order.epoch(position), row.id)
+    def _fill(self, batch: MicroBatch, slot: int, position: int) -> None:
+        row = self._read_row(self._order.row(position))
+        generator = row_generator(self._options.seed, self._order.epoch(position), row.id)
         image, target, instances = augment(self._transform, row, generator)
-        if self._segments:
-            target = segment_map(
+        if self._options.segments:
+            target = encode_segments(
                 target,
-                _known(instances),
+                _require_instances(instances),
                 row,
                 ignore_label=self._transform.ignore_label,
                 stride=SEGMENT_STRIDE,
             )
-        batch.images[place] = torch.from_numpy(image)
-        batch.targets[place] = torch.from_numpy(target)
-        batch.ids[place] = row.id
+        batch.images[slot] = torch.from_numpy(image)
+        batch.targets[slot] = torch.from_numpy(target)
+        batch.ids[slot] = row.id
 
-    def _row(self, index: int) -> Row:
-        """The row, or the next good one where it cannot be read and that is allowed."""
+    def _read_row(self, index: int) -> Row:
+        """Read a row, or the next good one where it is bad and may be replaced."""
         for shift in range(self._order.num_rows):
             try:
                 return self._dataset.row("train", (index + shift) % self._order.num_rows)
             except DataError as error:
                 number = (index + shift) % self._order.num_rows
-                if self._on_bad_row == "refuse":
+                if self._options.on_bad_row == "refuse":
                     raise
                 if number not in self._bad:
                     self._bad[number] = str(error)
@@ -225,7 +230,7 @@ class TrainingRows:
         raise DataError(f"{self._dataset.path}: no row of the training split can be read")
 
     def _fetch(self, positions: range, done: threading.Event) -> None:
-        """Bring the shards of some positions near, in the order they are needed first."""
+        """Fetch the shards of some positions into the local cache, in order of first use."""
         seen: set[int] = set()
         for position in positions:
             if done.is_set():
@@ -242,22 +247,22 @@ class TrainingRows:
                     return
 
 
-def decode_threads() -> int:
-    """Half of the cores that this process may use, at least one and at most eight."""
+def count_decode_threads() -> int:
+    """Count the threads to decode with: half of this process's cores, one to eight."""
     return max(1, min(8, len(os.sched_getaffinity(0)) // 2))
 
 
-def _known(instances: np.ndarray | None) -> np.ndarray:
+def _require_instances(instances: np.ndarray | None) -> np.ndarray:
     assert instances is not None, "data with segments has them in every row"
     return instances
 
 
-def _after(batch: MicroBatch, rows: Iterable[Future[None]]) -> MicroBatch:
+def _wait_for(batch: MicroBatch, rows: Iterable[Future[None]]) -> MicroBatch:
     for row in rows:
         row.result()
-    return _finished(batch)
+    return _check_filled(batch)
 
 
-def _finished(batch: MicroBatch) -> MicroBatch:
+def _check_filled(batch: MicroBatch) -> MicroBatch:
     assert all(batch.ids), "every row of a micro-batch is filled"
     return batch

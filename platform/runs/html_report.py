@@ -41,7 +41,7 @@ class _Table(NamedTuple):
 
 
 def write_report(run_ids: Sequence[str], *, storage: Path, output: Path) -> Path:
-    """Write the page.
+    """Write the page of some runs.
 
     Args:
         run_ids: Ids of the runs in MLflow.
@@ -57,12 +57,12 @@ def write_report(run_ids: Sequence[str], *, storage: Path, output: Path) -> Path
     uri = tracking_uri(storage)
     runs = [read_run(uri, run_id) for run_id in dict.fromkeys(run_ids)]
     output.parent.mkdir(parents=True, exist_ok=True)
-    write_file(output, report_page(_with_unique_names(runs)))
+    write_file(output, render_report(_with_unique_names(runs)))
     return output
 
 
-def report_page(runs: Sequence[TrackedRun]) -> str:
-    """The page over some runs, which needs nothing from elsewhere.
+def render_report(runs: Sequence[TrackedRun]) -> str:
+    """Render the page of some runs, which needs no other file.
 
     Args:
         runs: The runs, in the order of the page's columns.
@@ -103,7 +103,7 @@ def _list_differing_parameters(runs: Sequence[TrackedRun]) -> list[list[Any]]:
 
 def _draw_curves(runs: Sequence[TrackedRun]) -> bytes:
     names = sorted({n for run in runs for n in run.series if not n.startswith(("system/", "best"))})
-    return charts.compared_curves(
+    return charts.draw_compared_curves(
         {name: {run.name: run.series.get(name, []) for run in runs} for name in names}
     )
 

@@ -30,7 +30,7 @@ from ..evaluation.scores import (
     predict_labels,
     score_split,
 )
-from ..figures.panoptic import panoptic_picture
+from ..figures.panoptic import draw_segments
 from ..train.preparation import choose_device, open_data
 
 # What one forward pass may see: a larger input needs more memory than most machines have.
@@ -41,7 +41,7 @@ _LEAST_SIDE = 16
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A checkpoint brought back to life.
+    """A model restored from a checkpoint, in eval mode.
 
     Attributes:
         path: The checkpoint's folder.
@@ -69,20 +69,20 @@ def load_model(checkpoint: Path, overrides: Sequence[str] = ()) -> LoadedModel:
         ConfigError: Where there is no good checkpoint, or an override is wrong.
     """
     try:
-        found = find_checkpoint(checkpoint)
+        saved = find_checkpoint(checkpoint)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     values = parse_overrides(overrides)
-    resolved = override(load_resolved(found.state["config"]), values, COMMAND_LINE)
+    resolved = override(load_resolved(saved.state["config"]), values, COMMAND_LINE)
     model = build_uncalibrated_segmentor(resolved.config.model)
     try:
-        model.load_state_dict(found.evaluated())
+        model.load_state_dict(saved.evaluated())
     except RuntimeError as error:
-        raise ConfigError(f"{found.path}: the weights do not fit the model: {error}") from error
+        raise ConfigError(f"{saved.path}: the weights do not fit the model: {error}") from error
     device = choose_device(resolved.config.trainer.device)
     torch.set_num_threads(resolved.config.trainer.threads)
-    space = LabelSpace.from_json(found.state["label_space"])
-    return LoadedModel(found.path, model.eval().to(device), resolved, space, device)
+    space = LabelSpace.from_json(saved.state["label_space"])
+    return LoadedModel(saved.path, model.eval().to(device), resolved, space, device)
 
 
 def evaluate_checkpoint(
@@ -155,11 +155,11 @@ def predict(checkpoint: Path, images: Sequence[Path], output: Path) -> list[Path
     written = []
     for path, image in zip(images, pixels, strict=True):
         label, segments = predict_image(loaded, image, path)
-        pictures = {"label": _palette_picture(label, loaded.space)}
+        pictures = {"label": _make_palette_picture(label, loaded.space)}
         pictures["overlay"] = Image.fromarray(overlay(image, label, loaded.space))
         if segments is not None:
             numbers = segments.segments.cpu().numpy()
-            drawn = panoptic_picture(image, numbers, segments.classes, loaded.space)
+            drawn = draw_segments(image, numbers, segments.classes, loaded.space)
             pictures["panoptic"] = Image.fromarray(drawn)
             pictures["segments"] = Image.fromarray(numbers.astype(np.uint16))
         for name, picture in pictures.items():
@@ -167,7 +167,7 @@ def predict(checkpoint: Path, images: Sequence[Path], output: Path) -> list[Path
             picture.save(written[-1])
         if segments is not None:
             written.append(output / f"{path.stem}_segments.json")
-            written[-1].write_text(json.dumps(_listed(segments, loaded.space), indent=1))
+            written[-1].write_text(json.dumps(_list_segments(segments, loaded.space), indent=1))
     return written
 
 
@@ -199,13 +199,13 @@ def predict_image(
     return labels[0].byte().cpu().numpy(), segments
 
 
-def _palette_picture(label: np.ndarray, space: LabelSpace) -> Image.Image:
+def _make_palette_picture(label: np.ndarray, space: LabelSpace) -> Image.Image:
     picture = Image.fromarray(label, "P")
     picture.putpalette([value for colour in space.palette for value in colour])
     return picture
 
 
-def _listed(segments: PanopticMap, space: LabelSpace) -> list[dict[str, Any]]:
+def _list_segments(segments: PanopticMap, space: LabelSpace) -> list[dict[str, Any]]:
     return [
         {"id": number, "class": space.classes[kind], "train_id": kind, "score": round(score, 4)}
         for number, (kind, score) in enumerate(
@@ -229,8 +229,8 @@ def _require_size(config: TransformConfig, name: object, image: np.ndarray) -> N
         )
 
 
-def energy_of_checkpoint(checkpoint: Path, overrides: Sequence[str]) -> dict[str, Any]:
-    """Theoretical energy of one image on validation rows, as JSON types.
+def measure_checkpoint_energy(checkpoint: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    """Measure the theoretical energy of one image on validation rows, as JSON types.
 
     Args:
         checkpoint: A checkpoint's or a run's folder.

@@ -31,7 +31,7 @@ def draw_sweep(
     pictures = {"parallel": _draw_parallel(plan, done, names)}
     if len(names) > 1:
         best = sorted(front_trials(plan, records), key=lambda item: item.values[1])
-        pictures["front"] = charts.pareto(
+        pictures["front"] = charts.draw_pareto(
             [(item.values[1], item.values[0]) for item in done],
             [(item.values[1], item.values[0]) for item in best],
             (names[1], names[0]),
@@ -39,10 +39,10 @@ def draw_sweep(
             outside=[(item.values[1], item.values[0]) for item in broken_of(records)],
         )
     if any(importances.values()):
-        pictures["importance"] = charts.importance_bars(importances)
+        pictures["importance"] = charts.draw_importance_bars(importances)
     volume = hypervolumes(plan, records)
     if volume is not None:
-        pictures["hypervolume"] = charts.hypervolume_curve(*volume, names=names)
+        pictures["hypervolume"] = charts.draw_hypervolume_curve(*volume, names=names)
     return pictures
 
 
@@ -50,7 +50,7 @@ def _draw_parallel(plan: SweepPlan, done: Sequence[TrialRecord], names: Sequence
     keys = list(plan.recipe.space.dimensions)
     lines = [[*(_axis_value(r.point.get(key, "-")) for key in keys), *r.values] for r in done]
     titles = [*(key.rpartition(".")[2] for key in keys), *names]
-    return charts.parallel_coordinates(titles, lines, colour_by=len(keys))
+    return charts.draw_parallel_coordinates(titles, lines, colour_by=len(keys))
 
 
 def _axis_value(value: Any) -> float | str:

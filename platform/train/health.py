@@ -15,7 +15,7 @@ from ...model.accounting.health import StepHealth, judge_firing, step_health
 from ...model.loss.criterion import DenseCriterion, SetCriterion
 from ..config.schema import ExperimentConfig
 from ..evaluation.recording import Recorder
-from ..figures.health import health_figure
+from ..figures.health import draw_health
 from ..loading.training_loader import MicroBatch
 
 _log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def draw_first_step(
         neurons, norm = health.neurons, health.gradient_norm
         silent = describe(neurons.dead, neurons.saturated) or "every one fires"
         line = f"step 0: gradient norm {norm:.3g}; {len(health.firing)} neuron layers: {silent}"
-        picture = health_figure(health, line)
+        picture = draw_health(health, line)
         rows = {
             "gradient_norm": norm,
             "neurons": [dataclasses.asdict(row) for row in health.firing],

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from spikeseg.datasets import images
-from spikeseg.datasets.images import decode_image, read_image, to_train_ids, value_counts
+from spikeseg.datasets.images import count_values, decode_image, read_image, to_train_ids
 from spikeseg.datasets.spec import DataError, load_label_space
 
 
@@ -53,7 +53,7 @@ def test_a_jpeg_that_only_one_decoder_refuses_is_refused(
         patch.setattr(ImageFile.ImageFile, "load", refuse)
         with pytest.raises(DataError, match=r"a1: the image cannot be decoded \(broken data"):
             read_image(path)
-    monkeypatch.setattr(images, "_unpacked", lambda data, flag: None)
+    monkeypatch.setattr(images, "_decode", lambda data, flag: None)
     with pytest.raises(DataError, match=r"a1: the image cannot be decoded"):
         read_image(path)
 
@@ -66,7 +66,7 @@ def test_values_are_counted_exactly(shape: tuple[int, int]) -> None:
     expected = np.zeros(256, np.int64)
     expected[200] += 1
     expected[7] += values.size - 1
-    np.testing.assert_array_equal(value_counts(values), expected)
+    np.testing.assert_array_equal(count_values(values), expected)
 
 
 def test_train_ids_are_the_same_from_8_and_from_16_bits() -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spikeseg.datasets.shuffle import RowOrder, permuted
+from spikeseg.datasets.shuffle import RowOrder, permute
 
 SIZES = st.integers(1, 400)
 WINDOWS = st.integers(1, 500)
@@ -57,13 +57,13 @@ def test_micro_batches_are_the_same_for_any_number_of_workers(
 @given(size=st.integers(1, 300), keys=st.tuples(*[SEEDS] * 6))
 @settings(max_examples=100, deadline=None)
 def test_keyed_permutations_are_permutations(size: int, keys: tuple[int, ...]) -> None:
-    assert sorted(permuted(index, size, keys) for index in range(size)) == list(range(size))
+    assert sorted(permute(index, size, keys) for index in range(size)) == list(range(size))
 
 
 def test_keyed_permutations_of_three_reach_all_six_orders() -> None:
     generator = np.random.default_rng(0)
     keys = [tuple(generator.integers(1 << 63, size=6).tolist()) for _ in range(200)]
-    seen = {tuple(permuted(index, 3, key) for index in range(3)) for key in keys}
+    seen = {tuple(permute(index, 3, key) for index in range(3)) for key in keys}
     assert len(seen) == 6
 
 

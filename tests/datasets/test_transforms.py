@@ -15,11 +15,11 @@ from spikeseg.datasets.spec import Row
 from spikeseg.datasets.transforms import (
     TransformConfig,
     augment,
+    fit_short_edge,
     fit_size,
     normalize,
     photometric_distortion,
     row_generator,
-    short_edge_size,
     train_transform,
 )
 
@@ -78,9 +78,9 @@ def test_images_are_fitted_as_the_published_resize_did(
 
 
 def test_the_short_edge_gives_way_to_the_longest_long_edge() -> None:
-    assert short_edge_size((512, 683), 640, 2560) == (640, 854)
-    assert short_edge_size((300, 1600), 640, 2560) == (480, 2560)
-    assert short_edge_size((300, 1600), 640, None) == (640, 3413)
+    assert fit_short_edge((512, 683), 640, 2560) == (640, 854)
+    assert fit_short_edge((300, 1600), 640, 2560) == (480, 2560)
+    assert fit_short_edge((300, 1600), 640, None) == (640, 3413)
 
 
 def test_golden_pixels_are_normalized_as_published(shared_folder: Path) -> None:
@@ -273,5 +273,5 @@ def test_settings_out_of_range_are_refused(changes: dict, message: str) -> None:
 
 
 def test_no_edge_of_a_very_long_image_vanishes() -> None:
-    assert short_edge_size((1, 4000), 100, 200) == (1, 200)
+    assert fit_short_edge((1, 4000), 100, 200) == (1, 200)
     assert fit_size((1, 4000), (100, 200)) == (1, 200)

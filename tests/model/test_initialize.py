@@ -17,7 +17,7 @@ from spikeseg.model.neuron.firing_rule import FiringRule
 from spikeseg.model.neuron.integer_lif import IntegerLIF
 from spikeseg.model.segmentor import build_segmentor
 from spikeseg.platform.config.recipes import load_experiment
-from spikeseg.platform.figures.health import health_figure
+from spikeseg.platform.figures.health import draw_health
 from spikeseg.platform.train.preparation import initialize_weights, seeded_model
 
 
@@ -157,5 +157,5 @@ def test_looking_at_a_step_leaves_weights_and_gradients_alone() -> None:
 
 def test_the_figure_is_a_picture_of_both(tmp_path: Path) -> None:
     health = first_step(config_of("meta_spikeformer", "query", "published"))
-    png = health_figure(health, "published start")
+    png = draw_health(health, "published start")
     assert png.startswith(b"\x89PNG") and len(png) > 10_000

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from spikeseg.datasets.images import encode_png
-from spikeseg.datasets.inspection.contact_sheet import augmented_sheet, contact_sheet
-from spikeseg.datasets.inspection.html_page import report_page
-from spikeseg.datasets.inspection.report import Report, inspect_packed, report_text
+from spikeseg.datasets.inspection.contact_sheet import draw_augmented_sheet, draw_contact_sheet
+from spikeseg.datasets.inspection.html_page import render_report
+from spikeseg.datasets.inspection.report import Report, format_report, inspect_packed
 from spikeseg.datasets.layouts.shapes import Shapes, ShapesOptions
 from spikeseg.datasets.packed.pack import pack
 from spikeseg.datasets.packed.reader import PackedDataset
@@ -126,7 +126,7 @@ def test_what_looks_wrong_is_warned_of_and_nothing_else(tmp_path: Path, fault: s
     splits, warning = WARNINGS[fault]
     report = inspected(tmp_path, **splits)
     assert report.warnings == (warning,)
-    assert f"warning: {warning}" in report_text(report)
+    assert f"warning: {warning}" in format_report(report)
 
 
 def test_data_without_faults_has_no_warning(tmp_path: Path) -> None:
@@ -136,13 +136,13 @@ def test_data_without_faults_has_no_warning(tmp_path: Path) -> None:
         val=[made("c", EVEN, grey=3)],
     )
     assert report.warnings == ()
-    assert "warning" not in report_text(report)
+    assert "warning" not in format_report(report)
 
 
 def test_the_text_has_counts_shares_and_digests(tmp_path: Path) -> None:
     rows = [made("a", (60, 30, 0, 10), grey=1), made("b", (100, 0, 0, 100), grey=2)]
     report = inspected(tmp_path, train=rows)
-    lines = report_text(report).splitlines()
+    lines = format_report(report).splitlines()
     table = next(line for line in lines if line.startswith("train  "))
     assert table.split()[:3] == ["train", "2", "63.3"]
     assert next(line for line in lines if line.startswith("road")).split()[-1] == "84.211"
@@ -152,8 +152,8 @@ def test_the_text_has_counts_shares_and_digests(tmp_path: Path) -> None:
 def test_the_page_has_names_and_numbers_and_escapes_them(tmp_path: Path) -> None:
     dataset = packed(tmp_path, train=[made("a", (50, 30, 20, 100), grey=1)])
     report = inspect_packed(dataset)
-    sheet = contact_sheet(dataset, rows_per_split=1)
-    page = report_page(report, SPACE.palette, sheet)
+    sheet = draw_contact_sheet(dataset, rows_per_split=1)
+    page = render_report(report, SPACE.palette, sheet)
     assert "sky &amp; &lt;cloud&gt;" in page
     assert "by &lt;hand&gt;" in page
     assert "<cloud>" not in page
@@ -174,7 +174,7 @@ def test_nothing_that_a_manifest_says_becomes_markup_or_is_loaded(tmp_path: Path
     report = dataclasses.replace(
         report, name=evil, path=evil, digest=evil, warnings=(evil,), splits={evil: split}
     )
-    page = report_page(report, SPACE.palette, contact_sheet(dataset, rows_per_split=1))
+    page = render_report(report, SPACE.palette, draw_contact_sheet(dataset, rows_per_split=1))
     assert "<script" not in page
     assert page.count("<img") == 1
     assert "default-src 'none'; img-src data:" in page
@@ -183,14 +183,14 @@ def test_nothing_that_a_manifest_says_becomes_markup_or_is_loaded(tmp_path: Path
 def test_labels_that_are_all_ignored_have_a_page(tmp_path: Path) -> None:
     dataset = packed(tmp_path, train=[made("a", (0, 0, 0, 100), grey=1)])
     report = inspect_packed(dataset)
-    page = report_page(report, SPACE.palette, contact_sheet(dataset, rows_per_split=1))
+    page = render_report(report, SPACE.palette, draw_contact_sheet(dataset, rows_per_split=1))
     assert "<td>0.000</td>" in page
     assert "only 0.0 % of its pixels are labelled" in page
 
 
 def test_the_contact_sheet_shows_image_beside_label(tmp_path: Path) -> None:
     dataset = packed(tmp_path, train=[made("a", (100, 0, 0, 0), grey=100)])
-    sheet = np.asarray(contact_sheet(dataset, rows_per_split=1))
+    sheet = np.asarray(draw_contact_sheet(dataset, rows_per_split=1))
     # 20 x 5 pixels become 320 x 80 beside 320 x 80, below a line of text.
     assert (sheet[24:104, 6:326] == 100).all()
     # 0.4 of the image and 0.6 of the class's colour.
@@ -211,7 +211,7 @@ def test_the_augmented_sheet_has_16_different_rows_as_training_sees_them(
     config = TransformConfig(
         crop=(32, 32), resize="range", box=(40, 48), ratio_range=(0.5, 2.0), max_category_ratio=1.0
     )
-    sheet = np.asarray(augmented_sheet(shapes, config, seed=7, count=16))
+    sheet = np.asarray(draw_augmented_sheet(shapes, config, seed=7, count=16))
     drawn = np.random.default_rng(7).integers(5, size=16).tolist()
     tiles = set()
     for number, index in enumerate(drawn):
@@ -232,4 +232,4 @@ def test_an_augmented_sheet_needs_a_training_split(tmp_path: Path) -> None:
     dataset = packed(tmp_path, val=[made("a", EVEN, grey=1)])
     config = TransformConfig(crop=(16, 16))
     with pytest.raises(DataError, match=r"augmented rows are those of the split train, it has val"):
-        augmented_sheet(dataset, config, seed=0, count=16)
+        draw_augmented_sheet(dataset, config, seed=0, count=16)

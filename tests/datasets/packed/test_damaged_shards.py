@@ -188,7 +188,7 @@ def test_a_disk_that_does_not_answer_is_no_damage(
 
     dataset = PackedDataset.open(folder)
     with monkeypatch.context() as once:
-        once.setattr(PackedDataset, "_record", broken)
+        once.setattr(PackedDataset, "_read_record", broken)
         with pytest.raises(StorageAwayError, match=r"row 0 of val: .*Input/output error"):
             dataset.row("val", 0)
     assert dataset.row("val", 0).id == "val-000000"

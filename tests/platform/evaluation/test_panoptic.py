@@ -13,14 +13,14 @@ from pydantic import ValidationError
 from tiny import experiment, pack_shapes
 
 from spikeseg.datasets.packed.reader import PackedDataset
-from spikeseg.datasets.segment_targets import labelled_segments
+from spikeseg.datasets.segment_targets import number_segments
 from spikeseg.model.loss.matcher import SEGMENT_STRIDE, split_targets
 from spikeseg.model.postprocess import PanopticMap
 from spikeseg.platform.cluster.worker_group import OneWorker
 from spikeseg.platform.config.recipes import ConfigError
 from spikeseg.platform.config.schema import ExperimentConfig
 from spikeseg.platform.evaluation.panoptic import PanopticTotal, class_scores, panoptic_means
-from spikeseg.platform.loading.evaluation_loader import evaluation_batches
+from spikeseg.platform.loading.evaluation_loader import read_evaluation_batches
 from spikeseg.platform.loading.training_loader import TrainingRows
 from spikeseg.platform.train.preparation import open_data
 
@@ -86,7 +86,7 @@ def test_a_perfect_prediction_scores_100_and_a_merged_one_loses_both(data: Path)
     dataset = PackedDataset.open(data)
     config = panoptic(data)
     batch = next(
-        evaluation_batches(dataset, "val", config.data.transform, range(5), 5, segments=True)
+        read_evaluation_batches(dataset, "val", config.data.transform, range(5), 5, segments=True)
     )
 
     def pq(found: list[PanopticMap]) -> dict[str, float]:
@@ -110,7 +110,7 @@ def test_a_perfect_prediction_scores_100_and_a_merged_one_loses_both(data: Path)
 
 def test_sums_of_iou_do_not_depend_on_the_order_of_images(data: Path) -> None:
     dataset = PackedDataset.open(data)
-    labelled = [labelled_segments(dataset.row("train", i), 255) for i in range(11)]
+    labelled = [number_segments(dataset.row("train", i), 255) for i in range(11)]
     # Moved by a pixel or two: matches of every IoU.
     found = [
         PanopticMap(

@@ -3,7 +3,7 @@
 import numpy as np
 
 from spikeseg.datasets.spec import LabelSpace
-from spikeseg.platform.figures.panoptic import panoptic_picture
+from spikeseg.platform.figures.panoptic import draw_segments
 
 SPACE = LabelSpace(
     name="hand",
@@ -17,5 +17,5 @@ SPACE = LabelSpace(
 
 def test_segments_have_a_shade_each_and_white_borders() -> None:
     segments = np.array([[0, 1, 1, 2], [0, 1, 1, 2]])
-    picture = panoptic_picture(np.full((2, 4, 3), 100, np.uint8), segments, [1, 1], SPACE)
+    picture = draw_segments(np.full((2, 4, 3), 100, np.uint8), segments, [1, 1], SPACE)
     assert picture[1].tolist() == [[100] * 3, [255] * 3, [150, 50, 50], [255] * 3]

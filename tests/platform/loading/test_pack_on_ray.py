@@ -10,7 +10,7 @@ from raw_layouts import LAYOUTS
 
 from spikeseg.datasets.layouts.camvid import CamVid
 from spikeseg.datasets.layouts.shapes import Shapes, ShapesOptions
-from spikeseg.datasets.packed.pack import MANIFEST, pack
+from spikeseg.datasets.packed.pack import MANIFEST, pack, plan_pack
 from spikeseg.datasets.packed.shard import ShardEntry
 from spikeseg.datasets.spec import DataError
 from spikeseg.platform.loading import pack_on_ray as packing
@@ -27,11 +27,8 @@ def test_the_files_are_those_of_one_thread(
     told: list[tuple[int, int]] = []
     pack("shapes", Shapes(OPTIONS), Path(), tmp_path / "one", rows_per_shard=4, workers=1)
     pack_dataset(
-        "shapes",
-        Shapes(OPTIONS),
-        Path(),
+        plan_pack("shapes", Shapes(OPTIONS), Path(), rows_per_shard=4),
         tmp_path / "many",
-        rows_per_shard=4,
         where=where,
         workers=2,
         progress=lambda done, total: told.append((done, total)),
@@ -48,17 +45,9 @@ def test_a_fault_in_another_process_is_named_here(
     monkeypatch.setattr(packing, "_SMALL", 0)
     layout = LAYOUTS["camvid"](tmp_path / "raw")
     (layout.source / "val" / "b2.png").write_bytes(b"")
+    plan = plan_pack("camvid", CamVid(), layout.source, rows_per_shard=1, partial=True)
     with pytest.raises(DataError, match=r"b2.png: the file is empty"):
-        pack_dataset(
-            "camvid",
-            CamVid(),
-            layout.source,
-            tmp_path / "packed",
-            rows_per_shard=1,
-            partial=True,
-            where=where,
-            workers=2,
-        )
+        pack_dataset(plan, tmp_path / "packed", where=where, workers=2)
     assert not (tmp_path / "packed" / MANIFEST).exists()
 
 
@@ -104,8 +93,8 @@ def weighed(monkeypatch: pytest.MonkeyPatch, output: Path, rows: int) -> Weighin
     monkeypatch.setattr(packing, "_SMALL", 0)
     monkeypatch.setattr(packing, "ProcessPoolExecutor", pool)
     options = ShapesOptions(size=(16, 16), train=rows, val=1, test=1)
-    shapes = Shapes(options)
-    pack_dataset("s", shapes, Path(), output, rows_per_shard=1, where="local", workers=3)
+    plan = plan_pack("s", Shapes(options), Path(), rows_per_shard=1)
+    pack_dataset(plan, output, where="local", workers=3)
     assert len(pool.sizes) == rows + 2
     return pool
 
@@ -135,16 +124,8 @@ def test_tasks_that_wait_behind_a_fault_are_cancelled(
     monkeypatch.setattr(packing, "ProcessPoolExecutor", pool)
     layout = LAYOUTS["camvid"](tmp_path / "raw")
     (layout.source / "train" / "a1.png").write_bytes(b"")
+    plan = plan_pack("camvid", CamVid(), layout.source, rows_per_shard=1, partial=True)
     with pytest.raises(DataError, match=r"a1.png: the file is empty"):
-        pack_dataset(
-            "camvid",
-            CamVid(),
-            layout.source,
-            tmp_path / "packed",
-            rows_per_shard=1,
-            partial=True,
-            where="local",
-            workers=2,
-        )
+        pack_dataset(plan, tmp_path / "packed", where="local", workers=2)
     assert len(pool.sizes) == 3
     assert pool.in_flight == 0

@@ -14,8 +14,8 @@ from PIL import Image
 from spikeseg.datasets.packed.reader import PackedDataset
 from spikeseg.datasets.transforms import TransformConfig
 from spikeseg.model.loss.matcher import SEGMENT_STRIDE
-from spikeseg.platform.loading.evaluation_loader import evaluation_batches
-from spikeseg.platform.loading.training_loader import TrainingRows
+from spikeseg.platform.loading.evaluation_loader import read_evaluation_batches
+from spikeseg.platform.loading.training_loader import LoaderOptions, TrainingRows
 
 Capture = pytest.CaptureFixture[str]
 
@@ -126,7 +126,7 @@ def test_panoptic_samples_come_through_the_loader_pixel_by_pixel(
         np.testing.assert_array_equal(row.label, expected)
 
         transform = TransformConfig(crop=(16, 16), ignore_label=space.ignore_label, **AS_IT_IS)
-        (batch,) = evaluation_batches(dataset, raw.split, transform, [index], 1, segments=True)
+        (batch,) = read_evaluation_batches(dataset, raw.split, transform, [index], 1, segments=True)
         np.testing.assert_array_equal(batch.targets[0].numpy(), expected)
         found = batch.segments[0]
         assert len(found.classes) == len(raw.classes)
@@ -148,9 +148,7 @@ def test_panoptic_samples_become_training_targets_of_one_value_a_segment(
     space = dataset.label_space
     size = raws[0].ids.shape
     transform = TransformConfig(crop=(size[0], size[1]), **AS_IT_IS)
-    reader = TrainingRows(
-        dataset,
-        transform,
+    options = LoaderOptions(
         seed=0,
         size=len(raws),
         micro_batches=1,
@@ -158,6 +156,7 @@ def test_panoptic_samples_become_training_targets_of_one_value_a_segment(
         prefetch=1,
         segments=True,
     )
+    reader = TrainingRows(dataset, transform, options)
     ((batch,),) = reader.steps(0, 1, range(1))
     ids = [row["id"] for row in dataset.columns("train", ["id"])]
     assert sorted(batch.ids) == sorted(ids)

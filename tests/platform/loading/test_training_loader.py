@@ -16,8 +16,8 @@ from spikeseg.datasets.packed.shard_cache import CacheConfig
 from spikeseg.datasets.packed.storage import Storage
 from spikeseg.datasets.spec import DataError
 from spikeseg.datasets.transforms import TransformConfig, row_generator, train_transform
-from spikeseg.platform.loading.evaluation_loader import evaluation_batches
-from spikeseg.platform.loading.training_loader import MicroBatch, TrainingRows
+from spikeseg.platform.loading.evaluation_loader import read_evaluation_batches
+from spikeseg.platform.loading.training_loader import LoaderOptions, MicroBatch, TrainingRows
 
 OPTIONS = ShapesOptions(size=(16, 20), train=13, val=5, test=1)
 TRANSFORM = TransformConfig(crop=(16, 16), max_category_ratio=1.0)
@@ -37,7 +37,7 @@ def dataset(folder: Path) -> PackedDataset:
 
 def rows(dataset: PackedDataset, **changes: object) -> TrainingRows:
     settings: dict = {"seed": 3, "size": 3, "micro_batches": 4, "window": 6, "prefetch": 0}
-    return TrainingRows(dataset, TRANSFORM, **{**settings, **changes})
+    return TrainingRows(dataset, TRANSFORM, LoaderOptions(**{**settings, **changes}))
 
 
 def same(first: MicroBatch, second: MicroBatch) -> bool:
@@ -207,7 +207,7 @@ def test_evaluation_reads_rows_in_their_order_with_labels_of_their_own_size(
     dataset: PackedDataset,
 ) -> None:
     config = TransformConfig(crop=(16, 16), test_box=(32, 40))
-    batches = list(evaluation_batches(dataset, "val", config, [4, 0, 2], 2))
+    batches = list(read_evaluation_batches(dataset, "val", config, [4, 0, 2], 2))
     assert [batch.indices for batch in batches] == [[4, 0], [2]]
     assert batches[0].images.shape == (2, 3, 32, 40)
     assert batches[0].targets.shape == (2, 16, 20)

@@ -147,7 +147,7 @@ def test_names_and_values_that_no_axis_shows_leave_the_rest_drawn(
     (first, *_), *_ = run.series.values()
     series = {**run.series, "x/$y_{": [(1, -value), (2, value), first], "x/z": [(1, value)]}
     other = dataclasses.replace(run, name=r"$\frac$ x", series=series)
-    page = report.report_page([run, other])
+    page = report.render_report([run, other])
     assert r"$\frac$ x" in page
     assert f'<td>x/z</td><td></td><td class="number">{value!r}</td>' in page
 
@@ -160,7 +160,7 @@ def test_a_table_that_is_damaged_is_named_and_the_rest_is_there(
     read = type(run).read
     damaged = {broken: b"{'a'", "tables/test_classes.json": b"\xff"}
     monkeypatch.setattr(type(run), "read", lambda run, path: damaged.get(path) or read(run, path))
-    page = report.report_page([run])
+    page = report.render_report([run])
     for path in damaged:
         assert f"<code>{path}</code> is no table: " in page
         assert f"run {run.run_id} ({run.name}): {path}: no table" in caplog.text

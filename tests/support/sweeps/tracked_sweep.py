@@ -10,7 +10,7 @@ import numpy as np
 from spikeseg.datasets.spec import load_label_space
 from spikeseg.platform.checkpoint.run_folder import RunFolder
 from spikeseg.platform.config.recipes import load_experiment, override
-from spikeseg.platform.figures.contact_sheet import contact_sheet
+from spikeseg.platform.figures.contact_sheet import draw_contact_sheet
 from spikeseg.platform.tracking.journal import Journal
 from spikeseg.platform.tracking.tracking_uri import tracking_uri
 from spikeseg.platform.tracking.upload.uploader import sync
@@ -105,4 +105,4 @@ def _sheet(step: int) -> bytes:
     truth[16:48, 16:48] = 3
     predicted = np.where(draw.random(truth.shape) < step / 400, truth, 1).astype(np.uint8)
     row = ("val-000000", image, truth, predicted)
-    return contact_sheet([row], load_label_space("shapes"), [draw.random((16, 16))])
+    return draw_contact_sheet([row], load_label_space("shapes"), [draw.random((16, 16))])
