@@ -18,7 +18,7 @@ from spikeseg.model.neuron.integer_lif import IntegerLIF
 from spikeseg.model.segmentor import build_segmentor
 from spikeseg.platform.config.recipes import load_experiment
 from spikeseg.platform.figures.health import draw_health
-from spikeseg.platform.train.preparation import initialize_weights, seeded_model
+from spikeseg.platform.train.preparation import build_seeded_model, initialize_weights
 
 
 def config_of(family: Any, decoder: Any, compat: Any) -> ModelConfig:
@@ -59,7 +59,7 @@ def test_a_new_training_starts_alive_in_every_layer(family: str, decoder: str) -
 def test_a_network_built_from_python_is_the_one_that_a_training_starts_with() -> None:
     experiment = load_experiment("shapes_tiny", []).config
     images, _ = shapes_batch(4)
-    trained = seeded_model(experiment)
+    trained = build_seeded_model(experiment)
     initialize_weights(trained, experiment, images, recorder=None, tell=lambda _: None)
     torch.manual_seed(experiment.seed)
     built = build_segmentor(experiment.model, images)
