@@ -57,15 +57,15 @@ _SCORES = {
     "mAcc": _score("mean accuracy over the classes"),
     "aAcc": _score("share of pixels that are right"),
     "category_mIoU": _score("mean IoU over the categories", "categories"),
-    "PQ": _score("panoptic quality", "panoptic"),
-    "SQ": _score("segmentation quality, the mean IoU of matched segments", "panoptic"),
-    "RQ": _score("recognition quality, the F1 score of segments", "panoptic"),
-    "PQ_things": _score("panoptic quality of things", "panoptic"),
-    "SQ_things": _score("segmentation quality of things", "panoptic"),
-    "RQ_things": _score("recognition quality of things", "panoptic"),
-    "PQ_stuff": _score("panoptic quality of stuff", "panoptic"),
-    "SQ_stuff": _score("segmentation quality of stuff", "panoptic"),
-    "RQ_stuff": _score("recognition quality of stuff", "panoptic"),
+    **{
+        f"{name}{part}": _score(f"{meaning}{of}", "panoptic")
+        for part, of in (("", ""), ("_things", " of things"), ("_stuff", " of stuff"))
+        for name, meaning in (
+            ("PQ", "panoptic quality"),
+            ("SQ", "segmentation quality"),
+            ("RQ", "recognition quality"),
+        )
+    },
 }
 """Scores of a split, named without it."""
 

@@ -1,9 +1,9 @@
-"""Objectives, constraints and limits are about what trials measure, and can make a difference."""
+"""Check that objectives, constraints and limits are measured, and can tell trials apart."""
 
 from collections.abc import Callable, Iterator, Mapping
 
 from ...config.recipes import ConfigError, nearest
-from ...config.schema import ExperimentConfig, TrainerConfig
+from ...config.schema import ExperimentConfig
 from ...tracking.metric_table import MEASURED, METRICS, NEEDS, evaluation_metrics
 from .schema import Limit, Objective, SweepRecipe
 
@@ -24,21 +24,12 @@ def check_metrics(
     Raises:
         ConfigError: Names file and line, key, value and rule.
     """
-    measured = evaluation_metrics(base.data.task)
     for key, item in _items(recipe):
-        if item.metric not in measured:
-            at = lines.get(f"{key}.metric", lines.get(key, source))
-            raise ConfigError(
-                f"{at}: {key}.metric: got {item.metric!r}{_why_not_measured(item.metric, measured)}"
-                f"; an evaluation of {recipe.base} measures {', '.join(map(_listed, measured))}"
-            )
-        if isinstance(item, Objective):
-            _check_reference(item, lines.get(f"{key}.reference", source), key)
-        elif rule := _same_for_all(item):
-            high = METRICS[item.metric].high
-            at = lines.get(key, source)
-            raise ConfigError(f"{at}: {key}: got {item}: {item.metric} is 0 to {high:g}, {rule}")
-    _check_steps(recipe, base.trainer, lines, source)
+        field, rule = _broken_rule(recipe, base, key, item)
+        if rule:
+            key = f"{key}.{field}" if field else key
+            at = lines.get(key, lines.get(key.removesuffix(f".{field}"), source))
+            raise ConfigError(f"{at}: {key}: {rule}")
 
 
 def check_categories(recipe: SweepRecipe, has_categories: Callable[[], bool]) -> None:
@@ -69,6 +60,42 @@ def _items(recipe: SweepRecipe) -> Iterator[tuple[str, Objective | Limit]]:
         yield f"pruner.limits.{index}", limit
 
 
+def _broken_rule(
+    recipe: SweepRecipe, base: ExperimentConfig, key: str, item: Objective | Limit
+) -> tuple[str, str]:
+    """Field and sentence of the first rule that an item breaks; empty where it breaks none."""
+    measured = evaluation_metrics(base.data.task)
+    if item.metric not in measured:
+        names = ", ".join(map(_listed, measured))
+        why = _why_not_measured(item.metric, measured)
+        return (
+            "metric",
+            f"got {item.metric!r}{why}; an evaluation of {recipe.base} measures {names}",
+        )
+    high = METRICS[item.metric].high
+    if isinstance(item, Objective):
+        worst = item.reference
+        if worst is None or (worst < high if item.direction == "maximize" else worst > 0):
+            return "", ""
+        return "reference", (
+            f"got {worst:g}: must be worse than results of interest, and {item.metric} (0 to "
+            f"{high:g}) is never better than it"
+        )
+    if rule := _same_for_all(item, high):
+        return "", f"got {item}: {item.metric} is 0 to {high:g}, {rule}"
+    if key.startswith("constraints."):
+        rule = "constraints are about the last evaluation; pruner.limits stop trials earlier"
+        return ("after", f"got {item.after}: {rule}") if item.after else ("", "")
+    every = base.trainer.evaluate_every
+    newest = (base.trainer.max_steps - 1) // every * every
+    if newest >= max(item.after, every):
+        return "", ""
+    return "after", (
+        f"got {item.after}: stops no trial, whose last evaluation before its end is at step "
+        f"{newest}; constraints are about the end"
+    )
+
+
 def _listed(name: str) -> str:
     needs = METRICS[name].needs
     return f"{name} (of {NEEDS[needs]})" if needs == "categories" else name
@@ -83,45 +110,11 @@ def _why_not_measured(name: str, measured: list[str]) -> str:
     return f": needs {NEEDS[metric.needs]}"
 
 
-def _check_reference(objective: Objective, at: str, key: str) -> None:
-    reference, high = objective.reference, METRICS[objective.metric].high
-    if reference is None:
-        return
-    if reference >= high if objective.direction == "maximize" else reference <= 0:
-        raise ConfigError(
-            f"{at}: {key}.reference: got {reference:g}: must be worse than results of interest, "
-            f"and {objective.metric} (0 to {high:g}) is never better than it"
-        )
-
-
-def _same_for_all(limit: Limit) -> str:
-    """Why a limit is the same for all trials; empty where it is not."""
-    top, low, high = METRICS[limit.metric].high, limit.at_least, limit.at_most
+def _same_for_all(limit: Limit, top: float) -> str:
+    """Why a limit on a metric of [0, top] is the same for all trials; empty where it is not."""
+    low, high = limit.at_least, limit.at_most
     if (high is not None and high < 0) or (low is not None and low > top):
         return "so no trial can keep it"
     if (high is not None and high >= top) or (low is not None and low <= 0):
         return "so every trial keeps it"
     return ""
-
-
-def _check_steps(
-    recipe: SweepRecipe, trainer: TrainerConfig, lines: Mapping[str, str], source: str
-) -> None:
-    """Refuse a constraint that counts from a step on, and a limit that no evaluation meets."""
-    for index, item in enumerate(recipe.constraints):
-        if item.after:
-            key = f"constraints.{index}.after"
-            raise ConfigError(
-                f"{lines.get(key, source)}: {key}: got {item.after}: constraints are about the "
-                "last evaluation; pruner.limits stop trials earlier"
-            )
-    every = trainer.evaluate_every
-    newest = (trainer.max_steps - 1) // every * every
-    for index, item in enumerate(recipe.pruner.limits):
-        if newest < max(item.after, every):
-            key = f"pruner.limits.{index}"
-            at = lines.get(f"{key}.after", lines.get(key, source))
-            raise ConfigError(
-                f"{at}: {key}: got after {item.after}: stops no trial, whose last evaluation "
-                f"before its end is at step {newest}; constraints are about the end"
-            )

@@ -245,7 +245,7 @@ def test_an_objective_may_be_whatever_the_base_measures(tmp_path: Path) -> None:
         ),
         (
             {"pruner": {"limits": [{"metric": "energy/mJ", "at_most": 3, "after": 201}]}},
-            "pruner.limits.0: got after 201: stops no trial, whose last evaluation before its end",
+            "pruner.limits.0.after: got 201: stops no trial, whose last evaluation before its end",
         ),
         (
             {
