@@ -121,10 +121,10 @@ def score_split(
     group.sum(counts)
     model.train(was_training)
     result = SplitCounts(counts.cpu(), None if total is None else total.over(group))
-    return _metrics(split, result, space), result
+    return _compute_metrics(split, result, space), result
 
 
-def _metrics(split: str, counts: SplitCounts, space: LabelSpace) -> dict[str, float]:
+def _compute_metrics(split: str, counts: SplitCounts, space: LabelSpace) -> dict[str, float]:
     classes = segmentation_scores(counts.confusion)
     scores = {"mIoU": classes.miou, "mAcc": classes.macc, "aAcc": classes.aacc}
     if space.categories is not None:

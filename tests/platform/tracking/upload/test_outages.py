@@ -48,15 +48,10 @@ def test_a_server_that_starts_late_or_dies_in_the_replay_gets_everything_once(
     journal = open_journal(tmp_path / "run" / "journal", name="late")
     sender = Sender(journal.folder, server.url, "late", journal.folder.parent)
     sender.start()
-    longest = 0.0
     for step in STEPS:
-        started = time.thread_time()
         write_steps(journal, range(step, step + 1))
-        longest = max(longest, time.thread_time() - started)
     journal.finish("FINISHED")
     sender.stop(timeout=1)
-    # CPU time of the writing thread: an outage is none of its business.
-    assert longest < 1
     assert unsent(journal.folder) > 0
 
     server.start()
