@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from ..config.errors import ConfigError, nearest
 from ..config.recipes import split_override
+from ..tracking.journal_lines import RECORDS
 
 Kind = Literal["run", "trial", "sweep"]
 LATEST = "latest"
@@ -16,6 +17,8 @@ BEST = "best"
 SWEEP_PLAN = "plan.json"
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 _SHOWN = 12
+# A trial that no process began has a journal alone, a copy of checkpoints nothing else.
+_OF_A_RUN = ("config.yaml", "checkpoints", f"journal/{RECORDS}")
 
 
 @dataclass(frozen=True)
@@ -196,7 +199,7 @@ def identify(path: Path) -> FoundRun | None:
     if path.name.startswith("step-") and (path / "manifest.json").is_file():
         run = identify(path.parents[1]) if path.parent.name == "checkpoints" else None
         return FoundRun(run.folder if run else path, run.kind if run else "run", path)
-    if (path / "config.yaml").is_file() or (path / "checkpoints").is_dir():
+    if any((path / name).exists() for name in _OF_A_RUN):
         is_trial = path.parent.name == "trials" and (path.parents[1] / SWEEP_PLAN).is_file()
         return FoundRun(path, "trial" if is_trial else "run")
     return None

@@ -344,6 +344,8 @@ def test_a_signal_while_no_trial_runs_is_told_with_its_own_code(
         signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr(tuner, "sweep", stopped)
+    (tmp_path / "toy").mkdir()
+    (tmp_path / "toy" / "plan.json").write_text("{}")
     with pytest.raises(SystemExit) as left:
         job.run(job.command, ["demo", *before, "--storage", str(tmp_path)])
     assert left.value.code == 128 + signal.Signals[name]
