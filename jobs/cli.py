@@ -82,10 +82,10 @@ def run(command: click.Command, arguments: Sequence[str] | None = None) -> None:
     except click.Abort:
         sys.exit(130)
     except ValueError as error:
-        _tell(error)
+        _print_error(error)
         sys.exit(2)
     except (RuntimeError, OSError) as error:
-        _tell(error)
+        _print_error(error)
         sys.exit(1)
     sys.exit(result if isinstance(result, int) else 0)
 
@@ -95,7 +95,7 @@ def main() -> None:
     run(root)
 
 
-def _tell(error: BaseException) -> None:
+def _print_error(error: BaseException) -> None:
     if os.environ.get("SPIKESEG_TRACEBACK"):
         raise error
     print(f"spikeseg: {error}", file=sys.stderr)

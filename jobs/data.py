@@ -69,10 +69,10 @@ def pack(  # noqa: PLR0913
     from ..datasets.packed.reader import PackedDataset
     from ..platform.loading.pack_on_ray import pack_dataset
 
-    given: dict[str, object] = {"class_order": class_order, "size": size, "seed": seed}
+    settings: dict[str, object] = {"class_order": class_order, "size": size, "seed": seed}
     if rows is not None:
-        given |= dict(zip(("train", "val", "test"), rows, strict=True))
-    options = {key: value for key, value in given.items() if value is not None}
+        settings |= dict(zip(("train", "val", "test"), rows, strict=True))
+    options = {key: value for key, value in settings.items() if value is not None}
     dataset = make_dataset(name, options)
     if dataset.needs_source and source is None:
         raise click.UsageError(f"{name} needs --source, the folder of its raw files")
@@ -158,13 +158,13 @@ class _Progress:
     """Prints rows done, rate and remaining time: one moving line, or one a second."""
 
     def __init__(self) -> None:
-        self._started = self._told = time.monotonic()
+        self._started = self._printed = time.monotonic()
 
     def __call__(self, done: int, total: int) -> None:
         now = time.monotonic()
-        if done < total and now - self._told < 1:
+        if done < total and now - self._printed < 1:
             return
-        self._told = now
+        self._printed = now
         rate = done / max(1e-9, now - self._started)
         ending = "\n" if done == total or not sys.stdout.isatty() else "\r"
         line = f"packed {done}/{total} rows, {rate:.0f} rows/s, ETA {(total - done) / rate:.0f} s"

@@ -51,7 +51,7 @@ def command(  # noqa: PLR0913
         return continuation(recipe, overrides, name, storage, concurrency=concurrency, here=here)
 
     try:
-        with first_signal(signal.SIGTERM, _leave):
+        with first_signal(signal.SIGTERM, _exit_on_sigterm):
             from ..platform.runs.find_run import find_run_to_resume, resolve_initial_run
 
             if resume is not None:
@@ -71,11 +71,11 @@ def command(  # noqa: PLR0913
         # A signal before Ray starts, or Ray's own answer to one while it starts or ends.
         if isinstance(left, SystemExit) and left.code != signal.SIGTERM:
             raise
-        came = signal.SIGTERM if isinstance(left, SystemExit) else signal.SIGINT
-        print(f"spikeseg: stopped by {came.name}, no trial was running", file=sys.stderr)
+        caught = signal.SIGTERM if isinstance(left, SystemExit) else signal.SIGINT
+        print(f"spikeseg: stopped by {caught.name}, no trial was running", file=sys.stderr)
         if resume is not None:
             print(f"continue: {again(resume)}", file=sys.stderr)
-        return 128 + came
+        return 128 + caught
 
 
 def _sweep(
@@ -121,7 +121,7 @@ def _sweep(
     return 1 if set(outcome.counts) == {"FAIL"} else 0
 
 
-def _leave() -> None:
+def _exit_on_sigterm() -> None:
     sys.exit(signal.SIGTERM)
 
 
@@ -149,16 +149,16 @@ def continuation(
     from ..platform.search.sweep_file.plan import sweep_names
 
     where = recipe if recipe in sweep_names() else Path(recipe).absolute()
-    given = []
+    absolute = []
     for item in overrides:
         key, value = split_override(item)
         local = key in PLACES and "://" not in value
         local = local or (key == "sweep.base" and Path(value).is_file())
-        given.append(f"{key}={Path(value).absolute()}" if local else item)
+        absolute.append(f"{key}={Path(value).absolute()}" if local else item)
     limit = () if concurrency is None else ("--concurrency", str(concurrency))
     engine = (*limit, *(("--here",) if here else ()))
     home = ("--storage", storage.absolute())
-    line = command_line("sweep", where, *given, "--resume", name, *engine, *home)
+    line = command_line("sweep", where, *absolute, "--resume", name, *engine, *home)
     try:
         study = read_address()
     except ConfigError:  # which the sweep refuses, where it comes so far

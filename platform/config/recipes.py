@@ -29,7 +29,7 @@ from .yaml_source import parse_value, read_yaml
 _CREDENTIALS = re.compile(
     r"://[^\s]*@|[?&][^=&]*(?:token|secret|passw|pwd|sig|key|credential)[^=&]*=", re.IGNORECASE
 )
-_ANY = "configuration"
+_SOURCE = "configuration"
 RECIPES = Path(__file__).resolve().parents[2] / "jobs" / "recipes"
 PLACES = ("data.path", "init.backbone", "init.segmentor")
 """Fields that hold paths, from the working folder, or addresses."""
@@ -72,9 +72,9 @@ def load_experiment(recipe: str, overrides: Sequence[str] = ()) -> Resolved:
     path = _find_recipe(recipe, Path.cwd())
     tree, origins = _read_recipe(path, ())
     for key, value in parse_overrides(overrides).items():
-        _set(tree, origins, key, value, COMMAND_LINE)
+        _set_value(tree, origins, key, value, COMMAND_LINE)
     named = path.stem if path.parent == RECIPES else str(path)
-    return dataclasses.replace(_check(tree, origins), recipe=named)
+    return dataclasses.replace(_validate(tree, origins), recipe=named)
 
 
 def split_override(item: str, origin: str = COMMAND_LINE) -> tuple[str, str]:
@@ -128,13 +128,13 @@ def override(
     tree = json.loads(resolved.config.model_dump_json())
     origins = dict(resolved.origins)
     for key, value in values.items():
-        _set(tree, origins, key, value, origin if isinstance(origin, str) else origin[key])
-    return dataclasses.replace(_check(tree, origins), recipe=resolved.recipe)
+        _set_value(tree, origins, key, value, origin if isinstance(origin, str) else origin[key])
+    return dataclasses.replace(_validate(tree, origins), recipe=resolved.recipe)
 
 
 def load_resolved(text: str) -> Resolved:
     """Read back a configuration written by `dump`."""
-    return _check(parse_value(text), {})
+    return _validate(parse_value(text), {})
 
 
 def dump(config: ExperimentConfig) -> str:
@@ -188,25 +188,25 @@ def _read_recipe(path: Path, chain: tuple[Path, ...]) -> tuple[dict[str, Any], d
     origins: dict[str, str] = {}
     for index, parent in enumerate(parents):
         try:
-            found = _find_recipe(parent, path.parent)
+            parent_path = _find_recipe(parent, path.parent)
         except ConfigError as error:
             raise ConfigError(f"{lines.get(f'extends.{index}', path)}: extends: {error}") from error
-        parent_tree, parent_origins = _read_recipe(found, (*chain, path))
+        parent_tree, parent_origins = _read_recipe(parent_path, (*chain, path))
         _merge(tree, parent_tree)
         origins.update(parent_origins)
     _merge(tree, content)
-    given = {key: at for key, at in lines.items() if not key.startswith("extends")}
-    for name in [name for name in origins if _replaced(name, given)]:
+    file_origins = {key: at for key, at in lines.items() if not key.startswith("extends")}
+    for name in [name for name in origins if _is_in_new_list(name, file_origins)]:
         del origins[name]
-    origins.update(given)
+    origins.update(file_origins)
     return tree, origins
 
 
-def _replaced(name: str, given: Mapping[str, str]) -> bool:
-    """Whether a key is an item, or below one, of a list that was given anew."""
+def _is_in_new_list(name: str, new: Mapping[str, str]) -> bool:
+    """Whether a key is an item, or below one, of a list that a file replaces."""
     parts = name.split(".")
     return any(
-        part.isdigit() and ".".join(parts[:depth]) in given for depth, part in enumerate(parts)
+        part.isdigit() and ".".join(parts[:depth]) in new for depth, part in enumerate(parts)
     )
 
 
@@ -218,7 +218,7 @@ def _merge(base: dict[str, Any], top: Mapping[str, Any]) -> None:
             base[key] = value
 
 
-def _set(
+def _set_value(
     tree: dict[str, Any], origins: dict[str, str], key: str, value: object, origin: str
 ) -> None:
     *parents, last = key.split(".")
@@ -235,11 +235,11 @@ def _set(
     origins[key] = origin
 
 
-def _check(tree: Any, origins: dict[str, str]) -> Resolved:
-    config = validate_tree(ExperimentConfig, tree, origins, source=_ANY)
+def _validate(tree: Any, origins: dict[str, str]) -> Resolved:
+    config = validate_tree(ExperimentConfig, tree, origins, source=_SOURCE)
     for key, value in flat(config).items():
         if isinstance(value, str) and (_CREDENTIALS.search(unquote(value)) or TOKEN.search(value)):
-            origin = find_origin(key.split("."), origins, _ANY)
+            origin = find_origin(key.split("."), origins, _SOURCE)
             raise ConfigError(
                 f"{origin}: {key}: an address must not hold a user, password or key, nor any value "
                 "a token, since every run records its configuration; give them as the storage's "

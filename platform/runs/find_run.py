@@ -66,12 +66,12 @@ def find_run(word: str, storage: Path, *, kinds: Sequence[Kind] = ("run", "trial
     Raises:
         ConfigError: Where nothing, several things, or something of another kind is named.
     """
-    found = _find(word, storage.absolute(), kinds)
-    if found is None:
+    run = _find(word, storage.absolute(), kinds)
+    if run is None:
         raise ConfigError(_not_found(word, storage.absolute(), kinds))
-    if found.kind not in kinds:
-        raise ConfigError(_wrong_kind(found, kinds))
-    return found
+    if run.kind not in kinds:
+        raise ConfigError(_wrong_kind(run, kinds))
+    return run
 
 
 def find_run_to_resume(
@@ -90,15 +90,15 @@ def find_run_to_resume(
     if "://" in word:
         return word, storage
     try:
-        found = find_run(word, storage, kinds=(kind,))
+        run = find_run(word, storage, kinds=(kind,))
     except ConfigError as error:
         raise ConfigError(f"--resume {error}") from error
-    if found.checkpoint is not None:
+    if run.checkpoint is not None:
         raise ConfigError(
             f"--resume {word}: is a checkpoint; a run goes on from its newest one: --resume "
-            f"{found.word}"
+            f"{run.word}"
         )
-    return found.word, found.storage
+    return run.word, run.storage
 
 
 def find_mlflow_id(word: str, storage: Path, *, kinds: Sequence[Kind]) -> tuple[str, Path]:
@@ -118,14 +118,13 @@ def find_mlflow_id(word: str, storage: Path, *, kinds: Sequence[Kind]) -> tuple[
     from ..tracking.tracking_uri import tracking_uri
     from ..tracking.upload.upload_offset import SentOffset
 
-    found = find_run(word, storage, kinds=kinds)
-    run_id = SentOffset(found.folder / "journal", tracking_uri(found.storage)).run_id
+    run = find_run(word, storage, kinds=kinds)
+    run_id = SentOffset(run.folder / "journal", tracking_uri(run.storage)).run_id
     if not run_id:
         raise ConfigError(
-            f"{found.word}: not in MLflow yet; send it there first: spikeseg track sync "
-            f"{found.folder}"
+            f"{run.word}: not in MLflow yet; send it there first: spikeseg track sync {run.folder}"
         )
-    return run_id, found.storage
+    return run_id, run.storage
 
 
 def find_mlflow_ids(
@@ -141,11 +140,11 @@ def find_mlflow_ids(
     Raises:
         ConfigError: As `find_mlflow_id`, and where folders of several storages are named.
     """
-    found = [find_mlflow_id(word, storage, kinds=kinds) for word in words]
-    storages = {place.absolute() for _, place in found}
+    pairs = [find_mlflow_id(word, storage, kinds=kinds) for word in words]
+    storages = {folder.absolute() for _, folder in pairs}
     if len(storages) != 1:
         raise ConfigError(f"runs of one storage at a time, got {', '.join(map(str, storages))}")
-    return [run_id for run_id, _ in found], storages.pop()
+    return [run_id for run_id, _ in pairs], storages.pop()
 
 
 def resolve_initial_run(overrides: Sequence[str], storage: Path) -> tuple[str, ...]:
@@ -162,8 +161,8 @@ def resolve_initial_run(overrides: Sequence[str], storage: Path) -> tuple[str, .
     for item in overrides:
         key, word = split_override(item)
         if key == "init.segmentor" and "://" not in word and not Path(word).exists():
-            found = _find(word, storage.absolute(), ("run", "trial"))
-            if found is not None:
+            run = _find(word, storage.absolute(), ("run", "trial"))
+            if run is not None:
                 item = f"{key}={find_run(word, storage).weights}"
         resolved.append(item)
     return tuple(resolved)
@@ -177,8 +176,8 @@ def runs_in(storage: Path, *, kinds: Sequence[Kind] = ("run", "sweep")) -> list[
         kinds: `run`, `sweep` or both.
     """
     folders = sorted(storage.iterdir()) if storage.is_dir() else []
-    found = (identify(path) for path in folders if not path.name.startswith("."))
-    return [run for run in found if run is not None and run.kind in kinds and not run.checkpoint]
+    entries = (identify(path) for path in folders if not path.name.startswith("."))
+    return [run for run in entries if run is not None and run.kind in kinds and not run.checkpoint]
 
 
 def trials_of(sweep: Path) -> list[FoundRun]:
@@ -231,9 +230,9 @@ def _find(word: str, storage: Path, kinds: Sequence[Kind]) -> FoundRun | None:
         wanted: Kind = "run" if "run" in kinds else "sweep"
         return max(runs_in(storage, kinds=(wanted,)), key=start_of, default=None)
     for path in (storage / word, Path(word)):
-        found = identify(path) if word.strip("./") else None
-        if found is not None:
-            return found
+        run = identify(path) if word.strip("./") else None
+        if run is not None:
+            return run
     if _RUN_ID.fullmatch(word):
         return next((run for run in _everything(storage) if word in _ids(run.folder)), None)
     name, slash, trial = word.rpartition("/")
@@ -313,24 +312,24 @@ def _not_found(word: str, storage: Path, kinds: Sequence[Kind]) -> str:
     return f"{word}: no such {what} in {storage}{near}; there are: {_listed(known)}"
 
 
-def _wrong_kind(found: FoundRun, kinds: Sequence[Kind]) -> str:
-    if found.kind == "sweep" and "trial" not in kinds:
+def _wrong_kind(run: FoundRun, kinds: Sequence[Kind]) -> str:
+    if run.kind == "sweep" and "trial" not in kinds:
         return (
-            f"{found.word}: is a sweep, which is continued by: spikeseg sweep RECIPE --resume "
-            f"{found.word}"
+            f"{run.word}: is a sweep, which is continued by: spikeseg sweep RECIPE --resume "
+            f"{run.word}"
         )
-    if found.kind == "sweep":
+    if run.kind == "sweep":
         return (
-            f"{found.word}: is a sweep; name one of its trials: {found.word}/{BEST}, or "
-            f"{found.word}/NUMBER"
+            f"{run.word}: is a sweep; name one of its trials: {run.word}/{BEST}, or "
+            f"{run.word}/NUMBER"
         )
-    if found.kind == "trial" and "run" in kinds:
-        sweep = found.folder.parents[1].name
+    if run.kind == "trial" and "run" in kinds:
+        sweep = run.folder.parents[1].name
         return (
-            f"{found.word}: is a trial, which its sweep continues: spikeseg sweep RECIPE "
+            f"{run.word}: is a trial, which its sweep continues: spikeseg sweep RECIPE "
             f"--resume {sweep}"
         )
-    return f"{found.word}: is a {found.kind}, and a sweep is needed here"
+    return f"{run.word}: is a {run.kind}, and a sweep is needed here"
 
 
 def _listed(runs: Sequence[FoundRun]) -> str:

@@ -54,10 +54,10 @@ def list_runs(storage: Path, *, sweep: str | None = None) -> list[RunSummary]:
         ConfigError: Where there is no such sweep.
     """
     if sweep is not None:
-        found = trials_of(find_run(sweep, storage, kinds=("sweep",)).folder)
+        runs = trials_of(find_run(sweep, storage, kinds=("sweep",)).folder)
     else:
-        found = sorted(runs_in(storage), key=start_of)
-    return [_summarize(run) for run in found]
+        runs = sorted(runs_in(storage), key=start_of)
+    return [_summarize(run) for run in runs]
 
 
 def _summarize(run: FoundRun) -> RunSummary:

@@ -38,8 +38,8 @@ def plan_removal(words: Sequence[str], storage: Path) -> list[Removal]:
     Raises:
         ConfigError: Where a word names nothing, or something that is at work or still needed.
     """
-    found = [find_run(word, storage, kinds=("run", "trial", "sweep")) for word in words]
-    runs = list({run.folder: run for run in found}.values())
+    named = [find_run(word, storage, kinds=("run", "trial", "sweep")) for word in words]
+    runs = list({run.folder: run for run in named}.values())
     for run in runs:
         _require_unneeded(run)
     return [Removal(run, _size(run.folder), _unsent(run.folder)) for run in runs]
