@@ -99,6 +99,34 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(folder, json.loads((folder / "state.json").read_text()))
 
 
+def write_checkpoint(
+    folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]
+) -> None:
+    """Make a checkpoint's folder and write its files, the manifest with their hashes last.
+
+    Args:
+        folder: The folder, which must not exist.
+        step: Optimizer steps done.
+        tensors: File name -> tensors by name.
+        state: What JSON can hold; `step` is added.
+
+    Raises:
+        OSError: Where storage refuses.
+    """
+    folder.mkdir()
+    files: dict[str, dict[str, Any]] = {}
+    for name, content in tensors.items():
+        plain = {key: value.detach().cpu().contiguous() for key, value in content.items()}
+        data = safetensors.torch.save(plain)
+        files[f"{name}.safetensors"] = write_synced(folder / f"{name}.safetensors", data)
+    text = json.dumps({**state, "step": step}, indent=1).encode()
+    files["state.json"] = write_synced(folder / "state.json", text)
+    manifest = {"format": _FORMAT, "step": step, "files": files}
+    manifest["digest"] = manifest_digest(manifest)
+    write_synced(folder / "manifest.json", json.dumps(manifest, indent=1).encode())
+    flush_to_disk(folder)
+
+
 def manifest_digest(manifest: Mapping[str, Any]) -> str:
     """SHA-256 of a checkpoint's manifest, as it stands in the manifest itself."""
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()

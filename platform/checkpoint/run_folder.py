@@ -17,16 +17,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 from torch import Tensor
 
 from ...datasets.packed.files import flush_to_disk, write_file
 from .checkpoint import (
-    _FORMAT,
     Checkpoint,
     Evaluation,
-    manifest_digest,
     read_checkpoint,
+    write_checkpoint,
     write_synced,
 )
 
@@ -112,7 +110,7 @@ class RunFolder:
     def save(
         self, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]
     ) -> Path:
-        """Write a checkpoint: temporary folder, fsync, hashes, manifest last, rename.
+        """Write a checkpoint under a temporary name and rename it once it is whole.
 
         Args:
             step: Optimizer steps done.
@@ -130,18 +128,7 @@ class RunFolder:
         writing = self.path / "checkpoints" / f".writing-{step:08d}-{self.attempt}"
         shutil.rmtree(writing, ignore_errors=True)
         try:
-            writing.mkdir()
-            files: dict[str, dict[str, Any]] = {}
-            for name, content in tensors.items():
-                plain = {key: value.detach().cpu().contiguous() for key, value in content.items()}
-                data = safetensors.torch.save(plain)
-                files[f"{name}.safetensors"] = write_synced(writing / f"{name}.safetensors", data)
-            text = json.dumps({**state, "step": step}, indent=1).encode()
-            files["state.json"] = write_synced(writing / "state.json", text)
-            manifest = {"format": _FORMAT, "step": step, "files": files}
-            manifest["digest"] = manifest_digest(manifest)
-            write_synced(writing / "manifest.json", json.dumps(manifest, indent=1).encode())
-            flush_to_disk(writing)
+            write_checkpoint(writing, step, tensors, state)
             self._place(writing, final)
             flush_to_disk(final.parent)
             self._mark()

@@ -105,7 +105,7 @@ def _patch(counter: _Counter) -> None:
 
     import torch
 
-    from spikeseg.platform.checkpoint import run_folder
+    from spikeseg.platform.checkpoint import checkpoint, run_folder
     from spikeseg.platform.evaluation import scores as evaluate
     from spikeseg.platform.loading.training_loader import TrainingRows
     from spikeseg.platform.train.reduction import StepVector
@@ -117,6 +117,7 @@ def _patch(counter: _Counter) -> None:
         (StepVector, "reduce", "reduce"),
         (torch.optim.AdamW, "step", "update"),
         (evaluate, "predict_labels", "evaluation"),
+        (checkpoint, "write_synced", "checkpoint file"),
         (run_folder, "write_synced", "checkpoint file"),
         (os, "fsync", "checkpoint fsync"),
         (Path, "mkdir", "checkpoint folder"),

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from spikeseg.platform.checkpoint import run_folder as module
+from spikeseg.platform.checkpoint import checkpoint as module
 from spikeseg.platform.checkpoint.background_writer import CheckpointWriter
 from spikeseg.platform.checkpoint.checkpoint import Evaluation, read_checkpoint
 from spikeseg.platform.checkpoint.run_folder import FencedError, NoGoodCheckpointError, RunFolder
