@@ -91,6 +91,7 @@ def ended(plan: SweepPlan, folder: Path) -> Counter[str]:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_sweep_on_tune_survives_failures_deaths_and_a_killed_driver(folder: Path) -> None:
     changes = listed(4, NAN, RAISES, DIES_ONCE, 8, 2, resources={"cpu": 0.5})
     plan = toy_plan(folder, **changes)
