@@ -18,10 +18,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     What starts Ray or a browser is one group, so that no two of them run at once.
     """
+
+    def is_serial(item: pytest.Item) -> bool:
+        return any(item.get_closest_marker(name) for name in ("ray", "browser"))
+
     for item in items:
-        serial = item.get_closest_marker("ray") or item.get_closest_marker("browser")
-        group = "serial" if serial else str(item.path)
+        group = "serial" if is_serial(item) else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))
+    # The longest group begins first, so that the other process is not waited for at the end.
+    items.sort(key=is_serial, reverse=True)
 
 
 @pytest.fixture(scope="session")
