@@ -5,18 +5,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from chromium import Page, browser, chromium
+from chromium import find_chromium, open_page
+from playwright.sync_api import Page
 from tracked_sweep import TrackedSweep, write_sweep
 from tracking_server import TrackingServer
 
 
 @pytest.fixture(scope="session")
-def page() -> Iterator[Page]:
-    """One page of headless Chromium."""
-    executable = chromium()
+def chromium() -> str:
+    """Chromium's path."""
+    executable = find_chromium()
     if executable is None:
         pytest.skip("no Chromium on this machine (Debian's package is `chromium`)")
-    with browser(executable) as opened:
+    return executable
+
+
+@pytest.fixture
+def page(chromium: str) -> Iterator[Page]:
+    """One page of headless Chromium; closed after each test, as other tests run event loops."""
+    with open_page(chromium) as opened:
         yield opened
 
 
@@ -34,8 +41,8 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> TrackedSweep:
 
 
 @pytest.fixture(scope="session")
-def server(page: Page, sweep: TrackedSweep) -> Iterator[TrackingServer]:
-    """MLflow's server over the sweep's storage; not started where there is no browser."""
+def server(chromium: str, sweep: TrackedSweep) -> Iterator[TrackingServer]:
+    """MLflow's server over the sweep's storage; not started where there is no Chromium."""
     running = TrackingServer(sweep.storage)
     running.start()
     yield running

@@ -1,11 +1,11 @@
 """The UI's compare page shows what a sweep is about, as a person sees it."""
 
-import json
 from pathlib import Path
 
 import pytest
-from chromium import Page
+from chromium import save_screenshot
 from mlflow import MlflowClient
+from playwright.sync_api import Page, expect
 from take_pictures import open_compare_page
 from tracked_sweep import TrackedSweep
 from tracking_server import TrackingServer
@@ -30,12 +30,10 @@ def test_the_compare_page_shows_neuron_and_loss_weights_against_scores_of_eight_
     assert experiment is not None
     open_compare_page(page, server.url, experiment.experiment_id, sweep.trials)
 
-    page.wait(
-        f"{json.dumps(AXES)}.every(axis => [...document.querySelectorAll('.parcoords text')]"
-        ".some(label => label.textContent === axis))"
-    )
-    page.screenshot(pictures / "compare.png", width=1400, height=640)
-    shown = " ".join(page.text().split())
+    for axis in AXES:
+        expect(page.locator(".parcoords").get_by_text(axis, exact=True)).to_be_visible()
+    save_screenshot(page, pictures / "compare.png", height=640)
+    shown = " ".join(page.locator("body").inner_text().split())
     runs = [client.get_run(run_id) for run_id in sweep.trials]
     for number, run in enumerate(runs):
         assert f"trial-{number}" in shown

@@ -4,8 +4,9 @@ import time
 from pathlib import Path
 
 import pytest
-from chromium import Page
+from chromium import expect_texts, save_screenshot, starting_with
 from mlflow import MlflowClient
+from playwright.sync_api import Page, expect
 from take_pictures import open_picture
 from tracked_sweep import TrackedSweep
 from tracking_server import TrackingServer
@@ -21,17 +22,13 @@ def test_from_the_list_of_runs_a_person_reaches_the_best_run_and_what_it_was_mad
     assert experiment is not None
     best = client.get_run(sweep.best)
     runs = f"{server.url}/#/experiments/{experiment.experiment_id}/runs"
-    page.open(f"{runs}?orderByKey=metrics.%60val%2FmIoU%60&orderByAsc=false")
-    page.wait_text(best.info.run_name or "")
-    page.dismiss_assistant()
-    names = "[...document.querySelectorAll('[role=row] a')].map(a => a.innerText.trim())"
-    page.wait(f"{names}.some(name => name.startsWith('trial-'))")
-    listed = [name for name in page.evaluate(names) if name.startswith("trial-")]
-    assert listed[0] == best.info.run_name
+    page.goto(f"{runs}?orderByKey=metrics.%60val%2FmIoU%60&orderByAsc=false")
+    trials = page.get_by_role("row").get_by_role("link").filter(has_text=starting_with("trial-"))
+    expect(trials.first).to_have_text(best.info.run_name or "")
 
-    page.click(best.info.run_name or "")
-    page.wait_text("Repeat this run", "spikeseg train shapes_tiny", "git_sha", "data_digest")
-    text = page.text()
+    trials.first.click()
+    expect_texts(page, "Repeat this run", "spikeseg train shapes_tiny", "git_sha", "data_digest")
+    text = page.locator("body").inner_text()
     timesteps = best.data.params["model.neuron.timesteps"]
     assert f"model.neuron.timesteps={timesteps}" in text
     assert best.data.tags["git_sha"][:12] in text
@@ -39,11 +36,11 @@ def test_from_the_list_of_runs_a_person_reaches_the_best_run_and_what_it_was_mad
     assert best.inputs.dataset_inputs[0].dataset.digest[:8] in text
     assert f"{best.data.metrics['val/mIoU']:.2f}"[:4] in text
 
-    page.resize(1400, 3200)
-    page.click("Model metrics")
-    page.wait_text("val/mIoU", "train/loss", "energy/mJ")
+    page.set_viewport_size({"width": 1400, "height": 3200})
+    page.get_by_text("Model metrics", exact=True).click()
+    expect_texts(page, "val/mIoU", "train/loss", "energy/mJ")
     open_picture(page, "val/rows")
-    page.screenshot(pictures / "run.png", width=1400, height=900)
+    save_screenshot(page, pictures / "run.png", height=900)
 
 
 @pytest.mark.slow
@@ -58,6 +55,6 @@ def test_five_hundred_runs_open_in_a_time_that_is_printed(
         store.log_metric(run.info.run_id, "val/mIoU", number / 10, step=1)
         store.set_terminated(run.info.run_id)
     started = time.monotonic()
-    page.open(f"{server.url}/#/experiments/{experiment}/runs")
-    page.wait_text("run-499", timeout=120)
+    page.goto(f"{server.url}/#/experiments/{experiment}/runs")
+    expect(page.get_by_text("run-499", exact=True).first).to_be_visible(timeout=120_000)
     print(f"experiment page with 500 runs: first rows after {time.monotonic() - started:.1f} s")

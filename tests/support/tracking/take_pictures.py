@@ -8,9 +8,10 @@ import sys
 import urllib.parse
 from pathlib import Path
 
-from chromium import Page, PageTimeoutError, browser, chromium
+from chromium import expect_texts, find_chromium, open_page, save_screenshot, starting_with
 from mlflow import MlflowClient
 from PIL import Image
+from playwright.sync_api import Page, expect
 from tracking_server import TrackingServer
 
 from spikeseg.platform.runs.html_report import write_report
@@ -21,27 +22,27 @@ _METRICS = ("val/mIoU", "energy/mJ")
 
 def choose(page: Page, box: int, names: tuple[str, ...]) -> None:
     """Add entries in one of the compare page's two boxes: 0 parameters, 1 metrics."""
-    page.focus(
-        f"document.querySelectorAll('input[role=combobox]')[{box}].parentElement.parentElement"
-    )
+    field = page.get_by_role("combobox").nth(box)
+    # A closed box takes no text.
+    field.press("ArrowDown")
     for name in names:
-        page.type(name)
-    page.click("Parameters:")
+        field.fill(name)
+        page.locator("[aria-selected]").and_(page.get_by_title(name, exact=True)).click()
+    page.get_by_text("Parameters:", exact=True).click()
 
 
 def open_compare_page(page: Page, url: str, experiment: str, runs: list[str]) -> None:
     """Open MLflow's compare page and choose neuron parameters and scores on it."""
     query = {"runs": json.dumps(runs), "experiments": json.dumps([experiment])}
-    page.open(f"{url}/#/compare-runs?{urllib.parse.urlencode(query)}")
-    page.wait_text(f"Comparing {len(runs)} Runs from 1 Experiment", "Parallel Coordinates Plot")
-    page.dismiss_assistant()
+    page.goto(f"{url}/#/compare-runs?{urllib.parse.urlencode(query)}")
+    expect_texts(page, f"Comparing {len(runs)} Runs from 1 Experiment", "Parallel Coordinates Plot")
     choose(page, 0, _PARAMETERS)
     choose(page, 1, _METRICS)
 
 
 def main(storage: Path, output: Path) -> None:
     """Take all pictures of the storage's newest sweep and its newest training."""
-    executable = chromium()
+    executable = find_chromium()
     if executable is None:
         sys.exit("no Chromium on this machine (Debian's package is `chromium`)")
     server = TrackingServer(storage)
@@ -55,18 +56,17 @@ def main(storage: Path, output: Path) -> None:
         report = write_report(
             [training.info.run_id], storage=storage, output=output / "report.html"
         )
-        with browser(executable) as page:
+        with open_page(executable) as page:
             chosen = [run.info.run_id for run in trials]
             open_compare_page(page, server.url, trials[0].info.experiment_id, chosen)
             save(page, output / "compare.png", height=640)
             experiment, run_id = training.info.experiment_id, training.info.run_id
-            page.open(f"{server.url}/#/experiments/{experiment}/runs/{run_id}/model-metrics")
-            page.wait_text("Add chart")
-            page.dismiss_assistant()
+            page.goto(f"{server.url}/#/experiments/{experiment}/runs/{run_id}/model-metrics")
+            expect_texts(page, "Add chart")
             open_picture(page, "val/rows")
             save(page, output / "run.png", height=900)
-            page.open(report.absolute().as_uri())
-            page.wait_text("Scores")
+            page.goto(report.absolute().as_uri())
+            expect_texts(page, "Scores")
             save(page, output / "report.png", height=1000)
     finally:
         server.kill()
@@ -75,36 +75,26 @@ def main(storage: Path, output: Path) -> None:
 def open_picture(page: Page, name: str) -> None:
     """On a run's metrics page, open a picture's card in full and go to its last step."""
     # Charts are drawn when they come into sight, so the window is tall.
-    page.resize(1400, 5200)
-    page.wait_text(name)
-    cards = "[...document.querySelectorAll('[data-testid=experiment-view-compare-runs-card]')]"
-    card = f"{cards}.find(c => c.innerText.startsWith({json.dumps(name)}))"
-    page.focus(f"{card}.querySelector('[data-component-id=fullscreen_button_chartcard]')")
-    page.resize(1400, 900)
-    page.wait("document.querySelector('[role=dialog]')")
-    # The last mark of the slider lies beside the field that shows the step.
-    field = "[...document.querySelectorAll('[role=dialog] input[type=number]')].at(-1)"
-    slider = "document.querySelector('[role=dialog] [role=slider]')"
-    picture = "document.querySelector('[role=dialog] img')"
-    for _ in range(6):
-        # The page draws itself anew on its own; a press at that moment moves nothing.
-        left = page.place(field)[0]
-        _, top, _, height = page.place(slider)
-        page.press(left - 30, top + height / 2)
-        try:
-            page.wait(f"{picture} && {picture}.naturalWidth > 100", timeout=10)
-            break
-        except PageTimeoutError:
-            continue
-    else:
-        shown = page.evaluate(f"[{slider}, {picture}].map(e => e ? e.outerHTML : 'none')")
-        raise PageTimeoutError(f"{name}: six presses brought no picture: {shown}")
-    page.evaluate(f"{picture}.scrollIntoView({{block: 'center'}})")
+    page.set_viewport_size({"width": 1400, "height": 5200})
+    cards = page.get_by_test_id("experiment-view-compare-runs-card")
+    card = cards.filter(has_text=starting_with(name))
+    card.locator("[data-component-id=fullscreen_button_chartcard]").click()
+    page.set_viewport_size({"width": 1400, "height": 900})
+    dialog = page.get_by_role("dialog")
+    step = dialog.get_by_role("spinbutton")
+    last_step = step.get_attribute("max") or ""
+    step.fill(last_step)
+    step.blur()
+    expect(dialog.get_by_role("slider")).to_have_attribute("aria-valuenow", last_step)
+    page.wait_for_function(
+        "[...document.querySelectorAll('[role=dialog] img')].some(img => img.naturalWidth > 100)"
+    )
+    dialog.locator("img").first.scroll_into_view_if_needed()
 
 
 def save(page: Page, path: Path, *, height: int) -> None:
     """A screenshot with few colours, which makes it small."""
-    page.screenshot(path, width=1400, height=height)
+    save_screenshot(page, path, height=height)
     Image.open(path).convert("RGB").quantize(128).save(path, optimize=True)
     print(path)
 
