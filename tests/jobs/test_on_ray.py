@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -60,8 +61,10 @@ def free_port() -> int:
 
 
 @pytest.fixture
-def head(tmp_path: Path) -> Iterator[str]:
-    """A head on loopback with ports and a folder of its own; its processes end with the test."""
+def head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A head on loopback with ports, folder and token of its own; it ends with the test."""
+    # A home without a token, as a new user has, starts no head that asks for one.
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
     port, dashboard = free_port(), free_port()
     log = (tmp_path / "head.log").open("w")
     process = subprocess.Popen(
