@@ -61,14 +61,19 @@ def train(
         RuntimeError: Where training could not be finished.
     """
     from .platform.config.recipes import load_experiment, override
+    from .platform.runs.find_run import resolve_initial_run
     from .platform.train.trainer import train as train_experiment
 
+    folder = _storage(storage)
     if isinstance(overrides, Mapping):
         values = {k: str(v) if isinstance(v, Path) else v for k, v in overrides.items()}
+        if isinstance(word := values.get("init.segmentor"), str):
+            (item,) = resolve_initial_run([f"init.segmentor={word}"], folder)
+            values["init.segmentor"] = item.partition("=")[2]
         resolved = override(load_experiment(str(recipe)), values, "overrides")
     else:
-        resolved = load_experiment(str(recipe), overrides)
-    return train_experiment(resolved, storage=_storage(storage), progress=progress)
+        resolved = load_experiment(str(recipe), resolve_initial_run(overrides, folder))
+    return train_experiment(resolved, storage=folder, progress=progress)
 
 
 def list_runs(storage: str | Path | None = None, *, sweep: str | None = None) -> "list[RunSummary]":

@@ -63,7 +63,7 @@ def remove(words: tuple[str, ...], yes: bool, storage: Path) -> None:
         warning = f"; {item.warning}" if item.warning else ""
         print(f"{item.run.word}: {item.frees / 1e6:.1f} MB in {item.run.folder}{warning}")
     if not yes:
-        click.confirm(f"remove {len(removals)}?", abort=True)
+        click.confirm(f"delete {len(removals)} folder(s)?", abort=True)
     for item in removals:
         remove_run(item)
     print(f"freed {sum(item.frees for item in removals) / 1e6:.1f} MB")
@@ -81,6 +81,17 @@ def _row(item: "RunSummary") -> tuple[str, ...]:
     )
 
 
+def _fit_columns(rows: list[tuple[str, ...]], width: int) -> list[int]:
+    """Columns that a terminal has room for; what says least leaves first."""
+    widths = [max(map(len, column)) for column in zip(_COLUMNS, *rows, strict=True)]
+    shown = list(range(len(_COLUMNS)))
+    for name in ("recipe", "started", "test mIoU", "normalization", "state"):
+        if sum(widths[index] + 2 for index in shown) <= width:
+            break
+        shown.remove(_COLUMNS.index(name))
+    return shown
+
+
 def _print_table(rows: list[tuple[str, ...]]) -> None:
     """A table on a terminal; elsewhere plain columns, which other programs can cut."""
     if sys.stdout.isatty():
@@ -88,12 +99,14 @@ def _print_table(rows: list[tuple[str, ...]]) -> None:
         from rich.console import Console
         from rich.table import Table
 
-        table = Table(box=box.SIMPLE_HEAD)
-        for name in _COLUMNS:
-            table.add_column(name, overflow="fold", no_wrap=name == "run")
+        console = Console()
+        shown = _fit_columns(rows, console.width)
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for index in shown:
+            table.add_column(_COLUMNS[index], no_wrap=True)
         for row in rows:
-            table.add_row(*row)
-        Console().print(table)
+            table.add_row(*(row[index] for index in shown))
+        console.print(table)
         return
     widths = [max(map(len, column)) for column in zip(_COLUMNS, *rows, strict=True)]
     for row in (_COLUMNS, *rows):

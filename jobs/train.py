@@ -57,7 +57,7 @@ def command(
     print(f"curves:        {outcome.folder / 'figures' / 'curves.png'}")
     print(f"evaluate:      {command_line('evaluate', outcome.name, *home)}")
     start = f"init.segmentor={outcome.name}"
-    print(f"go on from it: {command_line('train', 'RECIPE', start, *home)}")
+    print(f"go on from it: {command_line('train', recipe or 'RECIPE', start, *home)}")
     print(f"compare:       {command_line('ui', *home)}")
 
 

@@ -13,10 +13,12 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Groups for `-n 2 --dist loadgroup`: a file's tests share their fixtures in one process.
 
-    What starts Ray or a browser is one group, so that no two of them run at once.
+    What starts Ray or a browser is one group, so that no two of them run at once. First, since
+    xdist reads the groups in the same hook.
     """
 
     def is_serial(item: pytest.Item) -> bool:

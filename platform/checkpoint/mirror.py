@@ -14,6 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import fs
 
+from ...datasets.packed.files import write_file
 from ..tracking.journal import FILES, confined
 from ..tracking.journal_lines import RECORDS
 from .checkpoint import Checkpoint, read_checkpoint
@@ -202,7 +203,7 @@ class Mirror:
     def _fetch_file(self, name: str, folder: Path, target_name: str) -> None:
         target = confined(folder, target_name)
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(self._read(f"{self._base}/{name}"))
+        write_file(target, self._read(f"{self._base}/{name}"))
 
     def remove(self) -> None:
         """Delete all copies of this run."""

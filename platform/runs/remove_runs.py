@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,9 +39,10 @@ def plan_removal(words: Sequence[str], storage: Path) -> list[Removal]:
         ConfigError: Where a word names nothing, or something that is at work or still needed.
     """
     named = [find_run(word, storage, kinds=("run", "trial", "sweep")) for word in words]
-    runs = list({run.folder: run for run in named}.values())
+    # Sweeps leave first: what they read from is needed as long as they are there.
+    runs = sorted({run.folder: run for run in named}.values(), key=lambda run: run.kind != "sweep")
     for run in runs:
-        _require_unneeded(run)
+        _require_unneeded(run, leaving={other.folder for other in runs})
     return [Removal(run, _size(run.folder), _unsent(run.folder)) for run in runs]
 
 
@@ -59,7 +60,7 @@ def remove_run(removal: Removal) -> None:
     shutil.rmtree(leaving)
 
 
-def _require_unneeded(run: FoundRun) -> None:
+def _require_unneeded(run: FoundRun, leaving: Collection[Path] = ()) -> None:
     word = run.word
     if run.checkpoint is not None:
         raise ConfigError(
@@ -79,19 +80,25 @@ def _require_unneeded(run: FoundRun) -> None:
             f"{word}: the sweep has trials without an end, and its continuation needs all of it: "
             f"spikeseg sweep RECIPE --resume {word}; delete {run.folder} by hand to give it up"
         )
-    user = _user_of(run)
+    user = _user_of(run, leaving)
     if user is not None:
-        raise ConfigError(f"{word}: {user.word} reads from {run.folder} and has not ended")
+        when = "and has not ended"
+        if user.kind == "sweep":
+            when = f"when it is continued; remove it first: spikeseg runs remove {user.word}"
+        raise ConfigError(f"{word}: {user.word} reads from {run.folder} {when}")
 
 
-def _user_of(run: FoundRun) -> FoundRun | None:
-    """A live run, or a sweep without an end, whose configuration names a folder."""
-    named = re.compile(re.escape(str(run.folder)) + r"(?![\w.-])")
+def _user_of(run: FoundRun, leaving: Collection[Path]) -> FoundRun | None:
+    """A live run, or a sweep, whose configuration names a run's folder by any path to it."""
+    paths = re.compile(rf"[^\s\"'=]*/{re.escape(run.folder.name)}(?![\w.-])")
+    target = run.folder.resolve()
     for other in runs_in(run.storage):
         path = other.folder / (SWEEP_PLAN if other.kind == "sweep" else "config.yaml")
-        if other.folder == run.folder or not named.search(path.read_text()):
+        # A folder that was begun without a configuration reads from nothing.
+        if other.folder in leaving or other.folder == run.folder or not path.is_file():
             continue
-        if is_live(other) or (other.kind == "sweep" and run_state(other) != "finished"):
+        named = {Path(text).resolve() for text in paths.findall(path.read_text())}
+        if target in named and (other.kind == "sweep" or is_live(other)):
             return other
     return None
 

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ..train.progress import format_clock
 from .study.pareto import front, hypervolume
 from .study.study import Keeper
 from .study.trial_records import TrialRecord, TrialReport, Verdict
@@ -124,16 +125,9 @@ def summary(status: SweepStatus) -> str:
     several = len(status.objectives) > 1 and status.front
     front = f", front of {len(status.front)}" if several else ""
     spent = f", {status.device_seconds:.0f} device-seconds"
-    eta = "" if status.eta_seconds is None else f", ETA {clock(status.eta_seconds)}"
+    eta = "" if status.eta_seconds is None else f", ETA {format_clock(status.eta_seconds)}"
     others = f" ({', '.join(states)})" if states else ""
     return f"{status.done}/{status.total} done{others}{best}{front}{spent}{eta}"
-
-
-def clock(seconds: float) -> str:
-    """Seconds as m:ss or h:mm:ss."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def devices_of_a_trial(plan: SweepPlan) -> float:

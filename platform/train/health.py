@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ...datasets.packed.files import write_file
 from ...model.accounting.firing import FiringRow
 from ...model.accounting.health import StepHealth, judge_firing, step_health
 from ...model.loss.criterion import DenseCriterion, SetCriterion
@@ -67,7 +68,7 @@ def draw_first_step(
         recorder.text("tables/first_step.json", json.dumps(rows, indent=1))
         recorder.picture(f"figures/{FIGURE}", picture)
         (folder / "figures").mkdir(exist_ok=True)
-        (folder / "figures" / FIGURE).write_bytes(picture)
+        write_file(folder / "figures" / FIGURE, picture)
     except (torch.OutOfMemoryError, OSError) as error:
         # A picture must never cost a training.
         _log.warning("the first step could not be drawn: %s", error)

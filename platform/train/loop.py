@@ -370,7 +370,7 @@ class Training:
             self._save()
             if self._writer is not None:
                 self._writer.flush()
-            self._tell(f"told to leave: checkpoint of step {self.step} is written")
+            self._tell(f"asked to leave: checkpoint of step {self.step} is written")
             if leaves:
                 raise PreemptedError(f"asked to leave at step {self.step}: checkpoint is written")
         elif every is not None and self.step % every == 0 and self.step != target:

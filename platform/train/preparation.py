@@ -58,7 +58,9 @@ def open_data(config: ExperimentConfig) -> PackedDataset:
     try:
         dataset = PackedDataset.open(config.data.path)
     except ValueError as error:
-        raise ConfigError(f"data.path: {error}") from error
+        missing = "://" not in config.data.path and not Path(config.data.path).exists()
+        hint = "; `spikeseg data pack` makes it" if missing else ""
+        raise ConfigError(f"data.path: {error}{hint}") from error
     for split in ("train", "val"):
         if not dataset.splits.get(split):
             raise ConfigError(f"data.path: {config.data.path}: split {split!r} has no rows")

@@ -59,11 +59,13 @@ class Meter:
             f"step {step}/{trainer.max_steps}  loss {metrics['train/loss']:.3f}  "
             f"grad {metrics['train/grad_norm']:.3g}  lr {metrics['train/lr']:.2e}  "
             f"{metrics['perf/images_per_s']:.1f} images/s  {metrics['perf/memory_mb']:.0f} MB  "
-            f"checkpoint at {next_checkpoint}  ETA {_clock(each * (trainer.max_steps - step))}"
+            f"checkpoint at {next_checkpoint}  "
+            f"ETA {format_clock(each * (trainer.max_steps - step))}"
         )
 
 
-def _clock(seconds: float) -> str:
+def format_clock(seconds: float) -> str:
+    """Seconds as m:ss or h:mm:ss."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 
+from ...datasets.packed.files import write_file
 from ..checkpoint.run_folder import RunFolder
 from ..cluster.worker_group import WorkerGroup
 from ..config.recipes import Resolved
@@ -82,7 +83,7 @@ def _draw(training: Training, result: SplitResult, journal: Journal) -> None:
     sheet = contact_sheet(training.evaluated, result.split)
     drawn = record_result(journal, result, history=training.history, sheet=sheet)
     for name, data in drawn.items():
-        (figures / name).write_bytes(data)
+        write_file(figures / name, data)
 
 
 def _link_checkpoints(run: RunFolder, journal: Journal, steps: Mapping[str, int]) -> None:

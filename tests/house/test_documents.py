@@ -43,6 +43,7 @@ def test_every_public_function_is_typed_and_documented(repository: Path) -> None
 def test_a_rooms_readme_is_short(repository: Path, room: str) -> None:
     lines = (repository / room / "README.md").read_text().splitlines()
     assert 5 <= len(lines) <= 60
+    assert not [line[:60] for line in lines if len(line) > 200]
 
 
 def test_documents_name_files_that_exist(repository: Path) -> None:

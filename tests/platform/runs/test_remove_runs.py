@@ -74,7 +74,18 @@ def test_a_sweep_without_an_end_stays_and_so_does_the_run_it_starts_from(storage
     assert "has trials without an end" in refusal(storage, "sweep-two")
     assert refusal(storage, "one").startswith("one: sweep-two reads from ")
     end(sweep, "FINISHED")
-    assert plan_removal(["one", "sweep-two"], storage)
+    # More trials may be asked of it.
+    assert "remove it first: spikeseg runs remove sweep-two" in refusal(storage, "one")
+    (storage / "link").symlink_to(storage)
+    assert "reads from" in refusal(storage / "link", "one")
+    for removal in plan_removal(["one", "sweep-two"], storage):
+        remove_run(removal)
+    assert not (storage / "one").exists() and not sweep.exists()
+
+
+def test_a_folder_without_a_configuration_holds_nothing_up(storage: Path) -> None:
+    (storage / "begun" / "checkpoints").mkdir(parents=True)
+    assert plan_removal(["one"], storage)
 
 
 def test_a_run_that_a_live_run_started_from_stays(storage: Path) -> None:

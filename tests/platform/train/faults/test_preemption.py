@@ -113,6 +113,6 @@ def test_a_draining_node_gets_one_checkpoint_and_training_goes_on(
     drained = Notice()
     drained.watch(lambda: True, tmp_path / "no order")
     lines = trained(small(data, evaluate_every=5), tmp_path / "run", notice=drained)
-    assert sum("told to leave" in line for line in lines) == 1
+    assert sum("asked to leave" in line for line in lines) == 1
     assert (tmp_path / "run" / "checkpoints" / "step-00000001").is_dir()
     assert (tmp_path / "run" / "checkpoints" / "step-00000005").is_dir()
