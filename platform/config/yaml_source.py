@@ -1,69 +1,88 @@
-"""YAML with the line of every key, and numbers read as people write them."""
+"""YAML 1.2 with the line of every key; only what JSON can hold."""
 
-import re
+import math
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import ConstructorError, SafeConstructor
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.resolver import VersionedResolver
 
 from .errors import ConfigError
 
+# A text of some hundred bytes can name a list of lists a billion times.
+_MOST_VALUES = 100_000
 _TAGS = ("null", "bool", "int", "float", "str", "seq", "map")
 # A tag that does not fit its value (`!!int a`), and nesting without end.
-_UNREADABLE = (yaml.YAMLError, ValueError, KeyError, RecursionError)
+_UNREADABLE = (YAMLError, ValueError, KeyError, RecursionError)
 
 
-class SourceLoader(yaml.SafeLoader):
-    """YAML as people write it: 1e-3 is a number, on/off/yes/no and 2020-01-01 are words.
+class _Resolver(VersionedResolver):
+    """YAML 1.2's, but for dates, which are words."""
 
-    Args:
-        stream: The text.
-    """
+    def add_version_implicit_resolver(
+        self, version: Any, tag: Any, regexp: Any, first: Any
+    ) -> None:
+        """Learn the form of a type."""
+        if str(tag).rpartition(":")[2] in (*_TAGS, "merge"):
+            super().add_version_implicit_resolver(version, tag, regexp, first)
 
-    def __init__(self, stream: str) -> None:
-        super().__init__(stream)
-        # In depth, a list or mapping that holds itself is found and refused.
-        self.deep_construct = True
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Refuse a key that is no scalar, or given twice, where plain YAML takes the last one."""
-        seen: set[str] = set()
+class _Constructor(SafeConstructor):
+    """Words, finite numbers, lists, and mappings with words as keys."""
+
+    # Sets, bytes, dates and ordered mappings are no part of any configuration.
+    yaml_constructors = {  # noqa: RUF012
+        tag: constructor
+        for tag, constructor in SafeConstructor.yaml_constructors.items()
+        if tag is None or str(tag).rpartition(":")[2] in _TAGS
+    }
+
+    def construct_yaml_float(self, node: Any) -> Any:
+        """Read a number; `.nan` and `.inf` stay words, which no field takes."""
+        value = super().construct_yaml_float(node)
+        return value if math.isfinite(value) else node.value
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        """Refuse a key that is a list or mapping."""
         for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(
+            if not isinstance(key, ScalarNode):
+                raise ConstructorError(
                     None, None, "a key must be a word, got a list or mapping", key.start_mark
                 )
-            if key.value in seen:
-                line = key.start_mark.line + 1
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key.value!r} is given twice (line {line})", key.start_mark
-                )
-            seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
-SourceLoader.yaml_implicit_resolvers = {
-    first: [
-        (tag, pattern)
-        for tag, pattern in resolvers
-        if tag.rpartition(":")[2] not in ("bool", "float", "timestamp")
-    ]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-# Sets, bytes, dates and ordered mappings are no part of any configuration, nor of JSON.
-SourceLoader.yaml_constructors = {
-    tag: constructor
-    for tag, constructor in yaml.SafeLoader.yaml_constructors.items()
-    if tag is None or tag.rpartition(":")[2] in _TAGS
-}
-SourceLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|false|True|False)$"), list("tTfF")
-)
-SourceLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][-+]?\d+)?$"),
-    list("-+.0123456789"),
-)
+_Constructor.add_constructor("tag:yaml.org,2002:float", _Constructor.construct_yaml_float)
+
+
+def _read(text: str) -> tuple[Node | None, Any]:
+    """Read a text: its tree of nodes, which know their lines, and its content."""
+    reader = YAML(typ="safe", pure=True)
+    reader.Resolver, reader.Constructor = _Resolver, _Constructor
+    node = reader.compose(text)
+    if node is not None and len(list(islice(_expand(node, ()), _MOST_VALUES + 1))) > _MOST_VALUES:
+        raise ConstructorError(
+            None, None, f"more than {_MOST_VALUES} values, aliases expanded", node.start_mark
+        )
+    return node, reader.load(text)
+
+
+def _expand(node: Node, above: tuple[Node, ...]) -> Iterator[Node]:
+    """All nodes below one, as often as aliases name them."""
+    if any(node is other for other in above):
+        raise ConstructorError(
+            None, None, "a list or mapping must not hold itself", node.start_mark
+        )
+    yield node
+    parts = node.value if isinstance(node, MappingNode | SequenceNode) else ()
+    for part in parts:
+        for child in part if isinstance(part, tuple) else (part,):
+            yield from _expand(child, (*above, node))
 
 
 def read_yaml(path: Path) -> tuple[Any, dict[str, str]]:
@@ -85,27 +104,29 @@ def read_yaml(path: Path) -> tuple[Any, dict[str, str]]:
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not a text in UTF-8 ({error.reason})") from error
     try:
-        node = yaml.compose(text, Loader=SourceLoader)
-        content = yaml.load(text, Loader=SourceLoader)
+        node, content = _read(text)
     except _UNREADABLE as error:
-        mark = getattr(error, "problem_mark", None)
-        at = path if mark is None else f"{path}:{mark.line + 1}"
-        raise ConfigError(f"{at}: not valid YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(_describe(error, path)) from error
     lines: dict[str, str] = {}
     if node is not None:
         _collect_lines(node, (), path, lines)
     return content, lines
 
 
-def _collect_lines(
-    node: yaml.Node, prefix: tuple[str, ...], path: Path, lines: dict[str, str]
-) -> None:
-    if isinstance(node, yaml.MappingNode):
+def _describe(error: Exception, path: Path) -> str:
+    if not isinstance(error, MarkedYAMLError) or error.problem_mark is None:
+        return f"{path}: not valid YAML: {error}"
+    what = f"{error.context}: {error.problem}" if error.context else f"{error.problem}"
+    return f"{path}:{error.problem_mark.line + 1}: not valid YAML: {what}"
+
+
+def _collect_lines(node: Node, prefix: tuple[str, ...], path: Path, lines: dict[str, str]) -> None:
+    if isinstance(node, MappingNode):
         for key, value in node.value:
             name = (*prefix, str(key.value))
             lines[".".join(name)] = f"{path}:{key.start_mark.line + 1}"
             _collect_lines(value, name, path, lines)
-    elif isinstance(node, yaml.SequenceNode):
+    elif isinstance(node, SequenceNode):
         for index, value in enumerate(node.value):
             name = (*prefix, str(index))
             lines[".".join(name)] = f"{path}:{value.start_mark.line + 1}"
@@ -119,6 +140,6 @@ def parse_value(text: str) -> Any:
         ValueError: Where it is not YAML.
     """
     try:
-        return yaml.load(text, Loader=SourceLoader)
+        return _read(text)[1]
     except _UNREADABLE as error:
         raise ValueError(f"{text!r} is not valid YAML") from error
