@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PARALLEL := -n 2 --dist loadgroup
+PARALLEL := -n 2 --dist loadscope --no-loadscope-reorder
 export OMP_NUM_THREADS ?= 1
 
 .PHONY: demo test test-all lint hooks ui setup clean

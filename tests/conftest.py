@@ -1,7 +1,10 @@
 """Fixtures that every room's tests share."""
 
+import functools
 import os
+import re
 from pathlib import Path
+from typing import Any
 
 # Ray reads this when it is first imported, which any test may do.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -13,22 +16,32 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
-@pytest.hookimpl(tryfirst=True)
+@functools.cache
+def is_serial(path: Path) -> bool:
+    """Whether a file of tests starts Ray or a browser, of which only one is to run at a time."""
+    return re.search(r"mark\.(ray|browser)\b", path.read_text()) is not None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Groups for `-n 2 --dist loadgroup`: a file's tests share their fixtures in one process.
+    """The longest group begins first, so that the other process is not waited for at the end."""
+    serial = {path for path in {item.path for item in items} if is_serial(path)}
+    items.sort(key=lambda item: item.path in serial, reverse=True)
 
-    What starts Ray or a browser is one group, so that no two of them run at once. First, since
-    xdist reads the groups in the same hook.
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Hand out whole files, whose tests share their fixtures, and all serial ones to one process.
+
+    xdist's own `--dist loadgroup` does not group under pytest 9.2.
     """
+    from xdist.scheduler.loadscope import LoadScopeScheduling
 
-    def is_serial(item: pytest.Item) -> bool:
-        return any(item.get_closest_marker(name) for name in ("ray", "browser"))
+    class FileScheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "serial" if is_serial(config.rootpath / file) else file
 
-    for item in items:
-        group = "serial" if is_serial(item) else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
-    # The longest group begins first, so that the other process is not waited for at the end.
-    items.sort(key=is_serial, reverse=True)
+    return FileScheduling(config, log)
 
 
 @pytest.fixture(scope="session")
