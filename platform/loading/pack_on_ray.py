@@ -68,14 +68,18 @@ def pack_dataset(
 def _pack_over_processes(plan: PackPlan, storage: Storage, count: int) -> Iterator[ShardEntry]:
     # Not forked: this process may hold threads, and Arrow's and OpenCV's do not survive a fork.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(count, mp_context=context) as pool:
+    pool = ProcessPoolExecutor(count, mp_context=context)
+    try:
         yield from _run_in_order(
             plan,
             count,
             start=lambda task: pool.submit(write_shard, task, storage),
             result=lambda future: future.result(),
-            cancel=lambda future: future.cancel(),
+            # Python 3.11's pool can wait for ever at its end for futures cancelled one by one.
+            cancel=lambda future: None,
         )
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _pack_over_ray(plan: PackPlan, storage: Storage, count: int) -> Iterator[ShardEntry]:

@@ -61,10 +61,9 @@ class WeighingPool:
     def __call__(self, count: int, *, mp_context: object) -> "WeighingPool":
         return self
 
-    def __enter__(self) -> "WeighingPool":
-        return self
-
-    def __exit__(self, *reason: object) -> None: ...
+    def shutdown(self, *, cancel_futures: bool) -> None:
+        if cancel_futures:
+            self.in_flight = 0
 
     def submit(self, function: Callable[..., ShardEntry], *arguments: object) -> "Later":
         self.sizes.append(len(pickle.dumps((function, arguments))))
@@ -83,9 +82,6 @@ class Later:
     def result(self) -> ShardEntry:
         self._pool.in_flight -= 1
         return self._work()
-
-    def cancel(self) -> None:
-        self._pool.in_flight -= 1
 
 
 def weighed(monkeypatch: pytest.MonkeyPatch, output: Path, rows: int) -> WeighingPool:
