@@ -60,8 +60,8 @@ class _Constructor(SafeConstructor):
 _Constructor.add_constructor("tag:yaml.org,2002:float", _Constructor.construct_yaml_float)
 
 
-def _read(text: str) -> tuple[Node | None, Any]:
-    """Read a text: its tree of nodes, which know their lines, and its content."""
+def _compose(text: str) -> tuple[YAML, Node | None]:
+    """A reader, and a text's tree of nodes, which know their lines; None of an empty text."""
     reader = YAML(typ="safe", pure=True)
     reader.Resolver, reader.Constructor = _Resolver, _Constructor
     node = reader.compose(text)
@@ -69,7 +69,12 @@ def _read(text: str) -> tuple[Node | None, Any]:
         raise ConstructorError(
             None, None, f"more than {_MOST_VALUES} values, aliases expanded", node.start_mark
         )
-    return node, reader.load(text)
+    return reader, node
+
+
+def _construct(reader: YAML, node: Node | None) -> Any:
+    """The content of a tree; merges what `<<` names into the tree itself."""
+    return None if node is None else reader.constructor.construct_document(node)
 
 
 def _expand(node: Node, above: tuple[Node, ...]) -> Iterator[Node]:
@@ -103,13 +108,14 @@ def read_yaml(path: Path) -> tuple[Any, dict[str, str]]:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not a text in UTF-8 ({error.reason})") from error
+    lines: dict[str, str] = {}
     try:
-        node, content = _read(text)
+        reader, node = _compose(text)
+        if node is not None:
+            _collect_lines(node, (), path, lines)
+        content = _construct(reader, node)
     except _UNREADABLE as error:
         raise ConfigError(_describe(error, path)) from error
-    lines: dict[str, str] = {}
-    if node is not None:
-        _collect_lines(node, (), path, lines)
     return content, lines
 
 
@@ -140,6 +146,6 @@ def parse_value(text: str) -> Any:
         ValueError: Where it is not YAML.
     """
     try:
-        return _read(text)[1]
+        return _construct(*_compose(text))
     except _UNREADABLE as error:
         raise ValueError(f"{text!r} is not valid YAML") from error

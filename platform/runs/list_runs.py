@@ -9,7 +9,7 @@ from typing import Any
 
 from ..config.errors import ConfigError
 from ..config.yaml_source import parse_value
-from .find_run import BEST, FoundRun, find_run, runs_in, start_of, trials_of
+from .find_run import BEST, SWEEP_PLAN, FoundRun, find_run, runs_in, start_of, trials_of
 from .run_state import read_json, run_state
 
 
@@ -74,7 +74,7 @@ def _summarize(run: FoundRun) -> RunSummary:
     return RunSummary(
         word=run.word,
         kind=run.kind,
-        recipe=read_json(run.folder / "plan.json").get("recipe", config).get("name", ""),
+        recipe=read_json(run.folder / SWEEP_PLAN).get("recipe", config).get("name", ""),
         T=neuron.get("timesteps"),
         D=neuron.get("levels"),
         normalization=neuron.get("normalization"),
