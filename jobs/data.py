@@ -2,13 +2,13 @@
 
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Literal
 
 import click
 
 from .cli import run
+from .display.progress import open_progress
 
 
 @click.group("data")
@@ -68,6 +68,7 @@ def pack(  # noqa: PLR0913
     from ..datasets.packed.pack import PackingStoppedError, plan_pack
     from ..datasets.packed.reader import PackedDataset
     from ..platform.loading.pack_on_ray import pack_dataset
+    from ..platform.train.progress import report_rows
 
     settings: dict[str, object] = {"class_order": class_order, "size": size, "seed": seed}
     if rows is not None:
@@ -88,7 +89,10 @@ def pack(  # noqa: PLR0913
         partial=allow_partial,
     )
     try:
-        digest = pack_dataset(plan, output, where=where, workers=workers, progress=_Progress())
+        with open_progress() as display:
+            digest = pack_dataset(
+                plan, output, where=where, workers=workers, progress=report_rows(display)
+            )
     except PackingStoppedError as error:
         # Work that failed has another exit code than a request that was wrong.
         raise RuntimeError(str(error)) from error
@@ -152,23 +156,6 @@ def inspect(  # noqa: PLR0913
     for line in damaged:
         print(f"damaged: {line}", file=sys.stderr)
     return 1 if damaged else 0
-
-
-class _Progress:
-    """Prints rows done, rate and remaining time: one moving line, or one a second."""
-
-    def __init__(self) -> None:
-        self._started = self._printed = time.monotonic()
-
-    def __call__(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        if done < total and now - self._printed < 1:
-            return
-        self._printed = now
-        rate = done / max(1e-9, now - self._started)
-        ending = "\n" if done == total or not sys.stdout.isatty() else "\r"
-        line = f"packed {done}/{total} rows, {rate:.0f} rows/s, ETA {(total - done) / rate:.0f} s"
-        print(line, end=ending, flush=True)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,9 @@ from pathlib import Path
 import click
 
 from .cli import run
-from .options import class_lines, command_line, plain_logging, progress_printer, storage_option
+from .display.class_table import format_class_table
+from .display.progress import open_progress
+from .options import command_line, plain_logging, storage_option
 
 
 @click.command("demo")
@@ -15,7 +17,8 @@ def command(storage: Path) -> None:
     from ..platform.demo import run_demo
 
     plain_logging()
-    outcome = run_demo(storage, progress=progress_printer())
+    with open_progress() as display:
+        outcome = run_demo(storage, progress=display, show=display.show)
     home = ("--storage", storage.absolute())
     best = f"{outcome.recipe.parent.name}/{outcome.best.number}"
     print(f"\ntraining: test mIoU {outcome.trained['test/mIoU']:.2f}, run {outcome.run.name}")
@@ -25,7 +28,7 @@ def command(storage: Path) -> None:
     for key, value in outcome.best.values.items():
         print(f"  {key}: {value:.5g}")
     print(f"  test/mIoU: {outcome.report['metrics']['test/mIoU']:.5g}, per class:")
-    print(class_lines(outcome.report["classes"]))
+    print(format_class_table(outcome.report["classes"]))
     print(f"\ncontact sheet: {outcome.contact_sheet}")
     print(f"runs:          {command_line('runs', *home)}")
     print(f"evaluate:      {command_line('evaluate', best, *home)}")

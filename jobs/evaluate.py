@@ -6,13 +6,8 @@ from pathlib import Path
 import click
 
 from .cli import run
-from .options import (
-    class_lines,
-    overrides_argument,
-    plain_logging,
-    run_argument,
-    storage_option,
-)
+from .display.class_table import format_class_table
+from .options import overrides_argument, plain_logging, run_argument, storage_option
 
 
 @click.command("evaluate")
@@ -38,7 +33,7 @@ def command(
         print(json.dumps(report, indent=1))
         return
     print(f"{report['checkpoint']}: {split} split, {report['rows']} rows")
-    print(class_lines(report["classes"]))
+    print(format_class_table(report["classes"]))
     for name, value in report["metrics"].items():
         print(f"{name:12} {value:.4f}")
 

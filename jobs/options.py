@@ -1,4 +1,4 @@
-"""Arguments that several verbs share, and how progress is shown.
+"""Arguments that several verbs share.
 
 RUN is a run's name or a unique prefix of it, a run's or a checkpoint's folder, a run's id in
 MLflow, `SWEEP/TRIAL`, `SWEEP/best`, or `latest`.
@@ -6,8 +6,6 @@ MLflow, `SWEEP/TRIAL`, `SWEEP/best`, or `latest`.
 
 import logging
 import shlex
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,32 +41,6 @@ def plain_logging() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
 
 
-def progress_printer() -> Callable[[str], None]:
-    """A function that prints a line with the seconds since it was made."""
-    started = time.monotonic()
-
-    def tell(line: str) -> None:
-        print(f"[{time.monotonic() - started:6.1f} s] {line}", flush=True, file=sys.stdout)
-
-    return tell
-
-
 def command_line(*words: object) -> str:
     """A `spikeseg` command that can be pasted into a shell, from any folder."""
     return shlex.join(["spikeseg", *map(str, words)])
-
-
-def class_lines(rows: list[dict[str, Any]]) -> str:
-    """The per-class table as text; a class that never occurs has dashes."""
-
-    def cell(value: float | None) -> str:
-        return "     -" if value is None else f"{value:6.2f}"
-
-    width = max(len(row["class"]) for row in rows)
-    columns = [name for name in rows[0] if name != "class"]
-    head = " ".join(["class".ljust(width + 1), *(f"{name:>6}" for name in columns)])
-    lines = (
-        " ".join([row["class"].ljust(width + 1), *(cell(row[name]) for name in columns)])
-        for row in rows
-    )
-    return "\n".join([head, *lines])

@@ -5,7 +5,8 @@ from pathlib import Path
 import click
 
 from .cli import run
-from .options import plain_logging, progress_printer, run_argument, storage_option
+from .display.progress import open_progress
+from .options import plain_logging, run_argument, storage_option
 
 
 @click.command("replay")
@@ -35,7 +36,8 @@ def command(word: str, execute: bool, data: str | None, storage: Path) -> int:
     if not execute:
         print("repeat it: add --execute")
         return 0
-    verdict = replay(plan, storage=storage, progress=progress_printer())
+    with open_progress() as display:
+        verdict = replay(plan, storage=storage, progress=display)
     if verdict.first is None:
         print(f"equal: {verdict.compared} values, every metric at every step ({verdict.folder})")
         return 0

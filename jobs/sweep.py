@@ -1,24 +1,18 @@
 """`spikeseg sweep`: search a space of experiments for several objectives."""
 
-import contextlib
 import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from .cli import run
-from .options import (
-    command_line,
-    overrides_argument,
-    plain_logging,
-    progress_printer,
-    storage_option,
-)
+from .display.progress import open_progress
+from .options import command_line, overrides_argument, plain_logging, storage_option
 
 
 @click.command("sweep")
@@ -86,14 +80,9 @@ def _sweep(
     from ..platform.search.sweep import SweepOptions, SweepUnfinishedError, sweep
 
     try:
-        with _table() as show:
-            outcome = sweep(
-                recipe,
-                overrides,
-                SweepOptions(storage=storage, **how),
-                progress=progress_printer(),
-                show=show,
-            )
+        with open_progress() as display:
+            options = SweepOptions(storage=storage, **how)
+            outcome = sweep(recipe, overrides, options, progress=display, show=display.show)
     except SweepUnfinishedError as error:
         print(f"spikeseg: {error}", file=sys.stderr)
         print(f"continue: {again(error.name)}", file=sys.stderr)
@@ -166,47 +155,6 @@ def continuation(
     if study is None or study == os.environ["SPIKESEG_STUDY"]:
         return line
     return f"SPIKESEG_STUDY={shlex.quote(study)} {line}"
-
-
-@contextlib.contextmanager
-def _table() -> Iterator[Callable[[Any], None] | None]:
-    """A live table below the lines of progress; None where the output is not a terminal."""
-    if not sys.stdout.isatty():
-        yield None
-        return
-    from rich.live import Live
-
-    with Live(auto_refresh=False, transient=True) as live:
-        yield lambda status: live.update(status_table(status), refresh=True)
-
-
-def status_table(status: Any) -> Any:
-    """The state of a sweep as a table: counts, cost and time left; running trials, best and front.
-
-    Args:
-        status: The sweep's state (`SweepStatus`).
-
-    Returns:
-        A table for rich.
-    """
-    from rich.table import Table
-
-    from ..platform.search.sweep_status import summary
-
-    table = Table(title=f"{status.name}: {summary(status)}", title_justify="left", expand=True)
-    for column in ("trial", "step", *status.objectives):
-        table.add_column(column, no_wrap=True)
-    table.add_column("point", ratio=1)
-    marked = [("running", item) for item in status.running]
-    marked += [("best", status.best)] if status.best is not None else []
-    marked += [("front", item) for item in status.front if item is not status.best]
-    for word, item in marked:
-        step = max(item.history, default=0)
-        metrics = item.history.get(step, {})
-        values = [f"{metrics[n]:.4g}" if n in metrics else "" for n in status.objectives]
-        point = ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in item.point.items())
-        table.add_row(f"{item.number} {word}", f"{step}/{status.steps}", *values, point)
-    return table
 
 
 if __name__ == "__main__":

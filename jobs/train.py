@@ -5,14 +5,9 @@ from pathlib import Path
 import click
 
 from .cli import run
-from .options import (
-    class_lines,
-    command_line,
-    overrides_argument,
-    plain_logging,
-    progress_printer,
-    storage_option,
-)
+from .display.class_table import format_class_table
+from .display.progress import open_progress
+from .options import command_line, overrides_argument, plain_logging, storage_option
 
 
 @click.command("train")
@@ -41,13 +36,15 @@ def command(
         raise click.UsageError("give a recipe, or --resume RUN, and not both")
     if resume is not None:
         name, storage = find_run_to_resume(resume, storage, kind="run")
-        outcome = resume_training(name, overrides, storage=storage, progress=progress_printer())
+        with open_progress() as display:
+            outcome = resume_training(name, overrides, storage=storage, progress=display)
     else:
         assert recipe is not None
         resolved = load_experiment(recipe, resolve_initial_run(overrides, storage))
-        outcome = train(resolved, storage=storage, progress=progress_printer())
+        with open_progress() as display:
+            outcome = train(resolved, storage=storage, progress=display)
     print(f"\n{outcome.split} split, checkpoint of step {outcome.best_step} (best val mIoU):")
-    print(class_lines(outcome.classes))
+    print(format_class_table(outcome.classes))
     for name, value in outcome.metrics.items():
         print(f"{name:20} {value:.4g}")
     home = ("--storage", storage.absolute())

@@ -11,6 +11,8 @@ from .cluster.session import connected
 from .config.recipes import load_experiment
 from .runs.predict_images import evaluate_checkpoint
 from .search.sweep import SweepOptions, SweepOutcome, TrialResult, sweep
+from .search.sweep_status import SweepStatus
+from .train.progress import report_rows
 from .train.trainer import TrainOutcome, resume_training, train
 
 _RUN = "shapes_tiny-demo"
@@ -41,12 +43,18 @@ class DemoOutcome:
     recipe: Path
 
 
-def run_demo(storage: Path, *, progress: Callable[[str], None]) -> DemoOutcome:
+def run_demo(
+    storage: Path,
+    *,
+    progress: Callable[[str], None],
+    show: Callable[[SweepStatus], None] | None = None,
+) -> DemoOutcome:
     """Pack, train, sweep and evaluate, on two CPUs and generated data.
 
     Args:
         storage: Folder of everything that the demo leaves.
         progress: Takes a line for a person.
+        show: Takes the state of the sweep whenever it changes.
 
     Raises:
         ConfigError: Where storage cannot be used.
@@ -54,11 +62,11 @@ def run_demo(storage: Path, *, progress: Callable[[str], None]) -> DemoOutcome:
     """
     storage = storage.absolute()
     data = storage / "data" / "shapes"
-    digest = pack("shapes", Shapes(), Path(), data, progress=_rows(progress))
+    digest = pack("shapes", Shapes(), Path(), data, progress=report_rows(progress))
     progress(f"{data}: packed, digest {digest[:12]}")
     with connected(cpus=_CPUS):
         trained = _train(storage, data, progress)
-        searched = _sweep(storage, data, progress)
+        searched = _sweep(storage, data, progress, show)
     if searched.best is None:
         raise RuntimeError(f"{searched.folder}: no trial finished: {searched.counts}")
     progress(f"scoring trial {searched.best.number} on the test split")
@@ -74,10 +82,6 @@ def run_demo(storage: Path, *, progress: Callable[[str], None]) -> DemoOutcome:
     )
 
 
-def _rows(progress: Callable[[str], None]) -> Callable[[int, int], None]:
-    return lambda done, total: progress(f"packed {done}/{total} rows")
-
-
 def _train(storage: Path, data: Path, progress: Callable[[str], None]) -> TrainOutcome:
     if (storage / _RUN / "config.yaml").is_file():
         return resume_training(_RUN, storage=storage, progress=progress)
@@ -85,11 +89,17 @@ def _train(storage: Path, data: Path, progress: Callable[[str], None]) -> TrainO
     return train(resolved, storage=storage, name=_RUN, progress=progress)
 
 
-def _sweep(storage: Path, data: Path, progress: Callable[[str], None]) -> SweepOutcome:
+def _sweep(
+    storage: Path,
+    data: Path,
+    progress: Callable[[str], None],
+    show: Callable[[SweepStatus], None] | None,
+) -> SweepOutcome:
     there = (storage / _SWEEP / "plan.json").is_file()
     return sweep(
         "demo",
         [f"data.path={data}"],
         SweepOptions(storage=storage, resume=_SWEEP if there else None, name=_SWEEP),
         progress=progress,
+        show=show,
     )

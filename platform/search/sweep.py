@@ -342,8 +342,10 @@ def _orders(
             _follow(plan, keeper, record)
         if verdict.state is not None or not report.replayed:
             progress(watcher.line(number, report, verdict))
+        status = watcher.status()
+        progress(watcher.status_line(status))
         if show is not None:
-            show(watcher.status())
+            show(status)
 
     return TrialQueue(keeper, prepare, on_report, work)
 

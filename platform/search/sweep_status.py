@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..train.progress import format_clock
+from ..train.progress import StatusLine, format_clock
 from .study.pareto import front, hypervolume
 from .study.study import Keeper
 from .study.trial_records import TrialRecord, TrialReport, Verdict
@@ -95,21 +95,34 @@ class Watcher:
         return self._keeper.finished + sum(shares)
 
     def line(self, number: int, report: TrialReport, verdict: Verdict) -> str:
-        """Format one line of progress: measurement, decision, how far the sweep is."""
+        """Format what a trial measured, what was decided, and its point."""
         item = self._keeper.records[number]
-        status = self.status()
         values = "  ".join(
-            f"{name} {report.metrics[name]:.4g}"
-            for name in status.objectives
-            if name in report.metrics
+            f"{objective.metric} {report.metrics[objective.metric]:.4g}"
+            for objective in self._plan.recipe.objectives
+            if objective.metric in report.metrics
         )
-        point = ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in item.point.items())
-        parts = [f"trial {number} step {verdict.step}/{status.steps}", values]
+        steps = self._plan.base.config.trainer.max_steps
+        parts = [f"trial {number} step {verdict.step}/{steps}", values]
         if verdict.state is not None:
             broken = [f"breaks {limit}" for limit in item.violations if item.values]
             parts.append(f"{verdict.state} ({', '.join([verdict.reason, *broken])})")
-        parts += [f"[{point}]", summary(status)]
+        parts.append(f"[{format_point(item.point)}]")
         return "  ".join(part for part in parts if part)
+
+    def status_line(self, status: SweepStatus) -> StatusLine:
+        """Format how far the sweep is."""
+        text = f"{status.name}: {summary(status)}"
+        return StatusLine(text, task="sweep", done=status.done, total=status.total)
+
+
+def format_point(point: Mapping[str, object]) -> str:
+    """A point by the last parts of its fields' names, numbers to three digits."""
+    values = (
+        (key.rpartition(".")[2], f"{value:.3g}" if isinstance(value, float) else value)
+        for key, value in point.items()
+    )
+    return ", ".join(f"{name}={value}" for name, value in values)
 
 
 def summary(status: SweepStatus) -> str:

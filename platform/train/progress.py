@@ -1,9 +1,15 @@
-"""Progress lines of a training: speed and time left, handed on from rank 0 to the driver."""
+"""Progress of a training: status lines with speed and time left, sent from rank 0 to the driver.
 
+Ray Train calls its own report callbacks in the controller's process, which may be on another
+machine than the person's terminal; the run's folder is where both can read and write.
+"""
+
+import json
 import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Self
 
 import psutil
 import torch
@@ -11,6 +17,28 @@ import torch
 from ..config.schema import TrainerConfig
 
 _MEGABYTE = 2**20
+
+
+class StatusLine(str):
+    """A line of progress that the next one of the same task replaces; a plain string for others.
+
+    Attributes:
+        task: What advances, such as `training`.
+        done: Units done.
+        total: Units in all.
+        detail: What a bar with rate and time left does not show.
+    """
+
+    task: str
+    done: float
+    total: float
+    detail: str
+
+    def __new__(cls, text: str, *, task: str, done: float, total: float, detail: str = "") -> Self:
+        """Make the line from its text and from what a bar shows."""
+        line = super().__new__(cls, text)
+        line.task, line.done, line.total, line.detail = task, done, total, detail
+        return line
 
 
 class Meter:
@@ -45,8 +73,8 @@ class Meter:
             "perf/memory_mb": memory / _MEGABYTE,
         }
 
-    def line(self, step: int, metrics: Mapping[str, float], next_checkpoint: int) -> str:
-        """One line of progress.
+    def line(self, step: int, metrics: Mapping[str, float], next_checkpoint: int) -> StatusLine:
+        """Format one line of progress.
 
         Args:
             step: Steps done.
@@ -55,12 +83,19 @@ class Meter:
         """
         trainer = self._trainer
         each = (time.monotonic() - self._started) / max(1, step - self._first)
-        return (
-            f"step {step}/{trainer.max_steps}  loss {metrics['train/loss']:.3f}  "
+        detail = (
+            f"loss {metrics['train/loss']:.3f}  "
             f"grad {metrics['train/grad_norm']:.3g}  lr {metrics['train/lr']:.2e}  "
             f"{metrics['perf/images_per_s']:.1f} images/s  {metrics['perf/memory_mb']:.0f} MB  "
-            f"checkpoint at {next_checkpoint}  "
-            f"ETA {format_clock(each * (trainer.max_steps - step))}"
+            f"checkpoint at {next_checkpoint}"
+        )
+        left = format_clock(each * (trainer.max_steps - step))
+        return StatusLine(
+            f"step {step}/{trainer.max_steps}  {detail}  ETA {left}",
+            task="training",
+            done=step,
+            total=trainer.max_steps,
+            detail=detail,
         )
 
 
@@ -69,6 +104,33 @@ def format_clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def report_rows(progress: Callable[[str], None]) -> Callable[[int, int], None]:
+    """Make a callback for packing, which turns rows done and rows in all into a status line."""
+    started = time.monotonic()
+
+    def report(done: int, total: int) -> None:
+        rate = done / max(1e-9, time.monotonic() - started)
+        detail = f"{rate:.0f} rows/s"
+        left = format_clock((total - done) / max(1e-9, rate))
+        text = f"packed {done}/{total} rows, {detail}, ETA {left}"
+        progress(StatusLine(text, task="packing", done=done, total=total, detail=detail))
+
+    return report
+
+
+def write_log_line(line: str) -> str:
+    """A line of progress as one line of a log: a status is followed by a tab and its parts."""
+    if not isinstance(line, StatusLine):
+        return line
+    return f"{line}\t{json.dumps(vars(line))}"
+
+
+def read_log_line(text: str) -> str:
+    """The line of progress that `write_log_line` wrote."""
+    line, tab, parts = text.partition("\t{")
+    return StatusLine(line, **json.loads("{" + parts)) if tab else line
 
 
 class FollowedLog:
@@ -99,5 +161,5 @@ class FollowedLog:
             file.seek(self._offset)
             for line in file:
                 if line.endswith("\n"):
-                    self._progress(line.rstrip("\n"))
+                    self._progress(read_log_line(line.rstrip("\n")))
                     self._offset += len(line.encode())

@@ -20,7 +20,7 @@ from ..tracking.tracking_uri import check_uri, tracking_uri
 from .failure import Decision, PreemptedError, decide
 from .faults.preemption import Notice
 from .preparation import check_parts, choose_device, load_initial_weights
-from .progress import FollowedLog
+from .progress import FollowedLog, write_log_line
 from .ray_workers import PermanentFailure, WorkerPool, fit_workers
 from .resume import resume_config
 from .tracked_training import TrackedRun
@@ -299,7 +299,7 @@ def _train_worker(message: dict[str, Any], group: ProcessGroup) -> None:
     progress = None
     if group.rank == 0:
         log = (tracked.folder / _PROGRESS).open("a", buffering=1)
-        progress = lambda line: print(line, file=log, flush=True)  # noqa: E731
+        progress = lambda line: print(write_log_line(line), file=log, flush=True)  # noqa: E731
     run_worker(tracked, group, progress=progress, notice=notice)
 
 

@@ -5,7 +5,7 @@ import io
 
 from rich.console import Console
 
-from spikeseg.jobs.sweep import status_table
+from spikeseg.jobs.display.sweep_table import sweep_table
 from spikeseg.platform.search.study.trial_records import TrialRecord
 from spikeseg.platform.search.sweep_status import SweepStatus, summary
 
@@ -33,7 +33,7 @@ STATUS = SweepStatus(
 
 def test_the_table_shows_counts_cost_time_left_running_best_and_front() -> None:
     console = Console(width=120, file=io.StringIO(), record=True)
-    console.print(status_table(STATUS))
+    console.print(sweep_table(STATUS))
     title, _, head, _, *rows = console.export_text().splitlines()
     assert title.strip() == (
         "mine: 6/9 done (1 running, 3 pruned, 1 failed), best 41.25, front of 2, "
