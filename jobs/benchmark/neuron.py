@@ -4,7 +4,7 @@ import ctypes
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,10 @@ _LARGEST = 2048 * _MI + 1024
 Emit = Callable[[dict[str, Any]], None]
 # Case, type, T, elements, layout.
 GridPoint = tuple[str, str, int, int, str]
+_TINY: tuple[GridPoint, ...] = (
+    ("stateless", "float32", 1, 1 << 14, "dense"),
+    ("temporal", "bfloat16", 2, 1 << 14, "dense"),
+)
 
 
 @click.command("neuron")
@@ -46,6 +50,7 @@ GridPoint = tuple[str, str, int, int, str]
 @click.option("--seconds", default=240.0, show_default=True, help="Start no new row after this.")
 @click.option("--compile", "compile_", is_flag=True, help="Measure torch.compile as well.")
 @click.option("--network", is_flag=True, help="Measure a small network's training step instead.")
+@click.option("--tiny", is_flag=True, help="Few small rows, as in a rehearsal.")
 @click.option("--output", type=click.Path(path_type=Path), help="Append JSON lines here.")
 @click.option(
     "--table",
@@ -58,6 +63,7 @@ def command(  # noqa: PLR0913
     seconds: float,
     compile_: bool,
     network: bool,
+    tiny: bool,
     output: Path | None,
     table: Path | None,
 ) -> None:
@@ -92,7 +98,8 @@ def command(  # noqa: PLR0913
         check_numbers(device)
         measure_cold_start(device, compile_, emit)
         measure_host_cost(device, emit)
-        _measure_grid(device, compile_, started + seconds, emit)
+        points = _TINY if tiny else _list_points(device)
+        _measure_grid(points, device, compile_, started + seconds, emit)
     if device == "cuda":
         emit({"case": "machine", "when": "at the end"} | read_card_state())
     _print_tables(rows)
@@ -107,9 +114,11 @@ def _print_tables(rows: list[dict[str, Any]]) -> None:
         print_targets(rows)
 
 
-def _measure_grid(device: str, compile_: bool, until: float, emit: Emit) -> None:
+def _measure_grid(
+    points: Iterable[GridPoint], device: str, compile_: bool, until: float, emit: Emit
+) -> None:
     skipped: set[str] = set()
-    for point in _list_points(device):
+    for point in points:
         if time.monotonic() > until:
             print("out of --seconds: the rows that are missing were not measured")
             break

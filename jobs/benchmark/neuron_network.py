@@ -64,7 +64,7 @@ def measure_network(device: str, emit: Callable[[dict[str, Any]], None]) -> None
     """
     clock = time_on_cuda if device == "cuda" else time_on_cpu
     networks = _build_networks(device)
-    criterion = build_criterion(LossConfig(), _build_config()).to(device)
+    criterion = build_criterion(LossConfig(), build_small_config()).to(device)
     for size in _SIZES:
         image = torch.randn(_BATCH, 3, size, size, device=device)
         # Vertical stripes: every class has a mask of the same size.
@@ -108,7 +108,8 @@ def print_network(rows: Sequence[dict[str, Any]], say: Callable[[str], None] = p
         )
 
 
-def _build_config() -> ModelConfig:
+def build_small_config() -> ModelConfig:
+    """Configuration of a small network with a query decoder, 9 classes."""
     width = 64
     return ModelConfig(
         num_classes=_CLASSES,
@@ -132,7 +133,7 @@ def _build_config() -> ModelConfig:
 def _build_networks(device: str) -> dict[str, nn.Module]:
     """Build the same network with each kind of neuron, ours first."""
     torch.manual_seed(0)
-    ours = build_uncalibrated_segmentor(_build_config())
+    ours = build_uncalibrated_segmentor(build_small_config())
     start_alive(ours)
     ours.to(device)
     networks: dict[str, nn.Module] = {"ours": ours}

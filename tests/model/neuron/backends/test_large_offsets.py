@@ -8,10 +8,11 @@ import math
 
 import pytest
 import torch
-from host_kernels import launch, use_host_kernels
+from host_kernels import use_host_kernels
 from neuron_cases import assert_same, currents, firing_rule
 from torch import Tensor
 
+from spikeseg.jobs.benchmark.gpu.host_kernels import launch
 from spikeseg.model.neuron.backends import cuda, kernel_calls
 from spikeseg.model.neuron.reference import (
     integer_backward,
