@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import click
 from packaging.requirements import Requirement
 
+from ....datasets.packed.files import place_file, write_file
 from ...cli import run
 from .report import write_page
 from .step import ROWS
@@ -121,7 +122,7 @@ def command(
         module = f"{__package__}.{plan.name}"
         words = [sys.executable, "-m", module, "--seconds", f"{limit:.0f}", *common]
         results.append({"step": plan.name} | run_limited(words, limit, output / _LOG))
-        (output / _SUMMARY).write_text(json.dumps([*before, *results], indent=1))
+        write_file(output / _SUMMARY, json.dumps([*before, *results], indent=1))
     if _REPORT_STEP in chosen:
         write_page(output / ROWS, [*before, *results], output / _PAGE)
         pack_rest(output)
@@ -198,7 +199,7 @@ def pack_rest(folder: Path) -> None:
     with tarfile.open(partial, "w:gz") as archive:
         for path in rest:
             archive.add(path, arcname=f"earlier-{_ARCHIVE}" if path.name == _ARCHIVE else path.name)
-    partial.replace(folder / _ARCHIVE)
+    place_file(partial, folder / _ARCHIVE)
     for path in rest:
         if path.is_dir():
             shutil.rmtree(path)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ....datasets.inspection.html_page import render_page
+from ....datasets.packed.files import write_file
 from ..neuron_tables import print_ratios, print_targets
 
 _TEMPLATE = Path(__file__).with_name("report.html.j2")
@@ -41,7 +42,7 @@ def write_page(rows_file: Path, results: Sequence[dict[str, Any]], output: Path)
             if output.with_name(name).is_file()
         },
     )
-    output.write_text(page)
+    write_file(output, page)
 
 
 def _format_neurons(rows: Sequence[dict[str, Any]]) -> str:

@@ -118,10 +118,10 @@ def _score(step: Step, training: Training) -> None:
     writer = csv.DictWriter(text, fieldnames=list(rows[0]))
     writer.writeheader()
     writer.writerows(rows)
-    (step.folder / "classes.csv").write_text(text.getvalue())
+    write_file(step.folder / "classes.csv", text.getvalue())
     write_file(step.folder / "contact_sheet.png", contact_sheet(training.evaluated, "test"))
     history = [{"step": e.step, **e.metrics} for e in training.history]
-    (step.folder / "curves.json").write_text(json.dumps(history, indent=1))
+    write_file(step.folder / "curves.json", json.dumps(history, indent=1))
     curve = {"val/mIoU": [(e.step, e.metrics["val/mIoU"]) for e in training.history]}
     write_file(step.folder / "curves.png", charts.draw_curves(curve))
     shown = {name: round(value, 3) for name, value in scores.items()}
