@@ -6,7 +6,7 @@ from ..cli import VerbGroup, run
 
 _VERBS: dict[str, str] = {
     "data": "benchmark.data",
-    "gpu": "benchmark.gpu.command",
+    "gpu": "benchmark_gpu.command",
     "loop": "benchmark.loop",
     "model": "benchmark.model",
     "neuron": "benchmark.neuron",

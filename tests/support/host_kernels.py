@@ -2,7 +2,7 @@
 
 import pytest
 
-from spikeseg.jobs.benchmark.gpu.host_kernels import find_host_obstacle, list_replacements
+from spikeseg.jobs.benchmark_gpu.host_kernels import find_host_obstacle, list_replacements
 
 
 def use_host_kernels(monkeypatch: pytest.MonkeyPatch) -> None:

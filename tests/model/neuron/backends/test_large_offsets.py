@@ -12,7 +12,7 @@ from host_kernels import use_host_kernels
 from neuron_cases import assert_same, currents, firing_rule
 from torch import Tensor
 
-from spikeseg.jobs.benchmark.gpu.host_kernels import launch
+from spikeseg.jobs.benchmark_gpu.host_kernels import launch
 from spikeseg.model.neuron.backends import cuda, kernel_calls
 from spikeseg.model.neuron.reference import (
     integer_backward,

@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from ..neuron_correctness import list_checks
-from ..neuron_machine import describe_machine
+from ..benchmark.neuron_correctness import list_checks
+from ..benchmark.neuron_machine import describe_machine
 from .step import Step, run_step
 
 

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ....model.config import LossConfig, ModelConfig
-from ....model.loss.criterion import build_criterion
-from ....model.neuron.integer_lif import IntegerLIF
-from ....model.published.sizes import spike2former_sdtv2
-from ....model.segmentor import build_uncalibrated_segmentor
-from ..neuron_network import build_small_config
-from ..published_order import PlainCriterion, use_published_order
+from ...model.config import LossConfig, ModelConfig
+from ...model.loss.criterion import build_criterion
+from ...model.neuron.integer_lif import IntegerLIF
+from ...model.published.sizes import spike2former_sdtv2
+from ...model.segmentor import build_uncalibrated_segmentor
+from ..benchmark.neuron_network import build_small_config
+from ..benchmark.published_order import PlainCriterion, use_published_order
 from .step import Step, run_step
 
 _ROUNDS = 5

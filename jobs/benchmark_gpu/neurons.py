@@ -1,6 +1,6 @@
 """Step 3: neurons against the copy ceiling, the published form and others, row by row."""
 
-from ..neuron import command as measure_neurons
+from ..benchmark.neuron import command as measure_neurons
 from .step import ROWS, Step, run_step
 
 

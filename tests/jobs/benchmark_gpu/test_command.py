@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 from command import spikeseg
 
-from spikeseg.jobs.benchmark.gpu.command import (
+from spikeseg.jobs.benchmark_gpu.command import (
     list_missing_packages,
     pack_rest,
     parse_steps,
     run_limited,
 )
-from spikeseg.jobs.benchmark.gpu.correctness import read_test_report
-from spikeseg.jobs.benchmark.gpu.report import write_page
-from spikeseg.jobs.benchmark.gpu.step import Step
+from spikeseg.jobs.benchmark_gpu.correctness import read_test_report
+from spikeseg.jobs.benchmark_gpu.report import write_page
+from spikeseg.jobs.benchmark_gpu.step import Step
 
 _SLEEPING_CHILD = """
 import subprocess, sys, time
@@ -37,7 +37,7 @@ def is_running(pid: int) -> bool:
 def test_a_late_step_is_ended_with_its_children_and_keeps_what_it_wrote(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("spikeseg.jobs.benchmark.gpu.command._LEAST_SECONDS", 0)
+    monkeypatch.setattr("spikeseg.jobs.benchmark_gpu.command._LEAST_SECONDS", 0)
     log = tmp_path / "log.txt"
     result = run_limited([sys.executable, "-c", _SLEEPING_CHILD], 2.0, log)
     assert result["state"] == "late"

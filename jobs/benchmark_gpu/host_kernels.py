@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ....model.neuron.backends import cuda, operators
+from ...model.neuron.backends import cuda, operators
 
 _HEADER = Path(__file__).with_suffix(".h")
 _CTYPES = {int: ctypes.c_int64, np.int32: ctypes.c_int32, np.float32: ctypes.c_float}

@@ -8,14 +8,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ....datasets.layouts.shapes import Shapes, ShapesOptions
-from ....datasets.packed.pack import pack
-from ....platform.checkpoint.run_folder import RunFolder
-from ....platform.cluster.worker_group import OneWorker
-from ....platform.config.recipes import Resolved, load_experiment, override
-from ....platform.runs.predict_images import evaluate_checkpoint
-from ....platform.train.faults.worker_guard import Guard
-from ....platform.train.loop import Training
+from ...datasets.layouts.shapes import Shapes, ShapesOptions
+from ...datasets.packed.pack import pack
+from ...platform.checkpoint.run_folder import RunFolder
+from ...platform.cluster.worker_group import OneWorker
+from ...platform.config.recipes import Resolved, load_experiment, override
+from ...platform.runs.predict_images import evaluate_checkpoint
+from ...platform.train.faults.worker_guard import Guard
+from ...platform.train.loop import Training
 
 _SIZE = (32, 32)
 

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ....datasets.inspection.html_page import render_page
-from ....datasets.packed.files import write_file
-from ..neuron_tables import print_ratios, print_targets
+from ...datasets.inspection.html_page import render_page
+from ...datasets.packed.files import write_file
+from ..benchmark.neuron_tables import print_ratios, print_targets
 
 _TEMPLATE = Path(__file__).with_name("report.html.j2")
 _PICTURES = {"Contact sheet": "contact_sheet.png", "Validation mIoU": "curves.png"}

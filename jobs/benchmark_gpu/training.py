@@ -10,20 +10,20 @@ from typing import Any
 
 import torch
 
-from ....datasets.layouts.shapes import Shapes, ShapesOptions
-from ....datasets.packed.files import write_file
-from ....datasets.packed.pack import pack
-from ....datasets.packed.reader import PackedDataset
-from ....model.accounting.energy import estimate_energy
-from ....platform.checkpoint.checkpoint import Evaluation
-from ....platform.checkpoint.run_folder import RunFolder
-from ....platform.cluster.worker_group import OneWorker
-from ....platform.config.recipes import Resolved, load_experiment, override
-from ....platform.evaluation.recording import contact_sheet
-from ....platform.evaluation.scores import class_table
-from ....platform.figures import charts
-from ....platform.train.faults.worker_guard import Guard
-from ....platform.train.loop import Training
+from ...datasets.layouts.shapes import Shapes, ShapesOptions
+from ...datasets.packed.files import write_file
+from ...datasets.packed.pack import pack
+from ...datasets.packed.reader import PackedDataset
+from ...model.accounting.energy import estimate_energy
+from ...platform.checkpoint.checkpoint import Evaluation
+from ...platform.checkpoint.run_folder import RunFolder
+from ...platform.cluster.worker_group import OneWorker
+from ...platform.config.recipes import Resolved, load_experiment, override
+from ...platform.evaluation.recording import contact_sheet
+from ...platform.evaluation.scores import class_table
+from ...platform.figures import charts
+from ...platform.train.faults.worker_guard import Guard
+from ...platform.train.loop import Training
 from .power import PowerMeter
 from .step import Step, run_step
 

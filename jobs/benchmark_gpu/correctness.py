@@ -13,8 +13,8 @@ from typing import Any
 import torch
 import torch.distributed
 
-from ....platform.config.recipes import Resolved
-from ..neuron_correctness import DTYPES, list_checks
+from ...platform.config.recipes import Resolved
+from ..benchmark.neuron_correctness import DTYPES, list_checks
 from .small_training import (
     load_small_experiment,
     pack_small_data,
@@ -27,7 +27,7 @@ from .step import Step, run_step
 _STEPS = 10
 # Bound on the difference of the loss: float32 sums in another order, then ten steps of it.
 _FIRST, _LAST = 1e-3, 0.1
-_ROOT = Path(__file__).parents[3]
+_ROOT = Path(__file__).parents[2]
 
 
 def measure(step: Step) -> None:

@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 import click
 from packaging.requirements import Requirement
 
-from ....datasets.packed.files import place_file, write_file
-from ...cli import run
+from ...datasets.packed.files import place_file, write_file
+from ..cli import run
 from .report import write_page
 from .step import ROWS
 
@@ -229,7 +229,7 @@ def list_missing_packages(requirements: Sequence[str]) -> list[str]:
 
 def _read_requirements() -> list[str]:
     """What the steps import, from the project's own list."""
-    project = Path(__file__).parents[3] / "pyproject.toml"
+    project = Path(__file__).parents[2] / "pyproject.toml"
     listed = tomllib.loads(project.read_text())["project"]["dependencies"]
     needed = [text for text in listed if Requirement(text).name not in _NOT_NEEDED]
     return [*needed, *_ON_A_GPU]
