@@ -135,6 +135,10 @@ class TrainerConfig(_Section):
         threads: torch threads of one worker, set and not inherited.
         onednn: Whether oneDNN's CPU kernels are used, set and not inherited.
         ema_decay: Decay of the averaged weights that are evaluated; None for none.
+        ema_start: How the average begins, as the weights after the first step: `ramp` has the decay
+            rise from 2/11 to `ema_decay`, so that it forgets them within a few steps; `constant`,
+            as before 0.2, has `ema_decay` from the second step on, so that they still are
+            ema_decay ** (n - 1) of the average after n steps.
         reduction: `flat` sums gradients over workers in one all-reduce; `strict` sums them in the
             order of their micro-batches and is byte-equal for any number of workers.
         batch_norm: `micro` normalizes each micro-batch by itself, so that results do not depend on
@@ -168,6 +172,7 @@ class TrainerConfig(_Section):
     threads: int = Field(default=1, ge=1)
     onednn: bool = True
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    ema_start: Literal["ramp", "constant"] = "constant"
     reduction: Literal["flat", "strict"] = "flat"
     batch_norm: Literal["micro", "synchronized"] = "micro"
     max_failures: int = Field(default=3, ge=0)

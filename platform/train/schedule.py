@@ -1,8 +1,16 @@
-"""The learning rate as a function of the step."""
+"""The learning rate as a function of the step, the average's decay as one of the update."""
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from ..config.schema import OptimizerConfig
+from ..config.schema import OptimizerConfig, TrainerConfig
+
+LARGEST_START_SHARE = 0.01
+"""Share of the average that the weights after the first step may have where it is evaluated."""
 
 
 def learning_rate_factor(step: int, config: OptimizerConfig, max_steps: int) -> float:
@@ -33,3 +41,68 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
     """Set every group's learning rate to its base rate times the factor."""
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor
+
+
+def average_decay(averaged: int, decay: float, start: Literal["ramp", "constant"]) -> float:
+    """Decay of the averaged weights at one update.
+
+    Args:
+        averaged: Weights averaged before; the first are copied, so it is at least 1.
+        decay: The configured decay, which is the largest.
+        start: `constant` always has it; `ramp` has min(decay, (1 + n) / (10 + n)).
+
+    Source: TensorFlow's ExponentialMovingAverage with `num_updates`.
+    """
+    return decay if start == "constant" else min(decay, (1 + averaged) / (10 + averaged))
+
+
+def average_update(
+    decay: float, start: Literal["ramp", "constant"]
+) -> Callable[[Any, Any, torch.Tensor | int], None]:
+    """Build the update of averaged tensors that `AveragedModel` takes.
+
+    Args:
+        decay: The configured decay.
+        start: As in `average_decay`.
+    """
+
+    def update(averages: Any, current: Any, averaged: torch.Tensor | int) -> None:
+        get_ema_multi_avg_fn(average_decay(int(averaged), decay, start))(
+            averages, current, averaged
+        )
+
+    return update
+
+
+def start_share(trainer: TrainerConfig, steps: int) -> float:
+    """Share in [0, 1] of the average that the weights after the first step still have.
+
+    Args:
+        trainer: The decay and its start.
+        steps: Optimizer steps done, at least 1.
+
+    Returns:
+        0 without an average.
+    """
+    if trainer.ema_decay is None:
+        return 0.0
+    decays = (average_decay(n, trainer.ema_decay, trainer.ema_start) for n in range(1, steps))
+    return math.prod(decays)
+
+
+def describe_slow_average(trainer: TrainerConfig) -> str | None:
+    """Describe an average that is evaluated before it forgot its start; None where it has.
+
+    Args:
+        trainer: Decay, start, steps between evaluations.
+    """
+    first = min(trainer.evaluate_every, trainer.max_steps)
+    share = start_share(trainer, first)
+    ramped = start_share(trainer.model_copy(update={"ema_start": "ramp"}), first)
+    if share <= max(LARGEST_START_SHARE, ramped):
+        return None
+    return (
+        f"trainer.ema_decay: {trainer.ema_decay}: at the first evaluation, step {first}, "
+        f"{share:.0%} of the average that is scored are the weights after the first step, and more than "
+        f"{LARGEST_START_SHARE:.0%} make scores mean little: set trainer.ema_start=ramp"
+    )

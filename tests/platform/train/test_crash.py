@@ -42,6 +42,7 @@ def config(data: Path, decoder: str) -> str:
         evaluate_every=2,
         keep_checkpoints=1,
         ledger=True,
+        ema_start="ramp",
     ).model_dump_json()
 
 
