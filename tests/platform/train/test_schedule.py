@@ -1,5 +1,6 @@
 """Rates and decays as functions of the step: what is evaluated has forgotten its start."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,71 @@ from hypothesis import strategies as st
 from tiny import experiment, pack_shapes
 
 from spikeseg.datasets.packed.reader import PackedDataset
+from spikeseg.datasets.transforms import TransformConfig
+from spikeseg.platform.config.phases import Phase
 from spikeseg.platform.config.recipes import RECIPES, load_experiment, recipe_names
-from spikeseg.platform.config.schema import TrainerConfig
+from spikeseg.platform.config.schema import OptimizerConfig, TrainerConfig
 from spikeseg.platform.search.sweep_file.plan import load_sweep
 from spikeseg.platform.train.schedule import (
     LARGEST_START_SHARE,
     average_decay,
     describe_slow_average,
+    learning_rate_factor,
     start_share,
 )
 from spikeseg.platform.train.state import TrainingState
 
 SWEEPS = sorted((RECIPES.parent / "sweeps").glob("*.yaml"))
+
+
+def schedule(**values: Any) -> OptimizerConfig:
+    return OptimizerConfig.model_validate({"lr": 1.0, "weight_decay": 0.0, **values})
+
+
+PHASES = [
+    Phase(0, TransformConfig(crop=(16, 16)), 0.25),
+    Phase(60, TransformConfig(crop=(32, 32)), 1),
+]
+
+
+def test_a_decay_over_cost_leaves_more_to_the_dear_steps() -> None:
+    over_cost = schedule(decay_over="cost")
+    # 60 cheap steps and 41 dear ones, the last of which has rate 0: 15 of 55 is spent.
+    factors = [learning_rate_factor(step, over_cost, 101, PHASES) for step in range(101)]
+    assert factors[60] == pytest.approx(1 - 15 / 55)
+    assert factors[30] == pytest.approx(1 - 7.5 / 55)
+    assert factors[80] == pytest.approx(1 - 35 / 55)
+    assert (factors[0], factors[100]) == (1, 0)
+    assert learning_rate_factor(60, schedule(), 101, PHASES) == pytest.approx(0.4)
+
+
+def test_a_decay_over_the_cost_of_equal_steps_is_one_over_steps() -> None:
+    equal = [phase._replace(cost=1.0) for phase in PHASES]
+    for changes in (
+        {},
+        {"power": 0.9},
+        {"warmup_steps": 7},
+        {"warmup_steps": 70},
+        {"decay_steps": 90},
+    ):
+        one, other = schedule(**changes), schedule(**changes, decay_over="cost")
+        for step in range(101):
+            expected = learning_rate_factor(step, one, 101)
+            assert learning_rate_factor(step, other, 101, equal) == pytest.approx(expected)
+
+
+def test_a_cosine_is_slow_at_both_ends() -> None:
+    cosine = schedule(decay="cosine", warmup_steps=11)
+    factors = {step: learning_rate_factor(step, cosine, 111) for step in (10, 11, 61, 36, 110)}
+    assert factors[10] == factors[11] == 1
+    assert factors[61] == pytest.approx(0.5 * (1 + math.cos(math.pi * 50 / 99)))
+    assert factors[36] > 1 - 25 / 99
+    assert factors[110] == pytest.approx(0, abs=1e-12)
+
+
+def test_a_warm_up_that_lasts_the_whole_training_leaves_nothing_to_decay() -> None:
+    over_cost = schedule(decay_over="cost", warmup_steps=101)
+    assert learning_rate_factor(100, over_cost, 101, PHASES) == 1
 
 
 def trainer(**values: Any) -> TrainerConfig:
