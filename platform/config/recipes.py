@@ -37,6 +37,9 @@ _SOURCE = "configuration"
 _ADDED: dict[str, Any] = {
     "data.phases": [],
     "data.transform.jitter": None,
+    "loss.lovasz_stride": 2,
+    "loss.lovasz_weight": 0.0,
+    "model.query.matching": "hungarian",
     "optimizer.decay": "poly",
     "optimizer.decay_over": "steps",
     "trainer.ema_start": "constant",
