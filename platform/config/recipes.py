@@ -42,6 +42,7 @@ _ADDED: dict[str, Any] = {
     "model.query.matching": "hungarian",
     "optimizer.decay": "poly",
     "optimizer.decay_over": "steps",
+    "optimizer.decay_vectors": True,
     "trainer.ema_start": "constant",
 }
 RECIPES = Path(__file__).resolve().parents[2] / "jobs" / "recipes"

@@ -92,7 +92,9 @@ class OptimizerConfig(_Section):
 
     Attributes:
         lr: Base learning rate.
-        weight_decay: Decoupled weight decay, also on norms and biases (as published).
+        weight_decay: Decoupled weight decay.
+        decay_vectors: Whether it also acts on norms and biases, the parameters of one axis (as
+            published).
         betas: AdamW's averaging coefficients.
         clip_norm: Largest global gradient norm; None does not clip.
         warmup_steps: Steps of linear warm-up from `warmup_start` x lr.
@@ -107,6 +109,7 @@ class OptimizerConfig(_Section):
 
     lr: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
+    decay_vectors: bool = True
     betas: tuple[float, float] = (0.9, 0.999)
     clip_norm: float | None = Field(default=None, gt=0)
     warmup_steps: int = Field(default=0, ge=0)

@@ -87,7 +87,7 @@ class Training:
         self._tell = progress or (lambda line: None)
         self._notice = notice or Notice()
         self._warned = False
-        self._watch = HealthWatch(self._tell)
+        self._watch = HealthWatch(config, self._tell)
         self.schedule = Schedule(config, self._tell)
         self._mirror: Mirror | None = None
         self._writer: CheckpointWriter | None = None
@@ -292,7 +292,7 @@ class Training:
         if self.finished and self._writer is not None:
             self._writer.flush()
         self._tell(summary(evaluation))
-        self._watch.check(firing, self.step)
+        self._watch.check(firing, self.history)
         if self.finished and self.step < self.config.trainer.max_steps:
             self._tell(f"no better val/mIoU in {self.config.trainer.patience} evaluations: stopped")
         return evaluation

@@ -100,8 +100,10 @@ def test_data_of_every_level_has_a_digest_of_its_own_and_hard_the_one_it_had() -
     digests = {level: pack_digest(level=level) for level in get_args(Level)}
     assert len(set(digests.values())) == 3
     # Taken of the generator without levels, with the default options.
-    assert digests["hard"] == pack_digest() == (
-        "339e9293d3faf73a2e755862b7c6904cfc6a798c3d6272e9c659be3b1105a8d5"
+    assert (
+        digests["hard"]
+        == pack_digest()
+        == ("339e9293d3faf73a2e755862b7c6904cfc6a798c3d6272e9c659be3b1105a8d5")
     )
 
 

@@ -110,11 +110,14 @@ def test_later_fields_leave_digests_as_they_were_until_they_are_used() -> None:
     used = {
         "data.phases": [{"until": 0.5}],
         "data.transform.jitter": {},
+        "loss.lovasz_weight": 0.5,
+        "model.query.matching": "class",
         "optimizer.decay": "cosine",
+        "optimizer.decay_vectors": False,
         "optimizer.decay_over": "cost",
         "trainer.ema_start": "ramp",
     }
     digests = {
         config_digest(override(plain, {key: value}, "test").config) for key, value in used.items()
     }
-    assert len(digests | {config_digest(plain.config)}) == 6
+    assert len(digests | {config_digest(plain.config)}) == 9
