@@ -12,6 +12,7 @@ from typing import ClassVar, Literal, NamedTuple
 import cv2
 import numpy as np
 
+from .colour_jitter import JitterConfig, jitter_colours
 from .spec import Row
 
 
@@ -36,6 +37,8 @@ class TransformConfig:
         flip: Probability of a horizontal flip.
         photometric: Brightness, contrast, saturation and hue as published.
         brightness: Largest relative change of brightness where `photometric` is off.
+        jitter: Changes of the cropped image's colours, in place of `photometric` and `brightness`;
+            None for none.
         mean: RGB mean on the 0..255 scale.
         std: RGB standard deviation on that scale.
         test_box: Height and width that a test image is fitted into, aspect kept; None keeps it.
@@ -55,6 +58,7 @@ class TransformConfig:
     flip: float = 0.5
     photometric: bool = True
     brightness: float = 0.0
+    jitter: JitterConfig | None = None
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
     test_box: tuple[int, int] | None = None
@@ -91,6 +95,11 @@ class TransformConfig:
         )
         _require(0 <= self.flip <= 1, f"flip must be in [0, 1], got {self.flip}")
         _require(0 <= self.brightness < 1, f"brightness must be in [0, 1), got {self.brightness}")
+        _require(
+            self.jitter is None or not (self.photometric or self.brightness),
+            "jitter takes the place of photometric and brightness, which must be false and 0 "
+            f"beside it, got {self.photometric} and {self.brightness}",
+        )
         _require(
             all(map(math.isfinite, self.mean)), f"mean must be finite numbers, got {self.mean}"
         )
@@ -156,7 +165,9 @@ def augment(config: TransformConfig, row: Row, generator: np.random.Generator) -
     image, maps = image[window], [m[window] for m in maps]
     if generator.random() < config.flip:
         image, maps = image[:, ::-1], [m[:, ::-1] for m in maps]
-    if config.photometric:
+    if config.jitter is not None:
+        image = jitter_colours(config.jitter, image, generator)
+    elif config.photometric:
         image = photometric_distortion(image, generator)
     elif config.brightness:
         factor = 1 + generator.uniform(-config.brightness, config.brightness)

@@ -22,7 +22,6 @@ from ...platform.train.faults.worker_guard import Guard
 from ...platform.train.loop import Training
 from ...platform.train.preparation import build_seeded_model
 from ...platform.train.reduction import StepVector, micro_batch_range
-from ...platform.train.schedule import learning_rate_factor, set_learning_rate
 from ...platform.train.state import TrainingState
 from ..cli import run
 from ..options import overrides_argument
@@ -127,6 +126,7 @@ class _BareLoop:
         self._state: TrainingState = parts.state
         self._criterion = parts.criterion
         self._rows = parts.rows
+        self._schedule = parts.schedule
         self._vector = _vector(self._state.model, config, OneWorker(), "flat", len(self.terms))
 
     @property
@@ -136,12 +136,11 @@ class _BareLoop:
 
     def advance(self, target: int) -> None:
         """Train up to a step."""
-        trainer, clip = self._config.trainer, self._config.optimizer.clip_norm
-        state, total = self._state, trainer.micro_batches
+        clip, total = self._config.optimizer.clip_norm, self._config.trainer.micro_batches
+        state = self._state
         state.model.train()
         for batches in self._rows.steps(self.step, target, range(total)):
-            factor = learning_rate_factor(self.step, self._config.optimizer, trainer.max_steps)
-            set_learning_rate(state.optimizer, factor)
+            self._schedule.begin(self.step, state.optimizer)
             count = torch.zeros((), dtype=torch.float64)
             for batch in batches:
                 count += self._criterion.count(batch.targets)

@@ -131,7 +131,7 @@ class _Fault:
         self._about: list[str] = []
         first = self._rule.partition(" ")[0]
         if self._type == "value_error" and first.endswith(":"):
-            self._about = self._rule.split(": ")[:-1]
+            self._about = ".".join(self._rule.split(": ")[:-1]).split(".")
         elif self._type == "value_error":
             about = first.split(".")
             if about[0] in known_fields(model, location) and self._key[-1:] != about:

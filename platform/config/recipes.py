@@ -1,8 +1,10 @@
 """Recipes and overrides to one checked experiment; errors name file, line, key and rule."""
 
 import dataclasses
+import functools
 import hashlib
 import json
+import operator
 import re
 import types
 import typing
@@ -30,6 +32,19 @@ _CREDENTIALS = re.compile(
     r"://[^\s]*@|[?&][^=&]*(?:token|secret|passw|pwd|sig|key|credential)[^=&]*=", re.IGNORECASE
 )
 _SOURCE = "configuration"
+# Fields that came after 0.1, with the values under which they change nothing: left out of digests,
+# so that an experiment keeps its digest from version to version.
+_ADDED: dict[str, Any] = {
+    "data.phases": [],
+    "data.transform.jitter": None,
+    "loss.lovasz_stride": 2,
+    "loss.lovasz_weight": 0.0,
+    "model.query.matching": "hungarian",
+    "optimizer.decay": "poly",
+    "optimizer.decay_over": "steps",
+    "optimizer.decay_vectors": True,
+    "trainer.ema_start": "constant",
+}
 RECIPES = Path(__file__).resolve().parents[2] / "jobs" / "recipes"
 PLACES = ("data.path", "init.backbone", "init.segmentor")
 """Fields that hold paths, from the working folder, or addresses."""
@@ -143,9 +158,17 @@ def dump(config: ExperimentConfig) -> str:
 
 
 def config_digest(config: ExperimentConfig) -> str:
-    """SHA-256 over every value but the data's path (the data's own digest stands for it)."""
+    """SHA-256 over every value but the data's path (the data's own digest stands for it).
+
+    A field that came later counts where it is not at the value that changes nothing.
+    """
     tree = json.loads(config.model_dump_json())
     del tree["data"]["path"]
+    for key, unchanged in _ADDED.items():
+        *parents, last = key.split(".")
+        section = functools.reduce(operator.getitem, parents, tree)
+        if section[last] == unchanged:
+            del section[last]
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 

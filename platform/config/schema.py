@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from ...datasets.transforms import TransformConfig
 from ...model.config import LossConfig, ModelConfig
+from .phases import TransformPhase, list_phases
 
 
 class _Section(BaseModel):
@@ -24,6 +25,8 @@ class DataConfig(_Section):
             (published: 0.8; networks of few steps need less to show anything).
         overlap_threshold: Share of its mask in [0, 1] that such a segment must keep.
         transform: Augmentation in training, resizing in evaluation.
+        phases: Phases at the start of a training in which some fields of `transform` differ, in
+            order; the rest of the training has `transform` itself.
         shuffle_window: Rows among which the order is shuffled; at least 1.
         prefetch: Micro-batches decoded ahead by a thread beside training; 0 decodes in place.
         evaluation_batch: Images in one forward pass of an evaluation.
@@ -37,6 +40,7 @@ class DataConfig(_Section):
     object_threshold: float = Field(default=0.8, ge=0, le=1)
     overlap_threshold: float = Field(default=0.8, ge=0, le=1)
     transform: TransformConfig
+    phases: list[TransformPhase] = []
     shuffle_window: int = Field(default=4096, ge=1)
     prefetch: int = Field(default=2, ge=0)
     evaluation_batch: int = Field(default=8, ge=1)
@@ -84,27 +88,35 @@ class ParameterRule(_Section):
 
 
 class OptimizerConfig(_Section):
-    """AdamW, linear warm-up, polynomial decay, clipping by the global norm.
+    """AdamW, linear warm-up, decay, clipping by the global norm.
 
     Attributes:
         lr: Base learning rate.
-        weight_decay: Decoupled weight decay, also on norms and biases (as published).
+        weight_decay: Decoupled weight decay.
+        decay_vectors: Whether it also acts on norms and biases, the parameters of one axis (as
+            published).
         betas: AdamW's averaging coefficients.
         clip_norm: Largest global gradient norm; None does not clip.
         warmup_steps: Steps of linear warm-up from `warmup_start` x lr.
         warmup_start: First factor of the warm-up.
+        decay: `poly` falls as (1 - progress) ** power, `cosine` as (1 + cos(pi progress)) / 2.
         power: Power of the polynomial decay.
+        decay_over: What progress counts: `steps`, or the `cost` of the steps in `data.phases`, so
+            that cheap steps at the start leave more of the rate to the rest.
         decay_steps: Step at which the rate reaches 0; None takes trainer.max_steps.
         rules: Per-parameter factors, first match wins.
     """
 
     lr: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
+    decay_vectors: bool = True
     betas: tuple[float, float] = (0.9, 0.999)
     clip_norm: float | None = Field(default=None, gt=0)
     warmup_steps: int = Field(default=0, ge=0)
     warmup_start: float = Field(default=1e-6, ge=0, le=1)
+    decay: Literal["poly", "cosine"] = "poly"
     power: float = Field(default=1.0, ge=0)
+    decay_over: Literal["steps", "cost"] = "steps"
     decay_steps: int | None = Field(default=None, ge=1)
     rules: list[ParameterRule] = []
 
@@ -135,6 +147,10 @@ class TrainerConfig(_Section):
         threads: torch threads of one worker, set and not inherited.
         onednn: Whether oneDNN's CPU kernels are used, set and not inherited.
         ema_decay: Decay of the averaged weights that are evaluated; None for none.
+        ema_start: How the average begins, as the weights after the first step: `ramp` has the decay
+            rise from 2/11 to `ema_decay`, so that it forgets them within a few steps; `constant`,
+            as before 0.2, has `ema_decay` from the second step on, so that they still are
+            ema_decay ** (n - 1) of the average after n steps.
         reduction: `flat` sums gradients over workers in one all-reduce; `strict` sums them in the
             order of their micro-batches and is byte-equal for any number of workers.
         batch_norm: `micro` normalizes each micro-batch by itself, so that results do not depend on
@@ -168,6 +184,7 @@ class TrainerConfig(_Section):
     threads: int = Field(default=1, ge=1)
     onednn: bool = True
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    ema_start: Literal["ramp", "constant"] = "constant"
     reduction: Literal["flat", "strict"] = "flat"
     batch_norm: Literal["micro", "synchronized"] = "micro"
     max_failures: int = Field(default=3, ge=0)
@@ -254,5 +271,33 @@ class ExperimentConfig(_Section):
         if self.data.task == "panoptic" and self.model.decoder != "query":
             raise ValueError(
                 f"data.task is panoptic, which needs model.decoder query, got {self.model.decoder}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _phases_are_in_order(self) -> "ExperimentConfig":
+        list_phases(self.data.transform, self.data.phases, self.trainer.max_steps)
+        return self
+
+    @model_validator(mode="after")
+    def _cosine_has_no_power(self) -> "ExperimentConfig":
+        if self.optimizer.decay == "cosine" and self.optimizer.power != 1:
+            raise ValueError(
+                "optimizer.power is of optimizer.decay poly and must be left out with cosine, got "
+                f"{self.optimizer.power}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _matching_by_class_is_semantic(self) -> "ExperimentConfig":
+        model = self.model
+        if (
+            self.data.task == "panoptic"
+            and model.decoder == "query"
+            and model.query.matching == "class"
+        ):
+            raise ValueError(
+                "data.task is panoptic, which needs model.query.matching hungarian, got class: "
+                "query k answers for class k, and two segments of one class need two queries"
             )
         return self

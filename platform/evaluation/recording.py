@@ -12,6 +12,7 @@ from ..checkpoint.checkpoint import Evaluation
 from ..figures import charts
 from ..figures import contact_sheet as sheets
 from ..tracking.journal import Journal, file_of
+from .baselines import drop_baselines
 from .scores import EvaluatedModel, sheet_rows
 
 
@@ -60,7 +61,7 @@ def record_evaluation(
     recorder.metrics(
         evaluation.step,
         {
-            **drop_training_metrics(evaluation),
+            **metrics_of_step(evaluation),
             "best/val_mIoU": best.metrics["val/mIoU"],
             "best/step": best.step,
         },
@@ -73,9 +74,13 @@ def record_evaluation(
     recorder.sync()
 
 
-def drop_training_metrics(evaluation: Evaluation) -> dict[str, float]:
-    """Metrics of an evaluation without `train/`, which are recorded at their own steps."""
-    return {k: v for k, v in evaluation.metrics.items() if not k.startswith("train/")}
+def metrics_of_step(evaluation: Evaluation) -> dict[str, float]:
+    """Metrics that an evaluation records at its step.
+
+    Those of `train/` are recorded at steps of their own, baselines once a run.
+    """
+    measured = drop_baselines(evaluation.metrics)
+    return {name: value for name, value in measured.items() if not name.startswith("train/")}
 
 
 def contact_sheet(evaluated: EvaluatedModel, split: str) -> bytes:
@@ -144,7 +149,7 @@ def _curves(history: Sequence[Evaluation]) -> dict[str, list[tuple[int, float]]]
     """Metric of the last evaluation -> (step, value) of every evaluation that has it."""
     return {
         name: [(item.step, item.metrics[name]) for item in history if name in item.metrics]
-        for name in history[-1].metrics
+        for name in drop_baselines(history[-1].metrics)
     }
 
 

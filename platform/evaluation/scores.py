@@ -19,6 +19,7 @@ from ..cluster.worker_group import WorkerGroup
 from ..config.schema import ExperimentConfig
 from ..loading.evaluation_loader import read_evaluation_batches
 from ..tracking.metric_table import split_metrics
+from .baselines import baseline_metrics, describe_baselines
 from .panoptic import PanopticTotal, class_scores, panoptic_means, predict_segments
 
 
@@ -85,8 +86,8 @@ def score_split(
 
     Returns:
         Metrics in percent, mIoU, mAcc and aAcc, mIoU over the categories of a label space that
-        has them, and PQ, SQ and RQ of panoptic data; and the counts, on the CPU. Both are the same
-        on every worker.
+        has them, PQ, SQ and RQ of panoptic data, and the split's baselines; and the counts, on the
+        CPU. Both are the same on every worker.
     """
     model, dataset, config, device = evaluated
     data = config.data
@@ -121,7 +122,8 @@ def score_split(
     group.sum(counts)
     model.train(was_training)
     result = SplitCounts(counts.cpu(), None if total is None else total.over(group))
-    return _compute_metrics(split, result, space), result
+    metrics = _compute_metrics(split, result, space)
+    return {**metrics, **baseline_metrics(dataset, split)}, result
 
 
 def _compute_metrics(split: str, counts: SplitCounts, space: LabelSpace) -> dict[str, float]:
@@ -141,7 +143,12 @@ def summary(evaluation: Evaluation) -> str:
     """One line for a person about an evaluation on val."""
     shown = {"mIoU": "val/mIoU", "aAcc": "val/aAcc", "PQ": "val/PQ"}
     metrics = evaluation.metrics
-    scores = "  ".join(f"{s} {metrics[name]:.2f}" for s, name in shown.items() if name in metrics)
+    beside = {"mIoU": describe_baselines(metrics, "val")}
+    scores = "  ".join(
+        f"{s} {metrics[name]:.2f}{beside.get(s, '')}"
+        for s, name in shown.items()
+        if name in metrics
+    )
     return (
         f"step {evaluation.step}: val {scores}  energy {metrics['energy/mJ']:.4g} mJ"
         f"  firing rate {metrics['snn/firing_rate']:.3f}"

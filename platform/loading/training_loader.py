@@ -4,7 +4,7 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,6 +21,7 @@ from ...datasets.shuffle import RowOrder
 from ...datasets.spec import DataError, Row, StorageAwayError
 from ...datasets.transforms import TransformConfig, augment, row_generator
 from ...model.loss.matcher import SEGMENT_STRIDE
+from ..config.phases import Phase, list_phases, phase_at
 from ..config.schema import ExperimentConfig
 
 log = logging.getLogger(__name__)
@@ -77,15 +78,20 @@ class TrainingRows:
 
     Args:
         dataset: The packed data.
-        transform: Augmentation.
+        transform: Augmentation, of every step or by phases.
         options: Order, batches and threads.
     """
 
     def __init__(
-        self, dataset: PackedDataset, transform: TransformConfig, options: LoaderOptions
+        self,
+        dataset: PackedDataset,
+        transform: TransformConfig | Sequence[Phase],
+        options: LoaderOptions,
     ) -> None:
         self._dataset = dataset
-        self._transform = transform
+        if isinstance(transform, TransformConfig):
+            transform = [Phase(0, transform, 1.0)]
+        self._phases = transform
         self._options = options
         self._order = RowOrder(dataset.splits["train"], options.seed, options.window)
         self._window = min(options.window, self._order.num_rows)
@@ -120,40 +126,52 @@ class TrainingRows:
             pin_memory=pin_memory,
             segments=config.data.task == "panoptic",
         )
-        return cls(dataset, config.data.transform, options)
+        data = config.data
+        phases = list_phases(data.transform, data.phases, config.trainer.max_steps)
+        return cls(dataset, phases, options)
 
     @property
     def bad_rows(self) -> dict[int, str]:
         """Rows that were replaced so far, and why."""
         return dict(self._bad)
 
-    def read(self, step: int, index: int) -> MicroBatch:
-        """Micro-batch `index` of a step, read and augmented now."""
-        batch = self._allocate()
-        for slot, position in enumerate(self._positions(step, index)):
-            self._fill(batch, slot, position)
+    def read(self, step: int, index: int, offset: int = 0) -> MicroBatch:
+        """Micro-batch `index` of a step, read and augmented now.
+
+        Args:
+            step: Optimizer steps done before; they decide the phase.
+            index: Which of the step's micro-batches.
+            offset: Steps' worth of rows that were jumped over.
+        """
+        transform = phase_at(self._phases, step).transform
+        batch = self._allocate(transform)
+        for slot, position in enumerate(self._positions(step + offset, index)):
+            self._fill(batch, slot, position, transform)
         return _check_filled(batch)
 
-    def steps(self, first: int, last: int, share: range) -> Generator[list[MicroBatch], None, None]:
+    def steps(
+        self, first: int, last: int, share: range, offset: int = 0
+    ) -> Generator[list[MicroBatch], None, None]:
         """This worker's micro-batches of each step, decoded ahead beside training.
 
         Args:
             first: First step.
             last: Step after the last one.
             share: Indices of the micro-batches that are this worker's.
+            offset: Steps' worth of rows that were jumped over before the first.
 
         Raises:
             DataError: Names the shard and row that cannot be read, where `on_bad_row` says so.
         """
         indices = [(step, index) for step in range(first, last) for index in share]
         if self._options.prefetch:
-            reads = self._read_ahead(indices)
+            reads = self._read_ahead(indices, offset)
         else:
-            reads = (self.read(step, index) for step, index in indices)
+            reads = (self.read(step, index, offset) for step, index in indices)
         for _ in range(first, last):
             yield [next(reads) for _ in share]
 
-    def _read_ahead(self, indices: Iterable[tuple[int, int]]) -> Iterator[MicroBatch]:
+    def _read_ahead(self, indices: Iterable[tuple[int, int]], offset: int) -> Iterator[MicroBatch]:
         waiting: deque[tuple[MicroBatch, list[Future[None]]]] = deque()
         with ExitStack() as stack:
             threads = self._options.threads or count_decode_threads()
@@ -167,14 +185,15 @@ class TrainingRows:
             stack.callback(done.set)
             fetched = 0
             for step, index in indices:
-                positions = self._positions(step, index)
+                positions = self._positions(step + offset, index)
                 if fetcher is not None and positions.stop > fetched - self._window // 2:
                     fetched = max(fetched, positions.start)
                     fetcher.submit(self._fetch, range(fetched, fetched + self._window), done)
                     fetched += self._window
-                batch = self._allocate()
+                transform = phase_at(self._phases, step).transform
+                batch = self._allocate(transform)
                 rows = [
-                    pool.submit(self._fill, batch, slot, position)
+                    pool.submit(self._fill, batch, slot, position, transform)
                     for slot, position in enumerate(positions)
                 ]
                 waiting.append((batch, rows))
@@ -187,23 +206,25 @@ class TrainingRows:
         first = (step * self._options.micro_batches + index) * self._options.size
         return range(first, first + self._options.size)
 
-    def _allocate(self) -> MicroBatch:
-        height, width = self._transform.crop
+    def _allocate(self, transform: TransformConfig) -> MicroBatch:
+        height, width = transform.crop
         size, pin = self._options.size, self._options.pin_memory
         images = torch.empty(size, 3, height, width, pin_memory=pin)
         targets = torch.empty(size, height, width, dtype=torch.int64, pin_memory=pin)
         return MicroBatch(images, targets, [""] * size)
 
-    def _fill(self, batch: MicroBatch, slot: int, position: int) -> None:
+    def _fill(
+        self, batch: MicroBatch, slot: int, position: int, transform: TransformConfig
+    ) -> None:
         row = self._read_row(self._order.row(position))
         generator = row_generator(self._options.seed, self._order.epoch(position), row.id)
-        image, target, instances = augment(self._transform, row, generator)
+        image, target, instances = augment(transform, row, generator)
         if self._options.segments:
             target = encode_segments(
                 target,
                 _require_instances(instances),
                 row,
-                ignore_label=self._transform.ignore_label,
+                ignore_label=transform.ignore_label,
                 stride=SEGMENT_STRIDE,
             )
         batch.images[slot] = torch.from_numpy(image)

@@ -276,10 +276,13 @@ def _best_trial(sweep: FoundRun) -> int:
     rows = [
         ([sign * row[metric] for metric, sign in signs.items()], row["trial"])
         for row in json.loads(results.read_text())
-        if row["state"] == "COMPLETE" and not row["violations"]
+        if row["state"] == "COMPLETE" and not row["violations"] and not row.get("degenerate")
     ]
     if not rows:
-        raise ConfigError(f"{sweep.word}/{BEST}: no trial finished within the sweep's constraints")
+        raise ConfigError(
+            f"{sweep.word}/{BEST}: no trial finished within the sweep's constraints and scored "
+            "better than an answer that ignores the image"
+        )
     return min(rows)[1]
 
 

@@ -14,7 +14,7 @@ from typing import Any, Self
 import yaml
 
 from ...datasets.packed.files import hold_lock, write_file
-from ..config.recipes import ConfigError, dump
+from ..config.recipes import ConfigError, dump, load_resolved
 from ..tracking.tracking_uri import without_user
 from .study.study_storage import begin_study, check_storage_address
 from .sweep_file.plan import SweepPlan
@@ -129,6 +129,8 @@ def _read_plan(path: Path, now: dict, storage: Path, resume: str, trials: int | 
         before = json.loads((path / _PLAN).read_text())
     except ValueError as error:
         raise ConfigError(f"{path / _PLAN}: is damaged ({error})") from error
+    # Fields that came later have their defaults in a plan of an earlier version.
+    before["base"] = dump(load_resolved(before["base"]).config)
     for part, word in (("recipe", "recipe"), ("base", "base experiment or overrides")):
         if before[part] != now[part]:
             raise ConfigError(

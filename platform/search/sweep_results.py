@@ -10,12 +10,19 @@ from typing import Any
 
 from ...datasets.packed.files import write_file
 from ..config.recipes import dump, override
+from ..evaluation.baselines import describe_baselines
 from .study.importance import measure_importances
 from .study.study import Keeper
 from .study.trial_records import TrialRecord
 from .sweep_figures import draw_sweep
 from .sweep_file.plan import SweepPlan
-from .sweep_status import best_trial, devices_of_a_trial, front_trials, results_of
+from .sweep_status import (
+    best_trial,
+    devices_of_a_trial,
+    front_trials,
+    is_degenerate_trial,
+    results_of,
+)
 from .sweep_tracking import SweepRecord
 
 _ENOUGH_RESULTS = 4
@@ -70,13 +77,20 @@ def finish_sweep(plan: SweepPlan, keeper: Keeper, folder: Path, record: SweepRec
 
 
 def why_no_result(records: Mapping[int, TrialRecord]) -> str:
-    """Why no trial counts as a result, in one sentence; empty where one does.
+    """Why no trial can be the best one, in one sentence; empty where one can.
 
     Args:
         records: A sweep's trials by number.
     """
-    if results_of(records):
-        return ""
+    done = results_of(records)
+    if done:
+        if not all(map(is_degenerate_trial, done)):
+            return ""
+        last = done[0].history[done[0].step]
+        return (
+            f"no best trial: all {len(done)} results are degenerate, no better than an answer that "
+            f"ignores the image{describe_baselines(last, 'val')}"
+        )
     ordered = [records[number] for number in sorted(records)]
     parts = []
     for state, word in (("FAIL", "failed"), ("PRUNED", "were pruned")):
@@ -111,6 +125,9 @@ def describe_sweep(
     spent = sum(row["seconds"] for row in rows) * devices_of_a_trial(plan)
     names = [objective.metric for objective in plan.recipe.objectives]
     keys = ["trial", *plan.recipe.space.dimensions, *names]
+    degenerate = sum(bool(row.get("degenerate")) for row in rows if row["state"] == "COMPLETE")
+    if degenerate:
+        counts += f", {degenerate} finished and degenerate (no better than ignoring the image)"
     lines = [
         f"Sweep `{plan.recipe.name}` over `{plan.recipe.base}`: {counts}; "
         f"{spent:.0f} device-seconds. Its trials are the runs below.",
@@ -146,6 +163,7 @@ def _row(plan: SweepPlan, item: TrialRecord, on_front: bool) -> dict[str, Any]:
         "step": item.step,
         "reason": item.reason,
         "violations": "; ".join(item.violations),
+        **({"degenerate": True} if is_degenerate_trial(item) else {}),
         "attempts": item.attempts,
         "seconds": round(item.seconds, 1),
     }

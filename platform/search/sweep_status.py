@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ..evaluation.baselines import describe_baselines, is_degenerate
 from ..train.progress import StatusLine, format_clock
 from .study.pareto import front, hypervolume
 from .study.study import Keeper
@@ -29,6 +30,7 @@ class SweepStatus:
             far as they were evaluated; None before the first evaluation.
         steps: Training steps of a trial's full budget.
         broken: Finished trials that break a constraint, and so are no results.
+        degenerate: Results that are no better than an answer that ignores the image.
     """
 
     name: str
@@ -42,6 +44,7 @@ class SweepStatus:
     eta_seconds: float | None
     steps: int
     broken: int = 0
+    degenerate: int = 0
 
     @property
     def done(self) -> int:
@@ -85,6 +88,7 @@ class Watcher:
             eta_seconds=None if rate is None else rate * (keeper.trials - done),
             steps=self._plan.base.config.trainer.max_steps,
             broken=len(broken_of(keeper.records)),
+            degenerate=sum(map(is_degenerate_trial, results_of(keeper.records))),
         )
 
     def _done(self) -> float:
@@ -107,6 +111,8 @@ class Watcher:
         if verdict.state is not None:
             broken = [f"breaks {limit}" for limit in item.violations if item.values]
             parts.append(f"{verdict.state} ({', '.join([verdict.reason, *broken])})")
+        if is_degenerate(report.metrics):
+            parts.append(f"no better than{describe_baselines(report.metrics, 'val')}")
         parts.append(f"[{format_point(item.point)}]")
         return "  ".join(part for part in parts if part)
 
@@ -134,6 +140,8 @@ def summary(status: SweepStatus) -> str:
     ]
     if status.broken:
         states.append(f"{status.broken} broke a constraint")
+    if status.degenerate:
+        states.append(f"{status.degenerate} degenerate")
     best = "" if status.best is None else f", best {status.best.values[0]:.4g}"
     several = len(status.objectives) > 1 and status.front
     front = f", front of {len(status.front)}" if several else ""
@@ -161,20 +169,32 @@ def broken_of(records: Mapping[int, TrialRecord]) -> list[TrialRecord]:
     return [item for item in ordered if item.state == "COMPLETE" and item.violations]
 
 
+def is_degenerate_trial(item: TrialRecord) -> bool:
+    """Whether the last evaluation of a trial was no better than an answer that ignores the image.
+
+    Evaluations of an earlier version hold no baselines, and are not judged.
+    """
+    return is_degenerate(item.history.get(item.step, {}))
+
+
 def signed_values(plan: SweepPlan, item: TrialRecord) -> tuple[float, ...]:
     """Objective values of a finished trial, signed so that smaller is better."""
     return tuple(o.sign * v for o, v in zip(plan.recipe.objectives, item.values, strict=True))
 
 
 def best_trial(plan: SweepPlan, records: Mapping[int, TrialRecord]) -> TrialRecord | None:
-    """The best result by the first objective; among equals by the next ones."""
-    done = results_of(records)
+    """The best result by the first objective, among equals by the next ones; no degenerate one."""
+    done = [item for item in results_of(records) if not is_degenerate_trial(item)]
     return min(done, key=lambda item: (signed_values(plan, item), item.number), default=None)
 
 
 def front_trials(plan: SweepPlan, records: Mapping[int, TrialRecord]) -> list[TrialRecord]:
-    """Results that no other beats in every objective, from the best by the first one on."""
-    done = results_of(records)
+    """Results that no other beats in every objective, from the best by the first one on.
+
+    Degenerate ones are among them only where all are.
+    """
+    every = results_of(records)
+    done = [item for item in every if not is_degenerate_trial(item)] or every
     return [done[index] for index in front([signed_values(plan, item) for item in done])]
 
 

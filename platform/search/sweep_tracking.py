@@ -18,6 +18,7 @@ from ..train.tracked_training import make_journal
 from .study.study import Keeper
 from .study.trial_records import TrialRecord
 from .sweep_file.plan import SweepPlan
+from .sweep_status import is_degenerate_trial
 
 # Each look at a changed journal costs a round of requests; trials take minutes.
 _POLL_SECONDS = 15.0
@@ -112,6 +113,8 @@ class SweepRecord:
         tags = {"state": item.state, "reason": item.reason, "attempts": str(item.attempts)}
         if item.violations:
             tags["violations"] = "; ".join(item.violations)
+        if is_degenerate_trial(item):
+            tags["degenerate"] = "true"
         if not (folder / "journal" / "records.jsonl").is_file():
             self._create_journal(folder, item)
         elif _last_tags(folder / "journal") == tags:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 MEASURED = {
+    "start": "once, at the start, of the data",
     "step": "every `trainer.log_every` steps",
     "evaluation": "every evaluation of the validation split",
     "best": "every evaluation of the validation split, of the best one so far",
@@ -42,7 +43,7 @@ class Metric:
 
     meaning: str
     unit: str
-    measured: Literal["step", "evaluation", "best", "end", "system"]
+    measured: Literal["start", "step", "evaluation", "best", "end", "system"]
     better: Literal["maximize", "minimize"] | None = None
     high: float = math.inf
     needs: Literal["", "panoptic", "categories"] = ""
@@ -79,6 +80,7 @@ METRICS = {
     "train/loss_dice": Metric("dice term", "", "step", "minimize"),
     "train/loss_pixel": Metric("cross entropy of the pixel head", "", "step", "minimize"),
     "train/loss_semantic": Metric("cross entropy of the joined masks", "", "step", "minimize"),
+    "train/loss_lovasz": Metric("Lovász-softmax term of the FPN head", "", "step", "minimize"),
     "train/lr": Metric("base learning rate of the step", "", "step"),
     "train/grad_norm": Metric("global norm of the gradient before clipping", "", "step"),
     "perf/images_per_s": Metric(
@@ -91,6 +93,17 @@ METRICS = {
     **{
         f"test/{name}": dataclasses.replace(score, measured="end")
         for name, score in _SCORES.items()
+    },
+    **{
+        f"baseline/{split}_{name}": Metric(
+            f"mIoU on {split} of an answer that ignores the image: {meaning} of the training split",
+            *("%", measured, None, 100.0),
+        )
+        for split, measured in (("val", "start"), ("test", "end"))
+        for name, meaning in (
+            ("majority", "the most frequent class"),
+            ("position", "the most frequent class at each position"),
+        )
     },
     "energy/mJ": Metric("theoretical energy of one image", "mJ", "evaluation", "minimize"),
     "snn/firing_rate": Metric(

@@ -1,4 +1,4 @@
-"""Health of a training: its first step as a picture, and neuron layers that die later."""
+"""Health of a training: its first step as a picture, layers that die, scores that stay low."""
 
 import copy
 import dataclasses
@@ -14,14 +14,21 @@ from ...datasets.packed.files import write_file
 from ...model.accounting.firing import FiringRow
 from ...model.accounting.health import StepHealth, judge_firing, step_health
 from ...model.loss.criterion import DenseCriterion, SetCriterion
+from ..checkpoint.checkpoint import Evaluation
 from ..config.schema import ExperimentConfig
+from ..evaluation.baselines import describe_baselines, is_degenerate
 from ..evaluation.recording import Recorder
 from ..figures.health import draw_health
 from ..loading.training_loader import MicroBatch
+from .schedule import LARGEST_START_SHARE, start_share
 
 _log = logging.getLogger(__name__)
 _WORTH_A_STEP = 100
 _NAMED = 4
+# Share of layers that never fire, and of values at D in a layer, from which on they are the reason.
+_MANY_DEAD = 0.1
+_SATURATED = 0.9
+_USUAL_RATE = 8e-3
 FIGURE = "first_step.png"
 
 
@@ -100,24 +107,31 @@ def _measure(
 class HealthWatch:
     """Says at every evaluation which neuron layers are newly dead or saturated.
 
-    An attempt's first evaluation names all that are.
+    An attempt's first evaluation names all that are. The first one after a tenth of the steps says
+    where the score is still degenerate, and which field may be why.
 
     Args:
+        config: The experiment.
         tell: Takes a line for a person.
     """
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
+    def __init__(self, config: ExperimentConfig, tell: Callable[[str], None]) -> None:
+        self._config = config
         self._tell = tell
         self._dead: set[str] = set()
         self._saturated: set[str] = set()
 
-    def check(self, firing: Sequence[FiringRow], step: int) -> None:
-        """Compare with the evaluation before; says nothing where no layer came to be silent.
+    def check(self, firing: Sequence[FiringRow], history: Sequence[Evaluation]) -> None:
+        """Compare with the evaluation before; says nothing where all is well.
 
         Args:
             firing: Every neuron layer.
-            step: Optimizer steps done.
+            history: The evaluations so far, at least one.
         """
+        step = history[-1].step
+        if (line := describe_no_learning(history, self._config)) is not None:
+            _log.warning("%s", line)
+            self._tell(line)
         health = judge_firing(firing)
         dead = [name for name in health.dead if name not in self._dead]
         saturated = [name for name in health.saturated if name not in self._saturated]
@@ -127,6 +141,75 @@ class HealthWatch:
                 f"step {step}: neuron layers newly {describe(dead, saturated)}; of "
                 f"{len(firing)} in all {len(health.dead)} dead, {len(health.saturated)} saturated"
             )
+
+
+def describe_no_learning(history: Sequence[Evaluation], config: ExperimentConfig) -> str | None:
+    """Describe a network that has not learned by the first evaluation after a tenth of the steps.
+
+    Args:
+        history: The evaluations so far, at least one.
+        config: The experiment.
+
+    Returns:
+        A sentence with the field that is most likely the reason; None at other evaluations, and
+        where the score is not degenerate.
+    """
+    *before, now = history
+    tenth = config.trainer.max_steps / 10
+    first = now.step >= tenth and not any(past.step >= tenth for past in before)
+    if not first or not is_degenerate(now.metrics):
+        return None
+    score = f"{now.metrics['val/mIoU']:.1f}{describe_baselines(now.metrics, 'val')}"
+    reason = next(text for applies, text in _reasons(now, config) if applies)
+    return (
+        f"step {now.step} of {config.trainer.max_steps}: val mIoU is {score}, no better than an "
+        f"answer that ignores the image. Look at {reason}"
+    )
+
+
+def _reasons(now: Evaluation, config: ExperimentConfig) -> list[tuple[bool, str]]:
+    """Why a network may not learn, the likeliest first: whether it applies, and field and value."""
+    model, optimizer, loss = config.model, config.optimizer, config.loss
+    dead = now.metrics.get("snn/dead_layers", 0.0)
+    saturated = now.metrics.get("snn/saturated_fraction", 0.0)
+    queries = model.decoder == "query" and config.data.task == "semantic"
+    return [
+        (
+            config.trainer.ema_start == "constant"
+            and now.step > 1
+            and start_share(config.trainer, now.step) > LARGEST_START_SHARE,
+            f"trainer.ema_start ({config.trainer.ema_start}): the average that is scored has not "
+            "forgotten its start",
+        ),
+        (
+            now.step < optimizer.warmup_steps,
+            f"optimizer.warmup_steps ({optimizer.warmup_steps}): the rate is still rising",
+        ),
+        (
+            dead > _MANY_DEAD,
+            f"model.neuron.threshold ({model.neuron.threshold}): {dead:.0%} of the neuron layers "
+            "never fire",
+        ),
+        (
+            saturated > _SATURATED,
+            f"model.neuron.levels ({model.neuron.levels}): in a layer {saturated:.0%} of the "
+            "values are the largest that a neuron has",
+        ),
+        (
+            queries and model.query.matching == "hungarian",
+            "model.query.matching (hungarian): class learns in fewer images",
+        ),
+        (
+            optimizer.lr < _USUAL_RATE,
+            f"optimizer.lr ({optimizer.lr:g}): small networks learned best at about "
+            f"{_USUAL_RATE:g}",
+        ),
+        (
+            loss.class_balance == 0,
+            "loss.class_balance (0): frequent classes may outweigh the others, 0.5 helped",
+        ),
+        (True, f"optimizer.lr ({optimizer.lr:g}) and trainer.max_steps"),
+    ]
 
 
 def describe(dead: Sequence[str], saturated: Sequence[str]) -> str:

@@ -38,7 +38,7 @@ from .preparation import (
     set_numerics,
 )
 from .progress import Meter
-from .schedule import learning_rate_factor, set_learning_rate
+from .schedule import Schedule
 from .state import TrainingState
 from .step import Stepper, StepResult, next_divisor
 
@@ -62,6 +62,7 @@ class Training:
         rows: The micro-batches by (step, index), once it is started.
         dataset: The packed data.
         device: Where the network is.
+        schedule: Learning rate and phase of each step.
     """
 
     def __init__(
@@ -86,7 +87,8 @@ class Training:
         self._tell = progress or (lambda line: None)
         self._notice = notice or Notice()
         self._warned = False
-        self._watch = HealthWatch(self._tell)
+        self._watch = HealthWatch(config, self._tell)
+        self.schedule = Schedule(config, self._tell)
         self._mirror: Mirror | None = None
         self._writer: CheckpointWriter | None = None
 
@@ -230,17 +232,16 @@ class Training:
         Returns:
             The last logged training metrics; None where a rollback made the target void.
         """
-        trainer, schedule = self.config.trainer, self.config.optimizer
+        trainer = self.config.trainer
         metrics: dict[str, float] = {}
         self.state.model.train()
         self._meter.begin(self.step)
         while self.step < target:
             offset = self.state.progress.row_offset
-            upcoming = self.rows.steps(self.step + offset, target + offset, self._stepper.indices)
+            upcoming = self.rows.steps(self.step, target, self._stepper.indices, offset)
             for micro_batches in upcoming:
                 guard.feed()
-                factor = learning_rate_factor(self.step, schedule, trainer.max_steps)
-                set_learning_rate(self.state.optimizer, factor)
+                rate = self.schedule.begin(self.step, self.state.optimizer)
                 result = self._stepper.train_step(self.step + offset, micro_batches)
                 if result.outcome == "memory":
                     self._use_smaller_micro_batches()
@@ -251,7 +252,7 @@ class Training:
                 self.state.progress.step += 1
                 self.state.progress.images_seen += trainer.micro_batch_size * trainer.micro_batches
                 if self.step % trainer.log_every == 0 or self.step == target:
-                    metrics = self._log_step(result, schedule.lr * factor)
+                    metrics = self._log_step(result, rate)
                 self._save_if_due(target, result)
         return metrics
 
@@ -291,7 +292,7 @@ class Training:
         if self.finished and self._writer is not None:
             self._writer.flush()
         self._tell(summary(evaluation))
-        self._watch.check(firing, self.step)
+        self._watch.check(firing, self.history)
         if self.finished and self.step < self.config.trainer.max_steps:
             self._tell(f"no better val/mIoU in {self.config.trainer.patience} evaluations: stopped")
         return evaluation

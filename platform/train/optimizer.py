@@ -35,7 +35,7 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Ad
             continue
         rule = find_rule(name, config.rules)
         unused.discard(rule.match)
-        key = (config.lr * rule.lr, config.weight_decay * rule.weight_decay)
+        key = (config.lr * rule.lr, _find_decay(parameter, rule, config))
         groups.setdefault(key, []).append(parameter)
     if unused:
         raise ValueError(
@@ -58,19 +58,26 @@ def describe_parameters(model: nn.Module, config: OptimizerConfig) -> list[str]:
         model: The model.
         config: Rates and rules.
     """
-    rows: dict[str, list[Any]] = {}
+    rows: dict[tuple[str, float], list[Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         rule = find_rule(name, config.rules)
-        row = rows.setdefault(rule.match, [rule, 0, 0, name])
+        decay = _find_decay(parameter, rule, config)
+        row = rows.setdefault((rule.match, decay), [rule, 0, 0, name])
         row[1] += 1
         row[2] += parameter.numel()
     lines = [f"{'rule':24} {'tensors':>7} {'values':>11} {'lr':>9} {'decay':>9}  first name"]
-    for match, (rule, tensors, values, name) in rows.items():
-        lr, decay = config.lr * rule.lr, config.weight_decay * rule.weight_decay
+    for (match, decay), (rule, tensors, values, name) in rows.items():
+        lr = config.lr * rule.lr
         lines.append(f"{match:24} {tensors:7d} {values:11d} {lr:9.2e} {decay:9.2e}  {name}")
     return lines
+
+
+def _find_decay(parameter: Tensor, rule: ParameterRule, config: OptimizerConfig) -> float:
+    if parameter.ndim <= 1 and not config.decay_vectors:
+        return 0.0
+    return config.weight_decay * rule.weight_decay
 
 
 def collect_optimizer_tensors(

@@ -20,6 +20,7 @@ from ..config.recipes import ConfigError
 from ..config.schema import ExperimentConfig, TrainerConfig
 from ..evaluation.recording import Recorder
 from .optimizer import build_optimizer, describe_parameters
+from .schedule import describe_slow_average
 
 
 def check_parts(config: ExperimentConfig) -> nn.Module:
@@ -196,6 +197,8 @@ def initialize_weights(
     """
     for line in describe_parameters(model, config.optimizer):
         tell(line)
+    if (slow := describe_slow_average(config.trainer)) is not None:
+        tell(slow)
     report = load_initial_weights(model, config)
     if report is not None:
         source = config.init.segmentor or config.init.backbone

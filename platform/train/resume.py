@@ -68,11 +68,13 @@ def require_same(before: str, now: ExperimentConfig) -> None:
     Raises:
         ConfigError: Names the first setting that differs, with both values.
     """
-    trained = flat(load_resolved(before).config)
-    for key, value in flat(now).items():
-        if trained[key] != value and not _may_change(key):
+    trained, wanted = flat(load_resolved(before).config), flat(now)
+    # A section that may be left out has its keys in one of them only.
+    for key in dict.fromkeys([*wanted, *trained]):
+        value, earlier = wanted.get(key), trained.get(key)
+        if earlier != value and not _may_change(key):
             raise ConfigError(
-                f"{key}: {value!r}, but the run's checkpoint was trained with {trained[key]!r}; "
+                f"{key}: {value!r}, but the run's checkpoint was trained with {earlier!r}; "
                 f"{_rule(now.name)}"
             )
 

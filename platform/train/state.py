@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from ...datasets.packed.reader import PackedDataset
 from ..checkpoint.checkpoint import Evaluation
@@ -16,6 +16,7 @@ from ..config.schema import ExperimentConfig, TrainerConfig
 from .optimizer import build_optimizer, collect_optimizer_tensors, load_optimizer_tensors
 from .preparation import build_seeded_model, describe_environment
 from .resume import require_same
+from .schedule import average_update
 
 
 @dataclass(kw_only=True)
@@ -86,8 +87,8 @@ class TrainingState:
         self.optimizer = build_optimizer(self.model, config.optimizer)
         self.average: AveragedModel | None = None
         if trainer.ema_decay is not None:
-            average = get_ema_multi_avg_fn(trainer.ema_decay)
-            self.average = AveragedModel(self.model, multi_avg_fn=average, use_buffers=True)
+            update = average_update(trainer.ema_decay, trainer.ema_start)
+            self.average = AveragedModel(self.model, multi_avg_fn=update, use_buffers=True)
         scaled = trainer.precision == "fp16" and device.type == "cuda"
         self.scaler = torch.amp.GradScaler(device.type, enabled=scaled)
 

@@ -17,7 +17,8 @@ from ..checkpoint.mirror import fetch_newest_journal
 from ..checkpoint.run_folder import FencedError, RunFolder
 from ..cluster.worker_group import WorkerGroup
 from ..config.recipes import Resolved, dump, flat, load_resolved
-from ..evaluation.recording import drop_training_metrics
+from ..evaluation.baselines import baseline_metrics
+from ..evaluation.recording import metrics_of_step
 from ..tracking.journal import Journal, file_of
 from ..tracking.provenance import code_diff, provenance, run_description, run_tags
 from ..tracking.system_metrics import SystemMonitor
@@ -99,7 +100,7 @@ def tracked_training(
         if journal is not None:
             # A kill between a checkpoint and its record would leave a hole otherwise.
             for past in training.history:
-                journal.metrics(past.step, drop_training_metrics(past))
+                journal.metrics(past.step, metrics_of_step(past))
             _record_data(journal, training)
         yield training, journal
 
@@ -212,9 +213,11 @@ def _flat_name(path: Path) -> str:
 
 
 def _record_data(journal: Journal, training: Training) -> None:
-    """Record what a run reads: the data's digest, and every split as an input of the run."""
+    """Record what a run reads: digest and baselines, and every split as an input of the run."""
     dataset = training.dataset
     journal.tags({"data_digest": dataset.digest})
+    if baselines := baseline_metrics(dataset, "val"):
+        journal.metrics(0, baselines)
     for split in dataset.splits:
         # MLflow keeps one input per name and digest, with its first context only.
         name = f"{dataset.label_space.name}-{split}"

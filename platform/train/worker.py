@@ -8,6 +8,7 @@ from ...datasets.packed.files import write_file
 from ..checkpoint.run_folder import RunFolder
 from ..cluster.worker_group import WorkerGroup
 from ..config.recipes import Resolved
+from ..evaluation.baselines import is_degenerate, known_baselines
 from ..evaluation.recording import SplitResult, contact_sheet, record_result
 from ..evaluation.scores import class_table
 from ..tracking.journal import Journal
@@ -65,9 +66,15 @@ def _finish(
         # A picture must never cost a finished training.
         _log.warning("%s: not every figure could be drawn: %s", run.path.name, error)
         journal.tags({"figures_failed": str(error)})
+    metrics = {**best.metrics, **scores}
+    verdict: dict[str, bool] = {}
+    if known_baselines(metrics, split):
+        verdict["degenerate"] = is_degenerate(metrics, split)
+        journal.tags({"degenerate": str(verdict["degenerate"]).lower()})
     content = {
         "best_step": best.step,
-        "metrics": {**best.metrics, **scores},
+        "metrics": metrics,
+        **verdict,
         "split": split,
         "classes": classes,
         "confusion": counts.confusion.tolist(),

@@ -1,5 +1,6 @@
 """Micro-batches for training: the same from any thread, worker, prefetch and starting point."""
 
+import dataclasses
 import shutil
 import threading
 from pathlib import Path
@@ -16,6 +17,7 @@ from spikeseg.datasets.packed.shard_cache import CacheConfig
 from spikeseg.datasets.packed.storage import Storage
 from spikeseg.datasets.spec import DataError
 from spikeseg.datasets.transforms import TransformConfig, row_generator, train_transform
+from spikeseg.platform.config.phases import Phase
 from spikeseg.platform.loading.evaluation_loader import read_evaluation_batches
 from spikeseg.platform.loading.training_loader import LoaderOptions, MicroBatch, TrainingRows
 
@@ -61,6 +63,26 @@ def test_micro_batches_do_not_depend_on_workers_threads_or_prefetch(
             assert len(batches) == len(share)
             for index, batch in zip(share, batches, strict=True):
                 assert same(batch, plain.read(step, index))
+
+
+@pytest.mark.parametrize(("prefetch", "threads"), [(0, 1), (1, 1), (3, 4)])
+@pytest.mark.parametrize("offset", [0, 2])
+def test_a_phase_begins_exactly_at_its_step_whatever_was_read_ahead(
+    dataset: PackedDataset, prefetch: int, threads: int, offset: int
+) -> None:
+    large = dataclasses.replace(TRANSFORM, crop=(16, 20), flip=0.0)
+    listed = [Phase(0, TRANSFORM, 1.0), Phase(3, large, 1.0), Phase(5, TRANSFORM, 1.0)]
+    options = LoaderOptions(
+        seed=3, size=3, micro_batches=4, window=6, prefetch=prefetch, threads=threads
+    )
+    reader = TrainingRows(dataset, listed, options)
+    crops = {True: rows(dataset), False: TrainingRows(dataset, large, options)}
+    # Begun anew at every step around the borders, as after a kill.
+    for first in (0, 2, 3, 4, 5):
+        for step, batches in enumerate(reader.steps(first, 7, range(4), offset), start=first):
+            alone = crops[step < 3 or step >= 5]
+            for index, batch in enumerate(batches):
+                assert same(batch, alone.read(step + offset, index))
 
 
 def test_every_row_comes_once_an_epoch_and_batches_span_epochs(dataset: PackedDataset) -> None:

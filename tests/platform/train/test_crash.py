@@ -1,5 +1,6 @@
 """Killed anywhere, a training ends with the bytes that it would have ended with undisturbed."""
 
+import json
 import os
 import random
 import time
@@ -42,6 +43,7 @@ def config(data: Path, decoder: str) -> str:
         evaluate_every=2,
         keep_checkpoints=1,
         ledger=True,
+        ema_start="ramp",
     ).model_dump_json()
 
 
@@ -62,6 +64,29 @@ def check_ledger(run: Path) -> None:
         epoch = Counter(rows[start : start + ROWS])
         assert max(epoch.values()) == 1, epoch
     assert len(set(rows)) == ROWS
+
+
+@pytest.mark.parametrize(
+    "step", [pytest.param(n, marks=[] if n == 3 else [pytest.mark.slow]) for n in (2, 3, 4)]
+)
+def test_a_training_killed_around_the_border_of_a_phase_ends_with_the_same_bytes(
+    group: Group, data: Path, tmp_path: Path, step: int
+) -> None:
+    tree = json.loads(config(data, "fpn"))
+    tree["data"]["phases"] = [{"until": 3, "transform": {"crop": [16, 32]}}]
+    tree["optimizer"]["decay_over"] = "cost"
+    # The checkpoint before each kill is of the step itself, the border among them.
+    tree["trainer"]["checkpoint_every"] = 1
+    text = json.dumps(tree)
+    assert group.attempt(tmp_path / "undisturbed", text, 0)[0] == [0]
+    run = tmp_path / "run"
+    kill = Kill(rank=0, event="forward", number=step, whole=True)
+    assert group.attempt(run, text, 0, kill)[0] == [-9]
+    assert group.attempt(run, text, 0)[0] == [0]
+    assert final_files(run) == final_files(tmp_path / "undisturbed")
+    log = Path(f"{run}-0.log").read_text()
+    assert f"resumed at step {step}" in log
+    assert log.count("phase 2 of 2 begins, crops of 32 x 32") == (2 if step == 3 else 1)
 
 
 def kind(event: str) -> str:

@@ -11,6 +11,7 @@ from spikeseg.platform.config.schema import OptimizerConfig, ParameterRule
 from spikeseg.platform.train.optimizer import (
     build_optimizer,
     collect_optimizer_tensors,
+    describe_parameters,
     load_optimizer_tensors,
 )
 from spikeseg.platform.train.schedule import learning_rate_factor
@@ -42,6 +43,18 @@ def test_the_first_matching_rule_decides() -> None:
     groups = build_optimizer(model(), config(rules=rules)).param_groups
     found = {(group["lr"], group["weight_decay"]): len(group["params"]) for group in groups}
     assert found == {(1e-4, 0.005): 2, (1e-3, 0.005): 1, (1e-3, 0.0): 1}
+
+
+def test_vectors_may_go_without_decay_whatever_their_rule() -> None:
+    rules = [ParameterRule(match="backbone.*", weight_decay=2.0)]
+    settings = config(rules=rules, decay_vectors=False)
+    groups = build_optimizer(model(), settings).param_groups
+    found = {group["weight_decay"]: [p.ndim for p in group["params"]] for group in groups}
+    assert found == {0.01: [2], 0.0: [1, 1], 0.005: [2]}
+    told = {
+        line.split()[0] + line.split()[4] for line in describe_parameters(model(), settings)[1:]
+    }
+    assert told == {"backbone.*1.00e-02", "backbone.*0.00e+00", "*5.00e-03", "*0.00e+00"}
 
 
 def test_a_rule_that_matches_nothing_is_named() -> None:
