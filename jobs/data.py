@@ -48,6 +48,11 @@ def command() -> None:
 @click.option("--size", type=(int, int), help="shapes: height and width.")
 @click.option("--rows", type=(int, int, int), help="shapes: rows of train, val and test.")
 @click.option("--seed", type=int, help="shapes: seed.")
+@click.option(
+    "--level",
+    type=click.Choice(["easy", "standard", "hard"]),
+    help="shapes: how clearly objects stand out from the background; hard if not given.",
+)
 def pack(  # noqa: PLR0913
     name: str,
     source: Path | None,
@@ -62,6 +67,7 @@ def pack(  # noqa: PLR0913
     size: tuple[int, int] | None,
     rows: tuple[int, int, int] | None,
     seed: int | None,
+    level: str | None,
 ) -> None:
     """Pack data set NAME: decode every file once, check it, write shards and a manifest."""
     from ..datasets.layouts.catalog import make_dataset
@@ -69,7 +75,12 @@ def pack(  # noqa: PLR0913
     from ..datasets.packed.reader import PackedDataset
     from ..platform.loading.pack_on_ray import pack_dataset
 
-    settings: dict[str, object] = {"class_order": class_order, "size": size, "seed": seed}
+    settings: dict[str, object] = {
+        "class_order": class_order,
+        "size": size,
+        "seed": seed,
+        "level": level,
+    }
     if rows is not None:
         settings |= dict(zip(("train", "val", "test"), rows, strict=True))
     options = {key: value for key, value in settings.items() if value is not None}

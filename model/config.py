@@ -8,6 +8,7 @@ from math import inf
 from typing import ClassVar, Literal
 
 Compat = Literal["published", "corrected"]
+Matching = Literal["hungarian", "class"]
 
 
 def _require(rule: bool, message: str) -> None:
@@ -189,6 +190,10 @@ class QueryDecoderConfig:
             (published), else from the spikes of the pixel alone.
         pyramid: Convolutions of the pyramid: `depthwise` 3x3 (published) or `dense` 3x3.
         layer_scale: Initial value of the encoder's per-channel residual factors.
+        matching: Which query answers for a label in training: `hungarian`, the cheapest assignment
+            per image and layer (published), or `class`, query k for class k always. The latter is
+            for semantic segmentation alone, needs a query per class, and learns in fewer images;
+            further queries learn to be "no object", and the matching costs are not read.
         pixel_head: Adds a 1x1 classifier on the mask features for an auxiliary loss
             in training; it takes no part in inference.
     """
@@ -210,6 +215,7 @@ class QueryDecoderConfig:
     deformable_depthwise: bool = True
     pyramid: Literal["depthwise", "dense"] = "depthwise"
     layer_scale: float = 1e-6
+    matching: Matching = "hungarian"
     pixel_head: bool = False
 
     def __post_init__(self) -> None:
@@ -293,6 +299,14 @@ class ModelConfig:
             1 <= self.num_classes <= 255,
             f"num_classes must be from 1 to 255, got {self.num_classes}",
         )
+        _require(
+            self.decoder != "query"
+            or self.query.matching != "class"
+            or self.query.num_queries >= self.num_classes,
+            "query.num_queries must be at least num_classes where query.matching is 'class', since "
+            f"query k answers for class k, got {self.query.num_queries} queries for "
+            f"{self.num_classes} classes",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -309,6 +323,10 @@ class LossConfig:
         dice_cost: Matching cost of the dice loss.
         pixel_weight: Cross entropy of the auxiliary pixel head; 0 leaves it out.
         semantic_weight: Negative log-likelihood of the joined semantic map; 0 leaves it out.
+        lovasz_weight: Lovász-softmax loss of the FPN head, a surrogate of the mean IoU over the
+            classes of a micro-batch; 0 leaves it out.
+        lovasz_stride: It is taken on every n-th row and column of the logits, since its cost is
+            one sort per class of all pixels taken.
         class_balance: Exponent p of the per-class factor (median frequency / frequency) ** p in
             the pixel-wise cross entropies, 0 for none.
         mask_resolution: Where mask losses are taken: `label` upsamples matched masks to the label
@@ -330,6 +348,8 @@ class LossConfig:
     dice_cost: float = 1.0
     pixel_weight: float = 0.0
     semantic_weight: float = 0.0
+    lovasz_weight: float = 0.0
+    lovasz_stride: int = 2
     class_balance: float = 0.0
     mask_resolution: Literal["label", "prediction"] = "label"
     mask_points: int | None = None
@@ -342,4 +362,7 @@ class LossConfig:
         _require(
             self.mask_points is None or self.mask_points >= 4,
             f"mask_points must be at least 4, got {self.mask_points}",
+        )
+        _require(
+            self.lovasz_stride >= 1, f"lovasz_stride must be at least 1, got {self.lovasz_stride}"
         )

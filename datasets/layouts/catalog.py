@@ -35,7 +35,7 @@ CATALOG: dict[str, Callable[..., RawDataset]] = {
 _OPTIONS: dict[str, tuple[str, ...]] = {
     "pascal_context_59": ("class_order",),
     "pascal_context_60": ("class_order",),
-    "shapes": ("size", "train", "val", "test", "seed"),
+    "shapes": ("size", "train", "val", "test", "seed", "level"),
 }
 
 

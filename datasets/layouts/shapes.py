@@ -1,14 +1,15 @@
 """A generated data set: textured, overlapping shapes in varying light and noise.
 
-Colours, light, place, size and turn are drawn independently of the class: what tells it is the
-outline and the pattern on it, never a colour.
+Colours, light, place, size and turn are drawn independently of an object's class: what tells it is
+the outline and the pattern on it, never a colour. Three levels differ in how clearly objects stand
+out from the background.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple, get_args
 
 import cv2
 import numpy as np
@@ -17,6 +18,52 @@ from ..images import encode_png
 from ..spec import DataError, EncodedRow, RawRow, Row, load_label_space
 
 _KINDS = ("disc", "ring", "square", "triangle", "cross", "star", "crescent", "bar")
+
+Level = Literal["easy", "standard", "hard"]
+
+
+class _Colours(NamedTuple):
+    """How the two colours of a texture are drawn.
+
+    Attributes:
+        first: Range of the first colour's channels, in [0, 255].
+        spread: Largest distance of the second colour from the first, per channel.
+        limits: Range that the second colour is clipped to.
+    """
+
+    first: tuple[float, float]
+    spread: float
+    limits: tuple[float, float]
+
+
+class _Look(NamedTuple):
+    """What differs between levels: the noise is the range of an image's standard deviation."""
+
+    background: _Colours
+    objects: _Colours
+    noise: tuple[float, float]
+
+
+_LOOKS: dict[Level, _Look] = {
+    # Bright objects on a dark background that is nearly flat, little noise.
+    "easy": _Look(
+        background=_Colours((20, 80), 15, (10, 90)),
+        objects=_Colours((140, 235), 110, (110, 255)),
+        noise=(1, 3),
+    ),
+    # Bright objects on a dark background, textures and noise as in `hard`.
+    "standard": _Look(
+        background=_Colours((20, 110), 45, (0, 120)),
+        objects=_Colours((140, 235), 90, (120, 255)),
+        noise=(1, 8),
+    ),
+    # Objects and background of the same colours: outline and pattern alone tell an object.
+    "hard": _Look(
+        background=_Colours((30, 225), 45, (0, 255)),
+        objects=_Colours((30, 225), 90, (0, 255)),
+        noise=(1, 8),
+    ),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +77,8 @@ class ShapesOptions:
         test: Rows of the test split.
         seed: Decides every pixel.
         objects: Fewest and most objects in an image.
+        level: How clearly objects stand out: `easy` (bright ones on a calm, dark background),
+            `standard` (bright ones on a textured, noisy one) or `hard` (no brighter than it).
     """
 
     size: tuple[int, int] = (64, 64)
@@ -38,8 +87,11 @@ class ShapesOptions:
     test: int = 96
     seed: int = 0
     objects: tuple[int, int] = (2, 4)
+    level: Level = "hard"
 
     def __post_init__(self) -> None:
+        if self.level not in get_args(Level):
+            raise DataError(f"level must be one of {', '.join(get_args(Level))}, got {self.level}")
         if min(self.size) < 16:
             raise DataError(f"size must be at least 16 x 16, got {self.size}")
         if min(self.train, self.val, self.test) < 1:
@@ -61,7 +113,11 @@ class Shapes:
     def __init__(self, options: ShapesOptions | None = None) -> None:
         self.label_space = load_label_space("shapes")
         self._options = options or ShapesOptions()
-        self.options: Mapping[str, Any] = asdict(self._options)
+        options = asdict(self._options)
+        if options["level"] == "hard":
+            # The only images before there were levels: data packed then keeps its digest.
+            del options["level"]
+        self.options: Mapping[str, Any] = options
 
     def rows(self, source: Path, *, partial: bool) -> Sequence[RawRow]:
         """Names of all rows; `source` is not looked at."""
@@ -77,23 +133,22 @@ class Shapes:
         split, _, index = row.id.partition("-")
         number = ("train", "val", "test").index(split)
         generator = np.random.default_rng([self._options.seed, number, int(index)])
-        drawn = draw_row(self._options.size, self._options.objects, generator, row.id)
+        drawn = draw_row(self._options, generator, row.id)
         return EncodedRow(drawn, encode_png(drawn.image), verbatim=False)
 
 
-def draw_row(
-    size: tuple[int, int], objects: tuple[int, int], generator: np.random.Generator, row_id: str
-) -> Row:
+def draw_row(options: ShapesOptions, generator: np.random.Generator, row_id: str) -> Row:
     """Draw one image with labels and instances.
 
     Args:
-        size: Height and width.
-        objects: Fewest and most objects.
+        options: Size, number of objects and level; splits and seed are not looked at.
         generator: Decides every pixel.
         row_id: Name of the row.
     """
+    look = _LOOKS[options.level]
+    size, objects = options.size, options.objects
     height, width = size
-    image = _draw_background(size, generator)
+    image = _draw_background(size, look.background, generator)
     label = np.zeros(size, np.uint8)
     instances = np.zeros(size, np.uint16)
     kinds: list[int] = []
@@ -106,16 +161,19 @@ def draw_row(
         if not mask.any():
             continue
         kinds.append(kind + 1)
-        image[mask] = _mix_two_colours(_draw_pattern(_KINDS[kind], u, v), 90, generator)[mask]
+        pattern = _draw_pattern(_KINDS[kind], u, v)
+        image[mask] = _mix_two_colours(pattern, look.objects, generator)[mask]
         label[mask] = kind + 1
         instances[mask] = len(kinds)
     light = _draw_light(size, generator)
-    noise = generator.normal(0, generator.uniform(1, 8), (height, width, 3))
+    noise = generator.normal(0, generator.uniform(*look.noise), (height, width, 3))
     image = np.clip(image * light[..., None] + noise, 0, 255).astype(np.uint8)
     return Row(row_id, image, label, instances, tuple(kinds))
 
 
-def _draw_background(size: tuple[int, int], generator: np.random.Generator) -> np.ndarray:
+def _draw_background(
+    size: tuple[int, int], colours: _Colours, generator: np.random.Generator
+) -> np.ndarray:
     """Two random colours mixed by clouds or by a slow wave."""
     height, width = size
     if generator.random() < 0.5:
@@ -125,15 +183,16 @@ def _draw_background(size: tuple[int, int], generator: np.random.Generator) -> n
         y, x = np.mgrid[:height, :width] / min(size)
         angle = generator.uniform(0, math.pi)
         mix = np.sin((x * math.cos(angle) + y * math.sin(angle)) * generator.uniform(3, 12))
-    return _mix_two_colours(mix, 45, generator)
+    return _mix_two_colours(mix, colours, generator)
 
 
-def _mix_two_colours(mix: np.ndarray, spread: float, generator: np.random.Generator) -> np.ndarray:
+def _mix_two_colours(
+    mix: np.ndarray, colours: _Colours, generator: np.random.Generator
+) -> np.ndarray:
     """Two random colours, mixed by -1..1; (H, W, 3) float32."""
-    first = generator.uniform(30, 225, 3)
-    second = np.clip(
-        first + generator.choice([-1, 1], 3) * generator.uniform(0.4, 1, 3) * spread, 0, 255
-    )
+    first = generator.uniform(*colours.first, 3)
+    away = generator.choice([-1, 1], 3) * generator.uniform(0.4, 1, 3) * colours.spread
+    second = np.clip(first + away, *colours.limits)
     share = ((mix + 1) / 2)[..., None]
     return (first * share + second * (1 - share)).astype(np.float32)
 

@@ -4,12 +4,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import LossConfig, ModelConfig
+from ..config import LossConfig, Matching, ModelConfig
 from ..decoder.mask_product import select_logits
 from ..prediction import DensePrediction, MaskPrediction
 from .image_terms import IMAGE_TERMS, resize_labels
+from .lovasz import lovasz_softmax_loss
 from .mask_loss import compute_full_losses, compute_shift, dice_loss, focal_loss, sample_points
-from .matcher import SEGMENT_STRIDE, ImageTargets, match, split_targets
+from .matcher import SEGMENT_STRIDE, ImageTargets, match, match_classes, split_targets
 
 _EPS = torch.finfo(torch.float32).eps
 
@@ -29,9 +30,14 @@ def build_criterion(
     """
     if model.decoder == "query" and loss.pixel_weight and not model.query.pixel_head:
         raise ValueError("loss.pixel_weight is given, and model.query.pixel_head is not set")
+    if model.decoder == "query" and loss.lovasz_weight:
+        raise ValueError(
+            f"loss.lovasz_weight is {loss.lovasz_weight}, which is a term of model.decoder fpn "
+            "alone, and model.decoder is query: set it to 0"
+        )
     factors = compute_class_factors(class_frequency, loss.class_balance, model.num_classes)
     if model.decoder == "query":
-        return SetCriterion(loss, model.num_classes, factors)
+        return SetCriterion(loss, model.num_classes, factors, matching=model.query.matching)
     return DenseCriterion(loss, factors)
 
 
@@ -63,14 +69,23 @@ class SetCriterion(nn.Module):
         config: Weights.
         num_classes: K.
         factors: (K,) factors of the pixel-wise extras.
+        matching: Which query answers for which label.
     """
 
     class_weights: Tensor
     factors: Tensor
 
-    def __init__(self, config: LossConfig, num_classes: int, factors: Tensor) -> None:
+    def __init__(
+        self,
+        config: LossConfig,
+        num_classes: int,
+        factors: Tensor,
+        *,
+        matching: Matching = "hungarian",
+    ) -> None:
         super().__init__()
         self.config = config
+        self.matching: Matching = matching
         weights = torch.ones(num_classes + 1)
         weights[-1] = config.no_object_weight
         self.register_buffer("class_weights", weights, persistent=False)
@@ -127,7 +142,8 @@ class SetCriterion(nn.Module):
 
         Raises:
             ValueError: Where prediction and target are of different numbers of images, targets are
-                not int64, a label is none of the K classes, or a logit is not finite.
+                not int64, or a label is none of the K classes; with Hungarian matching where a
+                logit is not finite; with matching by class where a class has several segments.
         """
         class_logits = prediction.class_logits
         mask_logits = prediction.mask_logits
@@ -138,12 +154,7 @@ class SetCriterion(nn.Module):
         small = [ImageTargets(i.labels, resize_labels(i.masks, size)) for i in images]
         if self.config.mask_resolution == "prediction":
             images = small
-        pairs = [
-            match(class_logits[:, b], mask_logits[:, b], small[b], self.config)
-            if len(small[b].labels)
-            else []
-            for b in range(len(target))
-        ]
+        pairs = self._match(class_logits, mask_logits, small)
         shift = None if self.config.mask_points is None else compute_shift(target)
         focal, dice = self._compute_mask_losses(prediction, images, pairs, normalizer, shift)
         return {
@@ -151,6 +162,20 @@ class SetCriterion(nn.Module):
             "mask": focal,
             "dice": dice,
         }
+
+    def _match(
+        self, class_logits: Tensor, mask_logits: Tensor, images: list[ImageTargets]
+    ) -> list[list[tuple[Tensor, Tensor]]]:
+        """Per image and layer the matched queries and their labels; masks at the logits' size."""
+        pairs: list[list[tuple[Tensor, Tensor]]] = []
+        for b, image in enumerate(images):
+            if not len(image.labels):
+                pairs.append([])
+            elif self.matching == "class":
+                pairs.append(match_classes(image, layers=len(class_logits)))
+            else:
+                pairs.append(match(class_logits[:, b], mask_logits[:, b], image, self.config))
+        return pairs
 
     def _compute_class_loss(
         self,
@@ -209,7 +234,7 @@ class SetCriterion(nn.Module):
 
 
 class DenseCriterion(nn.Module):
-    """Per-pixel cross entropy of the FPN head.
+    """Per-pixel cross entropy of the FPN head, and the Lovász-softmax loss where it has a weight.
 
     Args:
         config: Weights.
@@ -217,12 +242,16 @@ class DenseCriterion(nn.Module):
     """
 
     factors: Tensor
-    terms = ("pixel",)
 
     def __init__(self, config: LossConfig, factors: Tensor) -> None:
         super().__init__()
         self.config = config
         self.register_buffer("factors", factors, persistent=False)
+
+    @property
+    def terms(self) -> list[str]:
+        """Names of the terms that a call returns, in their order."""
+        return ["pixel", "lovasz"] if self.config.lovasz_weight else ["pixel"]
 
     def count(self, target: Tensor) -> Tensor:
         """A micro-batch's share of the normalizer: pixels that are not ignored."""
@@ -239,7 +268,8 @@ class DenseCriterion(nn.Module):
             normalizer: Labelled pixels that the sum is divided by.
 
         Returns:
-            `pixel` -> scalar.
+            Term name -> scalar; their sum is the loss. `pixel` is a share of the step's sum over
+            pixels, `lovasz` belongs to this micro-batch: an intersection over union is no sum.
 
         Raises:
             ValueError: Where prediction and target are of different numbers of images, targets are
@@ -248,6 +278,7 @@ class DenseCriterion(nn.Module):
         logits = prediction.logits
         _require_images(len(logits), target)
         _require_labels(target, logits.shape[1], self.config.ignore_label)
+        labels = target
         if self.config.mask_resolution == "prediction":
             scale = target[0].numel() / (logits.shape[-2] * logits.shape[-1])
             target = resize_labels(target, (logits.shape[-2], logits.shape[-1]))
@@ -263,7 +294,22 @@ class DenseCriterion(nn.Module):
             ignore_index=self.config.ignore_label,
             reduction="sum",
         )
-        return {"pixel": self.config.class_weight * scale * loss / (normalizer + _EPS)}
+        terms = {"pixel": self.config.class_weight * scale * loss / (normalizer + _EPS)}
+        if self.config.lovasz_weight:
+            terms["lovasz"] = self.config.lovasz_weight * self._compute_lovasz(
+                prediction.logits, labels
+            )
+        return terms
+
+    def _compute_lovasz(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Lovász-softmax loss on the grid of the logits, whatever `mask_resolution` is."""
+        stride = self.config.lovasz_stride
+        small = resize_labels(target, (logits.shape[-2], logits.shape[-1]))
+        return lovasz_softmax_loss(
+            logits[..., ::stride, ::stride],
+            small[..., ::stride, ::stride],
+            ignore_label=self.config.ignore_label,
+        )
 
 
 def _require_images(predicted: int, target: Tensor) -> None:

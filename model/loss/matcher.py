@@ -1,4 +1,4 @@
-"""Hungarian matching of queries and labels: the cheapest assignment per image and layer."""
+"""Which query answers for which label: the cheapest assignment, or query k for class k."""
 
 from typing import NamedTuple
 
@@ -126,3 +126,27 @@ def match(
         queries, chosen = linear_sum_assignment(layer)
         pairs.append((torch.from_numpy(queries).to(device), torch.from_numpy(chosen).to(device)))
     return pairs
+
+
+def match_classes(targets: ImageTargets, *, layers: int) -> list[tuple[Tensor, Tensor]]:
+    """Assign every label of one image to the query of its class, in every layer.
+
+    Args:
+        targets: The image's labels, one mask per class.
+        layers: L.
+
+    Returns:
+        As `match`: per layer the classes' queries and the indices of their labels, both (M,).
+
+    Raises:
+        ValueError: Where a class has several masks: one query cannot answer for two segments.
+    """
+    repeated = targets.labels[1:][targets.labels[1:] == targets.labels[:-1]]
+    labels = targets.labels.unique()
+    if len(labels) < len(targets.labels):
+        raise ValueError(
+            "matching by class needs one mask per class, and the targets have segments of one "
+            f"class: class {int(repeated[0]) if len(repeated) else int(labels[0])} has several"
+        )
+    chosen = torch.arange(len(targets.labels), device=targets.labels.device)
+    return [(targets.labels, chosen)] * layers

@@ -256,3 +256,17 @@ class ExperimentConfig(_Section):
                 f"data.task is panoptic, which needs model.decoder query, got {self.model.decoder}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _matching_by_class_is_semantic(self) -> "ExperimentConfig":
+        model = self.model
+        if (
+            self.data.task == "panoptic"
+            and model.decoder == "query"
+            and model.query.matching == "class"
+        ):
+            raise ValueError(
+                "data.task is panoptic, which needs model.query.matching hungarian, got class: "
+                "query k answers for class k, and two segments of one class need two queries"
+            )
+        return self

@@ -1,10 +1,18 @@
 """The generated set cannot be solved by where a pixel is or by its colour."""
 
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import get_args
+
 import numpy as np
+import pytest
 import torch
 
-from spikeseg.datasets.layouts.shapes import Shapes, ShapesOptions
-from spikeseg.datasets.spec import Row
+from spikeseg.datasets.layouts.catalog import make_dataset
+from spikeseg.datasets.layouts.shapes import Level, Shapes, ShapesOptions
+from spikeseg.datasets.packed.pack import plan_pack
+from spikeseg.datasets.spec import DataError, Row
 from spikeseg.model.metrics.segmentation import confusion_counts, segmentation_scores
 
 OPTIONS = ShapesOptions(size=(48, 48), train=160, val=48, test=1, seed=0)
@@ -12,9 +20,9 @@ CLASSES = 9
 BINS = 8
 
 
-def rows(split: str) -> list[Row]:
-    shapes = Shapes(OPTIONS)
-    raw = shapes.rows(None, partial=False)  # pyright: ignore[reportArgumentType]
+def rows(split: str, level: Level = "hard") -> list[Row]:
+    shapes = Shapes(dataclasses.replace(OPTIONS, level=level))
+    raw = shapes.rows(Path(), partial=False)
     return [shapes.read(row).row for row in raw if row.split == split]
 
 
@@ -28,8 +36,9 @@ def miou(predicted: np.ndarray, labels: np.ndarray) -> float:
     return segmentation_scores(counts).miou
 
 
-def test_position_and_colour_alone_tell_next_to_nothing() -> None:
-    train, val = rows("train"), rows("val")
+@pytest.mark.parametrize("level", get_args(Level))
+def test_position_and_colour_alone_tell_next_to_nothing(level: Level) -> None:
+    train, val = rows("train", level), rows("val", level)
     labels = np.stack([row.label for row in train])
     wanted = np.stack([row.label for row in val])
     # Per pixel the class that is most frequent there once background is set aside by its share.
@@ -46,10 +55,11 @@ def test_position_and_colour_alone_tell_next_to_nothing() -> None:
     balanced = table / table.sum(0)
     found = code(np.stack([row.image for row in val]))
     by_colour = miou(balanced.argmax(1)[found], wanted)
-    print(f"background {always:.1f}, position {by_position:.1f}, colour {by_colour:.1f} mIoU")
+    print(f"{level}: background {always:.1f}, place {by_position:.1f}, colour {by_colour:.1f}")
     assert always < 12
     assert by_position < 12
-    assert by_colour < 12
+    # On the lighter levels colour tells object from background, which is 10 points of this.
+    assert by_colour < (12 if level == "hard" else 20)
 
 
 def test_every_class_occurs_and_none_fills_the_images() -> None:
@@ -63,3 +73,56 @@ def test_a_row_does_not_depend_on_the_others() -> None:
     more = Shapes(ShapesOptions(size=(48, 48), train=3, val=1, test=1, seed=0))
     raw = more.rows(None, partial=False)[2]  # pyright: ignore[reportArgumentType]
     np.testing.assert_array_equal(more.read(raw).row.image, rows("train")[2].image)
+
+
+def pixels(**options: object) -> str:
+    """Hash of image, labels and instances of a few rows of all splits."""
+    shapes = make_dataset("shapes", options)
+    total = hashlib.sha256()
+    for raw in shapes.rows(Path(), partial=False)[::40]:
+        row = shapes.read(raw).row
+        assert row.instances is not None
+        for array in (row.image, row.label, row.instances):
+            total.update(np.ascontiguousarray(array).tobytes())
+    return total.hexdigest()[:16]
+
+
+def test_hard_has_the_pixels_from_before_there_were_levels() -> None:
+    # Taken of the generator without levels.
+    assert pixels() == pixels(level="hard") == "f6d2a0000ce0eb4a"
+
+
+def pack_digest(**options: object) -> str:
+    return plan_pack("shapes", make_dataset("shapes", options), Path()).digest
+
+
+def test_data_of_every_level_has_a_digest_of_its_own_and_hard_the_one_it_had() -> None:
+    digests = {level: pack_digest(level=level) for level in get_args(Level)}
+    assert len(set(digests.values())) == 3
+    # Taken of the generator without levels, with the default options.
+    assert digests["hard"] == pack_digest() == (
+        "339e9293d3faf73a2e755862b7c6904cfc6a798c3d6272e9c659be3b1105a8d5"
+    )
+
+
+def test_levels_differ_in_looks_alone() -> None:
+    hard = rows("val")
+    for level in ("easy", "standard"):
+        lighter = rows("val", level)
+        for one, other in zip(hard, lighter, strict=True):
+            np.testing.assert_array_equal(one.label, other.label)
+        # What separates bright objects from a dark background by their mean light alone.
+        gap = [contrast(row) for row in lighter]
+        assert np.mean([g > 0 for g in gap]) > 0.98
+    assert 0.2 < np.mean([contrast(row) > 0 for row in hard]) < 0.8
+
+
+def contrast(row: Row) -> float:
+    """Mean brightness of the objects less that of the background."""
+    light = row.image.mean(-1)
+    return float(light[row.label > 0].mean() - light[row.label == 0].mean())
+
+
+def test_an_unknown_level_is_refused_with_the_levels() -> None:
+    with pytest.raises(DataError, match="level must be one of easy, standard, hard, got simple"):
+        make_dataset("shapes", {"level": "simple"})
