@@ -5,6 +5,7 @@ import click
 from ..cli import VerbGroup, run
 
 _VERBS: dict[str, str] = {
+    "curves": "benchmark.training_curves",
     "data": "benchmark.data",
     "loop": "benchmark.loop",
     "model": "benchmark.model",
