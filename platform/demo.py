@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..datasets.layouts.shapes import Shapes
+from ..datasets.layouts.shapes import Shapes, ShapesOptions
 from ..datasets.packed.pack import pack
 from .cluster.session import connected
 from .config.recipes import load_experiment
@@ -62,7 +62,8 @@ def run_demo(
     """
     storage = storage.absolute()
     data = storage / "data" / "shapes"
-    digest = pack("shapes", Shapes(), Path(), data, progress=report_rows(progress))
+    generated = Shapes(ShapesOptions(level="easy"))
+    digest = pack("shapes", generated, Path(), data, progress=report_rows(progress))
     progress(f"{data}: packed, digest {digest[:12]}")
     with connected(cpus=_CPUS):
         trained = _train(storage, data, progress)

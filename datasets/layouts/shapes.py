@@ -37,19 +37,34 @@ class _Colours(NamedTuple):
 
 
 class _Look(NamedTuple):
-    """What differs between levels: the noise is the range of an image's standard deviation."""
+    """What differs between levels.
+
+    Attributes:
+        background: Colours of the background.
+        objects: Colours of the objects.
+        noise: Range of an image's noise, its standard deviation in steps of 255.
+        number: Fewest and most objects in an image.
+        radius: Range of an object's radius as a share of the shorter side.
+        turn: Largest turn of an object either way, radians.
+    """
 
     background: _Colours
     objects: _Colours
     noise: tuple[float, float]
+    number: tuple[int, int] = (2, 4)
+    radius: tuple[float, float] = (0.2, 0.36)
+    turn: float = 0.4
 
 
 _LOOKS: dict[Level, _Look] = {
-    # Bright objects on a dark background that is nearly flat, little noise.
+    # Few, large, bright objects on a dark background that is nearly flat, little noise.
     "easy": _Look(
         background=_Colours((20, 80), 15, (10, 90)),
         objects=_Colours((140, 235), 110, (110, 255)),
         noise=(1, 3),
+        number=(1, 3),
+        radius=(0.24, 0.38),
+        turn=0.2,
     ),
     # Bright objects on a dark background, textures and noise as in `hard`.
     "standard": _Look(
@@ -76,8 +91,9 @@ class ShapesOptions:
         val: Rows of the validation split.
         test: Rows of the test split.
         seed: Decides every pixel.
-        objects: Fewest and most objects in an image.
-        level: How clearly objects stand out: `easy` (bright ones on a calm, dark background),
+        objects: Fewest and most objects in an image; None takes the level's, (1, 3) on `easy` and
+            (2, 4) on the others.
+        level: How objects stand out: `easy` (large, bright ones on a calm, dark background),
             `standard` (bright ones on a textured, noisy one) or `hard` (no brighter than it).
     """
 
@@ -86,7 +102,7 @@ class ShapesOptions:
     val: int = 96
     test: int = 96
     seed: int = 0
-    objects: tuple[int, int] = (2, 4)
+    objects: tuple[int, int] | None = None
     level: Level = "hard"
 
     def __post_init__(self) -> None:
@@ -96,8 +112,14 @@ class ShapesOptions:
             raise DataError(f"size must be at least 16 x 16, got {self.size}")
         if min(self.train, self.val, self.test) < 1:
             raise DataError(f"every split needs a row, got {self.train}, {self.val}, {self.test}")
-        if not 1 <= self.objects[0] <= self.objects[1] <= 50:
+        fewest, most = self.number
+        if not 1 <= fewest <= most <= 50:
             raise DataError(f"objects must be 1 <= fewest <= most <= 50, got {self.objects}")
+
+    @property
+    def number(self) -> tuple[int, int]:
+        """Fewest and most objects in an image."""
+        return _LOOKS[self.level].number if self.objects is None else self.objects
 
 
 class Shapes:
@@ -113,7 +135,7 @@ class Shapes:
     def __init__(self, options: ShapesOptions | None = None) -> None:
         self.label_space = load_label_space("shapes")
         self._options = options or ShapesOptions()
-        options = asdict(self._options)
+        options = asdict(self._options) | {"objects": self._options.number}
         if options["level"] == "hard":
             # The only images before there were levels: data packed then keeps its digest.
             del options["level"]
@@ -146,17 +168,18 @@ def draw_row(options: ShapesOptions, generator: np.random.Generator, row_id: str
         row_id: Name of the row.
     """
     look = _LOOKS[options.level]
-    size, objects = options.size, options.objects
+    size, number = options.size, options.number
     height, width = size
     image = _draw_background(size, look.background, generator)
     label = np.zeros(size, np.uint8)
     instances = np.zeros(size, np.uint16)
     kinds: list[int] = []
-    for _ in range(int(generator.integers(objects[0], objects[1] + 1))):
+    for _ in range(int(generator.integers(number[0], number[1] + 1))):
         kind = int(generator.integers(len(_KINDS)))
-        radius = generator.uniform(0.2, 0.36) * min(size)
+        radius = generator.uniform(*look.radius) * min(size)
         centre = (generator.uniform(0.1, 0.9) * height, generator.uniform(0.1, 0.9) * width)
-        u, v = _map_to_object_frame(size, centre, radius, generator.uniform(-0.4, 0.4))
+        angle = generator.uniform(-look.turn, look.turn)
+        u, v = _map_to_object_frame(size, centre, radius, angle)
         mask = _draw_outline(_KINDS[kind], u, v)
         if not mask.any():
             continue

@@ -5,6 +5,7 @@ import click
 from ..cli import VerbGroup, run
 
 _VERBS: dict[str, str] = {
+    "curves": "benchmark.training_curves",
     "data": "benchmark.data",
     "gpu": "benchmark_gpu.command",
     "loop": "benchmark.loop",

@@ -141,12 +141,12 @@ def match_classes(targets: ImageTargets, *, layers: int) -> list[tuple[Tensor, T
     Raises:
         ValueError: Where a class has several masks: one query cannot answer for two segments.
     """
-    repeated = targets.labels[1:][targets.labels[1:] == targets.labels[:-1]]
-    labels = targets.labels.unique()
-    if len(labels) < len(targets.labels):
+    classes, counts = targets.labels.unique(return_counts=True)
+    repeated = classes[counts > 1]
+    if len(repeated):
         raise ValueError(
             "matching by class needs one mask per class, and the targets have segments of one "
-            f"class: class {int(repeated[0]) if len(repeated) else int(labels[0])} has several"
+            f"class: class {int(repeated[0])} has several"
         )
     chosen = torch.arange(len(targets.labels), device=targets.labels.device)
     return [(targets.labels, chosen)] * layers

@@ -58,7 +58,7 @@ def test_position_and_colour_alone_tell_next_to_nothing(level: Level) -> None:
     print(f"{level}: background {always:.1f}, place {by_position:.1f}, colour {by_colour:.1f}")
     assert always < 12
     assert by_position < 12
-    # On the lighter levels colour tells object from background, which is 10 points of this.
+    # On the lighter levels colour tells object from background, and no class from another.
     assert by_colour < (12 if level == "hard" else 20)
 
 
@@ -107,16 +107,29 @@ def test_data_of_every_level_has_a_digest_of_its_own_and_hard_the_one_it_had() -
     )
 
 
-def test_levels_differ_in_looks_alone() -> None:
-    hard = rows("val")
-    for level in ("easy", "standard"):
-        lighter = rows("val", level)
-        for one, other in zip(hard, lighter, strict=True):
-            np.testing.assert_array_equal(one.label, other.label)
-        # What separates bright objects from a dark background by their mean light alone.
-        gap = [contrast(row) for row in lighter]
-        assert np.mean([g > 0 for g in gap]) > 0.98
-    assert 0.2 < np.mean([contrast(row) > 0 for row in hard]) < 0.8
+def test_brightness_tells_object_from_background_but_not_on_hard() -> None:
+    brighter = {
+        level: np.mean([contrast(row) > 0 for row in rows("val", level)])
+        for level in get_args(Level)
+    }
+    assert min(brighter["easy"], brighter["standard"]) > 0.98
+    assert 0.2 < brighter["hard"] < 0.8
+
+
+def test_standard_has_the_objects_of_hard_in_other_colours() -> None:
+    for one, other in zip(rows("val", "standard"), rows("val", "hard"), strict=True):
+        np.testing.assert_array_equal(one.label, other.label)
+
+
+def test_the_level_decides_how_many_objects_where_they_are_not_given() -> None:
+    assert {level: ShapesOptions(level=level).number for level in get_args(Level)} == {
+        "easy": (1, 3),
+        "standard": (2, 4),
+        "hard": (2, 4),
+    }
+    named = ShapesOptions(level="easy", objects=(5, 5))
+    assert named.number == Shapes(named).options["objects"] == (5, 5)
+    assert Shapes(ShapesOptions(level="easy")).options["objects"] == (1, 3)
 
 
 def contrast(row: Row) -> float:

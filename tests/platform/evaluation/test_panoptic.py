@@ -164,3 +164,13 @@ def test_a_decoder_without_queries_is_refused(data: Path) -> None:
     tree["data"]["task"] = "panoptic"
     with pytest.raises(ValidationError, match=r"data\.task is panoptic, which needs"):
         ExperimentConfig.model_validate_json(json.dumps(tree))
+
+
+def test_matching_by_class_is_refused_since_segments_of_a_class_share_no_query(data: Path) -> None:
+    tree = experiment(data).model_dump()
+    tree["data"]["task"] = "panoptic"
+    tree["model"]["query"] |= {"matching": "class", "num_queries": 9}
+    with pytest.raises(ValidationError, match=r"needs model\.query\.matching hungarian, got class"):
+        ExperimentConfig.model_validate_json(json.dumps(tree))
+    tree["data"]["task"] = "semantic"
+    assert ExperimentConfig.model_validate_json(json.dumps(tree)).model.query.matching == "class"

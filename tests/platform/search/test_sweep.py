@@ -243,7 +243,8 @@ def test_a_sweep_and_its_trial_hold_the_names_of_their_lists(tmp_path: Path, dat
 def test_a_trial_measures_what_objectives_and_limits_may_name(
     tmp_path: Path, data: Path, task: str
 ) -> None:
-    overrides = [f"data.path={data}", f"data.task={task}", *TINY]
+    matching = "model.query.matching=hungarian"
+    overrides = [f"data.path={data}", f"data.task={task}", matching, *TINY]
     resolved = load_experiment("shapes_tiny", overrides)
     given = {
         "config": resolved.config.model_dump_json(),

@@ -116,7 +116,8 @@ def test_a_base_beside_the_sweep_is_found_from_any_folder(
 
 
 def test_an_objective_may_be_whatever_the_base_measures(tmp_path: Path) -> None:
-    panoptic = [*BASE["overrides"], "data.task=panoptic"]
+    matching = "model.query.matching=hungarian"
+    panoptic = [*BASE["overrides"], matching, "data.task=panoptic"]
     objectives = [{"metric": "val/PQ_things", "direction": "maximize"}]
     limits = [{"metric": "val/PQ", "at_least": 10}]
     plan = load(tmp_path, overrides=panoptic, objectives=objectives, constraints=limits)

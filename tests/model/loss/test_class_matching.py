@@ -1,0 +1,144 @@
+"""Matching by class: query k answers for class k, the rest for nothing."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from models import shapes_batch, small_config
+from torch import Tensor
+
+from spikeseg.model.config import LossConfig, ModelConfig, QueryDecoderConfig
+from spikeseg.model.loss.criterion import SetCriterion, build_criterion
+from spikeseg.model.loss.mask_loss import compute_full_losses
+from spikeseg.model.loss.matcher import SEGMENT_STRIDE, match_classes, split_targets
+from spikeseg.model.prediction import MaskPrediction
+from spikeseg.model.segmentor import build_segmentor
+
+
+def config_of(**query: Any) -> ModelConfig:
+    config = small_config()
+    sizes = dataclasses.replace(config.query, matching="class", **query)
+    return dataclasses.replace(config, query=sizes)
+
+
+def predict(*, queries: int, classes: int, layers: int = 2, batch: int = 2) -> MaskPrediction:
+    generator = torch.Generator().manual_seed(0)
+    return MaskPrediction(
+        torch.randn(layers, batch, queries, classes + 1, generator=generator),
+        torch.randn(layers, batch, queries, 4, 4, generator=generator),
+        None,
+    )
+
+
+def criterion(classes: int, **weights: Any) -> SetCriterion:
+    settings = LossConfig(mask_resolution="prediction", **weights)
+    return SetCriterion(settings, classes, torch.ones(classes), matching="class")
+
+
+def test_every_label_goes_to_the_query_of_its_class_in_every_layer() -> None:
+    target = torch.tensor([[4, 4, 1], [255, 0, 1]])
+    pairs = match_classes(split_targets(target, ignore_label=255), layers=3)
+    assert len(pairs) == 3
+    for queries, chosen in pairs:
+        assert queries.tolist() == [0, 1, 4]
+        assert chosen.tolist() == [0, 1, 2]
+
+
+def test_losses_by_hand() -> None:
+    # Image 0 has classes 0 and 2, image 1 class 1 alone; query 3 stands for no class.
+    target = torch.zeros(2, 4, 4, dtype=torch.int64)
+    target[0, 2:] = 2
+    target[1] = 1
+    target[1, 0] = 255
+    prediction = predict(queries=4, classes=3)
+    layers = criterion(3).layer_losses(prediction, target, 1.5)
+
+    wanted = torch.tensor([[0, 3, 2, 3], [3, 1, 3, 3]])
+    weights = torch.tensor([1.0, 1.0, 1.0, 0.1])[wanted]
+    for layer in range(2):
+        logs = prediction.class_logits[layer].log_softmax(-1)
+        picked = logs.gather(-1, wanted[..., None])[..., 0]
+        expected = -(weights * picked).sum() / weights.sum()
+        torch.testing.assert_close(layers["class"][layer], expected)
+
+        matched = prediction.mask_logits[layer][[0, 0, 1], [0, 2, 1]]
+        masks = torch.stack((target[0] == 0, target[0] == 2, target[1] == 1))
+        focal, dice = compute_full_losses(matched, masks)
+        torch.testing.assert_close(layers["mask"][layer], focal.sum() / (1.5 * 16))
+        torch.testing.assert_close(layers["dice"][layer], dice.sum() / 1.5)
+
+
+def test_masks_of_queries_whose_class_is_absent_get_no_gradient() -> None:
+    target = torch.full((2, 4, 4), 1)
+    prediction = predict(queries=3, classes=3)
+    logits = prediction.mask_logits.requires_grad_()
+    terms = criterion(3)(prediction, target, 2.0)
+    (terms["mask"] + terms["dice"]).backward()
+    assert logits.grad is not None
+    assert logits.grad[:, :, 1].abs().sum() > 0
+    assert not logits.grad[:, :, [0, 2]].any()
+
+
+def test_an_image_without_labels_has_only_a_class_loss() -> None:
+    target = torch.full((2, 4, 4), 255)
+    terms = criterion(3)(predict(queries=3, classes=3), target, 2.0)
+    assert terms["mask"] == 0 and terms["dice"] == 0 and terms["class"] > 0
+
+
+def test_the_order_in_which_masks_are_predicted_is_not_free() -> None:
+    """Hungarian matching does not see a permutation of the queries; matching by class does."""
+    target = torch.zeros(2, 4, 4, dtype=torch.int64)
+    target[:, 2:] = 2
+    prediction = predict(queries=3, classes=3)
+    order = [2, 0, 1]
+    moved = MaskPrediction(
+        prediction.class_logits[:, :, order], prediction.mask_logits[:, :, order], None
+    )
+
+    def total(loss: SetCriterion, of: MaskPrediction) -> Tensor:
+        return torch.stack(list(loss(of, target, 2.0).values())).sum()
+
+    hungarian = SetCriterion(LossConfig(mask_resolution="prediction"), 3, torch.ones(3))
+    torch.testing.assert_close(total(hungarian, prediction), total(hungarian, moved))
+    by_class = criterion(3)
+    assert not torch.isclose(total(by_class, prediction), total(by_class, moved))
+
+
+@pytest.mark.parametrize("repeated", [0, 1, 2])
+def test_two_segments_of_one_class_are_refused(repeated: int) -> None:
+    target = torch.tensor([[0, 1], [2, 255]]).repeat(2, 1, 1)
+    target = torch.nn.functional.interpolate(target[:, None].float(), size=(4, 4))[:, 0].long()
+    target[0, 0, 0] = repeated + 3 * SEGMENT_STRIDE
+    if repeated:
+        target[0, 0, 1] = repeated
+    message = f"segments of one class: class {repeated} has several"
+    with pytest.raises(ValueError, match=message):
+        criterion(3)(predict(queries=3, classes=3), target, 2.0)
+
+
+def test_fewer_queries_than_classes_are_refused_with_both_numbers() -> None:
+    with pytest.raises(ValueError, match="got 8 queries for 9 classes"):
+        config_of(num_queries=8)
+    assert config_of(num_queries=9).query.matching == "class"
+    # Where another decoder is used, its sizes are not looked at.
+    dataclasses.replace(small_config(), decoder="fpn", query=QueryDecoderConfig(num_queries=1))
+
+
+@pytest.mark.parametrize("num_queries", [9, 12])
+def test_a_network_learns_by_it(num_queries: int) -> None:
+    config = config_of(num_queries=num_queries)
+    images, target = shapes_batch(2, size=32)
+    torch.manual_seed(0)
+    model = build_segmentor(config, images)
+    loss = build_criterion(LossConfig(mask_resolution="prediction"), config)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    values = []
+    for _ in range(15):
+        optimizer.zero_grad()
+        terms = loss(model(images), target, loss.count(target))
+        value = torch.stack(list(terms.values())).sum()
+        value.backward()
+        optimizer.step()
+        values.append(float(value.detach()))
+    assert sum(values[-3:]) < 0.8 * sum(values[:3])
