@@ -4,6 +4,7 @@ Each refusal is one sentence with its remedy. What of Ray's interfaces is privat
 """
 
 import json
+import os
 from typing import Any, NamedTuple
 
 from .loopback import host_of, is_loopback
@@ -138,8 +139,7 @@ def _read_versions(address: str, token: str | None) -> dict[str, Any] | None:
         key=CLUSTER_METADATA_KEY, namespace=b"cluster"
     )
     metadata = [] if token is None else [("authorization", f"Bearer {token}")]
-    # Straight there: a proxy would be given the token.
-    with grpc.insecure_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
+    with _open_channel(address) as channel:
         stub = gcs_service_pb2_grpc.InternalKVGcsServiceStub(channel)
         try:
             answer = stub.InternalKVGet(request, timeout=_SECONDS, metadata=metadata)
@@ -152,6 +152,20 @@ def _read_versions(address: str, token: str | None) -> dict[str, Any] | None:
                 "and that this is its own address (HOST:6379), or unset RAY_ADDRESS"
             ) from error
     return json.loads(answer.value) if answer.value else {}
+
+
+def _open_channel(address: str) -> Any:
+    """A channel to a head, with the certificates that Ray is configured with."""
+    import grpc
+    from ray._common.tls_utils import load_certs_from_env
+
+    # Straight there: a proxy would be given the token.
+    options = [("grpc.enable_http_proxy", 0)]
+    if os.environ.get("RAY_USE_TLS", "0").lower() not in ("1", "true"):
+        return grpc.insecure_channel(address, options)
+    chain, key, authority = load_certs_from_env()
+    credentials = grpc.ssl_channel_credentials(authority, key, chain)
+    return grpc.secure_channel(address, credentials, options)
 
 
 def _check_version(shown: str, answer: dict[str, Any]) -> None:

@@ -4,8 +4,11 @@ import contextlib
 import logging
 import os
 import socket
+import stat
 import sys
 from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
 
 from .head_checks import check_head
 from .loopback import host_of, is_loopback
@@ -102,7 +105,12 @@ def _find_head(address: str) -> str:
                 "or unset RAY_ADDRESS"
             )
         return heads[0]
-    if "://" in address or ":" not in address:
+    try:
+        # An address without a port is none, and one with a wrong port raises.
+        complete = "://" not in address and bool(urlsplit(f"//{address}").port)
+    except ValueError:
+        complete = False
+    if not complete:
         raise ValueError(
             f"RAY_ADDRESS {address}: must be the head's own address (HOST:6379); a head behind "
             "a dashboard's or a client's address takes jobs by `spikeseg submit --address`"
@@ -183,6 +191,7 @@ def _start_local(cpus: int) -> None:
         try:
             ray.init(
                 address="local",
+                _temp_dir=str(_private_folder()),
                 num_cpus=cpus,
                 include_dashboard=False,
                 log_to_driver=False,
@@ -196,6 +205,26 @@ def _start_local(cpus: int) -> None:
             _log.warning("Ray did not start in time (%d of %d tries)", attempt, _STARTS)
             continue
         return
+
+
+def _private_folder() -> Path:
+    """Folder of Ray's sockets and logs, this user's alone: in Ray's own, others replace sockets.
+
+    Raises:
+        ValueError: Where somebody else made it.
+    """
+    # Not TMPDIR, which batch systems make longer than the path of a socket may be.
+    folder = Path(os.environ.get("RAY_TMPDIR") or "/tmp") / f"spikeseg-ray-{os.getuid()}"
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700, parents=True)
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+        raise ValueError(
+            f"{folder}: must be a folder of this user for Ray's sockets; have it removed, or set "
+            "RAY_TMPDIR to another place (with a short path)"
+        )
+    folder.chmod(0o700)
+    return folder
 
 
 def offered_cpus() -> float:

@@ -1,11 +1,14 @@
 """Ray's token: where it lies, who can read it, and a new one where there is none."""
 
 import contextlib
+import logging
 import os
 import secrets
 import stat
 import tempfile
 from pathlib import Path
+
+_log = logging.getLogger(__name__)
 
 _VALUE = "RAY_AUTH_TOKEN"
 _PATH = "RAY_AUTH_TOKEN_PATH"
@@ -88,3 +91,9 @@ def _hide_from_others(file: Path) -> None:
                 f"cannot change that ({error.strerror}); whoever reads it can run code on the "
                 f"cluster: set {_PATH} to a file of yours with mode 0600"
             ) from error
+    else:
+        _log.warning(
+            "%s could be read by others and has mode 0600 now; if others use this machine, remove "
+            "it before the next start: a new token is made",
+            file,
+        )

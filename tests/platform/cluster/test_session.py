@@ -2,6 +2,7 @@
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -94,7 +95,13 @@ def test_an_interrupt_of_a_living_cluster_stays_one(monkeypatch: pytest.MonkeyPa
         raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("address", ["ray://127.0.0.1:10001", "http://127.0.0.1:8265", "head"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("ray://127.0.0.1:10001", "http://127.0.0.1:8265"),
+        *("head", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:70000"),
+    ],
+)
 def test_what_is_no_heads_own_address_is_refused(
     monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
@@ -143,10 +150,39 @@ def test_where_ray_listens_is_as_before_after_a_local_cluster(
 
 
 def test_a_local_cluster_without_a_token_is_warned_of(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     monkeypatch.setattr("ray.init", lambda **_: None)
     monkeypatch.setattr(session, "_LOCAL", {})
     session._start_local(1)
     assert "RAY_AUTH_MODE=disabled: the local cluster asks for no token" in caplog.text
+
+
+def test_rays_sockets_lie_where_no_other_user_can_replace_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "new"))
+    folder = session._private_folder()
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    folder.chmod(0o777)
+    assert session._private_folder() == folder
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("kind", ["link", "file", "another user's"])
+def test_a_folder_for_sockets_that_is_not_ours_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setattr("os.getuid", lambda: 4711)
+    folder = tmp_path / "spikeseg-ray-4711"
+    if kind == "link":
+        folder.symlink_to(tmp_path)
+    elif kind == "file":
+        folder.touch()
+    else:
+        folder.mkdir()
+    with pytest.raises(ValueError, match="spikeseg-ray-4711: must be a folder of this user"):
+        session._private_folder()
