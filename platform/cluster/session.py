@@ -185,13 +185,15 @@ def _start_local(cpus: int) -> None:
             _AUTH,
             os.environ[_AUTH],
         )
+    folder = _private_folder()
     for key, value in _LOCAL.items():
         os.environ.setdefault(key, value)
     for attempt in range(1, _STARTS + 1):
         try:
             ray.init(
                 address="local",
-                _temp_dir=str(_private_folder()),
+                # Ray opens its own folder to everyone, whatever the umask.
+                _temp_dir=str(folder / "ray"),
                 num_cpus=cpus,
                 include_dashboard=False,
                 log_to_driver=False,
@@ -208,7 +210,7 @@ def _start_local(cpus: int) -> None:
 
 
 def _private_folder() -> Path:
-    """Folder of Ray's sockets and logs, this user's alone: in Ray's own, others replace sockets.
+    """Folder around Ray's sockets and logs, this user's alone: others could replace them.
 
     Raises:
         ValueError: Where somebody else made it.

@@ -112,6 +112,8 @@ def test_a_training_on_two_workers_listens_on_loopback(data: Path, tmp_path: Pat
     assert "RayTrainWorker" in names, names
     assert_loopback(found)
     assert stat.S_IMODE((home / ".ray" / "auth_token").stat().st_mode) == 0o600
+    # Ray's sockets are in there; it opens its own folders to everyone.
+    assert stat.S_IMODE(Path(f"/tmp/spikeseg-ray-{os.getuid()}").stat().st_mode) == 0o700
 
 
 @pytest.mark.slow
