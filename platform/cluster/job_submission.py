@@ -1,18 +1,28 @@
 """Send a verb to a cluster as a Ray job, together with this checkout's code."""
 
 import asyncio
+import contextlib
 import os
 import shlex
 import shutil
 import sys
 import tempfile
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
-from .loopback import check_address, host_of, is_loopback
+from .head_checks import Dashboard, check_dashboard
+from .loopback import host_of, is_loopback
 from .session import settings
 
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
+_DEFAULT = "http://127.0.0.1:8265"
+_DASHBOARD = "RAY_API_SERVER_ADDRESS"
+_CLUSTER = "RAY_ADDRESS"
 _ROOT = Path(__file__).resolve().parents[2]
 # What the package is made of; pyproject.toml ships the same kinds in the wheel.
 PACKAGE_SUFFIXES = (".py", ".yaml", ".json", ".cu", ".cuh", ".h", ".j2", ".typed")
@@ -64,18 +74,60 @@ def entrypoint(address: str, arguments: Sequence[str]) -> str:
 
 def plain_command(address: str, arguments: Sequence[str]) -> str:
     """The `ray job submit` line that does the same where spikeseg is installed on the nodes."""
-    line = ["ray", "job", "submit", "--address", address, "--", "spikeseg", *arguments]
-    return "RAY_AUTH_MODE=token " + shlex.join(line)
+    return _ray_job(address, "submit", "--", "spikeseg", *arguments)
+
+
+def _ray_job(address: str, verb: str, *arguments: str) -> str:
+    """A `ray job` line for an address, which no other variable of the shell overrides."""
+    variables = f"RAY_AUTH_MODE=token {_DASHBOARD}={shlex.quote(address)}"
+    return f"{variables} {shlex.join(['ray', 'job', verb, '--address', address, *arguments])}"
+
+
+def choose_dashboard(address: str | None) -> Dashboard:
+    """Take the flag's address, else RAY_API_SERVER_ADDRESS, RAY_ADDRESS, or this machine's.
+
+    Args:
+        address: Of the flag; None where it was not given.
+
+    Raises:
+        ValueError: Where it is not the address of a dashboard.
+    """
+    for source, named in (
+        ("--address", address),
+        (_DASHBOARD, os.environ.get(_DASHBOARD)),
+        (_CLUSTER, os.environ.get(_CLUSTER)),
+    ):
+        if named:
+            return Dashboard(_check_form(named, source), source)
+    return Dashboard(_DEFAULT, "the default")
+
+
+def _check_form(address: str, source: str) -> str:
+    """The address with its scheme; HOST:PORT of RAY_ADDRESS is a head's, not its dashboard's."""
+    whole = f"http://{address}" if "://" not in address and source != _CLUSTER else address
+    parts = urlsplit(whole)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(
+            f"{source} {address}: not the address of a head's dashboard, such as "
+            "http://HOST:8265; --address takes one"
+        )
+    if parts.username or parts.password or parts.query:
+        raise ValueError(
+            f"{source}: {parts.scheme}://{parts.hostname}: the address may hold neither user nor "
+            "query; a token goes by RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
+        )
+    return whole.rstrip("/")
 
 
 def submit(
-    arguments: Sequence[str], *, address: str, wait: bool, tell: Callable[[str], None]
+    arguments: Sequence[str], *, address: str | None, wait: bool, tell: Callable[[str], None]
 ) -> int:
     """Submit a verb as a Ray job.
 
     Args:
         arguments: The verb and its arguments.
-        address: The head's dashboard, such as http://127.0.0.1:8265.
+        address: The head's dashboard, such as http://127.0.0.1:8265; as the environment names it,
+            or this machine's, if not given.
         wait: Whether to stream logs until it ends.
         tell: Takes lines for a person.
 
@@ -83,20 +135,49 @@ def submit(
         The job's own exit code; 0 where it is not waited for.
 
     Raises:
-        ValueError: Where the address is not allowed.
-        RuntimeError: Where the cluster is out of reach.
+        ValueError: Where the address is none of a dashboard, or its head must not be used
+            (`check_dashboard`).
+        RuntimeError: Where the cluster is out of reach, or refuses the job.
     """
-    check_address(address)
+    dashboard = choose_dashboard(address)
+    tell(f"head {dashboard.address} ({dashboard.source})")
     os.environ.update(settings())
-    from ray.job_submission import JobStatus, JobSubmissionClient
-
+    token = check_dashboard(dashboard)
+    with _explain_errors(dashboard.address):
+        client = _open_client(dashboard.address, token)
+        job = _send(client, dashboard.address, arguments)
+    tell(f"job {job} at {dashboard.address}")
+    tell(f"the same by hand: {plain_command(dashboard.address, arguments)}")
+    if not wait:
+        tell(f"logs: {_ray_job(dashboard.address, 'logs', '--follow', job)}")
+        return 0
     try:
-        client = JobSubmissionClient(address)
-    except (ConnectionError, RuntimeError) as error:
-        raise RuntimeError(f"{address}: no Ray head answers there: {error}") from error
+        with _explain_errors(dashboard.address):
+            return _follow(client, job, tell)
+    except KeyboardInterrupt:
+        tell(f"the job goes on; stop it with: {_ray_job(dashboard.address, 'stop', job)}")
+        return 130
+
+
+def _open_client(address: str, token: str) -> "JobSubmissionClient":
+    from ray.job_submission import JobSubmissionClient
+
+    # Ray's client takes the variables instead of its argument, and reads the token once a process.
+    before = {name: os.environ.get(name) for name in (_DASHBOARD, _CLUSTER)}
+    os.environ[_DASHBOARD] = address
+    try:
+        return JobSubmissionClient(address, headers={"Authorization": f"Bearer {token}"})
+    finally:
+        os.environ.update({name: value for name, value in before.items() if value is not None})
+        if before[_DASHBOARD] is None:
+            del os.environ[_DASHBOARD]
+
+
+def _send(client: "JobSubmissionClient", address: str, arguments: Sequence[str]) -> str:
+    """Send the package and the command; returns the job's id."""
     with tempfile.TemporaryDirectory(prefix="spikeseg-") as folder:
         package = copy_package(Path(folder))
-        job = client.submit_job(
+        return client.submit_job(
             entrypoint=entrypoint(address, arguments),
             runtime_env={
                 "py_modules": [str(package)],
@@ -104,21 +185,17 @@ def submit(
             },
             metadata={"spikeseg": shlex.join(arguments)},
         )
-    tell(f"job {job} at {address}")
-    tell(f"the same by hand: {plain_command(address, arguments)}")
-    if not wait:
-        tell(f"logs: RAY_AUTH_MODE=token ray job logs --follow --address {address} {job}")
-        return 0
+
+
+def _follow(client: "JobSubmissionClient", job: str, tell: Callable[[str], None]) -> int:
+    """Show a job's logs until it ends; returns its exit code."""
+    from ray.job_submission import JobStatus
 
     async def follow() -> None:
         async for lines in client.tail_job_logs(job):
             tell(lines.rstrip("\n"))
 
-    try:
-        asyncio.run(follow())
-    except KeyboardInterrupt:
-        tell(f"the job goes on; stop it with: ray job stop --address {address} {job}")
-        return 130
+    asyncio.run(follow())
     info = client.get_job_info(job)
     tell(f"job {job}: {info.status}")
     if info.driver_exit_code is not None:
@@ -126,3 +203,17 @@ def submit(
     if info.status == JobStatus.SUCCEEDED:
         return 0
     raise RuntimeError(f"job {job}: {info.message}")
+
+
+@contextlib.contextmanager
+def _explain_errors(address: str) -> Iterator[None]:
+    """What goes wrong with a head that was checked becomes one sentence."""
+    import aiohttp
+    import requests
+    from ray.exceptions import RayError
+
+    try:
+        yield
+    except (RayError, requests.RequestException, aiohttp.ClientError, OSError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise RuntimeError(f"{address}: the head stopped answering: {reason[0]}") from error

@@ -3,8 +3,16 @@
 import contextlib
 import logging
 import os
+import socket
+import stat
 import sys
 from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from .head_checks import check_head
+from .loopback import host_of, is_loopback
+from .token import ensure_token
 
 _log = logging.getLogger(__name__)
 
@@ -29,6 +37,9 @@ _LOCAL = {
     "RAY_prestart_worker_first_driver": "0",
     "REPORTER_UPDATE_INTERVAL_MS": "60000",
 }
+# Off, Ray keeps 127.0.0.1 as the node's address, and every process of the node listens there
+# alone; else it takes the machine's address and listens on all of them. No other node can join.
+_JOINABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 _STARTS = 3
 
 
@@ -53,7 +64,9 @@ def connected(*, cpus: float) -> Iterator[None]:
         cpus: CPUs that the work needs; a local cluster offers at least these.
 
     Raises:
-        ValueError: Where the cluster can never offer so many CPUs.
+        ValueError: Where the cluster can never offer so many CPUs, or its head is open, refuses
+            this machine's token or runs another version of Ray.
+        RuntimeError: Where no head answers, or Ray does not start here.
     """
     # Ray reads its authentication mode when it is first imported, so this comes before.
     os.environ.update(settings())
@@ -63,27 +76,124 @@ def connected(*, cpus: float) -> Iterator[None]:
         _require_cpus(cpus)
         yield
         return
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(log_to_driver=False, logging_level=logging.WARNING)
-    else:
-        _start_local(max(int(-(-cpus // 1)), os.cpu_count() or 1))
-    try:
+    address = os.environ.get("RAY_ADDRESS", "")
+    with contextlib.ExitStack() as opened:
+        if address in ("", "local"):
+            opened.enter_context(_on_loopback())
+            _start_local(max(int(-(-cpus // 1)), os.cpu_count() or 1))
+        else:
+            head = _find_head(address)
+            if _is_on_loopback(head):
+                opened.enter_context(_on_loopback())
+            check_head(head)
+            _log.info("using the Ray head at %s", head)
+            _connect(head)
+        opened.callback(ray.shutdown)
         _require_cpus(cpus)
         yield
+
+
+def _find_head(address: str) -> str:
+    """HOST:PORT of the head that RAY_ADDRESS names."""
+    if address == "auto":
+        from ray._private import services
+
+        heads = sorted(services.find_gcs_addresses())
+        if len(heads) != 1:
+            raise ValueError(
+                f"RAY_ADDRESS auto: {len(heads)} heads run on this machine; name one (HOST:6379), "
+                "or unset RAY_ADDRESS"
+            )
+        return heads[0]
+    try:
+        # An address without a port is none, and one with a wrong port raises.
+        complete = "://" not in address and bool(urlsplit(f"//{address}").port)
+    except ValueError:
+        complete = False
+    if not complete:
+        raise ValueError(
+            f"RAY_ADDRESS {address}: must be the head's own address (HOST:6379); a head behind "
+            "a dashboard's or a client's address takes jobs by `spikeseg submit --address`"
+        )
+    return address
+
+
+def _is_on_loopback(head: str) -> bool:
+    """Whether a head listens on loopback alone, where Ray would look at the machine's address."""
+    from ray._private import services
+
+    port = head.rpartition(":")[2]
+    if not is_loopback(host_of(head)):
+        return False
+    elsewhere = services.resolve_ip_for_localhost(host_of(head))
+    with socket.socket(socket.AF_INET6 if ":" in elsewhere else socket.AF_INET) as probe:
+        probe.settimeout(1.0)
+        return probe.connect_ex((elsewhere, int(port))) != 0
+
+
+def _connect(head: str) -> None:
+    """Connect to a head that was checked."""
+    import ray
+
+    try:
+        # RAY_ADDRESS would be taken instead of the argument.
+        with _without_variables("RAY_ADDRESS"):
+            ray.init(address=head, log_to_driver=False, logging_level=logging.WARNING)
+    except (RuntimeError, ConnectionError, ray.exceptions.RayError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise RuntimeError(f"RAY_ADDRESS {head}: Ray could not connect: {reason}") from error
+
+
+@contextlib.contextmanager
+def _without_variables(*names: str) -> Iterator[None]:
+    before = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
     finally:
-        ray.shutdown()
+        os.environ.update(before)
+
+
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """While the block runs, Ray takes 127.0.0.1 for this machine's address, and keeps to it."""
+    from ray._private import ray_constants
+
+    # Ray's other processes read the variable; this one read it when it imported Ray.
+    before = os.environ.get(_JOINABLE), ray_constants.ENABLE_RAY_CLUSTER
+    os.environ[_JOINABLE] = "0"
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        variable, ray_constants.ENABLE_RAY_CLUSTER = before
+        if variable is None:
+            del os.environ[_JOINABLE]
+        else:
+            os.environ[_JOINABLE] = variable
 
 
 def _start_local(cpus: int) -> None:
     """Start a cluster of this machine alone; retried where a busy machine was too slow for Ray."""
     import ray
 
+    if os.environ.get(_AUTH, "token").lower() == "token":
+        ensure_token()
+    else:
+        _log.warning(
+            "%s=%s: the local cluster asks for no token, and every user of this machine can run "
+            "code on it as this user",
+            _AUTH,
+            os.environ[_AUTH],
+        )
+    folder = _private_folder()
     for key, value in _LOCAL.items():
         os.environ.setdefault(key, value)
     for attempt in range(1, _STARTS + 1):
         try:
             ray.init(
                 address="local",
+                # Ray opens its own folder to everyone, whatever the umask.
+                _temp_dir=str(folder / "ray"),
                 num_cpus=cpus,
                 include_dashboard=False,
                 log_to_driver=False,
@@ -97,6 +207,26 @@ def _start_local(cpus: int) -> None:
             _log.warning("Ray did not start in time (%d of %d tries)", attempt, _STARTS)
             continue
         return
+
+
+def _private_folder() -> Path:
+    """Folder around Ray's sockets and logs, this user's alone: others could replace them.
+
+    Raises:
+        ValueError: Where somebody else made it.
+    """
+    # Not TMPDIR, which batch systems make longer than the path of a socket may be.
+    folder = Path(os.environ.get("RAY_TMPDIR") or "/tmp") / f"spikeseg-ray-{os.getuid()}"
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700, parents=True)
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+        raise ValueError(
+            f"{folder}: must be a folder of this user for Ray's sockets; have it removed, or set "
+            "RAY_TMPDIR to another place (with a short path)"
+        )
+    folder.chmod(0o700)
+    return folder
 
 
 def offered_cpus() -> float:

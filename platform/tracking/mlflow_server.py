@@ -26,7 +26,7 @@ def serve(storage: Path, *, host: str, port: int, announce: Callable[[str], None
         storage: Folder of all runs.
         host: Address to listen on.
         port: Port to listen on.
-        announce: Takes the line with the address.
+        announce: Takes the lines with the address and with who reaches it.
 
     Raises:
         ValueError: Where the address is not loopback and MLflow has no authentication configured,
@@ -49,6 +49,11 @@ def serve(storage: Path, *, host: str, port: int, announce: Callable[[str], None
     # As the server would, which must not make it while a training does.
     make_database(uri, "mlflow-artifacts:/")
     announce(f"MLflow over {without_user(uri)}: http://{shown}:{port}")
+    if not guarded:
+        announce(
+            "every user of this machine can read, change and delete runs there; "
+            "MLFLOW_AUTH_CONFIG_PATH asks for a password (docs/tracking.md)"
+        )
     try:
         # The address goes by a variable: any user of the machine can read a command line.
         command = server_command(storage, host=host, port=port)

@@ -178,7 +178,7 @@ class Training:
             OSError: Where storage refused a checkpoint.
         """
         trainer = self.config.trainer
-        attempt = self.group.broadcast_object(self.run.attempt)
+        attempt = self.group.broadcast_json(self.run.attempt)
         try:
             for past in list(self.history):
                 yield dataclasses.replace(past, replayed=True)
@@ -205,7 +205,8 @@ class Training:
             ValueError: Where no evaluation's checkpoint is good.
         """
         # Rank 0 answers once it has written its last checkpoint, which may be the best one.
-        best = self.group.broadcast_object(self.run.best(self.history) if self._writer else None)
+        step = self.group.broadcast_json(self.run.best(self.history).step if self._writer else None)
+        best = next(past for past in self.history if past.step == step)
         if best != self.best:
             self._tell(f"the best checkpoint is damaged, that of step {best.step} is taken")
         self.state.evaluated.load_state_dict(self.run.at(best.step).evaluated())
@@ -273,7 +274,7 @@ class Training:
         metrics.update(health)
         if "train/loss" in train_metrics:
             metrics["train/loss"] = train_metrics["train/loss"]
-        evaluation = self.group.broadcast_object(Evaluation(self.step, metrics))
+        evaluation = Evaluation(self.step, self.group.broadcast_json(metrics))
         self.history.append(evaluation)
         # Before its checkpoint: an attempt that resumes there does not measure it again.
         if self._recorder is not None and self.best is not None:
@@ -365,7 +366,7 @@ class Training:
         """Save on schedule (`checkpoint_every`) and at a notice to leave."""
         every = self.config.trainer.checkpoint_every
         # Rank 0 decides whether to end: a worker that ended alone would leave the others waiting.
-        leaves = result.preempted and self.group.broadcast_object(self._notice.must_leave())
+        leaves = result.preempted and self.group.broadcast_json(self._notice.must_leave())
         if leaves or (result.preempted and not self._warned):
             self._warned = True
             self._save()
@@ -387,7 +388,7 @@ class Training:
     def _restore(self) -> bool:
         """Go on from the newest good checkpoint; False where there is none at all."""
         newest = find_newest(self.run, self._mirror) if self.group.rank == 0 else None
-        step = self.group.broadcast_object(newest.step if newest else None)
+        step = self.group.broadcast_json(newest.step if newest else None)
         if step is None:
             return False
         differences = self.state.load_state_dict((newest or self.run.at(step)).state_dict())

@@ -96,7 +96,9 @@ def fit_workers(
     # Not at the top: Ray reads its authentication mode when it is first imported, and a training
     # without workers must do without it.
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
+
+    from ..cluster.torch_backend import PrivateTorchConfig
 
     on_gpu = pool.resources.get("GPU", 0) > 0
     number = pool.workers if pool.fewest is None else (pool.fewest, pool.workers)
@@ -104,7 +106,7 @@ def fit_workers(
     TorchTrainer(
         functools.partial(_work, work, describe, str(failure)),
         train_loop_config=message,
-        torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
+        torch_config=PrivateTorchConfig(backend="nccl" if on_gpu else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=number,
             use_gpu=on_gpu,

@@ -87,7 +87,7 @@ def tracked_training(
     run = RunFolder(tracked.folder)
     if group.rank == 0:
         run.claim()
-    run.attempt = group.broadcast_object(run.attempt)
+    run.attempt = group.broadcast_json(run.attempt)
     config = tracked.resolved.config
     with contextlib.ExitStack() as opened:
         journal = None

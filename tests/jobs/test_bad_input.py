@@ -127,13 +127,14 @@ def test_the_ui_is_not_opened_to_others(tmp_path: Path, capsys: Capture) -> None
 
 
 def test_jobs_are_not_sent_to_an_open_address(
-    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
     monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
     ran = spikeseg(capsys, "submit", "--address", "http://192.0.2.7:8265", "--", "doctor")
     assert ran.code == 2
-    assert "not a loopback address, and no token is set" in ran.err
+    assert "not a loopback address, and there is no token" in ran.err
 
 
 def test_an_empty_split_is_named(camvid: Path, tmp_path: Path, capsys: Capture) -> None:

@@ -120,3 +120,22 @@ def test_submit_ships_the_code_streams_logs_and_returns_the_jobs_own_code(
     )
     assert refused.returncode == 2, refused.stderr + refused.stdout
     assert "no such field, did you mean 'max_steps'?" in refused.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("token", "sentence"),
+    [("wrong", "refuses this machine's token"), (None, "there is no token")],
+    ids=["wrong token", "no token"],
+)
+def test_a_head_that_does_not_know_us_is_told_in_one_sentence(
+    head: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, token: str | None, sentence: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("RAY_AUTH_TOKEN")
+    if token is not None:
+        monkeypatch.setenv("RAY_AUTH_TOKEN", token)
+    refused = shell("submit", "--address", head, "--", "doctor")
+    assert refused.returncode == 2
+    assert sentence in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1

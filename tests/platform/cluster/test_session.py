@@ -2,14 +2,16 @@
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from fake_head import Head, cluster_head
 
-from spikeseg.platform.cluster import cluster_loss
+from spikeseg.platform.cluster import cluster_loss, session
 
 _LOSES_ITS_RAYLET = (
     "from spikeseg.platform.cluster.cluster_loss import interrupt_when_lost\n"
@@ -91,3 +93,96 @@ def test_an_interrupt_of_a_living_cluster_stays_one(monkeypatch: pytest.MonkeyPa
     with pytest.raises(KeyboardInterrupt), cluster_loss.interrupt_when_lost():
         time.sleep(0.1)
         raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("ray://127.0.0.1:10001", "http://127.0.0.1:8265"),
+        *("head", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:70000"),
+    ],
+)
+def test_what_is_no_heads_own_address_is_refused(
+    monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(ValueError, match=f"RAY_ADDRESS {address}: must be the head's own address"):
+        session.connected(cpus=1).__enter__()
+
+
+@pytest.mark.parametrize(
+    ("head", "sentence"),
+    [
+        (Head(token=None), "asks for no token"),
+        (Head(token="another"), "refuses this machine's token"),
+        (Head(version="2.1.0"), "the head runs Ray 2.1.0"),
+    ],
+    ids=["open", "wrong token", "another version"],
+)
+def test_a_driver_checks_the_head_before_it_connects(
+    monkeypatch: pytest.MonkeyPatch, head: Head, sentence: str
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "right")
+    monkeypatch.setattr(session, "_connect", lambda address: pytest.fail("it connected"))
+    with cluster_head(head):
+        monkeypatch.setenv("RAY_ADDRESS", head.address)
+        with pytest.raises(ValueError, match=f"RAY_ADDRESS {head.address}: .*{sentence}"):
+            session.connected(cpus=1).__enter__()
+
+
+@pytest.mark.parametrize("before", [None, "1"])
+def test_where_ray_listens_is_as_before_after_a_local_cluster(
+    monkeypatch: pytest.MonkeyPatch, before: str | None
+) -> None:
+    from ray._private import ray_constants, services
+
+    monkeypatch.delenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", raising=False)
+    if before is not None:
+        monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", before)
+    address = services.get_node_ip_address()
+    with session._on_loopback():
+        assert services.get_node_ip_address() == "127.0.0.1"
+        assert services.resolve_ip_for_localhost("127.0.0.1") == "127.0.0.1"
+        assert os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"
+    assert services.get_node_ip_address() == address
+    assert os.environ.get("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER") == before
+    assert ray_constants.ENABLE_RAY_CLUSTER
+
+
+def test_a_local_cluster_without_a_token_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setattr("ray.init", lambda **_: None)
+    monkeypatch.setattr(session, "_LOCAL", {})
+    session._start_local(1)
+    assert "RAY_AUTH_MODE=disabled: the local cluster asks for no token" in caplog.text
+
+
+def test_rays_sockets_lie_where_no_other_user_can_replace_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "new"))
+    folder = session._private_folder()
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    folder.chmod(0o777)
+    assert session._private_folder() == folder
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("kind", ["link", "file", "another user's"])
+def test_a_folder_for_sockets_that_is_not_ours_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setattr("os.getuid", lambda: 4711)
+    folder = tmp_path / "spikeseg-ray-4711"
+    if kind == "link":
+        folder.symlink_to(tmp_path)
+    elif kind == "file":
+        folder.touch()
+    else:
+        folder.mkdir()
+    with pytest.raises(ValueError, match="spikeseg-ray-4711: must be a folder of this user"):
+        session._private_folder()

@@ -72,6 +72,21 @@ def test_loopback_is_served_with_this_storage(
     assert never_start == [server_command(tmp_path, host="127.0.0.1", port=port)]
     assert f"sqlite:///{tmp_path / 'mlflow.db'}" in never_start[0]
     assert f"http://127.0.0.1:{port}" in said[0]
+    assert "every user of this machine can read, change and delete runs" in said[1]
+
+
+def test_where_a_password_is_asked_for_nobody_is_warned(
+    tmp_path: Path, never_start: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "auth.ini").write_text("[mlflow]\nadmin_password = another\n")
+    monkeypatch.setenv("MLFLOW_AUTH_CONFIG_PATH", str(tmp_path / "auth.ini"))
+    monkeypatch.setenv("MLFLOW_FLASK_SERVER_SECRET_KEY", "x")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    monkeypatch.setattr(server, "make_database", lambda *_: None)
+    said: list[str] = []
+    serve(tmp_path, host="127.0.0.1", port=free_port(), announce=said.append)
+    assert len(said) == 1
+    assert len(never_start) == 1
 
 
 def test_the_other_loopback_is_served_in_brackets(
