@@ -21,21 +21,27 @@ def command() -> None:
 def sync(word: str, experiment: str | None, storage: Path) -> None:
     """Send what the journal of RUN (a run, a trial or a whole sweep) holds and MLflow lacks.
 
-    Sending twice changes nothing. Exit code 1 where records had to be set aside or are
-    damaged.
+    Sending twice changes nothing. Exit code 1 where a journal could not be sent, or records had to
+    be set aside or are damaged.
     """
     # By hand there is time: a training's own sender gives up on an answer after seconds.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")
     from ..platform.runs.find_run import find_run
     from ..platform.tracking.upload.send_again import resend
 
-    set_aside = damaged = 0
+    set_aside = damaged = unsent = 0
     run_folder = find_run(word, storage, kinds=("run", "trial", "sweep")).folder
     for sent in resend(run_folder, experiment):
+        if sent.fault:
+            print(f"{sent.folder}: NOT SENT: {sent.fault}")
+            unsent += 1
+            continue
         print(f"{sent.folder}: sent to {sent.address} as run {sent.run_id}")
         set_aside += sent.set_aside
         damaged += sent.damaged
     faults = []
+    if unsent:
+        faults.append(f"{unsent} journals could not be sent, each is named above")
     if set_aside:
         faults.append(
             f"{set_aside} records were not taken or their files are gone; see dead_letters.jsonl "

@@ -25,6 +25,7 @@ from ...platform.tracking.metric_table import evaluation_metrics
 from ..cli import run
 from ..options import overrides_argument, plain_logging, storage_option
 from .interleaved import take_turns
+from .sweep_driver import MARKS, cost_lines, measure_driver
 
 
 @click.command("sweep")
@@ -34,6 +35,7 @@ from .interleaved import take_turns
 @click.option("--concurrency", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--rounds", type=click.IntRange(0), default=2, show_default=True)
 @click.option("--empty", is_flag=True, help="Measure trials that do nothing, too.")
+@click.option("--driver", is_flag=True, help="Measure the driver alone, with made-up scores.")
 @storage_option
 def command(  # noqa: PLR0913
     recipe: str,
@@ -42,10 +44,18 @@ def command(  # noqa: PLR0913
     concurrency: int,
     rounds: int,
     empty: bool,
+    driver: bool,
     storage: Path,
 ) -> None:
-    """Train the same points of RECIPE's space as a sweep and as a plain loop, in turns."""
+    """Train the same points of RECIPE's space as a sweep and as a plain loop, in turns.
+
+    With --driver nothing is trained: CPU seconds a trial of a sweep's own process, with the random
+    and the TPE sampler, at 100, 300, 1000, 3000 and 5000 trials (up to --trials).
+    """
     plain_logging()
+    if driver:
+        print_driver_cost(recipe, overrides, storage=storage, trials=trials)
+        return
     if empty:
         gaps = seconds_per_empty_trial(recipe, overrides, storage=storage)
         if not gaps:
@@ -63,6 +73,24 @@ def command(  # noqa: PLR0913
             f"{number:5d}  {item.trials:6d}  {item.loop_seconds:6.1f}  {item.sweep_seconds:7.1f}  "
             f"{item.ratio:.3f}"
         )
+
+
+def print_driver_cost(recipe: str, overrides: Sequence[str], *, storage: Path, trials: int) -> None:
+    """Print what a driver costs a trial, a table a sampler, each when it is measured.
+
+    Args:
+        recipe: As `measure_driver`.
+        overrides: Likewise.
+        storage: Likewise.
+        trials: Trials of each sweep.
+
+    Raises:
+        UsageError: Where there are too few trials to measure anything.
+    """
+    if trials < MARKS[0]:
+        raise click.UsageError(f"--driver needs --trials {MARKS[0]} or more, got {trials}")
+    for measured in measure_driver(recipe, overrides, storage=storage, trials=trials):
+        print("\n".join(cost_lines(*measured)), flush=True)
 
 
 _TURN_SECONDS = 4.0

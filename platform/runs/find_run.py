@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import BaseModel
+
 from ..config.errors import ConfigError, nearest
 from ..config.recipes import split_override
+from ..config.run_names import check_run_name, check_word, require_inside, shown
+from ..config.stored_json import check_stored, read_stored
 from ..tracking.journal_lines import RECORDS
 
 Kind = Literal["run", "trial", "sweep"]
@@ -53,6 +57,21 @@ class FoundRun:
         return self.checkpoint or self.folder
 
 
+class _Objective(BaseModel):
+    metric: str
+    direction: Literal["maximize", "minimize"]
+
+
+class _Recipe(BaseModel):
+    objectives: list[_Objective]
+
+
+class _Plan(BaseModel):
+    """What is read of a sweep's plan."""
+
+    recipe: _Recipe
+
+
 def find_run(word: str, storage: Path, *, kinds: Sequence[Kind] = ("run", "trial")) -> FoundRun:
     """Find what a word names.
 
@@ -66,6 +85,7 @@ def find_run(word: str, storage: Path, *, kinds: Sequence[Kind] = ("run", "trial
     Raises:
         ConfigError: Where nothing, several things, or something of another kind is named.
     """
+    check_word(word)
     run = _find(word, storage.absolute(), kinds)
     if run is None:
         raise ConfigError(_not_found(word, storage.absolute(), kinds))
@@ -80,14 +100,21 @@ def find_run_to_resume(
     """Name and storage of a run or sweep to continue.
 
     Args:
-        word: As `find_run` takes it; an address in a mirror is returned as it is.
+        word: As `find_run` takes it; a run's address in a mirror is returned as it is.
         storage: Folder of all runs.
         kind: What can be continued.
 
     Raises:
-        ConfigError: As `find_run`, and where a checkpoint is named.
+        ConfigError: As `find_run`, and where a checkpoint is named, or something outside of the
+            storage.
     """
     if "://" in word:
+        if kind == "sweep":
+            raise ConfigError(
+                f"--resume: got {shown(word)}: a sweep is continued in its storage, mirrors hold "
+                "single runs"
+            )
+        check_run_name(word.rstrip("/").rpartition("/")[2], "--resume")
         return word, storage
     try:
         run = find_run(word, storage, kinds=(kind,))
@@ -98,7 +125,8 @@ def find_run_to_resume(
             f"--resume {word}: is a checkpoint; a run goes on from its newest one: --resume "
             f"{run.word}"
         )
-    return run.word, run.storage
+    require_inside(run.folder, storage, f"--resume {word}")
+    return check_run_name(run.word, "--resume"), run.storage
 
 
 def find_mlflow_id(word: str, storage: Path, *, kinds: Sequence[Kind]) -> tuple[str, Path]:
@@ -160,7 +188,8 @@ def resolve_initial_run(overrides: Sequence[str], storage: Path) -> tuple[str, .
     resolved = []
     for item in overrides:
         key, word = split_override(item)
-        if key == "init.segmentor" and "://" not in word and not Path(word).exists():
+        by_word = key == "init.segmentor" and "://" not in word
+        if by_word and not Path(check_word(word)).exists():
             run = _find(word, storage.absolute(), ("run", "trial"))
             if run is not None:
                 item = f"{key}={find_run(word, storage).weights}"
@@ -229,7 +258,9 @@ def _find(word: str, storage: Path, kinds: Sequence[Kind]) -> FoundRun | None:
     if word == LATEST:
         wanted: Kind = "run" if "run" in kinds else "sweep"
         return max(runs_in(storage, kinds=(wanted,)), key=start_of, default=None)
-    for path in (storage / word, Path(word)):
+    # A path that leaves the storage is one from this folder.
+    inside = [] if ".." in Path(word).parts else [storage / word]
+    for path in (*inside, Path(word)):
         run = identify(path) if word.strip("./") else None
         if run is not None:
             return run
@@ -271,13 +302,18 @@ def _best_trial(sweep: FoundRun) -> int:
             f"{sweep.word}/{BEST}: the sweep has no results yet; name a trial by its number, or "
             f"continue the sweep: spikeseg sweep RECIPE --resume {sweep.word}"
         )
-    recipe = json.loads((sweep.folder / SWEEP_PLAN).read_text())["recipe"]
-    signs = {o["metric"]: -1 if o["direction"] == "maximize" else 1 for o in recipe["objectives"]}
-    rows = [
-        ([sign * row[metric] for metric, sign in signs.items()], row["trial"])
-        for row in json.loads(results.read_text())
-        if row["state"] == "COMPLETE" and not row["violations"] and not row.get("degenerate")
-    ]
+    recipe = read_stored(sweep.folder / SWEEP_PLAN, _Plan).recipe
+    signs = {o.metric: -1 if o.direction == "maximize" else 1 for o in recipe.objectives}
+    rows = []
+    for index, row in enumerate(read_stored(results, list[dict[str, Any]])):
+        where = f"{results}: {index}"
+        failed = row.get("violations") or row.get("degenerate")
+        if row.get("state") == "COMPLETE" and not failed:
+            values = [
+                sign * check_stored(row.get(metric), float, f"{where}: {metric}")
+                for metric, sign in signs.items()
+            ]
+            rows.append((values, check_stored(row.get("trial"), int, f"{where}: trial")))
     if not rows:
         raise ConfigError(
             f"{sweep.word}/{BEST}: no trial finished within the sweep's constraints and scored "

@@ -71,10 +71,11 @@ def _summarize(run: FoundRun) -> RunSummary:
             shown = run
     config = _read_config(shown.folder / "config.yaml")
     neuron = config.get("model", {}).get("neuron", {})
+    recipe = read_json(run.folder / SWEEP_PLAN).get("recipe", config)
     return RunSummary(
         word=run.word,
         kind=run.kind,
-        recipe=read_json(run.folder / SWEEP_PLAN).get("recipe", config).get("name", ""),
+        recipe=recipe.get("name", "") if isinstance(recipe, dict) else "",
         T=neuron.get("timesteps"),
         D=neuron.get("levels"),
         normalization=neuron.get("normalization"),

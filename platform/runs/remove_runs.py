@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..config.errors import ConfigError
+from ..config.run_names import require_inside
 from ..tracking.journal_lines import RECORDS
 from ..tracking.upload.upload_offset import unsent
 from .find_run import SWEEP_PLAN, FoundRun, find_run, runs_in
@@ -39,6 +40,8 @@ def plan_removal(words: Sequence[str], storage: Path) -> list[Removal]:
         ConfigError: Where a word names nothing, or something that is at work or still needed.
     """
     named = [find_run(word, storage, kinds=("run", "trial", "sweep")) for word in words]
+    for run in named:
+        require_inside(run.folder, storage, run.word)
     # Sweeps leave first: what they read from is needed as long as they are there.
     runs = sorted({run.folder: run for run in named}.values(), key=lambda run: run.kind != "sweep")
     for run in runs:

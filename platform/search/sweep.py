@@ -21,7 +21,8 @@ from .sweep_file.measured_metrics import check_categories
 from .sweep_file.plan import SweepPlan, load_sweep
 from .sweep_folder import SweepFolder
 from .sweep_results import finish_sweep, why_no_result
-from .sweep_status import SweepStatus, Watcher, best_trial, front_trials, hypervolumes
+from .sweep_standing import Standing, best_trial, front_trials
+from .sweep_status import SweepStatus, Watcher
 from .sweep_tracking import SweepRecord
 from .trials.capacity import trials_at_once
 from .trials.engine import StoppedError, TrialQueue, run_here, stopped_by_signals
@@ -317,13 +318,14 @@ def _orders(
 
     def prepare(proposal: Proposal) -> dict[str, Any]:
         resolved = plan.experiment(proposal.point)
+        config = dump(resolved.config)
         run = RunFolder(proposal.folder)
-        run.write("config.yaml", dump(resolved.config))
+        run.write("config.yaml", config)
         run.write("origins.json", json.dumps(resolved.origins, indent=1))
         if show is not None:
             show(watcher.status())
         return {
-            "config": dump(resolved.config),
+            "config": config,
             "origins": resolved.origins,
             "folder": str(proposal.folder),
             "parent": record.journal.id,
@@ -339,7 +341,7 @@ def _orders(
             run = RunFolder(keeper.folder / "trials" / str(number))
             run.write(VERDICT, json.dumps(asdict(verdict)))
             record.record_end(keeper.records[number])
-            _follow(plan, keeper, record)
+            _follow(watcher.standing, keeper, record)
         if verdict.state is not None or not report.replayed:
             progress(watcher.line(number, report, verdict))
         status = watcher.status()
@@ -350,16 +352,14 @@ def _orders(
     return TrialQueue(keeper, prepare, on_report, work)
 
 
-def _follow(plan: SweepPlan, keeper: Keeper, record: SweepRecord) -> None:
+def _follow(standing: Standing, keeper: Keeper, record: SweepRecord) -> None:
     """Record best value and hypervolume over trials in the sweep's own run."""
-    best = best_trial(plan, keeper.records)
-    if best is None:
+    standing.update()
+    if standing.best is None:
         return
-    values = {"sweep/best": best.values[0]}
-    fixed = all(objective.reference is not None for objective in plan.recipe.objectives)
-    volume = hypervolumes(plan, keeper.records) if fixed else None
-    if volume is not None:
-        values["sweep/hypervolume"] = volume[1][-1]
+    values = {"sweep/best": standing.best.values[0]}
+    if standing.hypervolume is not None:
+        values["sweep/hypervolume"] = standing.hypervolume
     record.follow(keeper.finished, values)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from ..figures import search_charts as charts
 from .study.trial_records import TrialRecord
 from .sweep_file.plan import SweepPlan
-from .sweep_status import broken_of, front_trials, hypervolumes, results_of
+from .sweep_standing import broken_of, front_trials, hypervolumes, results_of
 
 
 def draw_sweep(

@@ -9,12 +9,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import yaml
+from pydantic import BaseModel, Field
 
 from ...datasets.packed.files import hold_lock, write_file
 from ..config.recipes import ConfigError, dump, load_resolved
+from ..config.run_names import check_run_name, require_inside
+from ..config.stored_json import read_stored
 from ..tracking.tracking_uri import without_user
 from .study.study_storage import begin_study, check_storage_address
 from .sweep_file.plan import SweepPlan
@@ -22,6 +25,16 @@ from .sweep_file.plan import SweepPlan
 _PLAN = "plan.json"
 _LOCK = "driver.lock"
 _SHOWN_DIFFERENCES = 4
+
+
+class StoredPlan(BaseModel):
+    """What a sweep was started with, as its folder keeps it."""
+
+    recipe: dict[str, Any]
+    base: str
+    trials: Annotated[int, Field(ge=1)]
+    # Folders of an earlier version do not say where their study lies.
+    study: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +85,8 @@ class SweepFolder:
         }
         if resume is None:
             stamp = time.strftime("%Y%m%d-%H%M%S")
-            path = storage / (name or f"sweep-{plan.recipe.name}-{stamp}")
+            name = name or f"sweep-{plan.recipe.name}-{stamp}"
+            path = storage / check_run_name(name, "the sweep's name")
             if (path / _PLAN).exists():
                 raise ConfigError(
                     f"{path}: there is a sweep of this name; continue it with --resume"
@@ -80,7 +94,8 @@ class SweepFolder:
             if study is not None:
                 begin_study(study, path.name, [o.direction for o in plan.recipe.objectives])
         else:
-            path = storage / resume
+            path = storage / check_run_name(resume, "--resume")
+            require_inside(path, storage, f"--resume {resume}")
             started = _read_plan(path, started, storage, resume, trials)
             # A sweep that was killed at once may have none yet in its folder.
             if study is None:
@@ -125,10 +140,7 @@ def _read_plan(path: Path, now: dict, storage: Path, resume: str, trials: int | 
             f"--resume {resume}: no such sweep in {storage}; there are: "
             f"{', '.join(known) or 'none'}"
         )
-    try:
-        before = json.loads((path / _PLAN).read_text())
-    except ValueError as error:
-        raise ConfigError(f"{path / _PLAN}: is damaged ({error})") from error
+    before = read_stored(path / _PLAN, StoredPlan).model_dump(exclude_unset=True)
     # Fields that came later have their defaults in a plan of an earlier version.
     before["base"] = dump(load_resolved(before["base"]).config)
     for part, word in (("recipe", "recipe"), ("base", "base experiment or overrides")):
@@ -137,7 +149,6 @@ def _read_plan(path: Path, now: dict, storage: Path, resume: str, trials: int | 
                 f"--resume {resume}: its {word} differs from the one it began with: "
                 f"{_differences(before[part], now[part])}"
             )
-    # Folders of an earlier version do not say where their study lies.
     if "study" in before and before["study"] != now["study"]:
         then, today = (part["study"] or "the sweep's folder" for part in (before, now))
         raise ConfigError(

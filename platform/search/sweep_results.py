@@ -16,13 +16,8 @@ from .study.study import Keeper
 from .study.trial_records import TrialRecord
 from .sweep_figures import draw_sweep
 from .sweep_file.plan import SweepPlan
-from .sweep_status import (
-    best_trial,
-    devices_of_a_trial,
-    front_trials,
-    is_degenerate_trial,
-    results_of,
-)
+from .sweep_standing import best_trial, front_trials, is_degenerate_trial, results_of
+from .sweep_status import devices_of_a_trial
 from .sweep_tracking import SweepRecord
 
 _ENOUGH_RESULTS = 4

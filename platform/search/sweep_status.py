@@ -1,16 +1,15 @@
 """Status of a sweep: running and ended trials, the best so far, cost, time left."""
 
 import time
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..evaluation.baselines import describe_baselines, is_degenerate
 from ..train.progress import StatusLine, format_clock
-from .study.pareto import front, hypervolume
 from .study.study import Keeper
 from .study.trial_records import TrialRecord, TrialReport, Verdict
 from .sweep_file.plan import SweepPlan
+from .sweep_standing import Standing
 
 
 @dataclass(frozen=True)
@@ -58,21 +57,26 @@ class Watcher:
     Args:
         plan: The sweep.
         keeper: Its keeper.
+
+    Attributes:
+        standing: Best trial, front and hypervolume so far.
     """
 
     def __init__(self, plan: SweepPlan, keeper: Keeper) -> None:
         self._plan = plan
         self._keeper = keeper
+        self.standing = Standing(plan, keeper)
         self._started = time.monotonic()
         self._before = self._done()
 
     def status(self) -> SweepStatus:
         """Compute the status of the sweep now."""
-        keeper = self._keeper
-        records = sorted(keeper.records.values(), key=lambda item: item.number)
-        live = [item for item in records if item.number in keeper.live_numbers]
-        ended = [item for item in records if item.state in ("COMPLETE", "PRUNED", "FAIL")]
-        counts = {"RUNNING": len(live), **Counter(item.state for item in ended)}
+        keeper, standing = self._keeper, self.standing
+        standing.update()
+        started = [keeper.running[number] for number in sorted(keeper.running)]
+        live = keeper.live_numbers
+        counts = {"RUNNING": len(live), **standing.states}
+        spent = standing.seconds + sum(item.seconds for item in started)
         done = self._done()
         new = done - self._before
         rate = (time.monotonic() - self._started) / new if new > 0 else None
@@ -80,22 +84,22 @@ class Watcher:
             name=keeper.folder.name,
             total=keeper.trials,
             counts=counts,
-            running=live,
-            best=best_trial(self._plan, keeper.records),
-            front=front_trials(self._plan, keeper.records),
+            running=[item for item in started if item.number in live],
+            best=standing.best,
+            front=standing.front,
             objectives=[objective.metric for objective in self._plan.recipe.objectives],
-            device_seconds=sum(item.seconds for item in records) * devices_of_a_trial(self._plan),
+            device_seconds=spent * devices_of_a_trial(self._plan),
             eta_seconds=None if rate is None else rate * (keeper.trials - done),
             steps=self._plan.base.config.trainer.max_steps,
-            broken=len(broken_of(keeper.records)),
-            degenerate=sum(map(is_degenerate_trial, results_of(keeper.records))),
+            broken=standing.broken,
+            degenerate=standing.degenerate,
         )
 
     def _done(self) -> float:
         """Ended trials, and running ones by the share of their budget that was evaluated."""
         steps = self._plan.base.config.trainer.max_steps
-        records = self._keeper.records.values()
-        shares = (max(r.history, default=0) / steps for r in records if r.state == "RUNNING")
+        running = self._keeper.running.values()
+        shares = (max(item.history, default=0) / steps for item in running)
         return self._keeper.finished + sum(shares)
 
     def line(self, number: int, report: TrialReport, verdict: Verdict) -> str:
@@ -155,70 +159,3 @@ def devices_of_a_trial(plan: SweepPlan) -> float:
     """GPUs of one trial where it takes any, else CPUs."""
     resources = plan.recipe.resources
     return (resources.gpu or resources.cpu) * plan.recipe.workers_per_trial
-
-
-def results_of(records: Mapping[int, TrialRecord]) -> list[TrialRecord]:
-    """Trials that count as results: finished at full budget, within every constraint."""
-    ordered = (records[number] for number in sorted(records))
-    return [item for item in ordered if item.state == "COMPLETE" and not item.violations]
-
-
-def broken_of(records: Mapping[int, TrialRecord]) -> list[TrialRecord]:
-    """Trials that finished at full budget and break a constraint."""
-    ordered = (records[number] for number in sorted(records))
-    return [item for item in ordered if item.state == "COMPLETE" and item.violations]
-
-
-def is_degenerate_trial(item: TrialRecord) -> bool:
-    """Whether the last evaluation of a trial was no better than an answer that ignores the image.
-
-    Evaluations of an earlier version hold no baselines, and are not judged.
-    """
-    return is_degenerate(item.history.get(item.step, {}))
-
-
-def signed_values(plan: SweepPlan, item: TrialRecord) -> tuple[float, ...]:
-    """Objective values of a finished trial, signed so that smaller is better."""
-    return tuple(o.sign * v for o, v in zip(plan.recipe.objectives, item.values, strict=True))
-
-
-def best_trial(plan: SweepPlan, records: Mapping[int, TrialRecord]) -> TrialRecord | None:
-    """The best result by the first objective, among equals by the next ones; no degenerate one."""
-    done = [item for item in results_of(records) if not is_degenerate_trial(item)]
-    return min(done, key=lambda item: (signed_values(plan, item), item.number), default=None)
-
-
-def front_trials(plan: SweepPlan, records: Mapping[int, TrialRecord]) -> list[TrialRecord]:
-    """Results that no other beats in every objective, from the best by the first one on.
-
-    Degenerate ones are among them only where all are.
-    """
-    every = results_of(records)
-    done = [item for item in every if not is_degenerate_trial(item)] or every
-    return [done[index] for index in front([signed_values(plan, item) for item in done])]
-
-
-def hypervolumes(
-    plan: SweepPlan, records: Mapping[int, TrialRecord]
-) -> tuple[tuple[float, float], list[float]] | None:
-    """Hypervolume of the front after each result, in the order of their numbers.
-
-    Returns:
-        The reference point and the values; None where there are not two objectives, or no result.
-        A reference that the recipe leaves out is the worst value of all results.
-    """
-    objectives = plan.recipe.objectives
-    done = results_of(records)
-    if len(objectives) != 2 or not done:
-        return None
-    vectors = [signed_values(plan, item) for item in done]
-    worst = [
-        max(vector[axis] for vector in vectors) if o.reference is None else o.sign * o.reference
-        for axis, o in enumerate(objectives)
-    ]
-    values, best = [], []
-    for vector in vectors:
-        best = [[*best, vector][index] for index in front([*best, vector])]
-        values.append(hypervolume(best, worst))
-    reference = (objectives[0].sign * worst[0], objectives[1].sign * worst[1])
-    return reference, values

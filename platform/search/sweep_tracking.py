@@ -18,7 +18,7 @@ from ..train.tracked_training import make_journal
 from .study.study import Keeper
 from .study.trial_records import TrialRecord
 from .sweep_file.plan import SweepPlan
-from .sweep_status import is_degenerate_trial
+from .sweep_standing import is_degenerate_trial
 
 # Each look at a changed journal costs a round of requests; trials take minutes.
 _POLL_SECONDS = 15.0

@@ -16,6 +16,7 @@ from ..checkpoint.mirror import Mirror, check_mirror
 from ..checkpoint.run_folder import RunFolder
 from ..cluster.worker_group import OneWorker, ProcessGroup
 from ..config.recipes import ConfigError, Resolved, config_digest, dump
+from ..config.run_names import check_run_name, require_inside
 from ..tracking.tracking_uri import check_uri, tracking_uri
 from .failure import Decision, PreemptedError, decide
 from .faults.preemption import Notice
@@ -82,8 +83,9 @@ def train(
         TrainingFailedError: Where training could not be finished.
     """
     storage = storage.absolute()
+    name = check_run_name(name or make_run_name(resolved), "the run's name")
     load_initial_weights(preflight(resolved, storage), resolved.config)
-    folder = storage / (name or make_run_name(resolved))
+    folder = storage / name
     if (folder / "config.yaml").exists():
         raise ConfigError(f"{folder}: there is a run of this name; continue it with --resume")
     run = RunFolder(folder)
@@ -123,16 +125,16 @@ def resume_training(
         TrainingFailedError: Where training could not be finished.
     """
     storage = storage.absolute()
-    if "://" in name:
-        address, _, name = name.rstrip("/").rpartition("/")
-        if not (storage / name / "config.yaml").is_file():
-            try:
-                Mirror(address, name).fetch_run(storage / name)
-            except (ValueError, OSError) as error:
-                raise ConfigError(f"--resume {address}/{name}: {error}") from error
+    address, _, name = name.rstrip("/").rpartition("/") if "://" in name else ("", "", name)
+    check_run_name(name, "--resume")
+    require_inside(storage / name, storage, f"--resume {name}")
     path = storage / name / "config.yaml"
-    inside = (storage / name).resolve().is_relative_to(storage.resolve())
-    if not inside or Path(name).name != name or not path.is_file():
+    if address and not path.is_file():
+        try:
+            Mirror(address, name).fetch_run(storage / name)
+        except (ValueError, OSError) as error:
+            raise ConfigError(f"--resume {address}/{name}: {error}") from error
+    if not path.is_file():
         known = sorted(entry.parent.name for entry in storage.glob("*/config.yaml"))
         raise ConfigError(
             f"--resume {name}: no such run in {storage}; there are: {', '.join(known) or 'none'}"

@@ -110,6 +110,34 @@ def test_resuming_an_unknown_run_lists_the_known_ones(tmp_path: Path, capsys: Ca
     assert "no such run" in ran.err
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("train", "--resume", "{word}"),
+        ("sweep", "demo", "--here", "--resume", "{word}"),
+        ("evaluate", "{word}"),
+        ("track", "sync", "{word}"),
+        ("runs", "--sweep", "{word}"),
+        ("train", "shapes_tiny", "init.segmentor={word}"),
+    ],
+    ids=lambda command: command[0],
+)
+@pytest.mark.parametrize("word", ["\x1b[31mx", "a\nb", "x" * 300, "<b>x/../y</b>", "file:///t/.."])
+def test_a_word_that_names_no_run_writes_nothing_and_no_escape(
+    tmp_path: Path, capsys: Capture, data: Path, command: tuple[str, ...], word: str
+) -> None:
+    storage = tmp_path / "runs"
+    storage.mkdir()
+    words = [part.format(word=word) for part in command]
+    if words[0] in ("train", "sweep") and "--resume" not in words:
+        words.append(f"data.path={data}")
+    ran = spikeseg(capsys, *words, "--storage", str(storage))
+    assert ran.code == 2
+    assert "Traceback" not in ran.err
+    assert ran.err.strip("\n").replace("\n", " ").isprintable()
+    assert list(tmp_path.rglob("*")) == [storage]
+
+
 def test_a_port_in_use_is_named(tmp_path: Path, capsys: Capture) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

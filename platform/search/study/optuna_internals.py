@@ -1,9 +1,15 @@
 """The only file that uses what Optuna has no public call for; tests of the study pin it."""
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import optuna
+from optuna.samplers import BaseSampler
+from optuna.storages import InMemoryStorage
+from optuna.study import StudyDirection
+from optuna.study._multi_objective import _fast_non_domination_rank
 from optuna.trial import FrozenTrial, Trial
 
 FIXED_PARAMS = "fixed_params"
@@ -23,3 +29,39 @@ def set_system_attributes(
     """Add system attributes to a trial that is queued already."""
     for name, value in attributes.items():
         study._storage.set_trial_system_attr(frozen._trial_id, name, value)
+
+
+def study_of(
+    trials: Sequence[FrozenTrial], directions: Sequence[StudyDirection], sampler: BaseSampler
+) -> optuna.Study:
+    """A study in memory that holds these trials, numbered as they come.
+
+    `Study.add_trial` copies and checks each trial deeply, which at thousands of trials costs
+    seconds; here those that have ended share their parts, which nobody changes any more.
+
+    Args:
+        trials: Trials of another study, which stay as they are.
+        directions: Its directions.
+        sampler: What proposes for its next trial.
+    """
+    storage = InMemoryStorage()
+    study = optuna.create_study(storage=storage, directions=directions, sampler=sampler)
+    identity = study._study_id
+    for number, trial in enumerate(trials):
+        # The one that is asked for is changed in place, and it may be queued.
+        twin = copy.copy(trial) if trial.state.is_finished() else copy.deepcopy(trial)
+        twin._trial_id = twin.number = number
+        storage._studies[identity].trials.append(twin)
+        storage._trial_id_to_study_id_and_number[number] = (identity, number)
+    storage._max_trial_id = len(trials) - 1
+    return study
+
+
+def non_domination_rank(values: np.ndarray, *, front_only: bool = False) -> np.ndarray:
+    """Index of each row's non-dominated layer; 0 is the front.
+
+    Args:
+        values: Objective vectors, (N, objectives), smaller is better, without NaN.
+        front_only: Count all layers behind the front as one.
+    """
+    return _fast_non_domination_rank(values, n_below=1 if front_only else None)

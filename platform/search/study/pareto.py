@@ -1,7 +1,12 @@
 """Fronts of two or more objectives: layers, crowding, hypervolume. Smaller is better throughout."""
 
+import bisect
 import math
 from collections.abc import Sequence
+
+import numpy as np
+
+from .optuna_internals import non_domination_rank
 
 Vector = Sequence[float]
 
@@ -15,30 +20,64 @@ def layers(vectors: Sequence[Vector]) -> list[int]:
     """Index of the non-dominated layer of each vector; 0 is the front.
 
     Args:
-        vectors: Objective vectors, smaller is better.
+        vectors: Objective vectors, smaller is better; one with a NaN dominates nothing and is
+            dominated by nothing.
     """
-    result = [-1] * len(vectors)
-    left = set(range(len(vectors)))
-    depth = 0
-    while left:
-        front = {
-            i for i in left if not any(dominates(vectors[j], vectors[i]) for j in left if j != i)
-        }
-        for index in front:
-            result[index] = depth
-        left -= front
-        depth += 1
-    return result
+    return _depths(vectors, front_only=False)
 
 
 def front(vectors: Sequence[Vector]) -> list[int]:
     """Indices of the non-dominated vectors, sorted by their first objective."""
-    chosen: list[int] = []
-    # In this order nothing that comes later dominates what came before.
-    for index in sorted(range(len(vectors)), key=lambda i: tuple(vectors[i])):
-        if not any(dominates(vectors[other], vectors[index]) for other in chosen):
-            chosen.append(index)
-    return chosen
+    depths = _depths(vectors, front_only=True)
+    best = (index for index, depth in enumerate(depths) if depth == 0)
+    return sorted(best, key=lambda index: tuple(vectors[index]))
+
+
+def _depths(vectors: Sequence[Vector], *, front_only: bool) -> list[int]:
+    if not vectors:
+        return []
+    values = np.array(vectors, dtype=float)
+    comparable = ~np.isnan(values).any(axis=1)
+    depth = np.zeros(len(values), dtype=int)
+    depth[comparable] = non_domination_rank(values[comparable], front_only=front_only)
+    return depth.tolist()
+
+
+class Front:
+    """The front of a set of vectors that grows, sorted by their first objective.
+
+    Adding a vector costs one comparison with each member, however many were added before.
+    """
+
+    def __init__(self) -> None:
+        self._members: list[tuple[tuple[float, ...], int]] = []
+
+    @property
+    def keys(self) -> list[int]:
+        """Keys of the members: the order of `front`, among equal vectors by key."""
+        return [key for _, key in self._members]
+
+    @property
+    def vectors(self) -> list[tuple[float, ...]]:
+        """The members' vectors in the same order."""
+        return [vector for vector, _ in self._members]
+
+    def add(self, vector: Vector, key: int) -> bool:
+        """Take a vector in; those that it dominates leave.
+
+        Args:
+            vector: Finite numbers, smaller is better.
+            key: What `keys` calls it.
+
+        Returns:
+            Whether it is on the front; equal vectors are all on it.
+        """
+        added = tuple(vector)
+        if any(dominates(member, added) for member, _ in self._members):
+            return False
+        self._members = [item for item in self._members if not dominates(added, item[0])]
+        bisect.insort(self._members, (added, key))
+        return True
 
 
 def crowding(vectors: Sequence[Vector]) -> list[float]:

@@ -24,7 +24,7 @@ from ...config.recipes import ConfigError
 from ..sweep_file.plan import SweepPlan
 from ..sweep_file.schema import Sampler
 from ..sweep_file.space import Point, Space
-from .optuna_internals import FIXED_PARAMS, RELATIVE_PARAMS, set_system_attributes
+from .optuna_internals import FIXED_PARAMS, RELATIVE_PARAMS, set_system_attributes, study_of
 
 # Sampler attempts before falling back to random, then to any untried point.
 _SAMPLER_ATTEMPTS = 3
@@ -161,21 +161,10 @@ def _rehearse(
     space: Space,
 ) -> dict[str, Any]:
     """System attributes that a study of these trials would give its next trial."""
-    copy = optuna.create_study(directions=directions, sampler=sampler)
-    for trial in trials:
-        copy.add_trial(
-            create_trial(
-                state=trial.state,
-                values=trial.values,
-                params=trial.params,
-                distributions=trial.distributions,
-                system_attrs=trial.system_attrs,
-                intermediate_values=trial.intermediate_values,
-            )
-        )
-    asked = copy.ask()
+    study = study_of(trials, directions, sampler)
+    asked = study.ask()
     point = space.draw(asked)
-    attributes = copy.get_trials(deepcopy=False)[asked.number].system_attrs
+    attributes = study.get_trials(deepcopy=False)[asked.number].system_attrs
     return {**attributes, FIXED_PARAMS: space.encode(point)}
 
 

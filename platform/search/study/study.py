@@ -4,14 +4,15 @@ What survives a crash is in the study: parameters, every evaluation (`at:<step>`
 (`rung:<step>`), and the decision that ends a trial (`verdict`), written before Optuna's `tell`.
 """
 
+import bisect
 import contextlib
 import logging
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from ...config.yaml_source import ConfigError
@@ -21,12 +22,20 @@ from ..sweep_file.space import Point, Space
 from .optuna_internals import live_trial
 from .pruners import build_rule
 from .samplers import ask, build_sampler, key_of
-from .study_storage import open_storage
+from .stored_trials import EVALUATION, RUNG, SPENT, read_record, violations
+from .study_storage import open_study, read_trials
 from .trial_records import VERDICT, Proposal, TrialRecord, TrialReport, Verdict
 
 _log = logging.getLogger(__name__)
 _GO_ON = "go on"
-_SPENT = "seconds_without_evaluation"
+
+
+class _AtRung(NamedTuple):
+    """What a trial measured at a rung: excess over the constraints, signed objectives."""
+
+    number: int
+    excess: float
+    vector: tuple[float, ...]
 
 
 class Keeper:
@@ -38,8 +47,15 @@ class Keeper:
         storage: sqlite file, RDB URL or journal file of the study.
         trials: Budget: trials of the whole sweep, whatever becomes of them.
 
+    Attributes:
+        records: Trials by number.
+        ended: Numbers of the trials with an end, in the order in which they ended; those that an
+            earlier driver ended come first, by number.
+        running: Trials without an end by number, also those that wait to be continued.
+
     Raises:
-        ConfigError: Where the folder has trials that ended and the study does not know them.
+        ConfigError: Where the study is not this sweep's: it holds something else, or the folder
+            has trials that ended and the study does not know them.
     """
 
     def __init__(self, plan: SweepPlan, folder: Path, *, storage: str, trials: int) -> None:
@@ -56,19 +72,19 @@ class Keeper:
         self._sampler = recipe.sampler
         self._live: dict[int, Trial] = {}
         self._promoted: set[tuple[int, int]] = set()
-        self.study = optuna.create_study(
-            storage=open_storage(storage),
-            study_name=folder.name,
-            directions=[objective.direction for objective in recipe.objectives],
-            load_if_exists=True,
+        self._tried: set[str] = set()
+        self._at_rungs: dict[int, list[_AtRung]] = {step: [] for step in self._rungs}
+        self.ended: list[int] = []
+        self.running: dict[int, TrialRecord] = {}
+        self.study = open_study(
+            storage, folder.name, [objective.direction for objective in recipe.objectives]
         )
         self._interrupted = self._read_study()
         self._check_ended()
         if recipe.sampler.name in ("grid", "listed"):
             self.trials = min(trials, len(plan.points))
         elif (points := recipe.space.few_points()) is not None:
-            tried = {key_of(record.point) for record in self.records.values()}
-            left = sum(key_of(point) not in tried for point in points)
+            left = sum(key_of(point) not in self._tried for point in points)
             self.trials = min(trials, len(self.records) + left)
         # What was started is brought to an end, however few trials are asked for now.
         self.trials = max(self.trials, len(self.records))
@@ -87,7 +103,7 @@ class Keeper:
     @property
     def finished(self) -> int:
         """Trials with an end, whatever it was."""
-        return sum(r.state in ("COMPLETE", "PRUNED", "FAIL") for r in self.records.values())
+        return len(self.ended)
 
     def next(self) -> Proposal | None:
         """Begin the next trial: an interrupted one, else a new one; None when none is left."""
@@ -98,14 +114,13 @@ class Keeper:
         # A fresh sampler a trial: what it proposes depends on seed, number and the trials so far,
         # not on how often the driver was killed.
         number = max(self.records, default=-1) + 1
-        tried = {key_of(record.point) for record in self.records.values()}
         begun = [t for t in self.study.get_trials(deepcopy=False) if t.state != TrialState.WAITING]
         if len(begun) > len(self.records):
             raise RuntimeError(
                 f"trial {begun[-1].number} was begun by somebody else: another driver, with a "
                 f"folder of its own, is at work on the study {self.study.study_name}"
             )
-        trial = ask(self.study, self._sampler, self._space, number=number, tried=tried)
+        trial = ask(self.study, self._sampler, self._space, number=number, tried=self._tried)
         return self._start(trial, attempt=1)
 
     def report(self, number: int, report: TrialReport) -> Verdict:
@@ -163,23 +178,19 @@ class Keeper:
 
     def _judge(self, trial: Trial, step: int) -> Verdict:
         number = trial.number
-        metrics = self.records[number].history[step]
-        excess = self._excess(metrics)
-        others = [
-            record.history[step]
-            for record in self.records.values()
-            if record.number != number and step in record.history
-        ]
+        arrived = self._at_rungs[step]
+        mine = next(item for item in arrived if item.number == number)
+        others = [item for item in arrived if item is not mine]
         judgement = self._rule.judge(
-            self.signed(metrics),
-            [self.signed(other) for other in others if self._excess(other) == excess],
-            ahead=sum(self._excess(other) < excess for other in others),
-            behind=sum(self._excess(other) > excess for other in others),
+            mine.vector,
+            [item.vector for item in others if item.excess == mine.excess],
+            ahead=sum(item.excess < mine.excess for item in others),
+            behind=sum(item.excess > mine.excess for item in others),
         )
         if not judgement.go_on:
             return self._end(trial, Verdict("PRUNED", judgement.reason, step))
         # Written, so that a replayed rung is not judged again against trials that came later.
-        trial.set_user_attr(f"rung:{step}", judgement.reason)
+        trial.set_user_attr(f"{RUNG}{step}", judgement.reason)
         self._promoted.add((number, step))
         return Verdict(None, judgement.reason, step)
 
@@ -196,15 +207,23 @@ class Keeper:
             with _quiet():
                 trial.report(report.metrics[self._objectives[0].metric], report.step)
         trial.set_user_attr(
-            f"at:{report.step}", {"metrics": report.metrics, "seconds": report.seconds}
+            f"{EVALUATION}{report.step}", {"metrics": report.metrics, "seconds": report.seconds}
         )
         record.history[report.step] = dict(report.metrics)
         record.seconds += report.seconds
+        self._note_rung(trial.number, report.step, report.metrics)
+
+    def _note_rung(self, number: int, step: int, metrics: Mapping[str, float]) -> None:
+        """Keep a trial's vector at a rung for the trials that arrive there later."""
+        if step in self._rungs:
+            at_rung = _AtRung(number, self._excess(metrics), self.signed(metrics))
+            # By number: crowding distances of equal vectors depend on their order.
+            bisect.insort(self._at_rungs[step], at_rung)
 
     def _spend(self, trial: Trial, seconds: float) -> None:
         """Add time that led to no evaluation to the trial's."""
-        before = trial.user_attrs.get(_SPENT, 0.0)
-        trial.set_user_attr(_SPENT, before + seconds)
+        before = trial.user_attrs.get(SPENT, 0.0)
+        trial.set_user_attr(SPENT, before + seconds)
         self.records[trial.number].seconds += seconds
 
     def _count_attempt(self, trial: Trial, attempt: int) -> None:
@@ -239,7 +258,7 @@ class Keeper:
             for limit in self._constraints:
                 with _quiet():
                     trial.set_constraint(str(limit), limit.excess(metrics[limit.metric]))
-            record.violations = _violations(self._constraints, metrics)
+            record.violations = violations(self._constraints, metrics)
         trial.set_user_attr(
             "verdict",
             {"state": verdict.state, "reason": verdict.reason, "step": verdict.step},
@@ -251,6 +270,8 @@ class Keeper:
         record.step = verdict.step
         record.values = tuple(values or ())
         self._live.pop(trial.number, None)
+        self.running.pop(trial.number, None)
+        self.ended.append(trial.number)
         return verdict
 
     def _start(self, trial: Trial, attempt: int) -> Proposal:
@@ -259,6 +280,8 @@ class Keeper:
         record = self.records.setdefault(trial.number, TrialRecord(trial.number, "RUNNING"))
         record.state, record.point, record.attempts = "RUNNING", point, attempt
         self._live[trial.number] = trial
+        self.running[trial.number] = record
+        self._tried.add(key_of(point))
         return Proposal(trial.number, point, self.folder / "trials" / str(trial.number), attempt)
 
     def _resume(self, frozen: FrozenTrial) -> Proposal:
@@ -274,56 +297,40 @@ class Keeper:
             Trials that are still RUNNING, in number order.
         """
         interrupted = []
-        for frozen in sorted(self.study.get_trials(deepcopy=False), key=lambda t: t.number):
+        where = f"{self.folder}: its study"
+        wanted = [item.metric for item in (*self._objectives, *self._constraints)]
+        for frozen in sorted(read_trials(self.study, where), key=lambda t: t.number):
             if frozen.state == TrialState.WAITING:
                 continue
-            record = self._record(frozen)
+            record, verdict, rungs = read_record(
+                frozen, self._space, wanted=wanted, constraints=self._constraints, where=where
+            )
             self.records[frozen.number] = record
-            steps = (k for k in frozen.user_attrs if k.startswith("rung:"))
-            self._promoted |= {(frozen.number, int(k.removeprefix("rung:"))) for k in steps}
+            self._tried.add(key_of(record.point))
+            for step, metrics in record.history.items():
+                self._note_rung(frozen.number, step, metrics)
+            self._promoted |= {(frozen.number, step) for step in rungs}
             if frozen.state != TrialState.RUNNING:
+                self.ended.append(frozen.number)
                 continue
-            verdict = frozen.user_attrs.get("verdict")
+            self.running[frozen.number] = record
             if verdict is None:
                 interrupted.append(frozen)
                 continue
             self._live[frozen.number] = trial = live_trial(self.study, frozen)
-            self._end(trial, Verdict(verdict["state"], verdict["reason"], verdict["step"]))
+            self._end(trial, Verdict(verdict.state, verdict.reason, verdict.step))
         return interrupted
 
     def _check_ended(self) -> None:
         """Refuse a study without trials that have ended: new ones would take their folders."""
-        ended = {int(path.parent.name) for path in self.folder.glob(f"trials/*/{VERDICT}")}
+        folders = [path.parent.name for path in self.folder.glob(f"trials/*/{VERDICT}")]
+        ended = {int(name) for name in folders if name.isdecimal()}
         unknown = sorted(ended - set(self.records))
         if unknown:
             raise ConfigError(
                 f"{self.folder}: trial {unknown[0]} has ended, and the study does not know it: it "
                 "is not, or not all of, the study that this sweep began with"
             )
-
-    def _record(self, frozen: FrozenTrial) -> TrialRecord:
-        attrs = frozen.user_attrs
-        evaluations = {
-            int(key.removeprefix("at:")): value
-            for key, value in attrs.items()
-            if key.startswith("at:")
-        }
-        history = {step: value["metrics"] for step, value in sorted(evaluations.items())}
-        verdict = attrs.get("verdict", {})
-        last = history.get(verdict.get("step", -1))
-        return TrialRecord(
-            number=frozen.number,
-            state=frozen.state.name,
-            point=self._space.decode(frozen.params),
-            history=history,
-            seconds=sum(value["seconds"] for value in evaluations.values())
-            + attrs.get(_SPENT, 0.0),
-            reason=verdict.get("reason", ""),
-            step=verdict.get("step", 0),
-            attempts=int(attrs.get("attempts", 1)),
-            violations=_violations(self._constraints, last) if last else (),
-            values=tuple(frozen.values or ()) if frozen.state == TrialState.COMPLETE else (),
-        )
 
     def _enqueue(self, points: Sequence[Point]) -> None:
         """Queue fixed points that an earlier start did not queue."""
@@ -335,10 +342,6 @@ class Keeper:
         for index, point in enumerate(points):
             if index not in queued:
                 self.study.enqueue_trial(self._space.encode(point), user_attrs={"point": index})
-
-
-def _violations(limits: Sequence[Limit], metrics: Mapping[str, float]) -> tuple[str, ...]:
-    return tuple(str(limit) for limit in limits if limit.excess(metrics[limit.metric]) > 0)
 
 
 @contextlib.contextmanager

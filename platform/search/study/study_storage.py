@@ -14,11 +14,13 @@ import sqlalchemy.exc
 from optuna.exceptions import DuplicatedStudyError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial
 
 from ...config.recipes import ConfigError
+from ...config.run_names import shown
 from ...tracking.tracking_uri import without_user
 
-_NO_JOURNAL = (ValueError, KeyError, TypeError, AssertionError)
+_NO_JOURNAL = (ValueError, LookupError, TypeError, AssertionError)
 
 
 def read_address() -> str | None:
@@ -129,6 +131,44 @@ def open_storage(storage: str) -> BaseStorage:
         return JournalStorage(JournalFileBackend(storage))
     arguments = {"connect_args": {"timeout": 60}} if storage.startswith("sqlite") else {}
     return RDBStorage(storage, engine_kwargs=arguments)
+
+
+def open_study(
+    storage: str, name: str, directions: Sequence[Literal["maximize", "minimize"]]
+) -> optuna.Study:
+    """Open a sweep's study, made where there is none yet.
+
+    Args:
+        storage: As `open_storage` takes it.
+        name: The sweep's name.
+        directions: Which way is better, for each objective.
+
+    Raises:
+        ConfigError: Where a study of this name has other objectives.
+    """
+    study = optuna.create_study(
+        storage=open_storage(storage), study_name=name, directions=directions, load_if_exists=True
+    )
+    stored = [direction.name.lower() for direction in study.directions]
+    if stored != list(directions):
+        raise ConfigError(
+            f"{name}: its study: directions: got {', '.join(stored)}: must be those of the sweep's "
+            f"objectives, {', '.join(directions)}"
+        )
+    return study
+
+
+def read_trials(study: optuna.Study, where: str) -> list[FrozenTrial]:
+    """All trials of a study.
+
+    Raises:
+        ConfigError: Where its storage holds what Optuna cannot read.
+    """
+    try:
+        return study.get_trials(deepcopy=False)
+    except (*_NO_JOURNAL, sqlalchemy.exc.SQLAlchemyError) as error:
+        reason = f"{type(error).__name__}: {shown(str(error))}"
+        raise ConfigError(f"{where}: its trials cannot be read ({reason})") from error
 
 
 def _absolute(address: str) -> str:

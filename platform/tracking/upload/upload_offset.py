@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..journal_lines import RECORDS, lock_beside, write_beside
+from .journal_faults import journal_files
 
 _SENT = "sent.json"
 _LOCK = "sender.lock"
@@ -44,15 +45,20 @@ class SentOffset:
         self.run_id = ""
 
     def write(self, offset: int, run_id: str) -> None:
-        """Remember that a run holds everything up to an offset."""
+        """Remember that a run holds everything up to an offset.
+
+        Raises:
+            JournalError: Where the journal's folder cannot be written.
+        """
         self.offset, self.run_id = offset, run_id
-        state: dict[str, Any] = {
-            "offset": offset,
-            "tail": self._tail(offset),
-            "address": self._address,
-            "run_id": run_id,
-        }
-        write_beside(self._journal, _SENT, json.dumps(state))
+        with journal_files(self._journal):
+            state: dict[str, Any] = {
+                "offset": offset,
+                "tail": self._tail(offset),
+                "address": self._address,
+                "run_id": run_id,
+            }
+            write_beside(self._journal, _SENT, json.dumps(state))
 
     def _tail(self, offset: int) -> str:
         """The bytes before an offset: after a power loss the journal may hold others there."""
@@ -64,8 +70,14 @@ class SentOffset:
 
 @contextlib.contextmanager
 def upload_lock(journal: Path) -> Iterator[None]:
-    """Hold a journal's upload lock: two uploaders at once would do the same work twice."""
-    with lock_beside(journal, _LOCK):
+    """Hold a journal's upload lock: two uploaders at once would do the same work twice.
+
+    Raises:
+        JournalError: Where the lock's file cannot be opened.
+    """
+    with contextlib.ExitStack() as lock:
+        with journal_files(journal):
+            lock.enter_context(lock_beside(journal, _LOCK))
         yield
 
 
@@ -75,4 +87,7 @@ def unsent(journal: Path) -> int:
         sent = int(json.loads((journal / _SENT).read_text())["offset"])
     except (OSError, ValueError, KeyError, TypeError):
         sent = 0
-    return (journal / RECORDS).stat().st_size - sent
+    try:
+        return (journal / RECORDS).stat().st_size - sent
+    except OSError:  # removed meanwhile
+        return 0

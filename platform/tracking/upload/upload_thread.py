@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 import threading
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from ...config.redaction import scrubbed
 from ..journal_lines import RECORDS
 from ..mlflow_client import TIMEOUT
 from ..tracking_uri import without_user
+from .journal_faults import JournalError
 from .upload_offset import unsent, upload_lock
 from .uploader import RunDeletedError, Uploader
 
@@ -19,6 +21,8 @@ _POLL_SECONDS = 5.0
 _FIRST_RETRY = 1.0
 _LONGEST_WAIT = 30.0
 _LONGEST_REQUEST = 120
+OUTAGE = 2
+"""Where so many journals in a row are not taken, it is MLflow that is out of reach."""
 
 
 class Sender:
@@ -54,7 +58,9 @@ class Sender:
         self._shortest_request = _request_timeout()
         self._deadline = 0.0
         self._uploaders: dict[Path, Uploader] = {}
-        self._sent_sizes: dict[Path, int] = {}
+        self._journals = JournalList(journal, run)
+        self._sent_sizes: dict[Path, int | None] = {}
+        self._failing: set[Path] = set()
         self._deleted: set[Path] = set()
         self._due = threading.Event()
         self._stop = threading.Event()
@@ -74,13 +80,21 @@ class Sender:
         self._stop.set()
         self._due.set()
         self._thread.join(timeout + 1)
-        if self._thread.is_alive() or any(map(unsent, self._journals())):
-            _log.warning(
-                "%s: not everything reached %s; send the rest with: spikeseg track sync %s",
-                self._journal,
-                without_user(self._uri),
-                self._run_folder,
-            )
+        # Not the thread's list: it may still be at work on that.
+        journals = JournalList(self._journal, self._run_folder).read()
+        left = [journal for journal in journals if unsent(journal)]
+        if not left and not self._thread.is_alive():
+            return
+        what = f"{len(left)} of {len(journals)} journals are not, or not whole, in"
+        if len(journals) == 1:
+            what = "not everything reached"
+        _log.warning(
+            "%s: %s %s; send the rest with: spikeseg track sync %s",
+            self._run_folder,
+            what,
+            without_user(self._uri),
+            shlex.quote(str(self._run_folder)),
+        )
 
     def _run(self) -> None:
         self._due.wait(self._delay)
@@ -98,8 +112,7 @@ class Sender:
                     # A server that is alive but slow would otherwise never get a batch through.
                     self._set_request_timeout(min(2 * _request_timeout(), _LONGEST_REQUEST))
                 if wait == _FIRST_RETRY:
-                    shown = without_user(self._uri)
-                    _log.warning("%s: MLflow is out of reach, will retry: %s", shown, text)
+                    _log.warning("%s, will retry: %s", self._what_failed(), text)
                 wait = min(2 * wait, _LONGEST_WAIT)
             else:
                 wait = _FIRST_RETRY
@@ -116,23 +129,51 @@ class Sender:
             else:
                 self._stop.wait(wait)
 
-    def _journals(self) -> list[Path]:
-        """The run's journal, then those of its trials."""
-        journals = [self._journal, *trial_journals(self._run_folder)]
-        return [journal for journal in journals if (journal / RECORDS).is_file()]
+    def _what_failed(self) -> str:
+        """What is not sent: one journal, or nothing at all."""
+        if len(self._failing) == 1 and len(self._journals.read()) > 1:
+            return f"{next(iter(self._failing))}: not sent"
+        return f"{without_user(self._uri)}: MLflow is out of reach"
 
     def _send_all(self) -> None:
-        """Send what the journals gained since they were sent last."""
-        for journal in self._journals():
-            size = (journal / RECORDS).stat().st_size
-            if journal in self._deleted or size == self._sent_sizes.get(journal):
+        """Send what the journals gained since they were sent last.
+
+        A journal that cannot be sent holds up no other one: those that failed come last, and only
+        several in a row that MLflow does not take end the round.
+
+        Raises:
+            Exception: What came of the first one that MLflow did not take.
+        """
+        errors: list[Exception] = []
+        in_a_row = 0
+        journals = self._journals.read()
+        # The sweep's own stays the first: its run is the parent of the others.
+        for journal in sorted(journals, key=lambda path: path in self._failing - {self._journal}):
+            size = _file_size(journal / RECORDS)
+            if journal in self._deleted or size in (None, self._sent_sizes.get(journal)):
                 continue
             try:
                 self._send(journal)
-                self._sent_sizes[journal] = size
             except RunDeletedError as error:
                 _log.warning("%s; nothing more of it is sent", error)
                 self._deleted.add(journal)
+            except JournalError as error:
+                # Until it changes it need not be tried again.
+                _log.warning("not sent to MLflow: %s", error)
+            except ImportError:
+                raise
+            except Exception as error:
+                errors.append(error)
+                in_a_row += 1
+                self._failing.add(journal)
+                if in_a_row == OUTAGE:
+                    break
+                continue
+            in_a_row = 0
+            self._failing.discard(journal)
+            self._sent_sizes[journal] = size
+        if errors:
+            raise errors[0]
 
     def _send(self, journal: Path) -> None:
         run = self._run_folder if journal == self._journal else journal.parent
@@ -149,10 +190,37 @@ class Sender:
         os.environ[TIMEOUT] = str(max(seconds, self._shortest_request))
 
 
-def trial_journals(folder: Path) -> list[Path]:
-    """Journals of the trials of a sweep's folder, by number; none in the folder of a run."""
-    trials = (folder / "trials").glob("*/journal")
-    return sorted(trials, key=lambda path: int(path.parent.name))
+class JournalList:
+    """The journals of a run's or a sweep's folder, which grows: known ones are not looked up.
+
+    Args:
+        journal: The run's own.
+        run: Folder of the run or the sweep.
+    """
+
+    def __init__(self, journal: Path, run: Path) -> None:
+        self._own = journal
+        self._trials = run / "trials"
+        self._known: dict[int, Path] = {}
+
+    def read(self) -> list[Path]:
+        """The run's own journal and those of its trials by number, where they have records."""
+        for folder in self._trials.iterdir() if self._trials.is_dir() else ():
+            number = int(folder.name) if folder.name.isdecimal() else None
+            if number is None or number in self._known:
+                continue
+            if (folder / "journal" / RECORDS).is_file():
+                self._known[number] = folder / "journal"
+        own = [self._own] if (self._own / RECORDS).is_file() else []
+        return own + [self._known[number] for number in sorted(self._known)]
+
+
+def _file_size(path: Path) -> int | None:
+    """Bytes of a file; None where it is gone."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
 
 
 def _request_timeout() -> int:

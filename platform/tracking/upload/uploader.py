@@ -9,10 +9,11 @@ from typing import Any
 
 from ..image_names import write_grid_files
 from ..journal import file_of
-from ..journal_lines import describe_damage, read_records
+from ..journal_lines import describe_damage
 from ..mlflow_client import clear_mlflow_errors, connect
 from ..tracking_uri import sqlite_file
 from .dead_letters import UnsendableError, refused, set_aside, try_again, unsendable
+from .journal_faults import first_run_record, stored_records
 from .upload_offset import SentOffset, upload_lock
 
 _log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ def sync(journal: Path, uri: str, experiment: str) -> str:
 
     Raises:
         RunDeletedError: Where the run was deleted in MLflow.
+        JournalError: Where the journal's own files are at fault.
         RuntimeError: Where MLflow is out of reach; nothing is lost then.
     """
     with clear_mlflow_errors(uri), upload_lock(journal):
@@ -84,6 +86,7 @@ class Uploader:
 
         Raises:
             RunDeletedError: Where the run was deleted in MLflow.
+            JournalError: Where the journal's own files are at fault.
         """
         if not self._looked_up:
             self._find_run()
@@ -92,7 +95,7 @@ class Uploader:
             # Behind a connection that often breaks, each search anew could be one too many.
             self._sent.write(self._sent.offset, self._run_id)
         batch: list[Record] = []
-        for record in read_records(self._journal, self._read_to):
+        for record in stored_records(self._journal, self._read_to):
             self._read_to = record["end"]
             self.ended = record["kind"] == "status"
             if record["kind"] == "damaged":
@@ -143,7 +146,7 @@ class Uploader:
                 self._sent.forget()
                 self._run_id = ""
         if run is None:
-            run = self._search_run(self._first_record()["id"])
+            run = self._search_run(first_run_record(self._journal)["id"])
             if run is not None:
                 self._run_id = run.info.run_id
                 self._read_sent_records(self._run_id)
@@ -175,13 +178,6 @@ class Uploader:
             parent_run = self._search_run(parent)
             if parent_run is not None:
                 self._client.set_tag(self._run_id, _PARENT, parent_run.info.run_id)
-
-    def _first_record(self) -> Record:
-        """Read the journal's first record of its run."""
-        for record in read_records(self._journal):
-            if record["kind"] == "run":
-                return record
-        raise RuntimeError(f"{self._journal}: holds no run record")
 
     def _drop_duplicates(self, record: Record) -> Record:
         """Drop what an earlier record holds; an orphaned writer may have written it twice."""
@@ -302,7 +298,7 @@ class Uploader:
 
     def _create(self) -> str:
         """Create the journal's run; only called where it has none."""
-        record = self._first_record()
+        record = first_run_record(self._journal)
         # Listed when the run was looked for.
         experiment = self._experiments.get(self._experiment_name)
         if experiment is not None and experiment.lifecycle_stage == "deleted":

@@ -165,3 +165,67 @@ def test_folders_of_two_storages_are_refused_where_one_database_is_read(
     )
     with pytest.raises(ConfigError, match="runs of one storage at a time"):
         find_mlflow_ids(["shapes", str(other)], storage, kinds=("run",))
+
+
+def test_what_is_continued_lies_in_the_storage(
+    storage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other"
+    make_run(other / "shapes", started=2.0)
+    make_sweep(other / "sweep-toy", [])
+    for word in ("../other/shapes", str(other / "shapes"), f"{other}/../other/shapes"):
+        monkeypatch.chdir(storage)
+        with pytest.raises(ConfigError, match=f"outside of the storage .*--storage {other}$"):
+            find_run_to_resume(word, storage, kind="run")
+    with pytest.raises(ConfigError, match=f"outside of the storage .*--storage {other}$"):
+        find_run_to_resume(str(other / "sweep-toy"), storage, kind="sweep")
+    monkeypatch.chdir(other)
+    # From this folder it names nothing, whatever lies beside the storage.
+    with pytest.raises(ConfigError, match="no such folder"):
+        find_run_to_resume("../other/../runs/none", storage, kind="run")
+    assert find_run_to_resume("../runs/shapes", storage, kind="run")[0] == "shapes"
+    assert find_run(str(other / "shapes"), storage).word == "shapes", "to be read it may lie there"
+
+
+@pytest.mark.parametrize(
+    "address", ["file:///tmp/runs/..", "file:///tmp/a%2F..", "s3://bucket/<b>", "s3://b/\x1b[2J"]
+)
+def test_an_address_ends_in_a_name(storage: Path, address: str) -> None:
+    with pytest.raises(ConfigError, match=r"--resume: got .*a name has at most 240 bytes"):
+        find_run_to_resume(address, storage, kind="run")
+    with pytest.raises(ConfigError, match="a sweep is continued in its storage"):
+        find_run_to_resume(address, storage, kind="sweep")
+
+
+@pytest.mark.parametrize("word", ["\x1b[31mx", "a\nb", "a\0b", "x" * 300], ids=range(4))
+def test_a_word_that_is_no_text_is_refused_on_one_line(storage: Path, word: str) -> None:
+    for call in (
+        lambda: find_run(word, storage),
+        lambda: find_mlflow_id(word, storage, kinds=("run",)),
+        lambda: find_run_to_resume(word, storage, kind="run"),
+        lambda: resolve_initial_run([f"init.segmentor={word}"], storage),
+    ):
+        with pytest.raises(ConfigError, match="got '") as caught:
+            call()
+        assert str(caught.value).isprintable() and len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("results.json", "{}", "got"),
+        ("results.json", "[5]", "0: got '5'"),
+        ("results.json", '[{"state": "COMPLETE"}]', "0: val/mIoU: got 'None'"),
+        ("plan.json", "[]", "got"),
+        ("plan.json", '{"recipe": {"objectives": [{"metric": 1}]}}', "recipe.objectives.0.metric"),
+        ("results.json", "\udcff", "is damaged"),
+    ],
+)
+def test_results_of_other_types_are_refused_with_file_and_key(
+    storage: Path, file: str, content: str, message: str
+) -> None:
+    path = storage / "sweep-toy" / file
+    path.write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(ConfigError) as caught:
+        find_run("sweep-toy/best", storage)
+    assert str(caught.value).startswith(f"{path}: {message}")

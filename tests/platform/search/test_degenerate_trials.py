@@ -12,13 +12,8 @@ from spikeseg.platform.config.recipes import ConfigError
 from spikeseg.platform.runs.find_run import find_run
 from spikeseg.platform.search.study.trial_records import TrialRecord, TrialReport, Verdict
 from spikeseg.platform.search.sweep_results import finish_sweep, why_no_result
-from spikeseg.platform.search.sweep_status import (
-    Watcher,
-    best_trial,
-    front_trials,
-    is_degenerate_trial,
-    summary,
-)
+from spikeseg.platform.search.sweep_standing import best_trial, front_trials, is_degenerate_trial
+from spikeseg.platform.search.sweep_status import Watcher, summary
 
 STEP = 4
 

@@ -20,12 +20,19 @@ def test_time_left_counts_running_trials_as_far_as_they_were_evaluated(
     now = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     keeper: Any = SimpleNamespace(
-        folder=tmp_path, trials=4, records={}, live_numbers=set(), finished=0
+        folder=tmp_path,
+        trials=4,
+        records={},
+        ended=[],
+        running={},
+        live_numbers=set(),
+        finished=0,
     )
     watcher = Watcher(plan, keeper)
     assert watcher.status().eta_seconds is None
     keeper.records[0] = TrialRecord(0, "FAIL")
     keeper.records[1] = TrialRecord(1, "RUNNING", history={steps // 2: {}})
+    keeper.ended, keeper.running = [0], {1: keeper.records[1]}
     keeper.live_numbers, keeper.finished = {1}, 1
     now = 160.0
     assert watcher.status().eta_seconds == pytest.approx(100.0)

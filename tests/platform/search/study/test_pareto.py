@@ -5,9 +5,51 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spikeseg.platform.search.study.pareto import crowding, dominates, front, hypervolume, layers
+from spikeseg.platform.search.study.pareto import (
+    Front,
+    Vector,
+    crowding,
+    dominates,
+    front,
+    hypervolume,
+    layers,
+)
 
+NAN = math.nan
+# Few values, so that many vectors tie; zero has a negative twin, ends may be infinite.
+tied = st.sampled_from([-math.inf, -1.0, -0.0, 0.0, 1.0, 2.0, 3.0, math.inf])
+numbers = st.floats(-100, 100) | st.integers(-3, 3).map(float)
 pairs = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=12)
+
+
+def peeled(vectors: list[Vector]) -> list[int]:
+    """Layers by their definition: what nothing that is left dominates, again and again."""
+    result = [-1] * len(vectors)
+    left = set(range(len(vectors)))
+    depth = 0
+    while left:
+        best = {i for i in left if not any(dominates(vectors[j], vectors[i]) for j in left)}
+        for index in best:
+            result[index] = depth
+        left -= best
+        depth += 1
+    return result
+
+
+def stairs(vectors: list[Vector], reference: Vector) -> float:
+    """Area below the steps of all vectors, in the order of the first objective."""
+    area, ceiling = 0.0, reference[1]
+    for x, y in sorted(map(tuple, vectors)):
+        if x < reference[0] and y < ceiling:
+            area += (reference[0] - x) * (ceiling - y)
+            ceiling = y
+    return area
+
+
+def vectors_of(values: st.SearchStrategy[float]) -> st.SearchStrategy[list[Vector]]:
+    """Up to 30 vectors of one to four objectives."""
+    sizes = st.integers(1, 4)
+    return sizes.flatmap(lambda size: st.lists(st.tuples(*[values] * size), max_size=30))
 
 
 def test_layers_peel_the_front_first() -> None:
@@ -51,3 +93,42 @@ def test_hypervolume_counts_the_cells_that_the_front_covers(
         (x, y) for x in range(7) for y in range(7) if any(a <= x and b <= y for a, b in vectors)
     }
     assert hypervolume(vectors, (7, 7)) == len(cells)
+
+
+@given(vectors_of(tied | numbers | st.just(NAN)))
+def test_layers_are_those_of_the_definition_with_ties_and_values_that_are_no_numbers(
+    vectors: list[Vector],
+) -> None:
+    assert layers(vectors) == peeled(vectors)
+
+
+@given(vectors_of(tied | numbers))
+def test_the_front_is_the_first_layer_in_the_order_of_its_vectors(vectors: list[Vector]) -> None:
+    best = [index for index, depth in enumerate(peeled(vectors)) if depth == 0]
+    assert front(vectors) == sorted(best, key=lambda index: tuple(vectors[index]))
+
+
+@given(vectors_of(tied | numbers))
+def test_a_growing_front_is_at_every_moment_the_front_of_what_was_added(
+    vectors: list[Vector],
+) -> None:
+    growing = Front()
+    for number, vector in enumerate(vectors):
+        before = growing.keys
+        added = growing.add(vector, number)
+        assert growing.keys == front(vectors[: number + 1])
+        assert growing.vectors == [tuple(vectors[key]) for key in growing.keys]
+        assert added == (growing.keys != before) == (number in growing.keys)
+
+
+@given(st.lists(st.tuples(numbers, numbers), max_size=30), st.tuples(numbers, numbers))
+def test_hypervolume_is_to_the_last_digit_that_of_the_steps(
+    vectors: list[Vector], reference: tuple[float, float]
+) -> None:
+    assert hypervolume(vectors, reference) == stairs(vectors, reference)
+
+
+def test_a_vector_that_is_no_number_is_on_the_front_and_hides_nothing() -> None:
+    assert layers([(NAN, 0.0), (1.0, 1.0), (2.0, 2.0), (0.0, NAN)]) == [0, 0, 1, 0]
+    assert layers([(NAN, NAN)]) == [0]
+    assert layers([]) == []

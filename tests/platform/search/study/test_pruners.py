@@ -1,7 +1,10 @@
 """Pruning rules on numbers that can be checked by hand."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from spikeseg.platform.search.study.pareto import crowding, dominates
 from spikeseg.platform.search.study.pruners import Halving, Median, NonDominated
 from spikeseg.platform.search.sweep_file.schema import geometric_rungs
 
@@ -102,3 +105,31 @@ def test_a_median_says_what_constraints_made_of_it() -> None:
     )
     judged = rule.judge((3.0,), [(1.0,), (2.0,)], behind=1)
     assert (judged.go_on, judged.reason) == (False, "3 against a median of 2 at the rung")
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=30),
+    st.integers(0, 3),
+    st.integers(0, 3),
+    st.booleans(),
+)
+def test_rank_is_what_is_in_layers_before_and_less_crowded_in_the_own(
+    vectors: list[tuple[int, int]], ahead: int, behind: int, by_crowding: bool
+) -> None:
+    """Counted by the definition, over vectors of which many are equal."""
+    rule = NonDominated(eta=2, minimum=1, by_crowding=by_crowding)
+    left, rank = list(range(len(vectors))), ahead
+    while True:
+        layer = [i for i in left if not any(dominates(vectors[j], vectors[i]) for j in left)]
+        if 0 in layer:
+            break
+        rank += len(layer)
+        left = [i for i in left if i not in layer]
+    if by_crowding:
+        distances = crowding([vectors[i] for i in layer])
+        rank += sum(other > distances[layer.index(0)] for other in distances)
+    total = ahead + len(vectors) + behind
+    judged = rule.judge(vectors[0], vectors[1:], ahead=ahead, behind=behind)
+    places = max(1, total // 2)
+    assert judged.reason == f"{rank} of {total} ahead at the rung, {places} go on"
+    assert judged.go_on == (rank < places)

@@ -1,0 +1,116 @@
+"""Read a trial's record from its study, checked: others may have written into the database."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from optuna.trial import FrozenTrial, TrialState
+from pydantic import BaseModel
+
+from ...config.errors import ConfigError
+from ...config.run_names import shown
+from ...config.stored_json import check_stored
+from ..sweep_file.schema import Limit
+from ..sweep_file.space import Space
+from .trial_records import TrialRecord
+
+SPENT = "seconds_without_evaluation"
+"""Attribute that holds time which led to no evaluation."""
+EVALUATION = "at:"
+"""Begins the attribute of an evaluation; its step follows."""
+RUNG = "rung:"
+"""Begins the attribute of a promotion; its step follows."""
+
+
+class _Evaluation(BaseModel):
+    metrics: dict[str, float]
+    seconds: float
+
+
+class StoredVerdict(BaseModel):
+    """The decision that ended a trial."""
+
+    state: Literal["COMPLETE", "PRUNED", "FAIL"]
+    reason: str
+    step: int
+
+
+def read_record(
+    trial: FrozenTrial,
+    space: Space,
+    *,
+    wanted: Sequence[str],
+    constraints: Sequence[Limit],
+    where: str,
+) -> tuple[TrialRecord, StoredVerdict | None, list[int]]:
+    """Read one trial.
+
+    Args:
+        trial: As Optuna has it.
+        space: The sweep's space.
+        wanted: Metrics that every evaluation must hold.
+        constraints: The sweep's constraints.
+        where: What errors call the study.
+
+    Returns:
+        Its record; the decision that ended it, which Optuna may not know yet; the rungs that it
+        passed.
+
+    Raises:
+        ConfigError: Where it is no trial of this sweep; names trial and key.
+    """
+    where = f"{where}: trial {trial.number}"
+    attributes = trial.user_attrs
+    evaluations = {
+        step: check_stored(attributes[key], _Evaluation, f"{where}: {key}")
+        for key, step in sorted(_steps(attributes, EVALUATION, where), key=lambda pair: pair[1])
+    }
+    for step, evaluation in evaluations.items():
+        for name in wanted:
+            if name not in evaluation.metrics:
+                raise ConfigError(f"{where}: {EVALUATION}{step}: {name} is not among its metrics")
+    history = {step: item.metrics for step, item in evaluations.items()}
+    verdict = None
+    if "verdict" in attributes:
+        verdict = check_stored(attributes["verdict"], StoredVerdict, f"{where}: verdict")
+    last = None if verdict is None else history.get(verdict.step)
+    values = tuple(trial.values or ()) if trial.state == TrialState.COMPLETE else ()
+    record = TrialRecord(
+        number=trial.number,
+        state=trial.state.name,
+        point=_point(trial, space, where),
+        history=history,
+        seconds=sum(item.seconds for item in evaluations.values())
+        + check_stored(attributes.get(SPENT, 0.0), float, f"{where}: {SPENT}"),
+        reason="" if verdict is None else verdict.reason,
+        step=0 if verdict is None else verdict.step,
+        attempts=check_stored(attributes.get("attempts", 1), int, f"{where}: attempts"),
+        violations=violations(constraints, last) if last else (),
+        values=values,
+    )
+    return record, verdict, [step for _, step in _steps(attributes, RUNG, where)]
+
+
+def violations(limits: Sequence[Limit], metrics: Mapping[str, float]) -> tuple[str, ...]:
+    """The constraints that an evaluation breaks."""
+    return tuple(str(limit) for limit in limits if limit.excess(metrics[limit.metric]) > 0)
+
+
+def _steps(attributes: Mapping[str, Any], begin: str, where: str) -> list[tuple[str, int]]:
+    """The attributes that begin so, each with the step that follows."""
+    keys = [key for key in attributes if key.startswith(begin)]
+    for key in keys:
+        if not key.removeprefix(begin).isdecimal():
+            raise ConfigError(f"{where}: {shown(key)}: must be {begin} and a training step")
+    return [(key, int(key.removeprefix(begin))) for key in keys]
+
+
+def _point(trial: FrozenTrial, space: Space, where: str) -> dict[str, Any]:
+    try:
+        return space.decode(trial.params)
+    except StopIteration:
+        text = shown(str(trial.params))
+        raise ConfigError(
+            f"{where}: params: got {text}: not a point of the sweep's space"
+        ) from None
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ConfigError(f"{where}: params: not a point of the sweep's space ({error})") from error
