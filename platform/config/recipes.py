@@ -143,9 +143,14 @@ def dump(config: ExperimentConfig) -> str:
 
 
 def config_digest(config: ExperimentConfig) -> str:
-    """SHA-256 over every value but the data's path (the data's own digest stands for it)."""
+    """SHA-256 over every value but the data's path (the data's own digest stands for it).
+
+    Left out as well is what was added to the fields since digests are recorded and decides no
+    result, so that an experiment keeps its digest.
+    """
     tree = json.loads(config.model_dump_json())
     del tree["data"]["path"]
+    del tree["tracking"]["code_diff"]
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
