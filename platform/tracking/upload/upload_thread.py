@@ -6,7 +6,7 @@ import threading
 import time
 from pathlib import Path
 
-from ...config.redaction import scrubbed
+from ...config.redaction import scrubbed_message
 from ..journal_lines import RECORDS
 from ..mlflow_client import TIMEOUT
 from ..tracking_uri import without_user
@@ -93,7 +93,7 @@ class Sender:
                 _log.warning("not sent to MLflow, which cannot be imported here: %s", error)
                 return
             except Exception as error:  # A tracker must never end a training.
-                text = scrubbed(str(error))
+                text = scrubbed_message(error)
                 if "Read timed out" in text or "operation timed out" in text:
                     # A server that is alive but slow would otherwise never get a batch through.
                     self._set_request_timeout(min(2 * _request_timeout(), _LONGEST_REQUEST))
@@ -151,8 +151,13 @@ class Sender:
 
 def trial_journals(folder: Path) -> list[Path]:
     """Journals of the trials of a sweep's folder, by number; none in the folder of a run."""
-    trials = (folder / "trials").glob("*/journal")
+    trials = (path for path in (folder / "trials").glob("*/journal") if _is_number(path))
     return sorted(trials, key=lambda path: int(path.parent.name))
+
+
+def _is_number(journal: Path) -> bool:
+    name = journal.parent.name
+    return name.isascii() and name.isdigit()
 
 
 def _request_timeout() -> int:
