@@ -34,7 +34,7 @@ _RANDOM_BITS = 4.4
 _KEY_OF_YAML = re.compile(r"\s*(?:-\s+)*([\w.\"'-]+)\s*:(?:\s+|$)")
 # Not the signs that a block follows, and not the blanks at the end.
 _VALUE_OF_YAML = re.compile(
-    r"^(\s*(?:-\s+)*(?:[\w.\"'-]+\s*:(?:\s+|$))?)(?![|>][+-]?\s*$)\S(?:.*\S)?"
+    r"^((?>\s*(?:-\s+)*(?:[\w.\"'-]+\s*:(?:\s+|$))?))(?![|>][+-]?\s*$)\S(?:.*\S)?"
 )
 
 

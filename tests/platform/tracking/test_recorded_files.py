@@ -87,7 +87,8 @@ def make_pipe(root: Path) -> str:
 
 
 def make_socket(root: Path) -> str:
-    socket.socket(socket.AF_UNIX).bind(str(root / "x"))
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(root / "x"))
     return "x"
 
 
