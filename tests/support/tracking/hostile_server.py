@@ -45,8 +45,13 @@ def serving(answer: Answer) -> Iterator[str]:
 
     def serve(client: socket.socket) -> None:
         with contextlib.suppress(OSError), client:
+            client.settimeout(10)
             client.recv(65536)
             answer(client)
+            # Closed with something unread, the connection would break before the answer is read.
+            client.shutdown(socket.SHUT_WR)
+            while client.recv(65536):
+                pass
 
     def accept() -> None:
         with contextlib.suppress(OSError):

@@ -51,7 +51,7 @@ def test_no_record_sends_what_a_link_leads_to(storage: Path) -> None:
         {"kind": "link", "path": "b/key.txt", "source": "way/key.txt"},
         {"kind": "link", "path": "c/journal", "source": "journal"},
         {"kind": "link", "path": "../../key.txt", "source": "journal/files/own.txt"},
-        {"kind": "image", "name": "x", "step": 1, "time": 1, "path": "way/key.txt"},
+        {"kind": "image", "name": "x", "step": 1, "time": 1, "path": "way//key.txt"},
     ]
     append(journal.folder, *map(json.dumps, records))
     journal.metrics(3, {"val/mIoU": 40.0})
