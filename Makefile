@@ -1,18 +1,19 @@
 # make demo, make test and the rest; everything lives in .venv.
 PYTHON ?= python3
 VENV := .venv
+LOCK := build/lock
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PARALLEL := -n 2 --dist loadscope --no-loadscope-reorder
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-all lint hooks ui setup clean
+.PHONY: demo test test-all lint lock hooks ui setup clean
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e ".[dev]"
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e ".[dev]"
 	touch $(STAMP)
 
 demo: $(STAMP)
@@ -32,6 +33,16 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+# The newest versions that pyproject.toml allows, without builds (+cpu) and without where they came
+# from. Afterwards: make test. One package alone: edit its line in constraints.txt.
+lock:
+	rm -rf $(LOCK)
+	$(PYTHON) -m venv $(LOCK)
+	$(LOCK)/bin/python -m pip install --disable-pip-version-check --quiet -e ".[dev]"
+	$(LOCK)/bin/python -m pip list --format=freeze --exclude-editable --exclude pip \
+	  | sed 's/+.*//' | LC_ALL=C sort -f > constraints.txt
+	rm -rf $(LOCK)
 
 ui: $(STAMP)
 	$(BIN)/spikeseg ui --storage $(if $(STORAGE),$(STORAGE),demo)

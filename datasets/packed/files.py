@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,8 @@ from filelock import FileLock, SoftFileLock, Timeout
 
 log = logging.getLogger(__name__)
 
+WRITING = ".writing"
+"""Last part of temporary names: readers pass such files over."""
 _NO_FLOCK = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
@@ -22,9 +25,24 @@ def write_file(path: Path, content: bytes | str, *, durable: bool = False) -> No
         content: Its bytes, or text that is stored as UTF-8.
         durable: Survive a power cut too, as `place_file` does.
     """
-    writing = path.with_name(f".{path.name}.{os.getpid()}.writing")
-    writing.write_bytes(content.encode() if isinstance(content, str) else content)
-    place_file(writing, path, durable=durable)
+    writing = temporary_beside(path)
+    try:
+        writing.write_bytes(content.encode() if isinstance(content, str) else content)
+        place_file(writing, path, durable=durable)
+    except BaseException:
+        writing.unlink(missing_ok=True)
+        raise
+
+
+def temporary_beside(path: Path) -> Path:
+    """Name a temporary file in a file's folder, unlike any that another process of any host names.
+
+    A process id does not do: containers on one storage have the same ones.
+
+    Args:
+        path: The file that is to be written; a very long name is shortened.
+    """
+    return path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex}{WRITING}")
 
 
 def place_file(written: Path, target: Path, *, durable: bool = False) -> None:
@@ -65,6 +83,8 @@ def hold_lock(path: Path, *, wait: bool = True) -> Iterator[None]:
 
     Raises:
         BlockingIOError: Where another holds it and `wait` is false.
+        OSError: Where the file system fails; names the file and its reason (input/output error,
+            permission denied, ...), which is no word about another holder.
     """
     lock = FileLock(path, thread_local=False, fallback_to_soft=False)
     try:
@@ -84,6 +104,9 @@ def hold_lock(path: Path, *, wait: bool = True) -> Iterator[None]:
             lock.acquire(blocking=wait)
     except Timeout as error:
         raise BlockingIOError(errno.EAGAIN, "another process holds this lock", str(path)) from error
+    except OSError as error:
+        reason = f"cannot be locked: {error.strerror or error}"
+        raise OSError(error.errno or errno.EIO, reason, str(path)) from error
     try:
         yield
     finally:

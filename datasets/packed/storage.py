@@ -13,7 +13,7 @@ from pathlib import Path
 from pyarrow import fs
 
 from ..spec import DataError
-from .files import place_file
+from .files import WRITING, place_file
 
 _CHUNK = 1 << 20
 _SECRET_IN_QUERY = re.compile(
@@ -94,7 +94,7 @@ class Storage:
         if self.local is not None:
             beside = self.local / ".packing"
             beside.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(suffix=".writing", dir=beside)
+        handle, name = tempfile.mkstemp(suffix=WRITING, dir=beside)
         os.close(handle)
         try:
             yield Path(name)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import fs
 
-from ...datasets.packed.files import write_file
+from ...datasets.packed.files import WRITING, write_file
 from ..tracking.journal import FILES, confined
 from ..tracking.journal_lines import RECORDS
 from .checkpoint import Checkpoint, read_checkpoint
@@ -107,7 +107,7 @@ class Mirror:
             there = self._sizes(f"{_JOURNAL}/{FILES}/pictures")
             self._sent = {name: (size, 0) for name, size in there.items()}
         for path in sorted((journal / FILES).rglob("*")):
-            if path.is_dir() or path.name.endswith(".writing"):
+            if path.is_dir() or path.name.endswith(WRITING):
                 continue
             name, state = f"{_JOURNAL}/{path.relative_to(journal)}", path.stat()
             before = self._sent.get(name)

@@ -164,6 +164,8 @@ def config_digest(config: ExperimentConfig) -> str:
     """
     tree = json.loads(config.model_dump_json())
     del tree["data"]["path"]
+    # It decides no result, and came after digests were first recorded.
+    del tree["tracking"]["code_diff"]
     for key, unchanged in _ADDED.items():
         *parents, last = key.split(".")
         section = functools.reduce(operator.getitem, parents, tree)

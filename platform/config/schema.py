@@ -237,6 +237,9 @@ class TrackingConfig(_Section):
         system_interval: Seconds between two samples of system metrics.
         first_step: Whether firing rate and gradient norm of every layer at the first step are
             drawn, which costs about one step; None where `trainer.max_steps` is at least 100.
+        code_diff: Whether the difference of the code from its commit becomes an artifact. It is
+            left out unless asked for, since only secrets of known forms and names are hidden in
+            it; the tags tell in any case that there is one, and its digest.
     """
 
     experiment: str = Field(default="spikeseg", min_length=1)
@@ -246,6 +249,7 @@ class TrackingConfig(_Section):
     journal_limit_mb: int = Field(default=4000, ge=1)
     system_interval: float = Field(default=10.0, ge=1)
     first_step: bool | None = None
+    code_diff: bool = False
 
 
 class ExperimentConfig(_Section):

@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 _TEMPLATE = Path(__file__).with_name("html_report.html.j2")
 _SHOWN_TAGS = (
     *("recipe", "seed", "T", "D", "normalization", "world_size", "attempt"),
-    *("git_sha", "dirty", "code_digest", "config_digest", "data_digest"),
+    *("git_sha", "dirty", "code_diff_digest", "code_digest", "config_digest", "data_digest"),
     *("sweep", "trial", "state", "reason", "degenerate", "replay_of", "ray_job_id"),
 )
 _FIGURES = ("figures/confusion.png", "figures/firing.png", "figures/first_step.png")

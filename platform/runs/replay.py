@@ -12,8 +12,9 @@ from typing import Any
 
 from ...datasets.packed.reader import PackedDataset
 from ..config.recipes import ConfigError, Resolved, load_resolved
+from ..tracking.code_state import code_digest, git_state
 from ..tracking.journal_lines import read_records
-from ..tracking.provenance import code_digest, environment, git_state, hardware, packages
+from ..tracking.provenance import environment, hardware, packages
 from ..tracking.run_reader import TrackedRun, read_run
 from ..tracking.tracking_uri import tracking_uri
 from ..train.trainer import train
@@ -153,7 +154,9 @@ def compare_provenance(recorded: Mapping[str, Any]) -> list[Difference]:
             differences.append(Difference("packages", text))
     code = _section(recorded, "code")
     if code.get("digest") != code_digest():
-        was = _commit(code, " with changes (artifact code.diff)")
+        # Before they said where it stands, runs always had it.
+        difference = code.get("difference", "artifact code.diff")
+        was = _commit(code, f" with changes ({difference})")
         differences.append(
             Difference("code", f"was {was}, is {_commit(git_state(), ' with changes')}")
         )

@@ -10,8 +10,9 @@ import yaml
 
 from ..checkpoint.run_folder import RunFolder
 from ..config.recipes import ConfigError, config_digest, dump
+from ..tracking.code_state import code_diff, code_digest, git_state
 from ..tracking.journal import Journal, Status, append_end, read_records
-from ..tracking.provenance import code_diff, code_digest, git_state, provenance, versions
+from ..tracking.provenance import provenance, versions
 from ..tracking.tracking_uri import tracking_uri
 from ..tracking.upload.upload_thread import Sender
 from ..train.tracked_training import make_journal
@@ -75,7 +76,8 @@ class SweepRecord:
         content = recipe.model_dump(mode="json")
         self.journal.text("recipe.yaml", yaml.safe_dump(content, sort_keys=False))
         self.journal.text("provenance.json", json.dumps(made_of, indent=1))
-        self.journal.text("code.diff", code_diff())
+        if plan.base.config.tracking.code_diff:
+            self.journal.text("code.diff", code_diff())
         self._plan = plan
         self._folder = folder
         self._sender = Sender(

@@ -13,10 +13,18 @@ import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from typing import Any, Literal
 
 from ...datasets.packed.files import write_file
-from .journal_lines import RECORDS, cut_torn_line, describe_damage, read_records, record_line
+from .journal_lines import (
+    LONGEST_LINE,
+    RECORDS,
+    cut_torn_line,
+    describe_damage,
+    read_records,
+    record_line,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -69,7 +77,7 @@ class Journal:
         self._known: set[tuple[str, str, int]] = set()
         self._unshipped: set[str] = set()
         if mirror is not None and _size(mirror / RECORDS) > _size(self._path):
-            shutil.copytree(mirror, folder, dirs_exist_ok=True)
+            shutil.copytree(mirror, folder, dirs_exist_ok=True, ignore=_links_and_devices)
         (folder / FILES).mkdir(parents=True, exist_ok=True)
         identity, self.started, damaged = self._scan()
         self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
@@ -221,6 +229,8 @@ class Journal:
     def _append(self, record: dict[str, Any], *, limited: bool = True) -> bool:
         line = record_line(record)
         with self._lock:
+            if len(line) > LONGEST_LINE:
+                return self._drop(f"{record['kind']}: longer than {LONGEST_LINE} bytes")
             if limited and self._used + len(line) > self._limit:
                 return self._drop(f"{record['kind']}: the journal's limit is reached")
             try:
@@ -303,6 +313,12 @@ def confined(root: Path, path: str) -> Path:
     if not target.is_relative_to(root.resolve()):
         raise ValueError(f"artifact path {path!r} leaves its folder")
     return target
+
+
+def _links_and_devices(folder: str, names: list[str]) -> set[str]:
+    """Names in a folder that are neither files nor folders: what they lead to is no journal's."""
+    modes = {name: (Path(folder) / name).lstat().st_mode for name in names}
+    return {name for name, mode in modes.items() if not (S_ISREG(mode) or S_ISDIR(mode))}
 
 
 def _size(path: Path) -> int:

@@ -12,6 +12,8 @@ from typing import Any
 from ...datasets.packed.files import hold_lock, write_file
 
 RECORDS = "records.jsonl"
+LONGEST_LINE = 16_000_000
+"""Bytes of a record's line; a configuration has some ten thousand."""
 _CHECK_SUM = re.compile(rb',"crc":"([0-9a-f]{8})"\}\n\Z')
 
 
@@ -62,11 +64,16 @@ def read_records(folder: Path, offset: int = 0) -> Iterator[dict[str, Any]]:
     """
     with (folder / RECORDS).open("rb") as file:
         file.seek(offset)
-        for line in file:
-            if not line.endswith(b"\n"):
-                return
+        while line := file.readline(LONGEST_LINE):
             start, offset = offset, offset + len(line)
-            yield {**(_parse_line(line) or {"kind": "damaged", "byte": start}), "end": offset}
+            record = _parse_line(line)
+            while not line.endswith(b"\n"):
+                # Too long to be a record: passed over in pieces, so that it costs no memory.
+                line = file.readline(LONGEST_LINE)
+                if not line:
+                    return
+                offset += len(line)
+            yield {**(record or {"kind": "damaged", "byte": start}), "end": offset}
 
 
 def describe_damage(offsets: Sequence[int]) -> str:
@@ -86,15 +93,29 @@ def _parse_line(line: bytes) -> dict[str, Any] | None:
         if zlib.crc32(line) != int(check_sum[1], 16):
             return None
     try:
-        record = json.loads(line)
+        return parse_record(json.loads(line))
     except (ValueError, RecursionError):
         return None
-    fields = _FIELDS.get(str(record.get("kind"))) if isinstance(record, dict) else None
-    if fields is None or not all(
-        key in record and fits(record[key]) for key, fits in fields.items()
-    ):
+
+
+def parse_record(value: Any) -> dict[str, Any] | None:
+    """Check a value that JSON gave; None where it is no record.
+
+    Letters that no encoding has (halves of a pair) become question marks: MLflow's databases
+    refuse them, and a record that can never be sent would hold up all behind it.
+    """
+    fields = _FIELDS.get(str(value.get("kind"))) if isinstance(value, dict) else None
+    if fields is None or not all(key in value and fits(value[key]) for key, fits in fields.items()):
         return None
-    return record
+    return _encodable(value)
+
+
+def _encodable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode(errors="replace").decode()
+    if isinstance(value, dict):
+        return {_encodable(key): _encodable(item) for key, item in value.items()}
+    return [_encodable(item) for item in value] if isinstance(value, list) else value
 
 
 def cut_torn_line(path: Path) -> None:

@@ -1,6 +1,7 @@
 """MLflow's client: short timeouts, no telemetry, and sqlite databases that are made whole."""
 
 import contextlib
+import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...datasets.packed.files import hold_lock, place_file
-from ..config.redaction import scrubbed
+from ..config.redaction import scrubbed_message
 from .tracking_uri import sqlite_file, without_user
 
 TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
@@ -20,6 +21,8 @@ _QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "DO_NOT_TRACK": "true",
+    # Passwords and records would go to an address that nobody named.
+    "MLFLOW_ALLOW_HTTP_REDIRECTS": "false",
 }
 
 
@@ -44,6 +47,10 @@ def import_mlflow() -> Any:
 def connect(uri: str) -> Any:
     """Connect to MLflow; the database of a new sqlite address is made first."""
     mlflow = import_mlflow()
+    if uri.startswith(("http://", "https://")):
+        from .bounded_answers import install_bounds
+
+        install_bounds()
     make_database(uri)
     return mlflow.MlflowClient(tracking_uri=uri)
 
@@ -83,6 +90,7 @@ def clear_mlflow_errors(uri: str) -> Iterator[None]:
     Raises:
         RuntimeError: Where MLflow raised.
     """
+    from google.protobuf.json_format import ParseError
     from mlflow.exceptions import MlflowException
     from requests import RequestException
 
@@ -90,5 +98,11 @@ def clear_mlflow_errors(uri: str) -> Iterator[None]:
         yield
     except (MlflowException, RequestException) as error:
         # Not from the error: its own text has the whole address.
-        text = f"MLflow at {without_user(uri)} is out of reach: {scrubbed(str(error))}"
+        text = f"MLflow at {without_user(uri)} is out of reach: {scrubbed_message(error)}"
         raise RuntimeError(text) from None
+    except (ParseError, json.JSONDecodeError, AttributeError, TypeError, KeyError) as error:
+        # What MLflow's client raises over JSON of another shape; ours is no exception to it.
+        said = f"{type(error).__name__}: {scrubbed_message(error)}"
+        raise RuntimeError(
+            f"{without_user(uri)} does not answer as MLflow does ({said})"
+        ) from error

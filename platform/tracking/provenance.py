@@ -1,22 +1,17 @@
 """Provenance of a run: code, configuration, packages, machine, and the line that repeats it."""
 
 import contextlib
-import functools
-import hashlib
 import json
 import os
 import platform
 import re
 import shlex
-import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ..cluster.job_submission import PACKAGE_SUFFIXES
 from ..config.recipes import (
     PLACES,
     RECIPES,
@@ -26,14 +21,19 @@ from ..config.recipes import (
     flat,
     load_experiment,
 )
-from ..config.redaction import SECRET_VARIABLE, scrubbed, scrubbed_argument, scrubbed_code
+from ..config.redaction import (
+    LONGEST_MESSAGE,
+    SECRET_VARIABLE,
+    scrubbed,
+    scrubbed_argument,
+    shorten,
+)
 from ..config.schema import ExperimentConfig
 from ..config.yaml_source import parse_value
+from .code_state import code_digest, git_state
 
-_ROOT = Path(__file__).resolve().parents[2]
-_CODE = ("__init__.py", "pyproject.toml", "model", "datasets", "platform", "jobs")
 _PACKAGES = ("torch", "ray", "mlflow", "optuna", "pyarrow", "numpy", "cupy-cuda13x")
-_LONGEST_DIFF = 1_000_000
+_LONGEST_COMMAND = 20_000
 # Variables that can change a result or where it goes; whatever else is set is never recorded.
 _VARIABLES = re.compile(
     r"^(OMP|MKL|OPENBLAS|KMP|CUDA|CUBLAS|CUDNN|CUPY|NCCL|GLOO|TORCH|PYTORCH|RAY|MLFLOW|SPIKESEG)_"
@@ -67,67 +67,6 @@ def run_tags(config: ExperimentConfig, *, world_size: int, attempt: int) -> dict
     return {**tags, "ray_job_id": job} if job else tags
 
 
-@functools.cache
-def git_state() -> dict[str, str]:
-    """Commit and whether the code differs from it; empty outside of a checkout."""
-    try:
-        return {
-            "git_sha": _git("rev-parse", "HEAD").strip(),
-            "dirty": str(bool(_git("status", "--porcelain", "--", *_CODE))).lower(),
-        }
-    except (OSError, subprocess.CalledProcessError):
-        return {}
-
-
-@functools.cache
-def code_diff() -> str:
-    """How the package's code differs from the commit, new files included; empty where it does not.
-
-    Only the package's own folders are looked at, so that a stray file of settings stays out, and
-    literals that are named like secrets are hidden. `git apply` takes the text.
-    """
-    try:
-        with tempfile.TemporaryDirectory(prefix="spikeseg-index-") as folder:
-            # A copy of the index that knows the new files too; the checkout's own stays as it is.
-            index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
-            _git("read-tree", "HEAD", variables=index)
-            others = _git("ls-files", "-z", "--others", "--exclude-standard", "--", *_CODE)
-            new = [name for name in others.split("\0") if Path(name).suffix in PACKAGE_SUFFIXES]
-            if new:
-                _git("add", "--intent-to-add", "--", *new, variables=index)
-            plain = ("--no-ext-diff", "--no-color", "--binary")
-            text = _git("diff", *plain, "HEAD", "--", *_CODE, variables=index)
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    text = scrubbed_code(text)
-    if len(text) > _LONGEST_DIFF:
-        return text[:_LONGEST_DIFF] + "\n[cut here: the difference is too long]\n"
-    return text
-
-
-@functools.cache
-def code_digest() -> str:
-    """SHA-256 over the package's files, which names the code where no git is (as in a job)."""
-    digest = hashlib.sha256()
-    for top in ("model", "datasets", "platform", "jobs"):
-        for path in sorted((_ROOT / top).rglob("*")):
-            if path.suffix in PACKAGE_SUFFIXES:
-                digest.update(f"{path.relative_to(_ROOT)}\0".encode())
-                digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
-
-
-def _git(*arguments: str, variables: Mapping[str, str] | None = None) -> str:
-    return subprocess.run(
-        ["git", "-C", str(_ROOT), *arguments],
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        check=True,
-        env={**os.environ, **(variables or {})},
-    ).stdout
-
-
 def provenance(resolved: Resolved, *, world_size: int) -> dict[str, Any]:
     """Collect what decides a run: code, configuration, packages, machine, environment, as JSON.
 
@@ -137,8 +76,8 @@ def provenance(resolved: Resolved, *, world_size: int) -> dict[str, Any]:
     """
     config = resolved.config
     return {
-        "code": {**git_state(), "digest": code_digest()},
-        "command": scrubbed(command_line()),
+        "code": _describe_code(with_difference=config.tracking.code_diff),
+        "command": scrubbed(shorten(command_line(), _LONGEST_COMMAND)),
         "config_digest": config_digest(config),
         "origins": resolved.origins,
         "seed": config.seed,
@@ -149,6 +88,18 @@ def provenance(resolved: Resolved, *, world_size: int) -> dict[str, Any]:
         "hardware": hardware(),
         "environment": environment(os.environ),
     }
+
+
+def _describe_code(*, with_difference: bool) -> dict[str, str]:
+    """Commit and digests of the code, and where its difference from the commit stands."""
+    code = {**git_state(), "digest": code_digest()}
+    if code.get("dirty") == "true":
+        code["difference"] = (
+            "artifact code.diff"
+            if with_difference
+            else "left out, since it may hold secrets; tracking.code_diff=true records it"
+        )
+    return code
 
 
 def packages() -> dict[str, str]:
@@ -191,7 +142,7 @@ def environment(variables: Mapping[str, str]) -> dict[str, str]:
         variables: Such as `os.environ`.
     """
     return {
-        name: scrubbed(value)
+        name: scrubbed(shorten(value, LONGEST_MESSAGE))
         for name, value in sorted(variables.items())
         if _VARIABLES.search(name) and not SECRET_VARIABLE.search(name)
     }
@@ -242,7 +193,7 @@ def run_description(resolved: Resolved) -> str:
 
 def command_line() -> str:
     """The command line of this process, without values that are named like secrets."""
-    arguments = [scrubbed_argument(argument) for argument in sys.argv[1:]]
+    arguments = [scrubbed_argument(shorten(word, LONGEST_MESSAGE)) for word in sys.argv[1:]]
     return shlex.join([Path(sys.argv[0]).name, *arguments])
 
 

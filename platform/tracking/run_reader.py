@@ -10,6 +10,8 @@ from .journal import confined
 from .mlflow_client import clear_mlflow_errors, connect
 from .tracking_uri import sqlite_file, without_user
 
+_DEEPEST_FOLDER = 12
+_MOST_ARTIFACTS = 100_000
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -77,6 +79,8 @@ def read_run(uri: str, run_id: str) -> TrackedRun:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
             raise ValueError(f"run {run_id}: not known at {shown}") from error
+        if run.info.run_id != run_id:
+            raise RuntimeError(f"{shown} does not answer as MLflow does: it gave another run")
         series = {
             name: [(p.step, p.value) for p in _by_step(client.get_metric_history(run_id, name))]
             for name in sorted(run.data.metrics)
@@ -98,8 +102,13 @@ def _by_step(points: list[Any]) -> list[Any]:
     return sorted(points, key=lambda point: (point.step, point.timestamp))
 
 
-def _paths(client: Any, run_id: str, folder: str | None) -> list[str]:
+def _paths(client: Any, run_id: str, folder: str | None, depth: int = 0) -> list[str]:
+    """Paths of all artifacts; a server may list folders in folders without end."""
+    if depth > _DEEPEST_FOLDER:
+        raise RuntimeError(f"run {run_id}: artifacts lie deeper than {_DEEPEST_FOLDER} folders")
     paths: list[str] = []
     for entry in client.list_artifacts(run_id, folder):
-        paths += _paths(client, run_id, entry.path) if entry.is_dir else [entry.path]
+        paths += _paths(client, run_id, entry.path, depth + 1) if entry.is_dir else [entry.path]
+        if len(paths) > _MOST_ARTIFACTS:
+            raise RuntimeError(f"run {run_id}: has more than {_MOST_ARTIFACTS} artifacts")
     return paths

@@ -19,8 +19,9 @@ from ..cluster.worker_group import WorkerGroup
 from ..config.recipes import Resolved, dump, flat, load_resolved
 from ..evaluation.baselines import baseline_metrics
 from ..evaluation.recording import metrics_of_step
+from ..tracking.code_state import code_diff
 from ..tracking.journal import Journal, file_of
-from ..tracking.provenance import code_diff, provenance, run_description, run_tags
+from ..tracking.provenance import provenance, run_description, run_tags
 from ..tracking.system_metrics import SystemMonitor
 from ..tracking.tracking_uri import tracking_uri
 from .failure import PreemptedError
@@ -173,7 +174,8 @@ def make_journal(
     made_of = provenance(resolved, world_size=world_size)
     made_of["starts"] = start_history(journal.folder, made_of["command"], config.trainer.log_every)
     journal.text("provenance.json", json.dumps(made_of, indent=1))
-    journal.text("code.diff", code_diff())
+    if config.tracking.code_diff:
+        journal.text("code.diff", code_diff())
     return journal
 
 

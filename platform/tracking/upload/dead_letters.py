@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ...config.redaction import scrubbed
-from ..journal_lines import write_beside
+from ...config.redaction import scrubbed_message
+from ..journal_lines import parse_record, write_beside
+from ..recorded_files import UnsendableError
 
 _log = logging.getLogger(__name__)
 
@@ -15,10 +16,6 @@ _DEAD_LETTERS = "dead_letters.jsonl"
 _REFUSED = ("INVALID_PARAMETER_VALUE", "RESOURCE_ALREADY_EXISTS", "BAD_REQUEST")
 # The request itself is at fault. Rights (401, 403), limits (429) and servers (5xx) may change.
 _REFUSED_STATUS = (400, 413, 414, 422)
-
-
-class UnsendableError(ValueError):
-    """A recorded file is damaged, or lies outside of its run's folder: it is never sent."""
 
 
 def refused(error: Exception) -> bool:
@@ -51,10 +48,11 @@ def set_aside(journal: Path, record: Mapping[str, Any], error: Exception) -> Non
         error: Why.
     """
     # A request's error holds its whole address, with the password.
-    reason = scrubbed(str(error))
+    reason = scrubbed_message(error)
     with (journal / _DEAD_LETTERS).open("a") as file:
         file.write(json.dumps({"record": dict(record), "error": reason}) + "\n")
-    _log.warning("%s: MLflow refused a record: %s: %s", journal, dict(record), reason)
+    shown = scrubbed_message(json.dumps(dict(record)))
+    _log.warning("%s: MLflow refused a record: %s: %s", journal, shown, reason)
 
 
 def try_again(journal: Path, send: Callable[[dict[str, Any]], object]) -> int:
@@ -80,10 +78,10 @@ def try_again(journal: Path, send: Callable[[dict[str, Any]], object]) -> int:
 def _sent_now(line: str, send: Callable[[dict[str, Any]], object]) -> bool:
     """Whether a line's record could be sent; only a file's reason can go away."""
     try:
-        record = json.loads(line)["record"]
-    except (ValueError, KeyError, TypeError):
+        record = parse_record(json.loads(line)["record"])
+    except (ValueError, KeyError, TypeError, RecursionError):
         return False
-    if "path" not in record:
+    if record is None or "path" not in record:
         return False
     try:
         send(record)

@@ -86,7 +86,8 @@ def _send(journal: Path, uri: str, experiment: str, *, named: bool) -> Sent:
 
 def _trial_journals(folder: Path) -> list[Path]:
     """Journals of the trials of a sweep's folder, by number; none in the folder of a run."""
-    trials = (path for path in folder.glob("trials/*/journal") if path.parent.name.isdecimal())
+    every = folder.glob("trials/*/journal")
+    trials = (p for p in every if p.parent.name.isascii() and p.parent.name.isdecimal())
     return sorted(trials, key=lambda path: int(path.parent.name))
 
 

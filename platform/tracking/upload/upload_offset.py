@@ -36,7 +36,7 @@ class SentOffset:
             state = json.loads((journal / _SENT).read_text())
             if state["address"] == self._address and state["tail"] == self._tail(state["offset"]):
                 self.offset, self.run_id = int(state["offset"]), str(state["run_id"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return
 
     def forget(self) -> None:
@@ -85,7 +85,7 @@ def unsent(journal: Path) -> int:
     """Bytes of a journal's records that were not sent yet."""
     try:
         sent = int(json.loads((journal / _SENT).read_text())["offset"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         sent = 0
     try:
         return (journal / RECORDS).stat().st_size - sent

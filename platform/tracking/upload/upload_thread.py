@@ -7,7 +7,7 @@ import threading
 import time
 from pathlib import Path
 
-from ...config.redaction import scrubbed
+from ...config.redaction import scrubbed_message
 from ..journal_lines import RECORDS
 from ..mlflow_client import TIMEOUT
 from ..tracking_uri import without_user
@@ -107,7 +107,7 @@ class Sender:
                 _log.warning("not sent to MLflow, which cannot be imported here: %s", error)
                 return
             except Exception as error:  # A tracker must never end a training.
-                text = scrubbed(str(error))
+                text = scrubbed_message(error)
                 if "Read timed out" in text or "operation timed out" in text:
                     # A server that is alive but slow would otherwise never get a batch through.
                     self._set_request_timeout(min(2 * _request_timeout(), _LONGEST_REQUEST))
@@ -206,7 +206,8 @@ class JournalList:
     def read(self) -> list[Path]:
         """The run's own journal and those of its trials by number, where they have records."""
         for folder in self._trials.iterdir() if self._trials.is_dir() else ():
-            number = int(folder.name) if folder.name.isdecimal() else None
+            ours = folder.name.isascii() and folder.name.isdecimal()
+            number = int(folder.name) if ours else None
             if number is None or number in self._known:
                 continue
             if (folder / "journal" / RECORDS).is_file():

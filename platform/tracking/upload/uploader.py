@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ..image_names import write_grid_files
-from ..journal import file_of
+from ..journal import FILES
 from ..journal_lines import describe_damage
 from ..mlflow_client import clear_mlflow_errors, connect
+from ..recorded_files import UnsendableError, named_recorded_file
 from ..tracking_uri import sqlite_file
-from .dead_letters import UnsendableError, refused, set_aside, try_again, unsendable
+from .dead_letters import refused, set_aside, try_again, unsendable
 from .journal_faults import first_run_record, stored_records
 from .upload_offset import SentOffset, upload_lock
 
@@ -252,32 +253,31 @@ class Uploader:
 
     def _send_file(self, record: Record) -> None:
         path, client = record["path"], self._client
-        try:
-            file = file_of(self._journal, path)
-        except ValueError as error:
-            raise UnsendableError(str(error)) from error
-        if ".." in Path(path).parts:
-            raise UnsendableError(f"artifact path {path!r} must not hold ..")
-        if record["kind"] == "image":
-            with tempfile.TemporaryDirectory() as folder:
-                for named in write_grid_files(record, file, Path(folder)):
-                    client.log_artifact(self._run_id, str(named), "images")
-            return
-        parent = str(Path(path).parent)
-        folder_of_artifact = None if parent == "." else parent
+        if ".." in Path(path).parts or path.startswith("/"):
+            raise UnsendableError(f"artifact path {path!r} must be relative, without ..")
+        root, source = self._journal / FILES, path
         if record["kind"] == "link":
-            file = self._linked(record)
-        client.log_artifact(self._run_id, str(file), folder_of_artifact)
+            root, source = self._run_folder, self._source_of_link(record)
+        with named_recorded_file(root, source, Path(path).name) as file:
+            if record["kind"] == "image":
+                with tempfile.TemporaryDirectory() as folder:
+                    for named in write_grid_files(record, file, Path(folder)):
+                        client.log_artifact(self._run_id, str(named), "images")
+                return
+            parent = str(Path(path).parent)
+            client.log_artifact(self._run_id, str(file), None if parent == "." else parent)
 
-    def _linked(self, record: Record) -> Path:
-        """Path of a linked file; refused where it lies outside of the run's folder."""
-        # Relative to the run's folder, which may have been moved since.
-        source = self._run_folder / record["source"]
-        if not source.resolve().is_relative_to(self._run_folder.resolve()):
-            raise UnsendableError(f"{source}: not sent, it lies outside of {self._run_folder}")
-        if source.name != Path(record["path"]).name or not source.is_file():
-            raise FileNotFoundError(f"{source}: gone, or not named as artifact {record['path']}")
-        return source
+    def _source_of_link(self, record: Record) -> str:
+        """Path of a linked file below the run's folder, which may have been moved since."""
+        source = Path(record["source"])
+        if source.name != Path(record["path"]).name:
+            raise UnsendableError(f"{source}: not named as artifact {record['path']}")
+        if not source.is_absolute():
+            return str(source)
+        for root in (self._run_folder.absolute(), self._run_folder.resolve()):
+            if source.is_relative_to(root):
+                return str(source.relative_to(root))
+        raise UnsendableError(f"{source}: not sent, it lies outside of {self._run_folder}")
 
     def _send_status(self, records: Sequence[Record]) -> None:
         if not records:
@@ -314,6 +314,8 @@ class Uploader:
             if parent is not None:
                 tags[_PARENT] = parent.info.run_id
         run = self._client.create_run(identity, start_time=record["time"], tags=tags)
+        if not run.info.run_id:
+            raise RuntimeError("MLflow's server answered without the id of a new run")
         return run.info.run_id
 
     def _search_run(self, journal: str) -> Any:

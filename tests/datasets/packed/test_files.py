@@ -45,6 +45,33 @@ def test_a_write_that_fails_leaves_the_old_content(
     with pytest.raises(OSError, match="No space left"):
         write_file(path, "second", durable=True)
     assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_two_processes_of_one_number_write_into_different_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in two containers on one storage: both are process 1."""
+    path = tmp_path / "result.json"
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    write = Path.write_bytes
+
+    def interrupted(self: Path, content: bytes) -> int:
+        written = write(self, content)
+        if content == b"first":
+            write_file(path, b"second")
+        return written
+
+    monkeypatch.setattr(Path, "write_bytes", interrupted)
+    write_file(path, b"first")
+    assert path.read_bytes() == b"first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_longest_name_has_a_temporary_one(tmp_path: Path) -> None:
+    path = tmp_path / ("a" * 255)
+    write_file(path, b"whole")
+    assert path.read_bytes() == b"whole"
 
 
 @pytest.mark.parametrize("durable", [False, True])
@@ -79,6 +106,38 @@ def test_a_file_system_without_flock_is_named_with_what_stands_for_the_lock(
         assert path.with_name("driver.lock.soft").exists()
     assert not path.with_name("driver.lock.soft").exists()
     assert f"{path}: its file system has no flock (No locks available)" in caplog.text
+
+
+@pytest.mark.parametrize("wait", [True, False])
+@pytest.mark.parametrize("code", [errno.EIO, errno.EPERM, errno.ESTALE, errno.ENOSPC])
+def test_a_file_system_that_fails_is_named_and_is_no_other_holder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, wait: bool
+) -> None:
+    def fail(file: int, operation: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    path = tmp_path / "driver.lock"
+    said = rf"cannot be locked: {os.strerror(code)}: '{path}'"
+    with pytest.raises(OSError, match=said) as raised, hold_lock(path, wait=wait):
+        pass
+    assert raised.value.errno == code
+    assert not isinstance(raised.value, BlockingIOError)
+
+
+def test_a_folder_that_may_not_be_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, opened = tmp_path / "driver.lock", os.open
+
+    def refuse(file: object, *rest: object, **options: object) -> int:
+        if str(file) == str(path):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return opened(file, *rest, **options)  # pyright: ignore[reportArgumentType,reportCallIssue]
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(PermissionError, match=f"Permission denied: '{path}'"):
+        hold_lock(path, wait=False).__enter__()
 
 
 @pytest.mark.parametrize("soft", [False, True], ids=["flock", "no flock"])

@@ -55,6 +55,7 @@ def test_every_tag_has_a_name_of_the_list(trained: TrainedRun) -> None:
         "records_damaged",
         "git_sha",
         "dirty",
+        "code_diff_digest",
     }
     assert listed - ours <= optional
     assert "figures_failed" not in tags

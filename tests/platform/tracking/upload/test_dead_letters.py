@@ -94,7 +94,7 @@ def test_a_damaged_picture_is_set_aside_by_name_and_the_rest_arrives(
     damaged.write_bytes(damaged.read_bytes()[:kept])
     run_id = send(journal.folder, storage)
     assert set_aside(journal.folder) == {
-        "pictures/val/00000001.png": f"{damaged}: not a whole picture, {kept} bytes"
+        "pictures/val/00000001.png": f"pictures/val/00000001.png: not a whole picture, {kept} bytes"
     }
     assert all("+step+2+" in path for path in artifacts(storage, run_id, "images"))
     assert metric_rows(storage, run_id) == [("val/mIoU", 3, 40.0)]
