@@ -66,13 +66,13 @@ class _SecureConnection(HTTPSConnection):
 class TrackerPool(HTTPConnectionPool):
     """Connections whose answers begin in time."""
 
-    ConnectionCls = _Connection
+    ConnectionCls = _Connection  # pyright: ignore[reportAssignmentType]
 
 
 class SecureTrackerPool(HTTPSConnectionPool):
     """The same over TLS."""
 
-    ConnectionCls = _SecureConnection
+    ConnectionCls = _SecureConnection  # pyright: ignore[reportAssignmentType]
 
 
 def install_bounds() -> None:

@@ -53,6 +53,7 @@ def _score(meaning: str, needs: Literal["", "panoptic", "categories"] = "") -> M
     return Metric(meaning, "%", "evaluation", "maximize", 100.0, needs)
 
 
+_BASELINES_MEASURED: dict[str, Literal["start", "end"]] = {"val": "start", "test": "end"}
 _SCORES = {
     "mIoU": _score("mean IoU over the classes"),
     "mAcc": _score("mean accuracy over the classes"),
@@ -97,9 +98,11 @@ METRICS = {
     **{
         f"baseline/{split}_{name}": Metric(
             f"mIoU on {split} of an answer that ignores the image: {meaning} of the training split",
-            *("%", measured, None, 100.0),
+            "%",
+            measured,
+            high=100.0,
         )
-        for split, measured in (("val", "start"), ("test", "end"))
+        for split, measured in _BASELINES_MEASURED.items()
         for name, meaning in (
             ("majority", "the most frequent class"),
             ("position", "the most frequent class at each position"),

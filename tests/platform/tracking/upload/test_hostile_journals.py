@@ -15,7 +15,7 @@ from spikeseg.platform.tracking.journal import Journal
 from spikeseg.platform.tracking.journal_lines import LONGEST_LINE, read_records, record_line
 from spikeseg.platform.tracking.tracking_uri import tracking_uri
 from spikeseg.platform.tracking.upload.send_again import resend
-from spikeseg.platform.tracking.upload.upload_thread import trial_journals
+from spikeseg.platform.tracking.upload.upload_thread import JournalList
 from spikeseg.platform.tracking.upload.uploader import sync
 
 EXPERIMENT = "hostile"
@@ -197,5 +197,5 @@ def test_a_damaged_dead_letter_stays_where_it_is(storage: Path, letter: str) -> 
 def test_folders_beside_trials_are_no_trials(tmp_path: Path) -> None:
     for name in ("0", "10", "2", "x", "²", "-1"):
         Journal(tmp_path / "trials" / name / "journal", run_name="a", tags={}, params={}).close()
-    names = [path.parent.name for path in trial_journals(tmp_path)]
+    names = [path.parent.name for path in JournalList(tmp_path / "journal", tmp_path).read()]
     assert names == ["0", "2", "10"]
