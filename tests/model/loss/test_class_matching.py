@@ -105,6 +105,15 @@ def test_the_order_in_which_masks_are_predicted_is_not_free() -> None:
     assert not torch.isclose(total(by_class, prediction), total(by_class, moved))
 
 
+@pytest.mark.parametrize("part", ["class_logits", "mask_logits"])
+def test_logits_that_are_not_finite_make_a_loss_that_is_not(part: str) -> None:
+    prediction = predict(queries=3, classes=3)
+    getattr(prediction, part)[1, 0, 2, 0] = torch.nan
+    target = torch.full((2, 4, 4), 2)
+    total = torch.stack(list(criterion(3)(prediction, target, 2.0).values())).sum()
+    assert total.isnan()
+
+
 @pytest.mark.parametrize("repeated", [0, 1, 2])
 def test_two_segments_of_one_class_are_refused(repeated: int) -> None:
     target = torch.tensor([[0, 1], [2, 255]]).repeat(2, 1, 1)
