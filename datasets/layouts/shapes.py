@@ -138,11 +138,11 @@ class Shapes:
     def __init__(self, options: ShapesOptions | None = None) -> None:
         self.label_space = load_label_space("shapes")
         self._options = options or ShapesOptions()
-        options = asdict(self._options) | {"objects": self._options.number}
-        if options["level"] == "hard":
+        recorded = asdict(self._options) | {"objects": self._options.number}
+        if recorded["level"] == "hard":
             # The only images before there were levels: data packed then keeps its digest.
-            del options["level"]
-        self.options: Mapping[str, Any] = options
+            del recorded["level"]
+        self.options: Mapping[str, Any] = recorded
 
     def rows(self, source: Path, *, partial: bool) -> Sequence[RawRow]:
         """Names of all rows; `source` is not looked at."""
