@@ -191,9 +191,10 @@ class QueryDecoderConfig:
         pyramid: Convolutions of the pyramid: `depthwise` 3x3 (published) or `dense` 3x3.
         layer_scale: Initial value of the encoder's per-channel residual factors.
         matching: Which query answers for a label in training: `hungarian`, the cheapest assignment
-            per image and layer (published), or `class`, query k for class k always. The latter is
-            for semantic segmentation alone, needs a query per class, and learns in fewer images;
-            further queries learn to be "no object", and the matching costs are not read.
+            per image and layer (published), or `class`, query k for class k always, with an empty
+            mask where the class does not occur. The latter is for semantic segmentation alone,
+            needs a query per class, and learns in fewer images; further queries learn to be "no
+            object", and the matching costs are not read.
         pixel_head: Adds a 1x1 classifier on the mask features for an auxiliary loss
             in training; it takes no part in inference.
     """

@@ -29,11 +29,13 @@ class _Colours(NamedTuple):
         first: Range of the first colour's channels, in [0, 255].
         spread: Largest distance of the second colour from the first, per channel.
         limits: Range that the second colour is clipped to.
+        signs: Which way it lies from the first, one of these drawn per channel.
     """
 
     first: tuple[float, float]
     spread: float
     limits: tuple[float, float]
+    signs: tuple[int, ...] = (-1, 1)
 
 
 class _Look(NamedTuple):
@@ -57,10 +59,11 @@ class _Look(NamedTuple):
 
 
 _LOOKS: dict[Level, _Look] = {
-    # Few, large, bright objects on a dark background that is nearly flat, little noise.
+    # Few, large, bright objects whose patterns are dark on bright, on a dark background that is
+    # nearly flat; little noise.
     "easy": _Look(
-        background=_Colours((20, 80), 15, (10, 90)),
-        objects=_Colours((140, 235), 110, (110, 255)),
+        background=_Colours((10, 60), 12, (0, 70)),
+        objects=_Colours((180, 245), 120, (60, 255), signs=(-1,)),
         noise=(1, 3),
         number=(1, 3),
         radius=(0.24, 0.38),
@@ -135,11 +138,11 @@ class Shapes:
     def __init__(self, options: ShapesOptions | None = None) -> None:
         self.label_space = load_label_space("shapes")
         self._options = options or ShapesOptions()
-        options = asdict(self._options) | {"objects": self._options.number}
-        if options["level"] == "hard":
+        recorded = asdict(self._options) | {"objects": self._options.number}
+        if recorded["level"] == "hard":
             # The only images before there were levels: data packed then keeps its digest.
-            del options["level"]
-        self.options: Mapping[str, Any] = options
+            del recorded["level"]
+        self.options: Mapping[str, Any] = recorded
 
     def rows(self, source: Path, *, partial: bool) -> Sequence[RawRow]:
         """Names of all rows; `source` is not looked at."""
@@ -214,7 +217,7 @@ def _mix_two_colours(
 ) -> np.ndarray:
     """Two random colours, mixed by -1..1; (H, W, 3) float32."""
     first = generator.uniform(*colours.first, 3)
-    away = generator.choice([-1, 1], 3) * generator.uniform(0.4, 1, 3) * colours.spread
+    away = generator.choice(colours.signs, 3) * generator.uniform(0.4, 1, 3) * colours.spread
     second = np.clip(first + away, *colours.limits)
     share = ((mix + 1) / 2)[..., None]
     return (first * share + second * (1 - share)).astype(np.float32)

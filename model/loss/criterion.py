@@ -10,7 +10,14 @@ from ..prediction import DensePrediction, MaskPrediction
 from .image_terms import IMAGE_TERMS, resize_labels
 from .lovasz import lovasz_softmax_loss
 from .mask_loss import compute_full_losses, compute_shift, dice_loss, focal_loss, sample_points
-from .matcher import SEGMENT_STRIDE, ImageTargets, match, match_classes, split_targets
+from .matcher import (
+    SEGMENT_STRIDE,
+    ImageTargets,
+    match,
+    match_classes,
+    split_classes,
+    split_targets,
+)
 
 _EPS = torch.finfo(torch.float32).eps
 
@@ -85,6 +92,7 @@ class SetCriterion(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
+        self.num_classes = num_classes
         self.matching: Matching = matching
         weights = torch.ones(num_classes + 1)
         weights[-1] = config.no_object_weight
@@ -105,6 +113,9 @@ class SetCriterion(nn.Module):
         Args:
             target: (B, H, W) int64 label maps, as in `forward`.
         """
+        if self.matching == "class":
+            labelled = (target != self.config.ignore_label).flatten(1).any(1)
+            return torch.where(labelled, self.num_classes, 1).sum().float()
         labels = [image.unique() for image in target]
         counts = [int((values != self.config.ignore_label).sum()) for values in labels]
         return torch.tensor(float(sum(max(1, count) for count in counts)), device=target.device)
@@ -143,14 +154,14 @@ class SetCriterion(nn.Module):
         Raises:
             ValueError: Where prediction and target are of different numbers of images, targets are
                 not int64, or a label is none of the K classes; with Hungarian matching where a
-                logit is not finite; with matching by class where a class has several segments.
+                logit is not finite; with matching by class where targets have segments.
         """
         class_logits = prediction.class_logits
         mask_logits = prediction.mask_logits
         _require_images(mask_logits.shape[1], target)
         _require_labels(target, class_logits.shape[-1] - 1, self.config.ignore_label, segments=True)
         size = (mask_logits.shape[-2], mask_logits.shape[-1])
-        images = [split_targets(t, ignore_label=self.config.ignore_label) for t in target]
+        images = [self._split(image) for image in target]
         small = [ImageTargets(i.labels, resize_labels(i.masks, size)) for i in images]
         if self.config.mask_resolution == "prediction":
             images = small
@@ -162,6 +173,12 @@ class SetCriterion(nn.Module):
             "mask": focal,
             "dice": dice,
         }
+
+    def _split(self, target: Tensor) -> ImageTargets:
+        ignored = self.config.ignore_label
+        if self.matching == "class":
+            return split_classes(target, num_classes=self.num_classes, ignore_label=ignored)
+        return split_targets(target, ignore_label=ignored)
 
     def _match(
         self, class_logits: Tensor, mask_logits: Tensor, images: list[ImageTargets]
@@ -185,6 +202,9 @@ class SetCriterion(nn.Module):
     ) -> Tensor:
         L, B, Q, K1 = logits.shape
         classes = torch.full((L, B, Q), K1 - 1, dtype=torch.int64, device=logits.device)
+        if self.matching == "class":
+            # Also in an image whose pixels are all ignored: what a query stands for never changes.
+            classes[..., : K1 - 1] = torch.arange(K1 - 1, device=logits.device)
         for b, layers in enumerate(pairs):
             for layer, (queries, chosen) in enumerate(layers):
                 classes[layer, b, queries] = images[b].labels[chosen]

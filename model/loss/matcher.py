@@ -128,25 +128,40 @@ def match(
     return pairs
 
 
-def match_classes(targets: ImageTargets, *, layers: int) -> list[tuple[Tensor, Tensor]]:
-    """Assign every label of one image to the query of its class, in every layer.
+def split_classes(target: Tensor, *, num_classes: int, ignore_label: int) -> ImageTargets:
+    """Split a label map into one binary mask per class, empty where the class does not occur.
 
     Args:
-        targets: The image's labels, one mask per class.
+        target: (H, W) int64 classes.
+        num_classes: K.
+        ignore_label: Value that is of no class.
+
+    Returns:
+        K masks; none where every pixel is ignored.
+
+    Raises:
+        ValueError: Where the target tells segments of a class apart: one query answers for a class.
+    """
+    labelled = target != ignore_label
+    coded = target[labelled & (target >= SEGMENT_STRIDE)]
+    if len(coded):
+        label = int(coded[0])
+        raise ValueError(
+            "matching by class needs targets without segments, got segment "
+            f"{label // SEGMENT_STRIDE} of class {label % SEGMENT_STRIDE}"
+        )
+    labels = torch.arange(num_classes if labelled.any() else 0, device=target.device)
+    return ImageTargets(labels, (target == labels.view(-1, 1, 1)) & labelled)
+
+
+def match_classes(targets: ImageTargets, *, layers: int) -> list[tuple[Tensor, Tensor]]:
+    """Assign mask k to query k, in every layer.
+
+    Args:
+        targets: As `split_classes` makes them.
         layers: L.
 
     Returns:
-        As `match`: per layer the classes' queries and the indices of their labels, both (M,).
-
-    Raises:
-        ValueError: Where a class has several masks: one query cannot answer for two segments.
+        As `match`: per layer the queries and the indices of their labels, both (K,).
     """
-    classes, counts = targets.labels.unique(return_counts=True)
-    repeated = classes[counts > 1]
-    if len(repeated):
-        raise ValueError(
-            "matching by class needs one mask per class, and the targets have segments of one "
-            f"class: class {int(repeated[0])} has several"
-        )
-    chosen = torch.arange(len(targets.labels), device=targets.labels.device)
-    return [(targets.labels, chosen)] * layers
+    return [(targets.labels, targets.labels)] * layers

@@ -11,7 +11,7 @@ from torch import Tensor
 from spikeseg.model.config import LossConfig, ModelConfig, QueryDecoderConfig
 from spikeseg.model.loss.criterion import SetCriterion, build_criterion
 from spikeseg.model.loss.mask_loss import compute_full_losses
-from spikeseg.model.loss.matcher import SEGMENT_STRIDE, match_classes, split_targets
+from spikeseg.model.loss.matcher import SEGMENT_STRIDE, match_classes, split_classes
 from spikeseg.model.prediction import MaskPrediction
 from spikeseg.model.segmentor import build_segmentor
 
@@ -36,13 +36,21 @@ def criterion(classes: int, **weights: Any) -> SetCriterion:
     return SetCriterion(settings, classes, torch.ones(classes), matching="class")
 
 
-def test_every_label_goes_to_the_query_of_its_class_in_every_layer() -> None:
+def test_every_class_has_a_mask_and_the_query_of_its_number_in_every_layer() -> None:
     target = torch.tensor([[4, 4, 1], [255, 0, 1]])
-    pairs = match_classes(split_targets(target, ignore_label=255), layers=3)
+    images = split_classes(target, num_classes=5, ignore_label=255)
+    assert images.labels.tolist() == [0, 1, 2, 3, 4]
+    assert torch.equal(images.masks, torch.stack([target == k for k in range(5)]))
+    pairs = match_classes(images, layers=3)
     assert len(pairs) == 3
     for queries, chosen in pairs:
-        assert queries.tolist() == [0, 1, 4]
-        assert chosen.tolist() == [0, 1, 2]
+        assert queries.tolist() == chosen.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_the_ignored_label_is_in_no_mask_whatever_it_is() -> None:
+    target = torch.tensor([[0, 1], [2, 1]])
+    masks = split_classes(target, num_classes=3, ignore_label=1).masks
+    assert masks.flatten(1).tolist() == [[1, 0, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0]]
 
 
 def test_losses_by_hand() -> None:
@@ -52,38 +60,46 @@ def test_losses_by_hand() -> None:
     target[1] = 1
     target[1, 0] = 255
     prediction = predict(queries=4, classes=3)
-    layers = criterion(3).layer_losses(prediction, target, 1.5)
+    loss = criterion(3)
+    assert loss.count(target) == 6
+    layers = loss.layer_losses(prediction, target, 1.5)
 
-    wanted = torch.tensor([[0, 3, 2, 3], [3, 1, 3, 3]])
-    weights = torch.tensor([1.0, 1.0, 1.0, 0.1])[wanted]
+    weights = torch.tensor([1.0, 1.0, 1.0, 0.1])
     for layer in range(2):
         logs = prediction.class_logits[layer].log_softmax(-1)
-        picked = logs.gather(-1, wanted[..., None])[..., 0]
-        expected = -(weights * picked).sum() / weights.sum()
+        picked = -logs.diagonal(dim1=-2, dim2=-1)
+        expected = (weights * picked).sum() / (2 * weights.sum())
         torch.testing.assert_close(layers["class"][layer], expected)
 
-        matched = prediction.mask_logits[layer][[0, 0, 1], [0, 2, 1]]
-        masks = torch.stack((target[0] == 0, target[0] == 2, target[1] == 1))
+        matched = prediction.mask_logits[layer][:, :3].flatten(0, 1)
+        masks = torch.stack([image == k for image in target for k in range(3)])
         focal, dice = compute_full_losses(matched, masks)
         torch.testing.assert_close(layers["mask"][layer], focal.sum() / (1.5 * 16))
         torch.testing.assert_close(layers["dice"][layer], dice.sum() / 1.5)
 
 
-def test_masks_of_queries_whose_class_is_absent_get_no_gradient() -> None:
+def test_masks_of_queries_that_stand_for_no_class_get_no_gradient() -> None:
     target = torch.full((2, 4, 4), 1)
-    prediction = predict(queries=3, classes=3)
+    prediction = predict(queries=5, classes=3)
     logits = prediction.mask_logits.requires_grad_()
-    terms = criterion(3)(prediction, target, 2.0)
+    terms = criterion(3)(prediction, target, 6.0)
     (terms["mask"] + terms["dice"]).backward()
     assert logits.grad is not None
-    assert logits.grad[:, :, 1].abs().sum() > 0
-    assert not logits.grad[:, :, [0, 2]].any()
+    assert logits.grad[:, :, :3].abs().sum((0, 1, 3, 4)).min() > 0
+    assert not logits.grad[:, :, 3:].any()
 
 
-def test_an_image_without_labels_has_only_a_class_loss() -> None:
-    target = torch.full((2, 4, 4), 255)
-    terms = criterion(3)(predict(queries=3, classes=3), target, 2.0)
-    assert terms["mask"] == 0 and terms["dice"] == 0 and terms["class"] > 0
+@pytest.mark.parametrize("ignored", [1, 2])
+def test_an_image_without_labels_has_no_mask_and_the_same_class_loss(ignored: int) -> None:
+    target = torch.full((2, 4, 4), 2)
+    prediction = predict(queries=4, classes=3)
+    loss = criterion(3)
+    whole = loss(prediction, target, 6.0)
+    target[:ignored] = 255
+    assert loss.count(target) == ignored + 3 * (2 - ignored)
+    terms = loss(prediction, target, 6.0)
+    torch.testing.assert_close(terms["class"], whole["class"])
+    assert (terms["mask"] == 0) == (terms["dice"] == 0) == (ignored == 2)
 
 
 def test_the_order_in_which_masks_are_predicted_is_not_free() -> None:
@@ -105,14 +121,20 @@ def test_the_order_in_which_masks_are_predicted_is_not_free() -> None:
     assert not torch.isclose(total(by_class, prediction), total(by_class, moved))
 
 
-@pytest.mark.parametrize("repeated", [0, 1, 2])
-def test_two_segments_of_one_class_are_refused(repeated: int) -> None:
-    target = torch.tensor([[0, 1], [2, 255]]).repeat(2, 1, 1)
-    target = torch.nn.functional.interpolate(target[:, None].float(), size=(4, 4))[:, 0].long()
-    target[0, 0, 0] = repeated + 3 * SEGMENT_STRIDE
-    if repeated:
-        target[0, 0, 1] = repeated
-    message = f"segments of one class: class {repeated} has several"
+@pytest.mark.parametrize("part", ["class_logits", "mask_logits"])
+def test_logits_that_are_not_finite_make_a_loss_that_is_not(part: str) -> None:
+    prediction = predict(queries=3, classes=3)
+    getattr(prediction, part)[1, 0, 2, 0] = torch.nan
+    target = torch.full((2, 4, 4), 2)
+    total = torch.stack(list(criterion(3)(prediction, target, 2.0).values())).sum()
+    assert total.isnan()
+
+
+@pytest.mark.parametrize("wrong", [2 + 3 * SEGMENT_STRIDE, SEGMENT_STRIDE])
+def test_targets_with_segments_are_refused(wrong: int) -> None:
+    target = torch.zeros(2, 4, 4, dtype=torch.int64)
+    target[1, 2, 3] = wrong
+    message = f"got segment {wrong // SEGMENT_STRIDE} of class {wrong % SEGMENT_STRIDE}"
     with pytest.raises(ValueError, match=message):
         criterion(3)(predict(queries=3, classes=3), target, 2.0)
 

@@ -14,6 +14,7 @@ from spikeseg.platform.tracking.metric_table import METRICS
 NOT_EVERY_RUN = {name for name, metric in METRICS.items() if metric.needs} | {
     "train/loss_pixel",
     "train/loss_semantic",
+    "train/loss_lovasz",
     "train/loss_mask",
     "train/loss_dice",
     "train/loss_class",
