@@ -8,7 +8,7 @@ import ray
 from ray.train.torch import TorchConfig
 from ray.train.torch.config import _set_torch_distributed_env_vars, _TorchBackend
 
-from .worker_network import join_workers, open_store, remove_store
+from .worker_network import Seat, join_workers, open_store, remove_store
 
 _GOODBYE_SECONDS = 5.0
 
@@ -46,27 +46,30 @@ class PrivateTorchBackend(_TorchBackend):
         timeout_s = backend_config.timeout_s
         self._store = worker_group.execute_single(0, open_store, hosts[0], timeout_s=timeout_s)
         worker_group.execute(_set_variables)
-        ray.get(
-            [
-                worker_group.execute_single_async(
-                    rank,
-                    join_workers,
-                    self._store,
-                    backend=backend_config.backend,
-                    rank=rank,
-                    size=len(hosts),
-                    host=host,
-                    timeout_s=timeout_s,
-                )
-                for rank, host in enumerate(hosts)
-            ]
-        )
+        seats = [
+            Seat(backend_config.backend, rank, len(hosts), host, timeout_s)
+            for rank, host in enumerate(hosts)
+        ]
+        try:
+            ray.get(
+                [
+                    worker_group.execute_single_async(seat.rank, join_workers, self._store, seat)
+                    for seat in seats
+                ]
+            )
+        except Exception:
+            self._remove(worker_group)
+            raise
         if backend_config.backend == "gloo":
-            worker_group.execute_single(0, remove_store, self._store)
+            self._remove(worker_group)
 
     def on_shutdown(self, worker_group: Any, backend_config: TorchConfig) -> None:
         """End the process group; NCCL may ask the store until then."""
         super().on_shutdown(worker_group, backend_config)
+        self._remove(worker_group)
+
+    def _remove(self, worker_group: Any) -> None:
+        """Remove the store's file, if worker 0 still lives."""
         removed = worker_group.execute_single_async(0, remove_store, self._store)
         ray.wait([removed], timeout=_GOODBYE_SECONDS)
 

@@ -11,6 +11,7 @@ import socket
 import tempfile
 from datetime import timedelta
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import torch.distributed
@@ -64,24 +65,36 @@ def open_store(host: str | None, *, timeout_s: float) -> str:
     return f"tcp://[{host}]:{port}" if family == socket.AF_INET6 else f"tcp://{host}:{port}"
 
 
-def join_workers(
-    address: str, *, backend: str, rank: int, size: int, host: str | None, timeout_s: float
-) -> None:
-    """Open torch's default process group.
+class Seat(NamedTuple):
+    """A worker's place in a group.
 
-    Args:
-        address: What `open_store` returned.
+    Attributes:
         backend: `gloo` or `nccl`.
         rank: Of this worker.
         size: Number of workers.
         host: Address of this worker's node; None where all workers are on this machine.
         timeout_s: Seconds that an operation of the group may take.
     """
-    _choose_interface(host)
-    timeout = timedelta(seconds=timeout_s)
+
+    backend: str
+    rank: int
+    size: int
+    host: str | None
+    timeout_s: float
+
+
+def join_workers(address: str, seat: Seat) -> None:
+    """Open torch's default process group.
+
+    Args:
+        address: What `open_store` returned.
+        seat: Of this worker.
+    """
+    _choose_interface(seat.host)
+    timeout = timedelta(seconds=seat.timeout_s)
     if address.startswith(_FILE):
-        store = torch.distributed.FileStore(address.removeprefix(_FILE), size)
-    elif rank == 0:
+        store = torch.distributed.FileStore(address.removeprefix(_FILE), seat.size)
+    elif seat.rank == 0:
         store = _served[0]
     else:
         place = urlsplit(address)
@@ -90,7 +103,7 @@ def join_workers(
             place.hostname, place.port, is_master=False, timeout=timeout
         )
     torch.distributed.init_process_group(
-        backend, store=store, rank=rank, world_size=size, timeout=timeout
+        seat.backend, store=store, rank=seat.rank, world_size=seat.size, timeout=timeout
     )
 
 

@@ -121,7 +121,8 @@ def test_a_training_on_two_workers_listens_on_loopback(data: Path, tmp_path: Pat
 def test_a_sweep_listens_on_loopback(data: Path, tmp_path: Path) -> None:
     done, found = run_and_listen(
         spikeseg_command(
-            *("sweep", "demo", f"data.path={data}", *SMALL, "--trials", "2"),
+            *("sweep", "demo", f"data.path={data}", *SMALL, "optimizer.warmup_steps=2"),
+            *("--trials", "2"),
             *("--storage", str(tmp_path / "runs")),
         ),
         user_without_token(tmp_path / "home"),

@@ -14,7 +14,7 @@ import torch.distributed
 from listening import listening
 
 from spikeseg.platform.cluster.loopback import is_loopback
-from spikeseg.platform.cluster.worker_network import join_workers, open_store, remove_store
+from spikeseg.platform.cluster.worker_network import Seat, join_workers, open_store, remove_store
 
 
 def work(rank: int, host: str | None, meeting: "Queue[str]", results: "Queue[list[str]]") -> None:
@@ -27,7 +27,7 @@ def work(rank: int, host: str | None, meeting: "Queue[str]", results: "Queue[lis
         meeting.put(open_store(host, timeout_s=20))
     address = meeting.get()
     meeting.put(address)
-    join_workers(address, backend="gloo", rank=rank, size=2, host=host, timeout_s=20)
+    join_workers(address, Seat("gloo", rank, 2, host, 20))
     torch.distributed.barrier()
     if rank == 0:
         remove_store(address)
