@@ -80,7 +80,7 @@ class StageClock:
 
     seconds: Counter[str] = field(default_factory=Counter)
     _open: list[str] = field(default_factory=lambda: [_REST])
-    _since: float = field(default_factory=time.thread_time)
+    _since: float = field(default_factory=lambda: time.thread_time())
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
