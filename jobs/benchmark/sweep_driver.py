@@ -3,7 +3,7 @@
 import contextlib
 import random
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -85,7 +85,7 @@ class StageClock:
         seconds: Stage -> CPU seconds so far.
     """
 
-    seconds: Counter[str] = field(default_factory=Counter)
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     _open: list[str] = field(default_factory=lambda: [_REST])
     _since: float = field(default_factory=lambda: time.thread_time())
 
@@ -100,11 +100,11 @@ class StageClock:
             self._turn()
             self._open.pop()
 
-    def read(self) -> Counter[str]:
+    def read(self) -> dict[str, float]:
         """Seconds so far, and those of all other threads, as the upload's."""
         self._turn()
         other = time.process_time() - time.thread_time()
-        return self.seconds + Counter({_UPLOAD: other})
+        return {**self.seconds, _UPLOAD: other}
 
     def _turn(self) -> None:
         now = time.thread_time()
@@ -144,7 +144,7 @@ def measure_driver(
         with _timed_calls(clock):
             for mark in [mark for mark in MARKS if mark <= trials]:
                 _fill_study(plan, place / _NAME, mark - _WINDOW)
-                readings: list[Counter[str]] = []
+                readings: list[dict[str, float]] = []
                 sweep(
                     recipe,
                     items,
@@ -152,7 +152,8 @@ def measure_driver(
                         storage=place,
                         trials=mark,
                         here=True,
-                        **({"resume": _NAME} if costs else {"name": _NAME}),
+                        name=None if costs else _NAME,
+                        resume=_NAME if costs else None,
                     ),
                     progress=_ignore_line,
                     show=_ignore_status,
@@ -160,7 +161,7 @@ def measure_driver(
                 )
                 if len(readings) < 2:
                     raise ConfigError(f"{recipe}: its space has no {mark} points; name another")
-                end = sum((clock.read() - readings[-1]).values())
+                end = sum(clock.read().values()) - sum(readings[-1].values())
                 costs.append(_cost(mark, readings))
         yield plan.recipe.sampler.name, costs, end
 
@@ -174,8 +175,11 @@ def _fill_study(plan: SweepPlan, folder: Path, trials: int) -> None:
         trials: Trials that the study has afterwards, and at least its queued ones.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    directions = [objective.direction for objective in plan.recipe.objectives]
-    study = open_study(f"sqlite:///{folder / 'study.db'}", folder.name, directions)
+    study = open_study(
+        f"sqlite:///{folder / 'study.db'}",
+        folder.name,
+        [objective.direction for objective in plan.recipe.objectives],
+    )
     draws = optuna.create_study(sampler=RandomSampler(seed=trials))
     chance = random.Random(trials)
     for number in range(len(study.get_trials(deepcopy=False)), trials):
@@ -238,7 +242,7 @@ def _made_up_curve(
 
 
 def _made_up_trials(
-    plan: SweepPlan, clock: StageClock, readings: list[Counter[str]]
+    plan: SweepPlan, clock: StageClock, readings: list[dict[str, float]]
 ) -> Callable[[WorkOrder], Generator[TrialReport, None, None]]:
     """Trials that write a journal and report curves by formula, and read the clock when they end.
 
@@ -272,11 +276,12 @@ def _made_up_trials(
     return run_trial
 
 
-def _cost(mark: int, readings: Sequence[Counter[str]]) -> DriverCost:
+def _cost(mark: int, readings: Sequence[dict[str, float]]) -> DriverCost:
     """Mean cost a trial between the first and the last reading."""
     first, last = readings[0], readings[-1]
     trials = len(readings) - 1
-    return DriverCost(mark, {name: (last[name] - first[name]) / trials for name in STAGES})
+    spent = {name: (last.get(name, 0.0) - first.get(name, 0.0)) / trials for name in STAGES}
+    return DriverCost(mark, spent)
 
 
 @contextlib.contextmanager
