@@ -3,28 +3,35 @@
 import contextlib
 import random
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import optuna
 from optuna.samplers import RandomSampler, TPESampler
+from optuna.trial import TrialState, create_trial
 
+from ...platform.config.errors import ConfigError
+from ...platform.search.study.stored_trials import EVALUATION
 from ...platform.search.study.study import Keeper
-from ...platform.search.study.trial_records import TrialReport
+from ...platform.search.study.study_storage import open_study
+from ...platform.search.study.trial_records import TrialReport, Verdict
 from ...platform.search.sweep import SweepOptions, sweep
 from ...platform.search.sweep_file.plan import SweepPlan, load_sweep
 from ...platform.search.sweep_status import SweepStatus, Watcher
 from ...platform.search.sweep_tracking import SweepRecord
 from ...platform.search.trials.trial_training import WorkOrder
-from ...platform.tracking.journal import Journal
+from ...platform.tracking.journal import Journal, append_end
 from ...platform.tracking.metric_table import evaluation_metrics
 
 MARKS = (100, 300, 1000, 3000, 5000)
 """Numbers of trials at which the cost of one more is measured."""
 SAMPLERS = ("random", "tpe")
+_NAME = "driver"
 _WINDOW = 50
+_COMPLETE = 0.2
 _TRIAL, _SAMPLER, _REST, _UPLOAD = "trial", "sampler", "rest", "upload"
 STAGES = (_SAMPLER, "begin", "configure", "judge", "status", "journal", _REST, _UPLOAD)
 """Columns of the table; all but the first are the driver's own."""
@@ -78,9 +85,9 @@ class StageClock:
         seconds: Stage -> CPU seconds so far.
     """
 
-    seconds: Counter[str] = field(default_factory=Counter)
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     _open: list[str] = field(default_factory=lambda: [_REST])
-    _since: float = field(default_factory=time.thread_time)
+    _since: float = field(default_factory=lambda: time.thread_time())
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -93,11 +100,11 @@ class StageClock:
             self._turn()
             self._open.pop()
 
-    def read(self) -> Counter[str]:
+    def read(self) -> dict[str, float]:
         """Seconds so far, and those of all other threads, as the upload's."""
         self._turn()
         other = time.process_time() - time.thread_time()
-        return self.seconds + Counter({_UPLOAD: other})
+        return {**self.seconds, _UPLOAD: other}
 
     def _turn(self) -> None:
         now = time.thread_time()
@@ -111,7 +118,7 @@ def measure_driver(
     """Run sweeps of trials with made-up scores in this process; no network is trained.
 
     Everything else is real: samplers, pruner, study on disk, journals and their upload, status,
-    results and figures.
+    results and figures. Before each measurement the study is filled up with ended trials.
 
     Args:
         recipe: The sweep whose space, objectives, pruner and constraints are used.
@@ -121,32 +128,84 @@ def measure_driver(
         trials: Trials of each sweep; the cost is measured at each of `MARKS` up to it.
 
     Yields:
-        Sampler, its costs by number of trials, and CPU seconds of the sweep's end in all.
+        Sampler, its costs by number of trials, and CPU seconds of the last sweep's end in all.
 
     Raises:
-        ConfigError: As `load_sweep`.
+        ConfigError: As `load_sweep`, and where the space has fewer points.
     """
     chosen = any(item.startswith("sweep.sampler.name=") for item in overrides)
     for name in (None,) if chosen else SAMPLERS:
         items = [*overrides, *(() if name is None else (f"sweep.sampler.name={name}",))]
         plan = load_sweep(recipe, items)
+        place = storage / f"driver-{plan.recipe.sampler.name}-{time.time_ns()}"
         clock = StageClock()
-        readings: dict[int, Counter[str]] = {}
+        costs: list[DriverCost] = []
+        end = 0.0
         with _timed_calls(clock):
-            sweep(
-                recipe,
-                items,
-                SweepOptions(
-                    storage=storage / f"driver-{plan.recipe.sampler.name}-{time.time_ns()}",
-                    trials=trials,
-                    here=True,
-                ),
-                progress=_ignore_line,
-                show=_ignore_status,
-                work=_made_up_trials(plan, clock, readings),
+            for mark in [mark for mark in MARKS if mark <= trials]:
+                _fill_study(plan, place / _NAME, mark - _WINDOW)
+                readings: list[dict[str, float]] = []
+                sweep(
+                    recipe,
+                    items,
+                    SweepOptions(
+                        storage=place,
+                        trials=mark,
+                        here=True,
+                        name=None if costs else _NAME,
+                        resume=_NAME if costs else None,
+                    ),
+                    progress=_ignore_line,
+                    show=_ignore_status,
+                    work=_made_up_trials(plan, clock, readings),
+                )
+                if len(readings) < 2:
+                    raise ConfigError(f"{recipe}: its space has no {mark} points; name another")
+                end = sum(clock.read().values()) - sum(readings[-1].values())
+                costs.append(_cost(mark, readings))
+        yield plan.recipe.sampler.name, costs, end
+
+
+def _fill_study(plan: SweepPlan, folder: Path, trials: int) -> None:
+    """Fill a sweep's study up with ended trials at random points, as a driver would leave them.
+
+    Args:
+        plan: The sweep.
+        folder: Its folder.
+        trials: Trials that the study has afterwards, and at least its queued ones.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    study = open_study(
+        f"sqlite:///{folder / 'study.db'}",
+        folder.name,
+        [objective.direction for objective in plan.recipe.objectives],
+    )
+    draws = optuna.create_study(sampler=RandomSampler(seed=trials))
+    chance = random.Random(trials)
+    for number in range(len(study.get_trials(deepcopy=False)), trials):
+        drawn = draws.ask()
+        plan.recipe.space.draw(drawn)
+        curve = list(_made_up_curve(plan, chance))
+        # As of a sweep that prunes: most trials end at the first rung.
+        ends = curve if chance.random() < _COMPLETE else curve[:1]
+        verdict = Verdict("COMPLETE" if ends is curve else "PRUNED", "made up", ends[-1][0])
+        attributes = {
+            f"{EVALUATION}{step}": {"metrics": metrics, "seconds": 1.0} for step, metrics in ends
+        }
+        values = [ends[-1][1][objective.metric] for objective in plan.recipe.objectives]
+        study.add_trial(
+            create_trial(
+                state=TrialState[verdict.state or "FAIL"],
+                values=values if verdict.state == "COMPLETE" else None,
+                params=drawn.params,
+                distributions=drawn.distributions,
+                user_attrs={**attributes, "verdict": asdict(verdict), "attempts": 1},
             )
-        end = clock.read() - readings[max(readings)]
-        yield plan.recipe.sampler.name, _costs(readings), sum(end.values())
+        )
+        journal = folder / "trials" / str(number) / "journal"
+        Journal(journal, run_name=f"{folder.name}-{number}", tags={}, params={}).close()
+        tags = {"state": str(verdict.state), "reason": verdict.reason, "attempts": "1"}
+        append_end(journal, tags, "FINISHED")
 
 
 def cost_lines(sampler: str, costs: Sequence[DriverCost], end: float) -> list[str]:
@@ -168,26 +227,35 @@ def cost_lines(sampler: str, costs: Sequence[DriverCost], end: float) -> list[st
     ]
 
 
+def _made_up_curve(
+    plan: SweepPlan, chance: random.Random
+) -> Iterator[tuple[int, dict[str, float]]]:
+    """Steps and metrics of a trial: mIoU rises towards its end, energy stays, the rest is noise."""
+    trainer = plan.base.config.trainer
+    quality, cost = chance.uniform(20, 60), chance.uniform(0.1, 2.0)
+    names = evaluation_metrics(plan.base.config.data.task)
+    for step in range(trainer.evaluate_every, trainer.max_steps + 1, trainer.evaluate_every):
+        metrics = {name: chance.uniform(0.0, 0.01) for name in names}
+        metrics["val/mIoU"] = quality * step / (step + trainer.evaluate_every)
+        metrics["energy/mJ"] = cost
+        yield step, metrics
+
+
 def _made_up_trials(
-    plan: SweepPlan, clock: StageClock, readings: dict[int, Counter[str]]
+    plan: SweepPlan, clock: StageClock, readings: list[dict[str, float]]
 ) -> Callable[[WorkOrder], Generator[TrialReport, None, None]]:
     """Trials that write a journal and report curves by formula, and read the clock when they end.
 
     Args:
         plan: The sweep.
         clock: Stops the time; what a trial itself takes is not the driver's.
-        readings: Takes the clock's readings: ended trials -> seconds by stage.
+        readings: Takes the clock's reading after each trial.
     """
-    trainer = plan.base.config.trainer
-    steps = range(trainer.evaluate_every, trainer.max_steps + 1, trainer.evaluate_every)
-    names = evaluation_metrics(plan.base.config.data.task)
-    ended = 0
+    last = plan.base.config.trainer.max_steps
 
     def run_trial(order: WorkOrder) -> Generator[TrialReport, None, None]:
-        nonlocal ended
         with clock.stage(_TRIAL):
-            chance = random.Random(order["config"])
-            quality, cost = chance.uniform(20, 60), chance.uniform(0.1, 2.0)
+            curve = list(_made_up_curve(plan, random.Random(order["config"])))
             journal = Journal(
                 Path(order["folder"]) / "journal",
                 run_name=order["tags"]["run_name"],
@@ -196,35 +264,24 @@ def _made_up_trials(
                 parent=order["parent"],
             )
         try:
-            for step in range(
-                trainer.evaluate_every, trainer.max_steps + 1, trainer.evaluate_every
-            ):
+            for step, metrics in curve:
                 with clock.stage(_TRIAL):
-                    metrics = {name: chance.uniform(0.0, 0.01) for name in names}
-                    metrics["val/mIoU"] = quality * step / (step + trainer.evaluate_every)
-                    metrics["energy/mJ"] = cost
                     journal.metrics(step, metrics)
-                yield TrialReport(step, metrics, final=step == steps[-1], seconds=1.0)
+                yield TrialReport(step, metrics, final=step == last, seconds=1.0)
         finally:
             with clock.stage(_TRIAL):
                 journal.close()
-            ended += 1
-            if any(ended in (mark, mark - _WINDOW) for mark in MARKS):
-                readings[ended] = clock.read()
+            readings.append(clock.read())
 
     return run_trial
 
 
-def _costs(readings: dict[int, Counter[str]]) -> list[DriverCost]:
-    costs = []
-    for mark in MARKS:
-        before = mark - _WINDOW
-        if mark in readings and before in readings:
-            spent = {
-                name: (readings[mark][name] - readings[before][name]) / _WINDOW for name in STAGES
-            }
-            costs.append(DriverCost(mark, spent))
-    return costs
+def _cost(mark: int, readings: Sequence[dict[str, float]]) -> DriverCost:
+    """Mean cost a trial between the first and the last reading."""
+    first, last = readings[0], readings[-1]
+    trials = len(readings) - 1
+    spent = {name: (last.get(name, 0.0) - first.get(name, 0.0)) / trials for name in STAGES}
+    return DriverCost(mark, spent)
 
 
 @contextlib.contextmanager

@@ -34,26 +34,29 @@ def set_system_attributes(
 def study_of(
     trials: Sequence[FrozenTrial], directions: Sequence[StudyDirection], sampler: BaseSampler
 ) -> optuna.Study:
-    """A study in memory that holds these trials, numbered as they come.
+    """A study in memory that holds these trials, to ask a sampler without asking the real one.
 
-    `Study.add_trial` copies and checks each trial deeply, which at thousands of trials costs
-    seconds; here those that have ended share their parts, which nobody changes any more.
+    `Study.add_trial` checks and copies each trial deeply, which at thousands of trials costs
+    seconds; here those that have ended, which nobody changes any more, are shared.
 
     Args:
-        trials: Trials of another study, which stay as they are.
+        trials: All trials of another study in their order, or only some that have not ended.
         directions: Its directions.
         sampler: What proposes for its next trial.
     """
     storage = InMemoryStorage()
     study = optuna.create_study(storage=storage, directions=directions, sampler=sampler)
-    identity = study._study_id
+    held = storage._studies[study._study_id].trials
     for number, trial in enumerate(trials):
-        # The one that is asked for is changed in place, and it may be queued.
-        twin = copy.copy(trial) if trial.state.is_finished() else copy.deepcopy(trial)
-        twin._trial_id = twin.number = number
-        storage._studies[identity].trials.append(twin)
-        storage._trial_id_to_study_id_and_number[number] = (identity, number)
-    storage._max_trial_id = len(trials) - 1
+        if not trial.state.is_finished():
+            # The one that is asked for is changed in place, and it may be queued.
+            trial = copy.deepcopy(trial)
+            trial.number = number
+            storage._trial_id_to_study_id_and_number[trial._trial_id] = study._study_id, number
+        assert trial.number == number
+        held.append(trial)
+    # Samplers know trials by their ids: a new one must have none that is taken.
+    storage._max_trial_id = max((trial._trial_id for trial in trials), default=-1)
     return study
 
 

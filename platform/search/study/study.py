@@ -114,11 +114,12 @@ class Keeper:
         # A fresh sampler a trial: what it proposes depends on seed, number and the trials so far,
         # not on how often the driver was killed.
         number = max(self.records, default=-1) + 1
-        begun = [t for t in self.study.get_trials(deepcopy=False) if t.state != TrialState.WAITING]
-        if len(begun) > len(self.records):
+        trials = self.study.get_trials(deepcopy=False)
+        begun = sum(trial.state != TrialState.WAITING for trial in trials)
+        if begun > len(self.records):
             raise RuntimeError(
-                f"trial {begun[-1].number} was begun by somebody else: another driver, with a "
-                f"folder of its own, is at work on the study {self.study.study_name}"
+                f"trial {begun - 1} was begun by somebody else: another driver, with a folder of "
+                f"its own, is at work on the study {self.study.study_name}"
             )
         trial = ask(self.study, self._sampler, self._space, number=number, tried=self._tried)
         return self._start(trial, attempt=1)

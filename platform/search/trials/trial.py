@@ -6,6 +6,7 @@ from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
 
+from ...config.stored_json import read_stored
 from ..study.trial_records import VERDICT, TrialReport
 from .trial_training import Evaluations, WorkOrder, failure_reason, train_trial
 
@@ -31,9 +32,9 @@ def reports(order: WorkOrder) -> Generator[TrialReport, None, None]:
     from ...checkpoint.run_folder import RunFolder
 
     spent_file = Path(order["folder"]) / _SPENT
-    spent = json.loads(spent_file.read_text()) if spent_file.is_file() else {}
     started = time.monotonic()
     try:
+        spent = read_stored(spent_file, dict[str, float]) if spent_file.is_file() else {}
         with closing(_evaluations(order)) as evaluations:
             for evaluation, final, attempt in evaluations:
                 now = time.monotonic()

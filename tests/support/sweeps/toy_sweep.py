@@ -11,7 +11,7 @@ import toy_trials
 import yaml
 from optuna.storages import BaseStorage
 
-from spikeseg.platform.search.study import study
+from spikeseg.platform.search.study import study_storage
 from spikeseg.platform.search.study.study import Keeper
 from spikeseg.platform.search.study.trial_records import TrialReport, Verdict
 from spikeseg.platform.search.sweep import SweepOptions, SweepOutcome, sweep
@@ -122,12 +122,12 @@ def run(
         The keeper and the number of writes done.
     """
     dying = DyingStorage(storage, writes)
-    opened = study.open_storage
-    study.open_storage = lambda _: dying.killed_storage()
+    opened = study_storage.open_storage
+    study_storage.open_storage = lambda _: dying.killed_storage()
     try:
         keeper = Keeper(plan, folder, storage="", trials=plan.trials)
     finally:
-        study.open_storage = opened
+        study_storage.open_storage = opened
     prepare = functools.partial(toy_trials.prepare, plan)
     run_here(TrialQueue(keeper, prepare, _nobody, toy_trials.toy))
     return keeper, dying.done

@@ -27,3 +27,13 @@ def test_an_evaluation_keeps_its_seconds_where_its_driver_died_before_it_heard(
     given = {"folder": str(tmp_path), "workers": 1}
     assert [report.seconds for report in trial.reports(given)] == [4.0, 7.0]
     assert [report.seconds for report in trial.reports(given)] == [4.0, 7.0, 7.0]
+
+
+@pytest.mark.parametrize("content", ['{"1": "long"}', "[1]", '{"1": '])
+def test_seconds_of_another_type_fail_the_trial_with_the_files_name(
+    tmp_path: Path, content: str
+) -> None:
+    (tmp_path / "seconds.json").write_text(content)
+    (report,) = trial.reports({"folder": str(tmp_path), "workers": 1})
+    assert report.failure is not None
+    assert report.failure.startswith(f"ConfigError: {tmp_path / 'seconds.json'}: ")
