@@ -69,7 +69,7 @@ def run_demo(
         trained = _train(storage, data, progress)
         searched = _sweep(storage, data, progress, show)
     if searched.best is None:
-        raise RuntimeError(f"{searched.folder}: no trial finished: {searched.counts}")
+        raise RuntimeError(f"{searched.folder}: {searched.missing}")
     progress(f"scoring trial {searched.best.number} on the test split")
     report = evaluate_checkpoint(searched.best.folder, (), split="test")
     return DemoOutcome(
