@@ -12,7 +12,7 @@ from .storage import Storage
 SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 
-_KINDS = {str: "text", int: "a whole number", dict: "an object", list: "a list"}
+_KINDS = {str: "text", int: "a whole number", float: "a number", dict: "an object", list: "a list"}
 _FIELDS = {
     "name": str,
     "digest": str,
@@ -24,6 +24,7 @@ _FIELDS = {
     "label_space": dict,
     "shards": list,
 }
+_BASELINE_FIELDS = {"majority": float, "position": float, "majority_class": str}
 _SHARD_FIELDS = {
     "file": str,
     "split": str,
@@ -49,6 +50,7 @@ class Manifest:
         quarantined: Rows that were left out.
         label_space: Its classes.
         shards: One entry per shard, split by split in their order.
+        baselines: Split -> fields of `baselines.Baselines`; empty where they are not known.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Manifest:
     quarantined: int
     label_space: LabelSpace
     shards: tuple[ShardEntry, ...]
+    baselines: Mapping[str, Mapping[str, Any]]
 
 
 def read_manifest(storage: Storage) -> Manifest:
@@ -114,12 +117,31 @@ def _check_manifest(content: Any) -> Manifest:
         **{key: content[key] for key in _FIELDS}
         | {
             "label_space": space,
+            "baselines": _check_baselines(content.get("baselines", {}), splits),
             "shards": tuple(
-                ShardEntry.from_json({key: shard[key] for key in _SHARD_FIELDS})
+                ShardEntry(
+                    **{key: shard[key] for key in _SHARD_FIELDS}
+                    | {"pixels": tuple(shard["pixels"])}
+                )
                 for shard in content["shards"]
             ),
         }
     )
+
+
+def _check_baselines(content: Any, splits: Mapping[str, int]) -> dict[str, dict[str, Any]]:
+    _require_fields("baselines", content, {})
+    for split, stored in content.items():
+        where = f"baselines[{split!r}]"
+        if split not in splits:
+            raise DataError(f"{where}: is not one of splits")
+        _require_fields(where, stored, _BASELINE_FIELDS)
+        for key in ("majority", "position"):
+            if not 0 <= stored[key] <= 100:
+                raise DataError(f"{where}: {key} must be in [0, 100], got {stored[key]!r:.40}")
+    return {
+        split: {key: stored[key] for key in _BASELINE_FIELDS} for split, stored in content.items()
+    }
 
 
 def _require_fields(where: str, content: Any, fields: Mapping[str, type]) -> None:

@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
 
 from ..spec import DataError, RawDataset, RawRow, find_duplicates
+from .baselines import compute_baselines
+from .label_counts import LabelCounts
 from .manifest import MANIFEST, SCHEMA_VERSION, read_manifest
-from .shard import ShardEntry, ShardTask, write_shard
+from .shard import ShardTask, WrittenShard, write_shard
 from .storage import Storage
 
 QUARANTINE = "quarantine.csv"
@@ -144,12 +146,12 @@ def plan_pack(  # noqa: PLR0913
     return PackPlan(name, dataset, tuple(shards), digest.hexdigest(), on_bad_row, max_bad_share)
 
 
-def commit_manifest(plan: PackPlan, entries: Sequence[ShardEntry], storage: Storage) -> str:
+def commit_manifest(plan: PackPlan, written: Sequence[WrittenShard], storage: Storage) -> str:
     """Write the manifest; before it exists the folder is not a data set.
 
     Args:
         plan: The plan.
-        entries: One entry per shard, in the plan's order.
+        written: What was written of each shard, in the plan's order.
         storage: Folder of the packed data set.
 
     Returns:
@@ -158,11 +160,14 @@ def commit_manifest(plan: PackPlan, entries: Sequence[ShardEntry], storage: Stor
     Raises:
         DataError: Where too many rows are bad, or all rows of a split.
     """
-    require_few_bad(plan, entries)
-    filled = [entry for entry in entries if entry.rows]
-    splits: dict[str, int] = {entry.split: 0 for entry in entries}
-    for entry in filled:
-        splits[entry.split] += entry.rows
+    require_few_bad(plan, written)
+    filled = [shard.entry for shard in written if shard.entry.rows]
+    splits: dict[str, int] = {shard.entry.split: 0 for shard in written}
+    classes = plan.dataset.label_space.classes
+    counts = {split: LabelCounts(len(classes)) for split in splits}
+    for shard in written:
+        splits[shard.entry.split] += shard.entry.rows
+        counts[shard.entry.split].add(shard.counts)
     for split, rows in splits.items():
         if not rows:
             raise DataError(f"{storage.location}: every row of split {split!r} is bad")
@@ -178,12 +183,13 @@ def commit_manifest(plan: PackPlan, entries: Sequence[ShardEntry], storage: Stor
         "plan": plan.digest,
         "options": dict(plan.dataset.options),
         "splits": splits,
-        "quarantined": sum(len(entry.bad) for entry in entries),
+        "quarantined": sum(len(shard.bad) for shard in written),
         "label_space": space,
+        "baselines": compute_baselines(counts, classes),
         "shards": [{**asdict(entry), "bad": []} for entry in filled],
     }
     if manifest["quarantined"]:
-        storage.write(QUARANTINE, _format_bad_rows(entries).encode())
+        storage.write(QUARANTINE, _format_bad_rows(written).encode())
     else:
         storage.delete(QUARANTINE)
     storage.write(MANIFEST, json.dumps(manifest, indent=1).encode())
@@ -191,13 +197,13 @@ def commit_manifest(plan: PackPlan, entries: Sequence[ShardEntry], storage: Stor
     return str(manifest["digest"])
 
 
-def require_few_bad(plan: PackPlan, entries: Iterable[ShardEntry]) -> None:
+def require_few_bad(plan: PackPlan, written: Iterable[WrittenShard]) -> None:
     """Stop once more rows are bad than the plan allows.
 
     Raises:
         DataError: Gives the counts, and the first reasons.
     """
-    bad = [reason for entry in entries for _, reason in entry.bad]
+    bad = [reason for shard in written for _, reason in shard.bad]
     if len(bad) > plan.most_bad_rows:
         reasons = "; ".join(bad[:3])
         raise DataError(
@@ -285,7 +291,7 @@ def pack(
     storage = output if isinstance(output, Storage) else Storage.at(output)
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
 
-        def shards() -> Iterable[ShardEntry]:
+        def shards() -> Iterable[WrittenShard]:
             return pool.map(lambda i: write_shard(plan.task(i), storage), range(len(plan.shards)))
 
         try:
@@ -297,7 +303,7 @@ def pack(
 def run_plan(
     plan: PackPlan,
     storage: Storage,
-    shards: Callable[[], Iterable[ShardEntry]],
+    shards: Callable[[], Iterable[WrittenShard]],
     progress: Callable[[int, int], None] | None,
 ) -> str:
     """Execute a plan with any mapper of `write_shard`, then write the manifest.
@@ -305,7 +311,7 @@ def run_plan(
     Args:
         plan: The plan.
         storage: Folder of the packed data set.
-        shards: Starts the writing, and yields the shards' entries in order.
+        shards: Starts the writing, and yields what was written of each shard, in order.
         progress: Called with rows done and rows in all.
 
     Returns:
@@ -318,22 +324,22 @@ def run_plan(
     finished = prepare_output(plan, storage)
     if finished is not None:
         return finished
-    entries: list[ShardEntry] = []
+    written: list[WrittenShard] = []
     done, rows = 0, plan.rows
     resume_hint = (
         f"{storage.location} keeps the shards that are done: the same command goes on from there"
     )
     try:
-        for entry in shards():
-            entries.append(entry)
-            done += entry.rows + len(entry.bad)
-            if entry.bad:
-                require_few_bad(plan, entries)
+        for shard in shards():
+            written.append(shard)
+            done += shard.entry.rows + len(shard.bad)
+            if shard.bad:
+                require_few_bad(plan, written)
             if progress is not None:
                 progress(done, rows)
-        return commit_manifest(plan, entries, storage)
+        return commit_manifest(plan, written, storage)
     except DataError as error:
-        raise PackingStoppedError(f"{error}\n{resume_hint}" if entries else str(error)) from error
+        raise PackingStoppedError(f"{error}\n{resume_hint}" if written else str(error)) from error
     except OSError as error:
         message = f"{storage.location}: cannot be written ({error})\n{resume_hint}"
         raise PackingStoppedError(message) from error
@@ -376,12 +382,12 @@ def _require_counts(dataset: RawDataset, rows: Sequence[RawRow], source: Path) -
             )
 
 
-def _format_bad_rows(entries: Iterable[ShardEntry]) -> str:
+def _format_bad_rows(written: Iterable[WrittenShard]) -> str:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["split", "id", "reason"])
-    for entry in entries:
-        table.writerows([entry.split, row_id, reason] for row_id, reason in entry.bad)
+    for shard in written:
+        table.writerows([shard.entry.split, row_id, reason] for row_id, reason in shard.bad)
     return text.getvalue()
 
 

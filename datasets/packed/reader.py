@@ -48,6 +48,7 @@ class PackedDataset:
         self.quarantined = manifest.quarantined
         self.options = dict(manifest.options)
         self.label_space = manifest.label_space
+        self.baselines = manifest.baselines
         self._storage = storage
         self._cache = cache
         self._shards: dict[str, list[ShardEntry]] = {split: [] for split in self.splits}

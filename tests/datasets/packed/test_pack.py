@@ -127,7 +127,7 @@ def test_a_shard_whose_record_is_damaged_is_written_again(
     with pytest.raises(InterruptedHereError):
         shapes(tmp_path / "part")
     monkeypatch.undo()
-    for number, text in enumerate(("", "{", '{"file": 1}')):
+    for number, text in enumerate(("", "{", '{"entry": 1}')):
         (record,) = (tmp_path / "part" / ".packing").glob(f"*/0000{number}.json")
         record.write_text(text)
     assert shapes(tmp_path / "part") == whole
