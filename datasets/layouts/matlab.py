@@ -14,8 +14,8 @@ from ..spec import DataError
 # Of a version 5 file: its header, the tag of each element, and the kind that is compressed.
 _HEADER, _TAG, _COMPRESSED = 128, 8, 15
 _PIECE = 1 << 20
-# A label of 33 million pixels in 8 bytes each.
-_MOST_BYTES = 256 << 20
+# A label of 8 million pixels in 8 bytes each.
+_MOST_BYTES = 64 << 20
 
 
 def read_matlab(path: Path, needed: str) -> dict[str, Any]:

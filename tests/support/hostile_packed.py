@@ -20,7 +20,8 @@ from spikeseg.datasets.packed.storage import Storage, sha256_of
 from spikeseg.datasets.packed.write_manifest import ManifestHead, write_manifest
 
 PLAIN: Mapping[str, Any] = {"compression": "none", "use_dictionary": False}
-HUGE = 40_000
+# More than a gigabyte of pixels, and fewer than OpenCV itself refuses.
+HUGE = 32_000
 
 
 def replace_shard(folder: Path, file: str, largest: int) -> None:
@@ -61,28 +62,36 @@ def put_columns(**columns: Any) -> Callable[[pa.Table], pa.Table]:
     return change
 
 
-def png_bomb(bits: int = 8, colour: int = 2, size: int = HUGE) -> bytes:
-    """A PNG of `size` x `size` zeros: kilobytes that unpack to gigabytes."""
+def packed_zeros(size: int) -> bytes:
+    """At least so many zeros as zlib packs them, in blocks of 16 MB that are packed alike."""
+    packing = zlib.compressobj(9)
+    first, again = (
+        packing.compress(bytes(1 << 24)) + packing.flush(zlib.Z_FULL_FLUSH) for _ in range(2)
+    )
+    return first + again * (size >> 24)
+
+
+def png_bomb(bits: int = 8, colour: int = 2) -> bytes:
+    """A black PNG of `HUGE` x `HUGE` pixels: a few megabytes that unpack to gigabytes."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return (
             struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
         )
 
-    packing = zlib.compressobj(9)
-    line = bytes(1 + size * {0: 1, 2: 3}[colour] * bits // 8)
-    body = b"".join(packing.compress(line) for _ in range(64)) + packing.flush()
-    head = struct.pack(">IIBBBBB", size, size, bits, colour, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+    line = 1 + HUGE * {0: 1, 2: 3}[colour] * bits // 8
+    head = struct.pack(">IIBBBBB", HUGE, HUGE, bits, colour, 0, 0, 0)
+    body = chunk(b"IHDR", head) + chunk(b"IDAT", packed_zeros(line * HUGE)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
 
 
 def jpeg_bomb() -> bytes:
-    """A JPEG whose header says 65,000 x 65,000."""
+    """A JPEG whose header says `HUGE` x `HUGE`."""
     data = io.BytesIO()
     Image.new("RGB", (16, 16)).save(data, "JPEG")
     content = bytearray(data.getvalue())
     start = content.index(b"\xff\xc0") + 5
-    content[start : start + 4] = struct.pack(">HH", 65_000, 65_000)
+    content[start : start + 4] = struct.pack(">HH", HUGE, HUGE)
     return bytes(content)
 
 

@@ -3,13 +3,12 @@
 import json
 import resource
 import struct
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hostile_packed import encoded, jpeg_bomb, png_bomb
+from hostile_packed import encoded, jpeg_bomb, packed_zeros, png_bomb
 from PIL import Image, PngImagePlugin
 from raw_layouts import LAYOUTS, Layout, packed
 
@@ -25,21 +24,12 @@ def camvid(path: str, content: bytes) -> Callable[[Path], Layout]:
     return make
 
 
-def packed_zeros(blocks: int) -> bytes:
-    """Zeros, 16 MB a block, as zlib packs them; each block is packed alike."""
-    packing = zlib.compressobj(9)
-    first, again = (
-        packing.compress(bytes(1 << 24)) + packing.flush(zlib.Z_FULL_FLUSH) for _ in range(2)
-    )
-    return first + again * (blocks - 1)
-
-
 def text_bomb(folder: Path) -> Layout:
     """A good PNG with a text of 2 GB, compressed to 2 MB."""
     layout = LAYOUTS["camvid"](folder)
     path = layout.source / "train" / "a1.png"
     info = PngImagePlugin.PngInfo()
-    info.add(b"zTXt", b"t\0\0" + packed_zeros(128))
+    info.add(b"zTXt", b"t\0\0" + packed_zeros(1 << 31))
     Image.open(path).save(path, pnginfo=info)
     return layout
 
@@ -49,7 +39,7 @@ def matlab_bomb(folder: Path) -> Layout:
     layout = LAYOUTS["coco_stuff10k"](folder)
     path = next((layout.source / "annotations").glob("*a1.mat"))
     head = path.read_bytes()[:128]
-    body = packed_zeros(128)
+    body = packed_zeros(1 << 31)
     path.write_bytes(head + struct.pack("<II", 15, len(body)) + body)
     return layout
 
