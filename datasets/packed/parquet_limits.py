@@ -4,12 +4,11 @@ We write without compression and without dictionaries, so that a column takes ab
 the file; what claims to grow beyond it, or has other columns, is refused before it is read.
 """
 
-from typing import Any
-
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..spec import DataError
+from .parquet_pages import count_page_values
 
 # Bytes of a footer, of one text in it, and of entries in one of its lists.
 _MOST_FOOTER = 64 << 20
@@ -18,13 +17,12 @@ _MOST_ENTRIES = 1 << 21
 _MOST_VALUES_OF_A_ROW = 1 << 16
 
 
-def open_checked(source: Any, schema: pa.Schema, **options: Any) -> pq.ParquetFile:
+def open_checked(source: pa.NativeFile, schema: pa.Schema) -> pq.ParquetFile:
     """Open a Parquet file and compare its columns with those that it must have.
 
     Args:
-        source: Path or open file.
+        source: The open file.
         schema: The columns.
-        options: As `pyarrow.parquet.ParquetFile` takes them.
 
     Raises:
         DataError: Where it has other columns.
@@ -34,7 +32,6 @@ def open_checked(source: Any, schema: pa.Schema, **options: Any) -> pq.ParquetFi
         source,
         thrift_string_size_limit=_MOST_FOOTER,
         thrift_container_size_limit=_MOST_ENTRIES,
-        **options,
     )
     columns = file.schema_arrow
     for field in schema:
@@ -46,12 +43,18 @@ def open_checked(source: Any, schema: pa.Schema, **options: Any) -> pq.ParquetFi
 
 
 def read_checked_group(
-    file: pq.ParquetFile, number: int, *, most_rows: int, columns: list[str] | None = None
+    source: pa.NativeFile,
+    file: pq.ParquetFile,
+    number: int,
+    *,
+    most_rows: int,
+    columns: list[str] | None = None,
 ) -> pa.Table:
     """Read a row group of bounded size.
 
     Args:
-        file: The opened file.
+        source: The open file.
+        file: The same, its columns checked.
         number: Number of the group.
         most_rows: Most rows that a group may have.
         columns: Names of the columns; all if not given.
@@ -71,12 +74,16 @@ def read_checked_group(
                 f"row group {number}: column {name} is compressed or has a dictionary: it must "
                 "be stored plain"
             )
-        # Nulls and repeated truth values cost no bytes: their number is bounded by itself.
-        if not 0 <= column.num_values <= max(1, group.num_rows) * _MOST_VALUES_OF_A_ROW:
-            raise DataError(
-                f"row group {number}: column {name} has {column.num_values} values, at most "
-                f"{_MOST_VALUES_OF_A_ROW} in each of its {group.num_rows} rows"
-            )
+        if file.schema.column(index).max_repetition_level:
+            # Nulls and repeated truth values cost no bytes: their number is bounded by itself.
+            most = max(1, group.num_rows) * _MOST_VALUES_OF_A_ROW
+            start, length = column.data_page_offset, column.total_compressed_size
+            values = max(column.num_values, count_page_values(source, start, length, most))
+            if values > most:
+                raise DataError(
+                    f"row group {number}: column {name} has {values} values, at most "
+                    f"{_MOST_VALUES_OF_A_ROW} in each of its {group.num_rows} rows"
+                )
     return file.read_row_group(number, columns=columns, use_threads=False)
 
 

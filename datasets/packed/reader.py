@@ -262,14 +262,17 @@ class _OpenShard:
     """
 
     def __init__(self, path: Path) -> None:
-        self.file = open_checked(path, SCHEMA, memory_map=True)
+        self._source = pa.memory_map(str(path))
+        self.file = open_checked(self._source, SCHEMA)
         metadata = self.file.metadata
         groups = range(self.file.num_row_groups)
         self.ends = np.cumsum([metadata.row_group(number).num_rows for number in groups])
 
     def read_group(self, number: int, columns: list[str] | None = None) -> pa.Table:
         """Read a row group; all columns if not given."""
-        return read_checked_group(self.file, number, most_rows=_MOST_GROUP_ROWS, columns=columns)
+        return read_checked_group(
+            self._source, self.file, number, most_rows=_MOST_GROUP_ROWS, columns=columns
+        )
 
 
 def _local_size(path: str) -> int | None:

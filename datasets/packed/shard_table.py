@@ -171,7 +171,7 @@ class ShardTable(Sequence[ShardEntry]):
             raise DataError("shards: two of them have the same file")
 
 
-def read_shard_table(source: Any, count: int) -> ShardTable:
+def read_shard_table(source: pa.NativeFile, count: int) -> ShardTable:
     """Read and check a table that `ShardTable.write` wrote.
 
     Args:
@@ -186,7 +186,7 @@ def read_shard_table(source: Any, count: int) -> ShardTable:
     if file.metadata.num_rows != count:
         raise DataError(f"{file.metadata.num_rows} shards in it, the manifest says {count}")
     groups = [
-        read_checked_group(file, number, most_rows=_MOST_GROUP)
+        read_checked_group(source, file, number, most_rows=_MOST_GROUP)
         for number in range(file.num_row_groups)
     ]
     table = ShardTable(pa.concat_tables(groups) if groups else _SCHEMA.empty_table())

@@ -75,6 +75,20 @@ def cut(folder: Path) -> None:
     (folder / FILE).write_bytes(content[: len(content) // 2])
 
 
+def lying_footer(folder: Path) -> None:
+    """A row of two million segments, of which the footer names thirty thousand."""
+    count = 2_000_000
+    change_columns(folder, FILE, put_columns(segments=[None] * count, crowd=[None]))
+    content = (folder / FILE).read_bytes()
+    start = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    numbers = [
+        bytes([n & 127 | 128, n >> 7 & 127 | 128, n >> 14 & 127 | 128, n >> 21])
+        for n in (2 * count, 60_000)
+    ]
+    assert numbers[0] in content[start:]
+    (folder / FILE).write_bytes(content[:start] + content[start:].replace(*numbers))
+
+
 HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
     "png bomb": (columns(image=png_bomb()), "other sizes .*an image of 32000 x 32000, exp"),
     "png bomb that says so": (
@@ -104,6 +118,10 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
     "a million segments": (
         columns(segments=[None] * 1_000_000, crowd=[None]),
         "column segments.list.element has 1000000 values, at most 65536",
+    ),
+    "segments that the footer hides": (
+        lying_footer,
+        "column segments.list.element has 2000000 values, at most 65536",
     ),
     "other type": (
         table(lambda rows: rows.set_column(6, "height", pa.array(["32"]))),
