@@ -17,74 +17,83 @@ _MOST_ENTRIES = 1 << 21
 _MOST_VALUES_OF_A_ROW = 1 << 16
 
 
-def open_checked(source: pa.NativeFile, schema: pa.Schema) -> pq.ParquetFile:
-    """Open a Parquet file and compare its columns with those that it must have.
+class CheckedParquet:
+    """An open Parquet file whose columns, and each group before it is read, are checked.
 
     Args:
         source: The open file.
-        schema: The columns.
+        schema: The columns that it must have.
+        most_rows: Most rows that a group may have.
+
+    Attributes:
+        file: The file as pyarrow opens it.
 
     Raises:
         DataError: Where it has other columns.
         ArrowException: Where its bytes are damaged.
     """
-    file = pq.ParquetFile(
-        source,
-        thrift_string_size_limit=_MOST_FOOTER,
-        thrift_container_size_limit=_MOST_ENTRIES,
-    )
-    columns = file.schema_arrow
-    for field in schema:
-        if field.name not in columns.names:
-            raise DataError(f"it has no column {field.name!r}")
-    if not columns.equals(schema):
-        raise DataError(f"its columns are {_describe(columns)}, expected {_describe(schema)}")
-    return file
 
+    def __init__(self, source: pa.NativeFile, schema: pa.Schema, *, most_rows: int) -> None:
+        self._source = source
+        self._most_rows = most_rows
+        self.file = pq.ParquetFile(
+            source,
+            thrift_string_size_limit=_MOST_FOOTER,
+            thrift_container_size_limit=_MOST_ENTRIES,
+        )
+        columns = self.file.schema_arrow
+        for field in schema:
+            if field.name not in columns.names:
+                raise DataError(f"it has no column {field.name!r}")
+        if not columns.equals(schema):
+            raise DataError(f"its columns are {_describe(columns)}, expected {_describe(schema)}")
+        stored = self.file.schema
+        self._is_list = [
+            stored.column(index).max_repetition_level > 0 for index in range(len(stored.names))
+        ]
+        self._checked: set[int] = set()
 
-def read_checked_group(
-    source: pa.NativeFile,
-    file: pq.ParquetFile,
-    number: int,
-    *,
-    most_rows: int,
-    columns: list[str] | None = None,
-) -> pa.Table:
-    """Read a row group of bounded size.
+    def read_group(self, number: int, columns: list[str] | None = None) -> pa.Table:
+        """Read a row group of bounded size.
 
-    Args:
-        source: The open file.
-        file: The same, its columns checked.
-        number: Number of the group.
-        most_rows: Most rows that a group may have.
-        columns: Names of the columns; all if not given.
+        Args:
+            number: Number of the group.
+            columns: Names of the columns; all if not given.
 
-    Raises:
-        DataError: Where it has more rows, is compressed or has dictionaries.
-        ArrowException: Where its bytes are damaged.
-    """
-    group = file.metadata.row_group(number)
-    if not 0 <= group.num_rows <= most_rows:
-        raise DataError(f"row group {number} has {group.num_rows} rows, at most {most_rows}")
-    for index in range(group.num_columns):
-        column = group.column(index)
-        name = column.path_in_schema
-        if column.compression != "UNCOMPRESSED" or column.has_dictionary_page:
+        Raises:
+            DataError: Where it has more rows, is compressed or has dictionaries.
+            ArrowException: Where its bytes are damaged.
+        """
+        if number not in self._checked:
+            self._check_group(number)
+            self._checked.add(number)
+        return self.file.read_row_group(number, columns=columns, use_threads=False)
+
+    def _check_group(self, number: int) -> None:
+        group = self.file.metadata.row_group(number)
+        if not 0 <= group.num_rows <= self._most_rows:
             raise DataError(
-                f"row group {number}: column {name} is compressed or has a dictionary: it must "
-                "be stored plain"
+                f"row group {number} has {group.num_rows} rows, at most {self._most_rows}"
             )
-        if file.schema.column(index).max_repetition_level:
-            # Nulls and repeated truth values cost no bytes: their number is bounded by itself.
-            most = max(1, group.num_rows) * _MOST_VALUES_OF_A_ROW
-            start, length = column.data_page_offset, column.total_compressed_size
-            values = max(column.num_values, count_page_values(source, start, length, most))
-            if values > most:
+        most = max(1, group.num_rows) * _MOST_VALUES_OF_A_ROW
+        for index, is_list in enumerate(self._is_list):
+            column = group.column(index)
+            name = column.path_in_schema
+            if column.compression != "UNCOMPRESSED" or column.has_dictionary_page:
                 raise DataError(
-                    f"row group {number}: column {name} has {values} values, at most "
-                    f"{_MOST_VALUES_OF_A_ROW} in each of its {group.num_rows} rows"
+                    f"row group {number}: column {name} is compressed or has a dictionary: it "
+                    "must be stored plain"
                 )
-    return file.read_row_group(number, columns=columns, use_threads=False)
+            if is_list:
+                # Nulls and repeated truth values cost no bytes: only their number bounds them.
+                start, length = column.data_page_offset, column.total_compressed_size
+                values = count_page_values(self._source, start, length, most)
+                values = max(values, column.num_values)
+                if values > most:
+                    raise DataError(
+                        f"row group {number}: column {name} has {values} values, at most "
+                        f"{_MOST_VALUES_OF_A_ROW} in each of its {group.num_rows} rows"
+                    )
 
 
 def _describe(schema: pa.Schema) -> str:

@@ -18,7 +18,7 @@ from ..images import MOST_PIXELS, decode_image, decode_index, decode_instances
 from ..printable_text import make_printable
 from ..spec import DataError, Row, StorageAwayError
 from .manifest import MANIFEST, Manifest, read_manifest
-from .parquet_limits import open_checked, read_checked_group
+from .parquet_limits import CheckedParquet
 from .shard import SCHEMA, ShardEntry
 from .shard_cache import CacheConfig, ShardCache
 from .storage import Storage
@@ -250,29 +250,21 @@ class PackedDataset:
         return files[name]
 
 
-class _OpenShard:
-    """An open shard, its columns compared with those that it must have.
+class _OpenShard(CheckedParquet):
+    """An open shard.
 
     Args:
         path: Its local file.
 
     Attributes:
-        file: The open file.
         ends: Number of rows in its row groups up to and including each.
     """
 
     def __init__(self, path: Path) -> None:
-        self._source = pa.memory_map(str(path))
-        self.file = open_checked(self._source, SCHEMA)
+        super().__init__(pa.memory_map(str(path)), SCHEMA, most_rows=_MOST_GROUP_ROWS)
         metadata = self.file.metadata
         groups = range(self.file.num_row_groups)
         self.ends = np.cumsum([metadata.row_group(number).num_rows for number in groups])
-
-    def read_group(self, number: int, columns: list[str] | None = None) -> pa.Table:
-        """Read a row group; all columns if not given."""
-        return read_checked_group(
-            self._source, self.file, number, most_rows=_MOST_GROUP_ROWS, columns=columns
-        )
 
 
 def _local_size(path: str) -> int | None:

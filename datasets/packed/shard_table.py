@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..spec import DataError
-from .parquet_limits import open_checked, read_checked_group
+from .parquet_limits import CheckedParquet
 from .shard import ShardEntry
 
 SHARD_TABLE = "shards.parquet"
@@ -182,13 +182,10 @@ def read_shard_table(source: pa.NativeFile, count: int) -> ShardTable:
         DataError: Says what is wrong with it.
         ArrowException: Where its bytes are damaged.
     """
-    file = open_checked(source, _SCHEMA)
-    if file.metadata.num_rows != count:
-        raise DataError(f"{file.metadata.num_rows} shards in it, the manifest says {count}")
-    groups = [
-        read_checked_group(source, file, number, most_rows=_MOST_GROUP)
-        for number in range(file.num_row_groups)
-    ]
+    opened = CheckedParquet(source, _SCHEMA, most_rows=_MOST_GROUP)
+    if opened.file.metadata.num_rows != count:
+        raise DataError(f"{opened.file.metadata.num_rows} shards in it, the manifest says {count}")
+    groups = [opened.read_group(number) for number in range(opened.file.num_row_groups)]
     table = ShardTable(pa.concat_tables(groups) if groups else _SCHEMA.empty_table())
     table.check()
     return table
