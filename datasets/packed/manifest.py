@@ -193,14 +193,14 @@ def _read_table(reference: Any, storage: Storage) -> ShardTable:
         size = storage.size(SHARD_TABLE)
         if size != reference["bytes"] or size > _MOST_TABLE_BYTES:
             expected = f"{reference['bytes']!s:.40} bytes expected"
-            raise DataError(f"{where}: {expected}, at most {_MOST_TABLE_BYTES}, found {size}")
+            raise DataError(f"{expected}, at most {_MOST_TABLE_BYTES}, found {size}")
         digest = storage.sha256(SHARD_TABLE)
         if digest != reference["sha256"]:
-            raise DataError(f"{where}: SHA-256 {digest}, expected {reference['sha256']!r:.80}")
+            raise DataError(f"SHA-256 {digest}, expected {reference['sha256']!r:.80}")
         with storage.filesystem.open_input_file(storage.path(SHARD_TABLE)) as file:
             return read_shard_table(file, reference["shards"])
-    except DataError:
-        raise
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from error
     except (OSError, ValueError, pa.ArrowException) as error:
         raise DataError(f"{where}: cannot be read ({error})") from error
 
