@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from ..images import decode_index
 from ..spec import DataError
 from .label_counts import LabelCounts
 from .manifest import Manifest, read_manifest
@@ -101,12 +100,19 @@ def count_packed_labels(dataset: PackedDataset, split: str) -> LabelCounts:
         DataError: Names shard and row of a label that cannot be read.
     """
     counts = LabelCounts(len(dataset.label_space.classes))
-    for row in dataset.columns(split, ["id", "label"]):
-        try:
-            counts.add_label(decode_index(row["label"]))
-        except DataError as error:
-            raise DataError(f"{dataset.path}: row {row['id']} of {split}: {error}") from error
+    for number in range(dataset.num_shards(split)):
+        counts.add(count_shard_labels(dataset, split, number)[0])
     return counts
+
+
+def count_shard_labels(dataset: PackedDataset, split: str, number: int) -> tuple[LabelCounts, int]:
+    """Count the labels of one shard of a split, as `count_packed_labels`; also gives its rows."""
+    counts = LabelCounts(len(dataset.label_space.classes))
+    rows = 0
+    for label in dataset.shard_labels(split, number):
+        counts.add_label(label)
+        rows += 1
+    return counts, rows
 
 
 def _score_cells(cells: np.ndarray, predicted: np.ndarray) -> float:

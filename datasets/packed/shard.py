@@ -46,7 +46,6 @@ class ShardEntry:
         bytes: Size of the file.
         sha256: Hash of the file.
         content: Hash of the rows in their order; it does not depend on our encoders.
-        pixels: (K,) labelled pixels per class.
     """
 
     file: str
@@ -55,7 +54,6 @@ class ShardEntry:
     bytes: int
     sha256: str
     content: str
-    pixels: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -73,13 +71,11 @@ class WrittenShard:
     bad: tuple[tuple[str, str], ...] = ()
 
     @classmethod
-    def from_json(cls, content: dict[str, Any]) -> "WrittenShard":
-        """Read what JSON made of `to_json`."""
-        entry = content["entry"]
-        pixels = tuple(entry["pixels"])
+    def from_json(cls, content: dict[str, Any], num_classes: int) -> "WrittenShard":
+        """Read what JSON made of `to_json`, for K classes."""
         return cls(
-            ShardEntry(**{**entry, "pixels": pixels}),
-            LabelCounts.from_text(content["counts"], len(pixels)),
+            ShardEntry(**content["entry"]),
+            LabelCounts.from_text(content["counts"], num_classes),
             tuple((row_id, reason) for row_id, reason in content["bad"]),
         )
 
@@ -120,7 +116,8 @@ def write_shard(task: ShardTask, storage: Storage) -> WrittenShard:
     Raises:
         DataError: Names the file and the rule it breaks; nothing is left of the shard.
     """
-    done = _find_finished_shard(storage, task.record)
+    num_classes = len(task.dataset.label_space.classes)
+    done = _find_finished_shard(storage, task.record, num_classes)
     # A bad row is looked at again: its file may have been mended since.
     if done is not None and not done.bad:
         return done
@@ -176,17 +173,16 @@ def write_rows(task: ShardTask, target: Path) -> WrittenShard:
         bytes=target.stat().st_size,
         sha256=sha256_of(target),
         content=digest.hexdigest(),
-        pixels=tuple(counts.pixels.tolist()),
     )
     return WrittenShard(entry, counts, tuple(bad))
 
 
-def _find_finished_shard(storage: Storage, record: str) -> WrittenShard | None:
+def _find_finished_shard(storage: Storage, record: str, num_classes: int) -> WrittenShard | None:
     """Record of a shard that an interrupted packing finished; None where its file differs."""
     if storage.size(record) is None:
         return None
     try:
-        written = WrittenShard.from_json(json.loads(storage.read(record)))
+        written = WrittenShard.from_json(json.loads(storage.read(record)), num_classes)
     except (ValueError, TypeError, KeyError):
         # A record that a power cut damaged: the shard is written again.
         return None

@@ -10,7 +10,8 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from ...datasets.packed.pack import PackPlan, run_plan
+from ...datasets.packed.pack import run_plan
+from ...datasets.packed.plan import PackPlan
 from ...datasets.packed.shard import ShardTask, WrittenShard, write_shard
 from ...datasets.packed.storage import Storage
 from ...datasets.spec import DataError

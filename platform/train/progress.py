@@ -106,16 +106,23 @@ def format_clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def report_rows(progress: Callable[[str], None]) -> Callable[[int, int], None]:
-    """Make a callback for packing, which turns rows done and rows in all into a status line."""
+def report_rows(
+    progress: Callable[[str], None], verb: str = "packed"
+) -> Callable[[int, int], None]:
+    """Make a callback that turns rows done and rows in all into a status line.
+
+    Args:
+        progress: Takes a line for a person.
+        verb: What is done with the rows, in the past tense.
+    """
     started = time.monotonic()
 
     def report(done: int, total: int) -> None:
         rate = done / max(1e-9, time.monotonic() - started)
         detail = f"{rate:.0f} rows/s"
         left = format_clock((total - done) / max(1e-9, rate))
-        text = f"packed {done}/{total} rows, {detail}, ETA {left}"
-        progress(StatusLine(text, task="packing", done=done, total=total, detail=detail))
+        text = f"{verb} {done}/{total} rows, {detail}, ETA {left}"
+        progress(StatusLine(text, task=f"rows {verb}", done=done, total=total, detail=detail))
 
     return report
 

@@ -17,7 +17,8 @@ from spikeseg.datasets.packed.baselines import (
 )
 from spikeseg.datasets.packed.label_counts import GRID, LabelCounts
 from spikeseg.datasets.packed.manifest import read_manifest
-from spikeseg.datasets.packed.pack import pack, plan_pack
+from spikeseg.datasets.packed.pack import pack
+from spikeseg.datasets.packed.plan import plan_pack
 from spikeseg.datasets.packed.reader import PackedDataset
 from spikeseg.datasets.packed.storage import Storage
 from spikeseg.datasets.spec import DataError

@@ -10,7 +10,8 @@ from raw_layouts import LAYOUTS
 
 from spikeseg.datasets.layouts.camvid import CamVid
 from spikeseg.datasets.layouts.shapes import Shapes, ShapesOptions
-from spikeseg.datasets.packed.pack import MANIFEST, pack, plan_pack
+from spikeseg.datasets.packed.pack import MANIFEST, pack
+from spikeseg.datasets.packed.plan import plan_pack
 from spikeseg.datasets.packed.shard import WrittenShard
 from spikeseg.datasets.spec import DataError
 from spikeseg.platform.loading import pack_on_ray as packing

@@ -36,5 +36,5 @@ def test_packing_reports_rows_in_all_and_a_rate() -> None:
     lines: list[StatusLine] = []
     report = report_rows(lines.append)  # type: ignore[arg-type]
     report(3, 12)
-    assert (lines[0].task, lines[0].done, lines[0].total) == ("packing", 3, 12)
+    assert (lines[0].task, lines[0].done, lines[0].total) == ("rows packed", 3, 12)
     assert lines[0].startswith("packed 3/12 rows, ")
