@@ -105,6 +105,8 @@ class RawRow:
         instances: Second label file, where a data set keeps its instances apart.
         segments: (S, 4) int64 of segment id, category id, crowd flag and area, where an annotation
             file lists the segments of the label.
+        sources: Image and label as paths relative to the source, where a layout's ids do not tell
+            them; written to `sources.csv` beside the packed rows.
     """
 
     id: str
@@ -113,6 +115,7 @@ class RawRow:
     label: Path
     instances: Path | None = None
     segments: np.ndarray | None = None
+    sources: tuple[str, ...] = ()
 
     def files(self) -> tuple[Path, ...]:
         """Every file that the row is read from."""

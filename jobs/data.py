@@ -3,12 +3,13 @@
 import json
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Unpack
 
 import click
 
 from .cli import run
 from .display.progress import open_progress
+from .pack_folder import FolderSettings, folder_options, prepare_dataset
 
 
 @click.group("data")
@@ -18,7 +19,11 @@ def command() -> None:
 
 @command.command("pack")
 @click.argument("name")
-@click.option("--source", type=click.Path(path_type=Path), help="Folder of the raw files.")
+@click.option(
+    "--source",
+    type=click.Path(path_type=Path),
+    help="Raw files: a folder; of `folder` a .zip or .tar too.",
+)
 @click.option("--output", required=True, help="Folder to write: a path, or a URI (s3://...).")
 @click.option("--allow-partial", is_flag=True, help="Accept a subset of the official splits.")
 @click.option(
@@ -47,7 +52,8 @@ def command() -> None:
 @click.option("--class-order", help="pascal_context: order of the labels' values.")
 @click.option("--size", type=(int, int), help="shapes: height and width.")
 @click.option("--rows", type=(int, int, int), help="shapes: rows of train, val and test.")
-@click.option("--seed", type=int, help="shapes: seed.")
+@click.option("--seed", type=int, help="shapes, folder --split: seed.")
+@folder_options
 def pack(  # noqa: PLR0913
     name: str,
     source: Path | None,
@@ -62,19 +68,24 @@ def pack(  # noqa: PLR0913
     size: tuple[int, int] | None,
     rows: tuple[int, int, int] | None,
     seed: int | None,
+    **folder: Unpack[FolderSettings],
 ) -> None:
-    """Pack data set NAME: decode every file once, check it, write shards and a manifest."""
+    """Pack data set NAME: decode every file once, check it, write shards and a manifest.
+
+    NAME folder packs images of your own, with masks or annotation files (docs/own_images.md).
+    """
     from ..datasets.layouts.catalog import make_dataset
     from ..datasets.packed.pack import PackingStoppedError, plan_pack
     from ..datasets.packed.reader import PackedDataset
     from ..platform.loading.pack_on_ray import pack_dataset
     from ..platform.train.progress import report_rows
 
+    most = max_bad / 100 if on_bad_row == "quarantine" else 0.0
     settings: dict[str, object] = {"class_order": class_order, "size": size, "seed": seed}
     if rows is not None:
         settings |= dict(zip(("train", "val", "test"), rows, strict=True))
     options = {key: value for key, value in settings.items() if value is not None}
-    dataset = make_dataset(name, options)
+    dataset = prepare_dataset(name, source, folder, seed, most) or make_dataset(name, options)
     if dataset.needs_source and source is None:
         raise click.UsageError(f"{name} needs --source, the folder of its raw files")
     if not dataset.needs_source and source is not None:

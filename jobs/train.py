@@ -1,5 +1,6 @@
 """`spikeseg train`: train a recipe, choose on val, score test once."""
 
+import json
 from pathlib import Path
 
 import click
@@ -41,6 +42,8 @@ def command(
     else:
         assert recipe is not None
         resolved = load_experiment(recipe, resolve_initial_run(overrides, storage))
+        for key, value, reason in resolved.picked:
+            print(f"{key}={json.dumps(value)}  # {reason}")
         with open_progress() as display:
             outcome = train(resolved, storage=storage, progress=display)
     print(f"\n{outcome.split} split, checkpoint of step {outcome.best_step} (best val mIoU):")

@@ -18,6 +18,7 @@ from typing import Any, Literal, TypedDict, Unpack
 from ..spec import DataError, RawDataset, RawRow, find_duplicates
 from .manifest import MANIFEST, SCHEMA_VERSION, read_manifest
 from .shard import ShardEntry, ShardTask, write_shard
+from .source_list import SOURCES, format_sources
 from .storage import Storage
 
 QUARANTINE = "quarantine.csv"
@@ -186,6 +187,8 @@ def commit_manifest(plan: PackPlan, entries: Sequence[ShardEntry], storage: Stor
         storage.write(QUARANTINE, _format_bad_rows(entries).encode())
     else:
         storage.delete(QUARANTINE)
+    if any(row.sources for _, rows in plan.shards for row in rows):
+        storage.write(SOURCES, format_sources(plan.shards).encode())
     storage.write(MANIFEST, json.dumps(manifest, indent=1).encode())
     storage.delete(_PARTS)
     return str(manifest["digest"])
@@ -221,7 +224,7 @@ def prepare_output(plan: PackPlan, storage: Storage) -> str | None:
         if storage.size(MANIFEST) is not None:
             return _read_digest(plan, storage)
         known = {plan.file_name(index) for index in range(len(plan.shards))}
-        known |= {_PARTS, QUARANTINE}
+        known |= {_PARTS, QUARANTINE, SOURCES}
         strangers = [name for name in storage.names() if name not in known]
         if strangers:
             raise DataError(f"{where}: holds other files ({strangers[0]}); choose an empty folder")
@@ -351,7 +354,9 @@ def _read_stamp(path: Path) -> _Stamp:
 def _describe_row(row: RawRow, stamps: list[_Stamp]) -> list[Any]:
     """Everything known of a row before it is decoded."""
     segments = None if row.segments is None else row.segments.tolist()
-    return [row.id, [path.name for path in row.files()], stamps, segments]
+    described = [row.id, [path.name for path in row.files()], stamps, segments]
+    # Only where there are some: digests of the other layouts' plans stay what they were.
+    return [*described, list(row.sources)] if row.sources else described
 
 
 def _require_files(rows: Sequence[RawRow], stamps: Sequence[list[_Stamp]]) -> None:

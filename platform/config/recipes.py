@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 import yaml
 
+from .data_values import Picked, pick_from_data
 from .errors import (
     COMMAND_LINE,
     ConfigError,
@@ -43,11 +44,13 @@ class Resolved:
         config: The configuration.
         origins: Dotted key to "file:line", "command line", "sweep"; keys left out are defaults.
         recipe: Name or path of the recipe that it was read from; empty where it was read back.
+        picked: What was picked from the data, where the recipe left it to these.
     """
 
     config: ExperimentConfig
     origins: dict[str, str]
     recipe: str = ""
+    picked: tuple[Picked, ...] = ()
 
 
 def recipe_names() -> list[str]:
@@ -73,8 +76,11 @@ def load_experiment(recipe: str, overrides: Sequence[str] = ()) -> Resolved:
     tree, origins = _read_recipe(path, ())
     for key, value in parse_overrides(overrides).items():
         _set_value(tree, origins, key, value, COMMAND_LINE)
+    picked = pick_from_data(tree, origins)
+    for key, value, reason in picked:
+        _set_value(tree, origins, key, value, f"picked from the data: {reason}")
     named = path.stem if path.parent == RECIPES else str(path)
-    return dataclasses.replace(_validate(tree, origins), recipe=named)
+    return dataclasses.replace(_validate(tree, origins), recipe=named, picked=tuple(picked))
 
 
 def split_override(item: str, origin: str = COMMAND_LINE) -> tuple[str, str]:
