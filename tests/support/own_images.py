@@ -22,13 +22,13 @@ def draw_pair(seed: int, size: tuple[int, int] = (40, 48)) -> tuple[np.ndarray, 
     return image + noise, label
 
 
-def write_picture(path: Path, pixels: np.ndarray, **settings: object) -> None:
+def write_picture(path: Path, pixels: np.ndarray) -> None:
     """Write a picture or NumPy file, its folder too."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".npy":
         np.save(path, pixels)
     else:
-        Image.fromarray(pixels).save(path, **settings)
+        Image.fromarray(pixels).save(path)
 
 
 def to_colours(label: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 import difflib
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -144,16 +145,15 @@ def _read_class(item: Mapping[str, Any], by: By, index: int, where: Path) -> Cla
         several = isinstance(stated, list) and not (
             by == "colour" and stated and all(isinstance(part, int) for part in stated)
         )
-        codes = tuple(
-            _read_code(part, by, f"{at}: {by}") for part in (stated if several else [stated])
-        )
-        if not codes:
+        if stated == []:
             raise DataError(f"{at}: {by} must not be empty")
+        parts = stated if several else [stated]
+        codes = tuple(_read_code(part, by, f"{at}: {by}") for part in parts)
     palette = choose_palette(index)
     if "palette" in item:
         palette = _split_colour(_read_code(item["palette"], "colour", f"{at}: palette"))
     elif by == "colour":
-        palette = _split_colour(codes[0])
+        palette = _split_colour(next(iter(codes)))
     return ClassDefinition(name, codes, labels, palette)
 
 
@@ -162,10 +162,15 @@ def _check_table(table: ClassTable, where: Path) -> None:
     words: list[Any] = [word for item in table.classes for word in item.labels]
     words += table.ignored_labels
     codes = [code for item in table.classes for code in item.codes] + list(table.ignore)
-    for what, values in (("name", names), ("label", words), (table.by, codes)):
-        repeated = {value for value in values if values.count(value) > 1}
+    checked: Sequence[tuple[str, list[Any]]] = (
+        ("name", names),
+        ("label", words),
+        (table.by, codes),
+    )
+    for what, values in checked:
+        repeated = [value for value, count in Counter(values).items() if count > 1]
         if repeated:
-            shown = [table.format_code(v) if what == table.by and codes else v for v in repeated]
+            shown = [table.format_code(v) if isinstance(v, int) else v for v in repeated]
             raise DataError(f"{where}: {what} {shown[0]} is given twice")
     if table.background is not None and table.background not in names:
         raise DataError(f"{where}: background is {table.background!r}, which is no class's name")
@@ -184,9 +189,9 @@ def _read_code(item: Any, by: By, at: str) -> int:
     if by == "colour":
         if isinstance(item, str) and _COLOUR.fullmatch(item):
             return int(item[1:], 16)
-        numbers = isinstance(item, list) and len(item) == 3
-        if numbers and all(type(part) is int and 0 <= part <= 255 for part in item):
-            return (item[0] << 16) | (item[1] << 8) | item[2]
+        parts = item if isinstance(item, list) else []
+        if len(parts) == 3 and all(type(part) is int and 0 <= part <= 255 for part in parts):
+            return (parts[0] << 16) | (parts[1] << 8) | parts[2]
         raise DataError(f'{at}: a colour is "#rrggbb" or [r, g, b] with 0..255, got {item!r}')
     if type(item) is not int or not -(1 << 24) < item < 1 << 24:
         raise DataError(f"{at}: a value is a whole number, got {item!r}")

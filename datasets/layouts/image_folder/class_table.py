@@ -11,6 +11,8 @@ from ...spec import DataError, LabelSpace
 from .decode import Mask, format_colour
 
 IGNORE = 255
+# What a label space takes for a raw value.
+_LARGEST_RAW = 0xFFFF
 
 By = Literal["value", "colour", "label"]
 # Colours for classes that have none: far apart, in an order that starts with dark for background.
@@ -64,16 +66,31 @@ class ClassTable:
 
     def label_space(self) -> LabelSpace:
         """The label space that is stored with the packed data."""
-        raw = {code: index for index, item in enumerate(self.classes) for code in item.codes}
-        if self.by == "label":
-            raw = {index: index for index in range(len(self.classes))}
+        raw: dict[int, int] = self.code_ids()
+        if self.by != "value" or not all(0 <= code <= _LARGEST_RAW for code in raw):
+            # Colours and words are recorded with the packing's options: raw values are numbers.
+            raw = {index: index for index in (*range(len(self.classes)), IGNORE)}
         return LabelSpace(
             name=self.name,
             classes=tuple(item.name for item in self.classes),
             palette=tuple(item.palette for item in self.classes),
             ignore_label=IGNORE,
-            raw_to_train=raw | dict.fromkeys(self.ignore, IGNORE),
+            raw_to_train=raw,
         )
+
+    def code_ids(self) -> dict[int, int]:
+        """Number or colour of a mask -> train id, or the ignore label."""
+        ids = {code: index for index, item in enumerate(self.classes) for code in item.codes}
+        return ids | dict.fromkeys(self.ignore, IGNORE)
+
+    def describe(self) -> dict[str, list[str]]:
+        """Class -> what means it, as it stands in a class file; recorded with the packed data."""
+        described = {
+            item.name: [self.format_code(code) for code in item.codes] + list(item.labels)
+            for item in self.classes
+        }
+        ignored = [self.format_code(code) for code in self.ignore] + list(self.ignored_labels)
+        return described | ({"(ignored)": ignored} if ignored else {})
 
     def label_ids(self) -> dict[str, int]:
         """Word of an annotation file -> train id, or the ignore label."""
@@ -114,7 +131,7 @@ def map_mask(mask: Mask, table: ClassTable, where: Path) -> np.ndarray:
         DataError: Where a number or colour is none of the classes; names them with counts.
     """
     codes = select_codes(mask, table.by, where)
-    known = table.label_space().raw_to_train
+    known = table.code_ids()
     order = np.array(sorted(known), np.int32)
     ids = np.array([known[code] for code in sorted(known)], np.uint8)
     slots = np.minimum(np.searchsorted(order, codes), len(order) - 1)
@@ -131,7 +148,8 @@ def map_mask(mask: Mask, table: ClassTable, where: Path) -> np.ndarray:
             where=where,
         )
         for value, train_id in extra.items():
-            label[codes == value] = train_id
+            if train_id is not None:
+                label[codes == value] = train_id
     return label
 
 
@@ -150,14 +168,14 @@ def select_codes(mask: Mask, by: By, where: Path) -> np.ndarray:
 
 def match_code(code: int, table: ClassTable) -> int | None:
     """Train id of a number or colour; None where it is none of the classes."""
-    space = table.label_space()
-    if code in space.raw_to_train:
-        return space.raw_to_train[code]
+    known = table.code_ids()
+    if code in known:
+        return known[code]
     if table.by != "colour" or not table.tolerance:
         return None
     near = {
         train_id
-        for colour, train_id in space.raw_to_train.items()
+        for colour, train_id in known.items()
         if colour_distance(colour, code) <= table.tolerance
     }
     return near.pop() if len(near) == 1 else None

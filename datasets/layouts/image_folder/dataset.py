@@ -51,7 +51,7 @@ class ImageFolder:
         options: Mapping[str, Any],
     ) -> None:
         self.label_space: LabelSpace = table.label_space()
-        self.options = dict(options)
+        self.options: Mapping[str, Any] = dict(options)
         self._source = source
         self._table = table
         self._rows = [self._make_row(item) for item in items]

@@ -137,7 +137,7 @@ def prepare_folder(path: Path, options: FolderOptions) -> Prepared:
     notes += _describe_shared(surveys) + _describe_overlap(surveys) + _describe_splits(surveys)
     final = [survey.item for survey in surveys]
     return Prepared(
-        dataset=ImageFolder(source, table, final, _list_options(options)),
+        dataset=ImageFolder(source, table, final, _list_options(options, table)),
         table=table,
         class_file=class_file,
         proposed=proposed,
@@ -290,11 +290,12 @@ def _describe_splits(surveys: Sequence[Survey]) -> list[str]:
     return []
 
 
-def _list_options(options: FolderOptions) -> dict[str, Any]:
+def _list_options(options: FolderOptions, table: ClassTable) -> dict[str, Any]:
     """What is recorded with the packed data; paths of this machine are not."""
     recorded = replace(options, classes=None)
-    return {
+    chosen = {
         key: value
         for key, value in vars(recorded).items()
         if value is not None and (key != "seed" or options.split is not None)
     }
+    return {**chosen, "classes_by": table.by, "classes": table.describe()}

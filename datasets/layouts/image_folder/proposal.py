@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from PIL import ImageColor
 
@@ -98,21 +98,22 @@ def list_shares(surveys: Sequence[Survey], table: ClassTable) -> list[ClassShare
     """Share of pixels and number of files of each class, and of what is ignored."""
     good = [survey for survey in surveys if not survey.item.problem]
     total = max(1, sum(survey.pixels for survey in good))
-    pixels: Mapping[object, int]
-    files: Mapping[object, int]
+    pixels: Mapping[Any, int]
+    files: Mapping[Any, int]
     if table.by == "label":
         counted: Counter[str] = Counter()
         seen: Counter[str] = Counter()
         for survey in good:
             counted.update(survey.words or {})
             seen.update((survey.words or {}).keys())
-        pixels, files = dict(counted), dict(seen)
+        pixels, files = dict[Any, int](counted), dict[Any, int](seen)
     else:
-        pixels, files = map(dict, count_all(good, table.by))  # type: ignore[assignment]
+        by_code = count_all(good, table.by)
+        pixels, files = dict[Any, int](by_code[0]), dict[Any, int](by_code[1])
     covered = sum(survey.covered for survey in good)
     shares = []
     for item in table.classes:
-        members: Sequence[object] = item.labels if table.by == "label" else item.codes
+        members: Sequence[Any] = item.labels if table.by == "label" else item.codes
         count = sum(pixels.get(member, 0) for member in members)
         held = max((files.get(member, 0) for member in members), default=0)
         if table.background == item.name:

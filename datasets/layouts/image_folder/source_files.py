@@ -20,13 +20,12 @@ _DRIVE = re.compile(r"^[A-Za-z]:")
 
 
 class SourceFiles(Protocol):
-    """Files below one root, by their path relative to it with forward slashes.
+    """Files below one root, by their path relative to it with forward slashes."""
 
-    Attributes:
-        root: The folder or the archive.
-    """
-
-    root: Path
+    @property
+    def root(self) -> Path:
+        """The folder or the archive."""
+        ...
 
     def names(self) -> list[str]:
         """Relative paths of all files, sorted; hidden files are left out."""

@@ -27,9 +27,17 @@ def test_a_class_file_is_read_with_colours_numbers_and_words() -> None:
     # YAML 1.2: `no` is a word.
     assert (space.name, space.classes) == ("garden", ("ground", "no"))
     assert space.palette == ((0, 0, 0), (0, 255, 0))
-    assert space.raw_to_train == {0: 0, 0xFF0000: 1, 0xFA8000: 1, 0xFFFFFF: 255}
+    assert table.code_ids() == {0: 0, 0xFF0000: 1, 0xFA8000: 1, 0xFFFFFF: 255}
+    assert table.describe() == {
+        "ground": ["#000000"], "no": ["#ff0000", "#fa8000"], "(ignored)": ["#ffffff"],
+    }  # fmt: skip
+    # Raw values of a label space are numbers of 16 bits.
+    assert space.raw_to_train == {0: 0, 1: 1, 255: 255}
     values = read_class_file(b"classes: [{name: a, value: [0, 3]}, {name: b, value: -1}]", WHERE)
-    assert values.label_space().raw_to_train == {0: 0, 3: 0, -1: 1}
+    assert values.code_ids() == {0: 0, 3: 0, -1: 1}
+    assert values.label_space().raw_to_train == {0: 0, 1: 1, 255: 255}
+    few = read_class_file(b"classes: [{name: a, value: [0, 300]}]\nignore: [255]", WHERE)
+    assert few.label_space().raw_to_train == {0: 0, 300: 0, 255: 255}
     words = read_class_file(b"classes: [{name: a, label: [x, y]}, {name: b}]\nignore: [z]", WHERE)
     assert words.label_ids() == {"x": 0, "y": 0, "b": 1, "z": 255}
 

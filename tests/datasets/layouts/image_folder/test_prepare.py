@@ -232,5 +232,8 @@ def test_wrong_options_are_refused(options: dict[str, object], rule: str, tmp_pa
 
 def test_json_of_the_options_says_what_was_chosen(tmp_path: Path) -> None:
     prepared = prepare(write_source(tmp_path / "data"), seed=3)
-    expected = {"format": "masks", "split": "0.5,0.25,0.25", "seed": 3}
+    expected = {
+        "format": "masks", "split": "0.5,0.25,0.25", "seed": 3, "classes_by": "colour",
+        "classes": {"background": ["#000000"], "green": ["#008000"], "red": ["#ff0000"]},
+    }  # fmt: skip
     assert json.loads(json.dumps(prepared.dataset.options)) == expected
