@@ -107,6 +107,8 @@ class RawRow:
             file lists the segments of the label.
         sources: Image and label as paths relative to the source, where a layout's ids do not tell
             them; written to `sources.csv` beside the packed rows.
+        archive: File on disk that holds image and label, where they are no files themselves.
+        details: What the layout's `read` needs besides; it travels with the row.
     """
 
     id: str
@@ -116,9 +118,13 @@ class RawRow:
     instances: Path | None = None
     segments: np.ndarray | None = None
     sources: tuple[str, ...] = ()
+    archive: Path | None = None
+    details: Any = None
 
     def files(self) -> tuple[Path, ...]:
-        """Every file that the row is read from."""
+        """Every file on disk that the row is read from."""
+        if self.archive is not None:
+            return (self.archive,)
         return tuple(path for path in (self.image, self.label, self.instances) if path is not None)
 
 

@@ -1,7 +1,6 @@
 """Reader of a user's own images: rows that were paired and checked, read at packing."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +10,6 @@ from .class_table import ClassTable, map_mask
 from .decode import read_mask, read_picture
 from .source_files import SourceFiles
 from .survey import Item, draw_item
-
-
-@dataclass(frozen=True)
-class FolderRow(RawRow):
-    """A row with its files' places in the source.
-
-    Attributes:
-        item: Image, label and what is known of them.
-        stored: Files on disk that hold them: an archive, or the files themselves.
-    """
-
-    item: Item = field(kw_only=True)
-    stored: tuple[Path, ...] = ()
-
-    def files(self) -> tuple[Path, ...]:
-        """Every file on disk that the row is read from."""
-        return self.stored
 
 
 class ImageFolder:
@@ -66,8 +48,7 @@ class ImageFolder:
         Raises:
             DataError: Names the file and the rule it breaks.
         """
-        assert isinstance(row, FolderRow)
-        item = row.item
+        item: Item = row.details
         if item.problem:
             raise DataError(format_problem(item, self._source.root))
         where = self._source.root
@@ -88,18 +69,16 @@ class ImageFolder:
         """A worker is sent its own rows, and not all of them."""
         return {**self.__dict__, "_rows": []}
 
-    def _make_row(self, item: Item) -> FolderRow:
+    def _make_row(self, item: Item) -> RawRow:
         root = self._source.root
-        names = [name for name in (item.image, item.label) if name]
-        stored = dict.fromkeys(self._source.stored_in(name) for name in names)
-        return FolderRow(
+        return RawRow(
             id=item.key,
             split=item.split or "train",
             image=root / (item.image or item.label),
             label=root / (item.label or item.image),
-            sources=tuple(names),
-            item=item,
-            stored=tuple(stored),
+            sources=(item.image, item.label),
+            archive=self._source.archive,
+            details=item,
         )
 
 

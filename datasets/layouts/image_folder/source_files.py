@@ -39,8 +39,9 @@ class SourceFiles(Protocol):
         """
         ...
 
-    def stored_in(self, name: str) -> Path:
-        """The file on disk whose size and time of change stand for this one's."""
+    @property
+    def archive(self) -> Path | None:
+        """The one file on disk that holds all of them; None where they are files themselves."""
         ...
 
 
@@ -74,9 +75,10 @@ class FolderFiles:
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror})") from error
 
-    def stored_in(self, name: str) -> Path:
-        """The file itself."""
-        return self.root / name
+    @property
+    def archive(self) -> Path | None:
+        """None: each is a file itself."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,8 @@ class ZipFiles:
             )
         return data
 
-    def stored_in(self, name: str) -> Path:
+    @property
+    def archive(self) -> Path | None:
         """The archive."""
         return self.root
 
@@ -151,7 +154,8 @@ class TarFiles:
             raise DataError(f"{where}: the archive ends after {len(data)} of its {part.size} bytes")
         return data
 
-    def stored_in(self, name: str) -> Path:
+    @property
+    def archive(self) -> Path | None:
         """The archive."""
         return self.root
 
