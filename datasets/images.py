@@ -5,6 +5,7 @@ what OpenCV hides: a label's mode and palette, and the EXIF orientation.
 """
 
 import io
+import struct
 from pathlib import Path
 
 import cv2
@@ -17,6 +18,12 @@ _LABEL_MODES = ("L", "P", "I;16", "I;16B", "I")
 _ORIENTATION = 0x0112
 # Where a PNG's header says how many bits a sample has.
 _PNG_BITS = 24
+# Its size lies before; the header is always the first chunk.
+_PNG_SIZE = 16
+_PNG_START, _JPEG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"\xff\xd8\xff"
+# Where Pillow refuses, too: beyond it a file of kilobytes takes gigabytes.
+MOST_PIXELS = 178_956_970
+FORMATS = ("JPEG", "PNG")
 _EXACT_IN_FLOAT32 = 1 << 23
 _JPEG_SCAN, _JPEG_END = b"\xff\xda", b"\xff\xd9"
 
@@ -185,22 +192,25 @@ def to_train_ids(raw: np.ndarray, space: LabelSpace, path: Path) -> np.ndarray:
     return cv2.LUT(raw, table[:256]) if raw.dtype == np.uint8 else table[raw]
 
 
-def open_picture(path: Path, data: bytes, kind: str) -> Image.Image:
-    """Decode a picture of any kind, its check sums and end looked at.
+def open_picture(
+    path: Path, data: bytes, kind: str, formats: tuple[str, ...] = FORMATS
+) -> Image.Image:
+    """Decode a picture, its check sums and end looked at.
 
     Args:
         path: Named in errors.
         data: Bytes of the file.
         kind: What it is, for errors.
+        formats: What Pillow may read it as.
 
     Raises:
         DataError: Where it is damaged.
     """
     try:
-        with Image.open(io.BytesIO(data)) as picture:
+        with Image.open(io.BytesIO(data), formats=formats) as picture:
             # Loading alone does not look at the check sums of a PNG.
             picture.verify()
-        with Image.open(io.BytesIO(data)) as picture:
+        with Image.open(io.BytesIO(data), formats=formats) as picture:
             picture.load()
     except Exception as error:
         # Damaged bytes make decoders raise anything: zlib.error, struct.error, a bomb's error.
@@ -231,28 +241,53 @@ def count_values(values: np.ndarray) -> np.ndarray:
     return np.sum(counts, axis=0, dtype=np.int64).ravel()
 
 
-def decode_image(data: bytes) -> np.ndarray:
-    """Decode an image to (H, W, 3) uint8 RGB."""
-    image = _decode(data, cv2.IMREAD_COLOR)
+def decode_image(data: bytes, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Decode a JPEG or PNG to (H, W, 3) uint8 RGB.
+
+    Args:
+        data: Bytes of the file.
+        size: Height and width that it must have; nothing is decoded where its header says
+            otherwise. If not given, any size up to `MOST_PIXELS`.
+
+    Raises:
+        DataError: Where it is of another format, size or damaged.
+    """
+    image = _decode(data, cv2.IMREAD_COLOR, "an image", size)
     if image is None:
         raise DataError("an image of these bytes cannot be decoded")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def decode_index(data: bytes) -> np.ndarray:
-    """Decode an index map to (H, W) uint8."""
-    label = _decode(data, cv2.IMREAD_UNCHANGED)
+def decode_index(data: bytes, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Decode an index map to (H, W) uint8; as `decode_image`."""
+    label = _decode(data, cv2.IMREAD_UNCHANGED, "a label map", size)
     if label is None or label.ndim != 2 or label.dtype != np.uint8:
         raise DataError("a label map of these bytes is not an 8-bit index PNG")
     return label
 
 
-def decode_instances(data: bytes) -> np.ndarray:
-    """Decode an instance map to (H, W) uint16."""
-    instances = _decode(data, cv2.IMREAD_UNCHANGED)
+def decode_instances(data: bytes, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Decode an instance map to (H, W) uint16; as `decode_image`."""
+    instances = _decode(data, cv2.IMREAD_UNCHANGED, "an instance map", size)
     if instances is None or instances.ndim != 2 or instances.dtype != np.uint16:
         raise DataError("an instance map of these bytes is not a 16-bit index PNG")
     return instances
+
+
+def read_encoded_size(data: bytes) -> tuple[int, int] | None:
+    """Height and width in the header of a JPEG or PNG; None where there is no such header."""
+    if data.startswith(_PNG_START) and len(data) > _PNG_BITS:
+        width, height = struct.unpack_from(">II", data, _PNG_SIZE)
+        return height, width
+    if not data.startswith(_JPEG_START):
+        return None
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as picture:
+            return picture.height, picture.width
+    except Image.DecompressionBombError as error:
+        raise DataError(f"a picture is too large to be decoded ({error})") from error
+    except (OSError, ValueError, SyntaxError, struct.error):
+        return None
 
 
 def encode_png(array: np.ndarray) -> bytes:
@@ -269,8 +304,20 @@ def _count_wide_values(raw: np.ndarray, path: Path) -> np.ndarray:
     return np.bincount(raw.ravel())
 
 
-def _decode(data: bytes, flag: int) -> np.ndarray | None:
-    """Decode with OpenCV; None where it cannot."""
+def _decode(data: bytes, flag: int, kind: str, size: tuple[int, int] | None) -> np.ndarray | None:
+    """Decode with OpenCV what its header allows; None where it cannot."""
+    encoded = read_encoded_size(data)
+    if encoded is None:
+        raise DataError(f"{kind} of these bytes cannot be decoded: it must be a JPEG or PNG")
+    if size is not None and encoded != size:
+        raise DataError(
+            f"image and label have other sizes than were packed: {kind} of {encoded[0]} x "
+            f"{encoded[1]}, expected {size[0]} x {size[1]}"
+        )
+    if encoded[0] * encoded[1] > MOST_PIXELS:
+        raise DataError(
+            f"{kind} of {encoded[0]} x {encoded[1]} pixels: at most {MOST_PIXELS} are decoded"
+        )
     try:
         return cv2.imdecode(np.frombuffer(data, np.uint8), flag)
     except cv2.error:

@@ -8,11 +8,22 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from .printable_text import is_printable, make_printable
+
+_LARGEST_LABEL = 255
+_LARGEST_RAW = 0xFFFF
 LABEL_SPACES = Path(__file__).parent / "label_spaces"
 
 
 class DataError(ValueError):
-    """Data that breaks a rule; the message names the file and the rule."""
+    """Data that breaks a rule; the message names the file and the rule.
+
+    Args:
+        message: Names and values of others may be in it: it is made safe for a terminal.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(make_printable(message))
 
 
 class StorageAwayError(OSError):
@@ -61,7 +72,8 @@ class LabelSpace:
         """Read what `to_json` returned.
 
         Raises:
-            DataError: Where names, colours, flags and categories differ in number.
+            DataError: Where names, colours, flags and categories differ in number, a name cannot
+                be printed, or a number is outside of its range.
         """
         classes = tuple(content["classes"])
         palette = tuple((int(r), int(g), int(b)) for r, g, b in content["palette"])
@@ -76,7 +88,7 @@ class LabelSpace:
                     f"label space {content['name']}: {len(classes)} classes and {len(values)} "
                     f"{what}: numbers must agree"
                 )
-        return cls(
+        space = cls(
             name=content["name"],
             classes=classes,
             palette=palette,
@@ -85,6 +97,29 @@ class LabelSpace:
             is_thing=None if things is None else tuple(bool(flag) for flag in things),
             categories=None if categories is None else tuple(categories),
         )
+        _check_ranges(space)
+        return space
+
+
+def _check_ranges(space: LabelSpace) -> None:
+    """Refuse what no 8-bit label can have, and names that a terminal would obey."""
+    for name in (space.name, *space.classes, *(space.categories or ())):
+        if not isinstance(name, str) or not is_printable(name):
+            raise DataError(f"label space: name {name!r:.80} must be printable text")
+    last = len(space.classes) - 1
+    if not 0 <= last < space.ignore_label <= _LARGEST_LABEL:
+        raise DataError(
+            f"label space {space.name}: ignore_label {space.ignore_label!s:.40} of {last + 1} "
+            f"classes: it must be behind one class at least, and at most {_LARGEST_LABEL}"
+        )
+    for raw, train in space.raw_to_train.items():
+        if not 0 <= raw <= _LARGEST_RAW or not (0 <= train <= last or train == space.ignore_label):
+            raise DataError(
+                f"label space {space.name}: raw value {raw!s:.40} -> {train!s:.40}: must be "
+                f"0..{_LARGEST_RAW} -> 0..{last} or {space.ignore_label}"
+            )
+    if not all(0 <= value <= _LARGEST_LABEL for colour in space.palette for value in colour):
+        raise DataError(f"label space {space.name}: colours must be 0..{_LARGEST_LABEL}")
 
 
 def load_label_space(name: str) -> LabelSpace:

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from ..datasets.printable_text import make_printable
+
 _VERBS = {
     "benchmark": "benchmark.verbs",
     "config": "config",
@@ -98,7 +100,7 @@ def main() -> None:
 def _print_error(error: BaseException) -> None:
     if os.environ.get("SPIKESEG_TRACEBACK"):
         raise error
-    print(f"spikeseg: {error}", file=sys.stderr)
+    print(make_printable(f"spikeseg: {error}"), file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -18,13 +18,18 @@ def command() -> None:
 
 
 @command.command("pack")
-@click.argument("name")
+@click.argument("name", required=False)
 @click.option(
     "--source",
     type=click.Path(path_type=Path),
     help="Raw files: a folder; of `folder` a .zip or .tar too.",
 )
-@click.option("--output", required=True, help="Folder to write: a path, or a URI (s3://...).")
+@click.option("--output", help="Folder to write: a path, or a URI (s3://...).")
+@click.option(
+    "--upgrade",
+    metavar="DIR",
+    help="Instead of packing: bring packed data of an earlier version to the newest, in place.",
+)
 @click.option("--allow-partial", is_flag=True, help="Accept a subset of the official splits.")
 @click.option(
     "--on-bad-row",
@@ -55,9 +60,10 @@ def command() -> None:
 @click.option("--seed", type=int, help="shapes, folder --split: seed.")
 @folder_options
 def pack(  # noqa: PLR0913
-    name: str,
+    name: str | None,
     source: Path | None,
-    output: str,
+    output: str | None,
+    upgrade: str | None,
     allow_partial: bool,
     on_bad_row: Literal["refuse", "quarantine"],
     max_bad: float,
@@ -75,11 +81,20 @@ def pack(  # noqa: PLR0913
     NAME folder packs images of your own, with masks or annotation files (docs/own_images.md).
     """
     from ..datasets.layouts.catalog import make_dataset
-    from ..datasets.packed.pack import PackingStoppedError, plan_pack
+    from ..datasets.packed.pack import PackingStoppedError
+    from ..datasets.packed.plan import plan_pack
     from ..datasets.packed.reader import PackedDataset
+    from ..datasets.printable_text import make_printable
     from ..platform.loading.pack_on_ray import pack_dataset
     from ..platform.train.progress import report_rows
 
+    if upgrade is not None:
+        if name is not None or output is not None or source is not None:
+            raise click.UsageError("--upgrade DIR takes no NAME, --source or --output")
+        _upgrade(upgrade, workers)
+        return
+    if name is None or output is None:
+        raise click.UsageError("give NAME and --output, or --upgrade DIR")
     most = max_bad / 100 if on_bad_row == "quarantine" else 0.0
     settings: dict[str, object] = {"class_order": class_order, "size": size, "seed": seed}
     if rows is not None:
@@ -109,7 +124,7 @@ def pack(  # noqa: PLR0913
         raise RuntimeError(str(error)) from error
     packed = PackedDataset.open(output)
     counts = ", ".join(f"{split} {count}" for split, count in packed.splits.items())
-    print(f"{packed.path}: {name}, rows: {counts}, digest {digest}")
+    print(make_printable(f"{packed.path}: {name}, rows: {counts}, digest {digest}"))
     if packed.quarantined:
         print(f"{packed.quarantined} bad rows were left out: see quarantine.csv there")
 
@@ -145,12 +160,14 @@ def inspect(  # noqa: PLR0913
     from ..datasets.inspection.report import format_report, inspect_packed
     from ..datasets.packed.files import write_file
     from ..datasets.packed.reader import PackedDataset
+    from ..datasets.printable_text import make_printable
     from ..platform.config.recipes import load_experiment
 
     resolved = None if augmented is None else load_experiment(augmented)
     dataset = PackedDataset.open(path)
     report = inspect_packed(dataset)
-    print(json.dumps(report.to_json(), indent=1) if as_json else format_report(report))
+    text = json.dumps(report.to_json(), indent=1) if as_json else format_report(report)
+    print(make_printable(text))
     if html is not None or sheet is not None:
         if resolved is None:
             pictures = draw_contact_sheet(dataset, rows_per_split=images)
@@ -167,6 +184,18 @@ def inspect(  # noqa: PLR0913
     for line in damaged:
         print(f"damaged: {line}", file=sys.stderr)
     return 1 if damaged else 0
+
+
+def _upgrade(location: str, workers: int | None) -> None:
+    from ..datasets.packed.manifest import SCHEMA_VERSION
+    from ..datasets.packed.upgrade import upgrade_packed
+    from ..datasets.printable_text import make_printable
+    from ..platform.train.progress import report_rows
+
+    with open_progress() as display:
+        changed = upgrade_packed(location, workers=workers, progress=report_rows(display))
+    state = "upgraded to" if changed else "is already of"
+    print(make_printable(f"{location}: {state} version {SCHEMA_VERSION}"))
 
 
 if __name__ == "__main__":

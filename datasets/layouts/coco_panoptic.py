@@ -1,6 +1,7 @@
 """COCO panoptic: segment ids as RGB numbers in PNG files, their classes in a JSON file."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,7 @@ def _read_annotations(listing: Path, split: str, images: Path) -> list[RawRow]:
         content = json.loads(listing.read_bytes())
     except OSError as error:
         raise DataError(f"{listing}: the annotations of the split are missing") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{listing}: not a readable JSON file ({error})") from error
     annotations = content.get("annotations") if isinstance(content, dict) else None
     if not isinstance(annotations, list) or not all(
@@ -133,6 +134,15 @@ def _make_row(
         ],
         np.int64,
     ).reshape(-1, 4)
-    name = names[item["image_id"]]
-    label = listing.with_suffix("") / item["file_name"]
+    name = _require_plain_name(names[item["image_id"]], listing)
+    label = listing.with_suffix("") / _require_plain_name(item["file_name"], listing)
     return RawRow(Path(name).stem, split, images / name, label, segments=segments)
+
+
+def _require_plain_name(name: Any, listing: Path) -> str:
+    """Refuse a file name that leads out of its folder, or into another one."""
+    if not isinstance(name, str) or name in ("", ".", "..") or re.search(r"[/\\\x00]", name):
+        raise DataError(
+            f"{listing}: file_name {name!r:.200} must be the plain name of a file, without folders"
+        )
+    return name

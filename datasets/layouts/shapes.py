@@ -5,10 +5,10 @@ outline and the pattern on it, never a colour.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import cv2
 import numpy as np
@@ -65,12 +65,7 @@ class Shapes:
 
     def rows(self, source: Path, *, partial: bool) -> Sequence[RawRow]:
         """Names of all rows; `source` is not looked at."""
-        counts = {split: self.options[split] for split in ("train", "val", "test")}
-        return [
-            RawRow(f"{split}-{index:06d}", split, Path(f"shapes/{split}"), Path(f"shapes/{split}"))
-            for split, count in counts.items()
-            for index in range(count)
-        ]
+        return _ShapesRows({split: self.options[split] for split in ("train", "val", "test")})
 
     def read(self, row: RawRow) -> EncodedRow:
         """Draw one row."""
@@ -79,6 +74,46 @@ class Shapes:
         generator = np.random.default_rng([self._options.seed, number, int(index)])
         drawn = draw_row(self._options.size, self._options.objects, generator, row.id)
         return EncodedRow(drawn, encode_png(drawn.image), verbatim=False)
+
+
+class _ShapesRows(Sequence[RawRow]):
+    """Names of the rows, made when asked for: any number of them takes no memory.
+
+    Args:
+        counts: Split -> rows.
+    """
+
+    def __init__(self, counts: Mapping[str, int]) -> None:
+        self._counts = counts
+
+    def __len__(self) -> int:
+        """Rows of all splits."""
+        return sum(self._counts.values())
+
+    @overload
+    def __getitem__(self, index: int) -> RawRow: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[RawRow]: ...
+    def __getitem__(self, index: int | slice) -> RawRow | list[RawRow]:
+        """Name of one row, counted from the first split's first."""
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        number = index + len(self) if index < 0 else index
+        for split, count in self._counts.items():
+            if 0 <= number < count:
+                return _name_row(split, Path(f"shapes/{split}"), number)
+            number -= count
+        raise IndexError(f"there are rows 0..{len(self) - 1}, got {index}")
+
+    def __iter__(self) -> Iterator[RawRow]:
+        """Names of all rows."""
+        for split, count in self._counts.items():
+            path = Path(f"shapes/{split}")
+            yield from (_name_row(split, path, number) for number in range(count))
+
+
+def _name_row(split: str, path: Path, number: int) -> RawRow:
+    return RawRow(f"{split}-{number:06d}", split, path, path)
 
 
 def draw_row(

@@ -1,18 +1,33 @@
 """The manifest of a packed data set: written last, checked whole before anything is read."""
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+
 from ..spec import DataError, LabelSpace
 from .shard import ShardEntry
+from .shard_table import MOST_SHARDS, SHARD_TABLE, ShardTable, read_shard_table, require_rows
 from .storage import Storage
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 MANIFEST = "manifest.json"
 
-_KINDS = {str: "text", int: "a whole number", dict: "an object", list: "a list"}
+# Version 2 lists its shards in the manifest itself: 10^5 of them make 209 MB.
+_MOST_BYTES = {2: 256 << 20, 3: 16 << 20}
+_MOST_TABLE_BYTES = 1 << 31
+_MOST = (1 << 63) - 1
+_SPLIT = re.compile("[0-9A-Za-z_-]{1,40}")
+_KINDS = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    dict: "an object",
+    list: "a list",
+}
 _FIELDS = {
     "name": str,
     "digest": str,
@@ -22,8 +37,11 @@ _FIELDS = {
     "splits": dict,
     "quarantined": int,
     "label_space": dict,
-    "shards": list,
 }
+_NEW_FIELDS = {"classes": dict, "largest_row": int, "baselines": dict, "shards": dict}
+_CLASS_FIELDS = {"rows": list, "pixels": list}
+_TABLE_FIELDS = {"file": str, "shards": int, "bytes": int, "sha256": str}
+_BASELINE_FIELDS = {"majority": float, "position": float, "majority_class": str}
 _SHARD_FIELDS = {
     "file": str,
     "split": str,
@@ -31,7 +49,6 @@ _SHARD_FIELDS = {
     "bytes": int,
     "sha256": str,
     "content": str,
-    "pixels": list,
 }
 
 
@@ -40,8 +57,10 @@ class Manifest:
     """Manifest of a packed data set.
 
     Attributes:
+        version: Version of its schema, 2 or 3. Of version 2 `class_rows`, `largest_row` and
+            `baselines` are not known.
         name: Name of the data set in the catalog.
-        digest: Over the content of all rows.
+        digest: Over the content of all rows; the same in both versions.
         split_digests: Split -> digest over the content of its rows.
         plan: Digest of the plan that it was packed by.
         options: What was chosen when it was packed.
@@ -49,8 +68,13 @@ class Manifest:
         quarantined: Rows that were left out.
         label_space: Its classes.
         shards: One entry per shard, split by split in their order.
+        class_pixels: Split -> (K,) labelled pixels of each class.
+        class_rows: Split -> (K,) rows that have a pixel of the class.
+        largest_row: Most pixels of a row.
+        baselines: Split -> fields of `baselines.Baselines`.
     """
 
+    version: int
     name: str
     digest: str
     split_digests: Mapping[str, str]
@@ -59,11 +83,15 @@ class Manifest:
     splits: Mapping[str, int]
     quarantined: int
     label_space: LabelSpace
-    shards: tuple[ShardEntry, ...]
+    shards: ShardTable
+    class_pixels: Mapping[str, Sequence[int]]
+    class_rows: Mapping[str, Sequence[int]] | None
+    largest_row: int | None
+    baselines: Mapping[str, Mapping[str, Any]]
 
 
 def read_manifest(storage: Storage) -> Manifest:
-    """Read the manifest of a packed data set.
+    """Read the manifest of a packed data set, and its table of shards.
 
     Args:
         storage: Its folder; the manifest is there.
@@ -74,52 +102,146 @@ def read_manifest(storage: Storage) -> Manifest:
     """
     where = f"{storage.location}/{MANIFEST}"
     try:
+        size = storage.size(MANIFEST)
+        if size is not None and size > max(_MOST_BYTES.values()):
+            raise DataError(f"{size} bytes, at most {max(_MOST_BYTES.values())}")
         content = json.loads(storage.read(MANIFEST))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{where}: not a readable manifest ({error})") from error
     version = content.get("schema_version") if isinstance(content, dict) else None
-    if version is not None and version != SCHEMA_VERSION:
+    if version is not None and version not in _MOST_BYTES:
         raise DataError(
-            f"{where}: schema version {version}, this version reads {SCHEMA_VERSION}; pack it again"
+            f"{where}: schema version {version!r:.40}, this version reads "
+            f"{', '.join(map(str, _MOST_BYTES))}; pack it again"
         )
     try:
-        return _check_manifest(content)
+        if version is not None and size is not None and size > _MOST_BYTES[version]:
+            raise DataError(f"{size} bytes, at most {_MOST_BYTES[version]} in version {version}")
+        return _check_manifest(content, storage)
     except DataError as error:
         raise DataError(f"{where}: not a readable manifest ({error})") from error
 
 
-def _check_manifest(content: Any) -> Manifest:
+def _check_manifest(content: Any, storage: Storage) -> Manifest:
     _require_fields("the manifest", content, {"schema_version": int, **_FIELDS})
+    version = content["schema_version"]
+    _require_fields("the manifest", content, {"shards": list} if version == 2 else _NEW_FIELDS)
     try:
         space = LabelSpace.from_json(content["label_space"])
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise DataError(f"label_space is damaged: {error!r}") from error
     splits = content["splits"]
     _require_fields("splits", splits, dict.fromkeys(splits, int))
+    for split in splits:
+        if not _SPLIT.fullmatch(split):
+            raise DataError(f"splits: {split!r:.80} must be a name of letters, digits, - and _")
     _require_fields("split_digests", content["split_digests"], dict.fromkeys(splits, str))
-    rows = dict.fromkeys(splits, 0)
-    for number, shard in enumerate(content["shards"]):
-        _require_fields(f"shards[{number}]", shard, _SHARD_FIELDS)
-        pixels = shard["pixels"]
-        if len(pixels) != len(space.classes) or not all(isinstance(n, int) for n in pixels):
-            raise DataError(
-                f"shards[{number}]: pixels must be {len(space.classes)} whole numbers, one a class"
-            )
-        if shard["split"] not in rows:
-            raise DataError(f"shards[{number}]: split {shard['split']!r} is not one of splits")
-        rows[shard["split"]] += shard["rows"]
-    if rows != splits or 0 in rows.values():
-        raise DataError(f"splits are {splits}, the rows of their shards are {rows}")
+    _require_range("the manifest", "quarantined", content["quarantined"], 0)
+    head = {key: content[key] for key in _FIELDS} | {"version": version, "label_space": space}
+    if version == 2:
+        return Manifest(**head, **_read_listed_shards(content, len(space.classes)))
+    classes = _check_classes(content["classes"], splits, len(space.classes))
+    _require_range("the manifest", "largest_row", content["largest_row"], 1)
+    table = _read_table(content["shards"], storage)
+    require_rows(table, splits)
     return Manifest(
-        **{key: content[key] for key in _FIELDS}
-        | {
-            "label_space": space,
-            "shards": tuple(
-                ShardEntry.from_json({key: shard[key] for key in _SHARD_FIELDS})
-                for shard in content["shards"]
-            ),
-        }
+        **head,
+        shards=table,
+        class_pixels={split: part["pixels"] for split, part in classes.items()},
+        class_rows={split: part["rows"] for split, part in classes.items()},
+        largest_row=content["largest_row"],
+        baselines=_check_baselines(content["baselines"], splits),
     )
+
+
+def _read_listed_shards(content: Mapping[str, Any], num_classes: int) -> dict[str, Any]:
+    """What version 2 says of its shards, in the form of version 3."""
+    splits = content["splits"]
+    pixels = {split: [0] * num_classes for split in splits}
+    entries: list[ShardEntry] = []
+    for number, shard in enumerate(content["shards"]):
+        where = f"shards[{number}]"
+        _require_fields(where, shard, {**_SHARD_FIELDS, "pixels": list})
+        _require_counts(where, "pixels", shard["pixels"], num_classes)
+        if shard["split"] not in pixels:
+            raise DataError(f"{where}: split {shard['split']!r:.40} is not one of splits")
+        entries.append(ShardEntry(**{key: shard[key] for key in _SHARD_FIELDS}))
+        sums = pixels[shard["split"]]
+        for index, count in enumerate(shard["pixels"]):
+            sums[index] += count
+    order = list(splits)
+    table = ShardTable.from_entries(sorted(entries, key=lambda entry: order.index(entry.split)))
+    require_rows(table, splits)
+    return {
+        "shards": table,
+        "class_pixels": pixels,
+        "class_rows": None,
+        "largest_row": None,
+        "baselines": {},
+    }
+
+
+def _read_table(reference: Any, storage: Storage) -> ShardTable:
+    """Read the table of shards that the manifest names by its hash."""
+    _require_fields("shards", reference, _TABLE_FIELDS)
+    if reference["file"] != SHARD_TABLE:
+        raise DataError(f"shards: file must be {SHARD_TABLE}, got {reference['file']!r:.80}")
+    if not 1 <= reference["shards"] <= MOST_SHARDS:
+        raise DataError(f"shards: shards must be 1..{MOST_SHARDS}, got {reference['shards']!s:.40}")
+    where = f"{storage.location}/{SHARD_TABLE}"
+    try:
+        size = storage.size(SHARD_TABLE)
+        if size != reference["bytes"] or size > _MOST_TABLE_BYTES:
+            expected = f"{reference['bytes']!s:.40} bytes expected"
+            raise DataError(f"{expected}, at most {_MOST_TABLE_BYTES}, found {size}")
+        digest = storage.sha256(SHARD_TABLE)
+        if digest != reference["sha256"]:
+            raise DataError(f"SHA-256 {digest}, expected {reference['sha256']!r:.80}")
+        with storage.filesystem.open_input_file(storage.path(SHARD_TABLE)) as file:
+            return read_shard_table(file, reference["shards"])
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from error
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise DataError(f"{where}: cannot be read ({error})") from error
+
+
+def _check_classes(
+    content: Any, splits: Mapping[str, int], num_classes: int
+) -> dict[str, dict[str, list[int]]]:
+    _require_fields("classes", content, dict.fromkeys(splits, dict))
+    for split in splits:
+        where = f"classes[{split!r}]"
+        _require_fields(where, content[split], _CLASS_FIELDS)
+        for key in _CLASS_FIELDS:
+            _require_counts(where, key, content[split][key], num_classes)
+    return {split: content[split] for split in splits}
+
+
+def _check_baselines(content: Any, splits: Mapping[str, int]) -> dict[str, dict[str, Any]]:
+    for split, stored in content.items():
+        where = f"baselines[{split!r:.40}]"
+        if split not in splits:
+            raise DataError(f"{where}: is not one of splits")
+        _require_fields(where, stored, _BASELINE_FIELDS)
+        for key in ("majority", "position"):
+            if not 0 <= stored[key] <= 100:
+                raise DataError(f"{where}: {key} must be in [0, 100], got {stored[key]!r:.40}")
+    return {
+        split: {key: stored[key] for key in _BASELINE_FIELDS} for split, stored in content.items()
+    }
+
+
+def _require_counts(where: str, key: str, values: Sequence[Any], count: int) -> None:
+    """Check a list of one count a class."""
+    if len(values) != count or not all(type(value) is int for value in values):
+        raise DataError(f"{where}: {key} must be {count} whole numbers, one a class")
+    for value in values:
+        _require_range(where, key, value, 0)
+
+
+def _require_range(where: str, key: str, value: int, least: int) -> None:
+    if not least <= value <= _MOST:
+        raise DataError(f"{where}: {key} must be {least}..{_MOST}, got {value!s:.40}")
 
 
 def _require_fields(where: str, content: Any, fields: Mapping[str, type]) -> None:
@@ -128,5 +250,6 @@ def _require_fields(where: str, content: Any, fields: Mapping[str, type]) -> Non
     for key, kind in fields.items():
         if key not in content:
             raise DataError(f"{where} has no {key!r}")
-        if not isinstance(content[key], kind):
+        # True and false are whole numbers to Python.
+        if not isinstance(content[key], kind) or isinstance(content[key], bool):
             raise DataError(f"{where}: {key} must be {_KINDS[kind]}, got {content[key]!r:.40}")

@@ -1,212 +1,113 @@
-"""Raw files to a packed data set: plan, write one shard, commit the manifest last.
+"""Raw files to a packed data set: write the shards of a plan, commit the manifest last.
 
 There is no scheduler in here: `pack` maps shards over threads of this process, and
 `platform/loading/pack_on_ray.py` maps the same functions over processes or a cluster.
 """
 
 import csv
-import hashlib
 import io
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Unpack
 
-from ..spec import DataError, RawDataset, RawRow, find_duplicates
-from .manifest import MANIFEST, SCHEMA_VERSION, read_manifest
-from .shard import ShardEntry, ShardTask, write_shard
+from ..spec import DataError, RawDataset
+from .label_counts import LabelCounts
+from .manifest import MANIFEST, read_manifest
+from .plan import PARTS, PackPlan, PlanOptions, plan_pack
+from .shard import ShardEntry, WrittenShard, write_shard
+from .shard_table import SHARD_TABLE, ShardTable
 from .source_list import SOURCES, format_sources
 from .storage import Storage
+from .write_manifest import ManifestHead, hash_shards, write_manifest
 
 QUARANTINE = "quarantine.csv"
-_PARTS = ".packing"
-
-BadRowPolicy = Literal["refuse", "quarantine"]
-_Stamp = tuple[int, int] | None
 
 
 class PackingStoppedError(DataError):
     """Packing failed after it had begun; the request itself was valid."""
 
 
-class PlanOptions(TypedDict, total=False):
-    """What `plan_pack` takes besides data set and source; all have defaults there."""
-
-    rows_per_shard: int
-    on_bad_row: BadRowPolicy
-    max_bad_share: float
-    partial: bool
-
-
-@dataclass(frozen=True)
-class PackPlan:
-    """Which rows go into which shard, and what happens to bad ones.
-
-    Attributes:
-        name: Name of the data set in the catalog.
-        dataset: Its reader.
-        shards: Per shard its split and rows.
-        digest: SHA-256 over the plan; an interrupted packing continues only under the same.
-        on_bad_row: `refuse` stops at the first; `quarantine` leaves bad rows out, and lists them.
-        max_bad_share: Largest share of rows that may be left out, in [0, 1].
-    """
-
-    name: str
-    dataset: RawDataset
-    shards: tuple[tuple[str, tuple[RawRow, ...]], ...]
-    digest: str
-    on_bad_row: BadRowPolicy
-    max_bad_share: float
-
-    @property
-    def rows(self) -> int:
-        """Rows of all shards, bad ones included."""
-        return sum(len(rows) for _, rows in self.shards)
-
-    @property
-    def most_bad_rows(self) -> int:
-        """Rows that may be left out."""
-        return 0 if self.on_bad_row == "refuse" else int(self.max_bad_share * self.rows)
-
-    def file_name(self, index: int) -> str:
-        """File name of a shard."""
-        return f"{self.shards[index][0]}-{index:05d}.parquet"
-
-    def task(self, index: int) -> ShardTask:
-        """What a worker needs to write one shard."""
-        split, rows = self.shards[index]
-        return ShardTask(
-            dataset=self.dataset,
-            split=split,
-            rows=rows,
-            file=self.file_name(index),
-            record=f"{_PARTS}/{self.digest}/{index:05d}.json",
-            quarantine=self.on_bad_row == "quarantine",
-        )
-
-
-def plan_pack(  # noqa: PLR0913
-    name: str,
-    dataset: RawDataset,
-    source: Path,
-    *,
-    rows_per_shard: int = 64,
-    on_bad_row: BadRowPolicy = "refuse",
-    max_bad_share: float = 0.01,
-    partial: bool = False,
-) -> PackPlan:
-    """Plan which rows go into which shard, without decoding any.
+class PackedSoFar:
+    """Adds up what is written, shard by shard; images and counts of a shard are not kept.
 
     Args:
-        name: Name of the data set in the catalog.
-        dataset: Its reader.
-        source: Folder of the raw files.
-        rows_per_shard: Largest number of rows of a shard.
-        on_bad_row: What happens to rows that break a rule.
-        max_bad_share: Largest share of rows that may be left out.
-        partial: Accept a subset of the official splits.
-
-    Raises:
-        DataError: Names what is missing, empty or repeated, or the split of another size.
+        plan: What is being packed.
     """
-    if rows_per_shard < 1:
-        raise DataError(f"rows_per_shard must be at least 1, got {rows_per_shard}")
-    if not 0 <= max_bad_share <= 1:
-        raise DataError(f"the share of bad rows must be in [0, 1], got {max_bad_share}")
-    rows = list(dataset.rows(source, partial=partial))
-    if not rows:
-        raise DataError(f"{source}: no rows found")
-    stamps = [
-        [_read_stamp(path) for path in row.files()] if dataset.needs_source else [] for row in rows
-    ]
-    if on_bad_row == "refuse":
-        _require_files(rows, stamps)
-    if not partial:
-        _require_counts(dataset, rows, source)
-    by_split: dict[str, list[tuple[RawRow, list[_Stamp]]]] = {}
-    for row, stamp in zip(rows, stamps, strict=True):
-        by_split.setdefault(row.split, []).append((row, stamp))
-    shards: list[tuple[str, tuple[RawRow, ...]]] = []
-    digest = hashlib.sha256(
-        json.dumps(
-            [SCHEMA_VERSION, name, dataset.label_space.to_json(), dict(dataset.options)]
-        ).encode()
-    )
-    for split, members in by_split.items():
-        for row_id in find_duplicates([row.id for row, _ in members]):
-            raise DataError(f"{source}: {row_id} occurs twice in split {split!r}")
-        for start in range(0, len(members), rows_per_shard):
-            part = members[start : start + rows_per_shard]
-            shards.append((split, tuple(row for row, _ in part)))
-            digest.update(json.dumps([split, [_describe_row(*member) for member in part]]).encode())
-    return PackPlan(name, dataset, tuple(shards), digest.hexdigest(), on_bad_row, max_bad_share)
+
+    def __init__(self, plan: PackPlan) -> None:
+        self._plan = plan
+        self.entries: list[ShardEntry] = []
+        self.counts: dict[str, LabelCounts] = {}
+        self.bad: list[tuple[str, str, str]] = []
+        self.rows = 0
+
+    def add(self, shard: WrittenShard) -> None:
+        """Add the next shard of the plan.
+
+        Raises:
+            DataError: Where more rows are bad than the plan allows; gives the first reasons.
+        """
+        split = shard.entry.split
+        if split not in self.counts:
+            self.counts[split] = LabelCounts(len(self._plan.dataset.label_space.classes))
+        self.counts[split].add(shard.counts)
+        if shard.entry.rows:
+            self.entries.append(shard.entry)
+        self.bad += [(split, row_id, reason) for row_id, reason in shard.bad]
+        self.rows += shard.entry.rows + len(shard.bad)
+        if len(self.bad) > self._plan.most_bad_rows:
+            reasons = "; ".join(reason for _, _, reason in self.bad[:3])
+            raise DataError(
+                f"{len(self.bad)} of {self._plan.rows} rows are bad, at most "
+                f"{100 * self._plan.max_bad_share:g} % may be left out: {reasons}"
+            )
 
 
-def commit_manifest(plan: PackPlan, entries: Sequence[ShardEntry], storage: Storage) -> str:
+def commit_manifest(plan: PackPlan, packed: PackedSoFar, storage: Storage) -> str:
     """Write the manifest; before it exists the folder is not a data set.
 
     Args:
         plan: The plan.
-        entries: One entry per shard, in the plan's order.
+        packed: What was written of all its shards.
         storage: Folder of the packed data set.
 
     Returns:
         The digest over the content of all rows.
 
     Raises:
-        DataError: Where too many rows are bad, or all rows of a split.
+        DataError: Where all rows of a split are bad.
     """
-    require_few_bad(plan, entries)
-    filled = [entry for entry in entries if entry.rows]
-    splits: dict[str, int] = {entry.split: 0 for entry in entries}
-    for entry in filled:
+    splits = dict.fromkeys(packed.counts, 0)
+    for entry in packed.entries:
         splits[entry.split] += entry.rows
     for split, rows in splits.items():
         if not rows:
             raise DataError(f"{storage.location}: every row of split {split!r} is bad")
-    space = plan.dataset.label_space.to_json()
-    manifest: dict[str, Any] = {
-        "schema_version": SCHEMA_VERSION,
-        "name": plan.name,
-        "digest": _hash_json([space, [[entry.split, entry.content] for entry in filled]]),
-        "split_digests": {
-            split: _hash_json([entry.content for entry in filled if entry.split == split])
-            for split in splits
-        },
-        "plan": plan.digest,
-        "options": dict(plan.dataset.options),
-        "splits": splits,
-        "quarantined": sum(len(entry.bad) for entry in entries),
-        "label_space": space,
-        "shards": [{**asdict(entry), "bad": []} for entry in filled],
-    }
-    if manifest["quarantined"]:
-        storage.write(QUARANTINE, _format_bad_rows(entries).encode())
+    shards = ShardTable.from_entries(packed.entries)
+    space = plan.dataset.label_space
+    digest, split_digests = hash_shards(space, shards)
+    if packed.bad:
+        storage.write(QUARANTINE, _format_bad_rows(packed.bad).encode())
     else:
         storage.delete(QUARANTINE)
-    if any(row.sources for _, rows in plan.shards for row in rows):
+    if any(row.sources for _, rows in plan.shards[:1] for row in rows):
         storage.write(SOURCES, format_sources(plan.shards).encode())
-    storage.write(MANIFEST, json.dumps(manifest, indent=1).encode())
-    storage.delete(_PARTS)
-    return str(manifest["digest"])
-
-
-def require_few_bad(plan: PackPlan, entries: Iterable[ShardEntry]) -> None:
-    """Stop once more rows are bad than the plan allows.
-
-    Raises:
-        DataError: Gives the counts, and the first reasons.
-    """
-    bad = [reason for entry in entries for _, reason in entry.bad]
-    if len(bad) > plan.most_bad_rows:
-        reasons = "; ".join(bad[:3])
-        raise DataError(
-            f"{len(bad)} of {plan.rows} rows are bad, at most {100 * plan.max_bad_share:g} % may "
-            f"be left out: {reasons}"
-        )
+    head = ManifestHead(
+        name=plan.name,
+        digest=digest,
+        split_digests=split_digests,
+        plan=plan.digest,
+        options=dict(plan.dataset.options),
+        splits=splits,
+        quarantined=len(packed.bad),
+        label_space=space,
+    )
+    write_manifest(storage, head, shards, packed.counts)
+    storage.delete(PARTS)
+    return digest
 
 
 def prepare_output(plan: PackPlan, storage: Storage) -> str | None:
@@ -223,12 +124,13 @@ def prepare_output(plan: PackPlan, storage: Storage) -> str | None:
     try:
         if storage.size(MANIFEST) is not None:
             return _read_digest(plan, storage)
-        known = {plan.file_name(index) for index in range(len(plan.shards))}
-        known |= {_PARTS, QUARANTINE, SOURCES}
-        strangers = [name for name in storage.names() if name not in known]
+        known = (PARTS, QUARANTINE, SHARD_TABLE, SOURCES)
+        strangers = [
+            name for name in storage.names() if name not in known and not plan.has_file(name)
+        ]
         if strangers:
             raise DataError(f"{where}: holds other files ({strangers[0]}); choose an empty folder")
-        storage.write(f"{_PARTS}/{plan.digest}/plan.json", json.dumps(plan.name).encode())
+        storage.write(f"{PARTS}/{plan.digest}/plan.json", json.dumps(plan.name).encode())
     except OSError as error:
         raise DataError(f"{where}: cannot be written ({error})") from error
     return None
@@ -288,7 +190,7 @@ def pack(
     storage = output if isinstance(output, Storage) else Storage.at(output)
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
 
-        def shards() -> Iterable[ShardEntry]:
+        def shards() -> Iterable[WrittenShard]:
             return pool.map(lambda i: write_shard(plan.task(i), storage), range(len(plan.shards)))
 
         try:
@@ -300,7 +202,7 @@ def pack(
 def run_plan(
     plan: PackPlan,
     storage: Storage,
-    shards: Callable[[], Iterable[ShardEntry]],
+    shards: Callable[[], Iterable[WrittenShard]],
     progress: Callable[[int, int], None] | None,
 ) -> str:
     """Execute a plan with any mapper of `write_shard`, then write the manifest.
@@ -308,7 +210,7 @@ def run_plan(
     Args:
         plan: The plan.
         storage: Folder of the packed data set.
-        shards: Starts the writing, and yields the shards' entries in order.
+        shards: Starts the writing, and yields what was written of each shard, in order.
         progress: Called with rows done and rows in all.
 
     Returns:
@@ -321,74 +223,28 @@ def run_plan(
     finished = prepare_output(plan, storage)
     if finished is not None:
         return finished
-    entries: list[ShardEntry] = []
-    done, rows = 0, plan.rows
+    packed = PackedSoFar(plan)
     resume_hint = (
         f"{storage.location} keeps the shards that are done: the same command goes on from there"
     )
     try:
-        for entry in shards():
-            entries.append(entry)
-            done += entry.rows + len(entry.bad)
-            if entry.bad:
-                require_few_bad(plan, entries)
+        for shard in shards():
+            packed.add(shard)
             if progress is not None:
-                progress(done, rows)
-        return commit_manifest(plan, entries, storage)
+                progress(packed.rows, plan.rows)
+        return commit_manifest(plan, packed, storage)
     except DataError as error:
-        raise PackingStoppedError(f"{error}\n{resume_hint}" if entries else str(error)) from error
+        raise PackingStoppedError(
+            f"{error}\n{resume_hint}" if packed.rows else str(error)
+        ) from error
     except OSError as error:
         message = f"{storage.location}: cannot be written ({error})\n{resume_hint}"
         raise PackingStoppedError(message) from error
 
 
-def _read_stamp(path: Path) -> _Stamp:
-    """Bytes and time of change of a file; None where there is none."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns
-
-
-def _describe_row(row: RawRow, stamps: list[_Stamp]) -> list[Any]:
-    """Everything known of a row before it is decoded."""
-    segments = None if row.segments is None else row.segments.tolist()
-    described = [row.id, [path.name for path in row.files()], stamps, segments]
-    # Only where there are some: digests of the other layouts' plans stay what they were.
-    return [*described, list(row.sources)] if row.sources else described
-
-
-def _require_files(rows: Sequence[RawRow], stamps: Sequence[list[_Stamp]]) -> None:
-    missing = [
-        path
-        for row, of_row in zip(rows, stamps, strict=True)
-        for path, stamp in zip(row.files(), of_row, strict=False)
-        if stamp is None
-    ]
-    if missing:
-        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise DataError(f"{missing[0]}: no such file{more}; every row needs image and label")
-
-
-def _require_counts(dataset: RawDataset, rows: Sequence[RawRow], source: Path) -> None:
-    for split, official in dataset.official_rows.items():
-        count = sum(row.split == split for row in rows)
-        if count != official:
-            raise DataError(
-                f"{source}: split {split!r} has {count} rows, the official one {official}; "
-                "--allow-partial packs a subset"
-            )
-
-
-def _format_bad_rows(entries: Iterable[ShardEntry]) -> str:
+def _format_bad_rows(bad: Iterable[tuple[str, str, str]]) -> str:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["split", "id", "reason"])
-    for entry in entries:
-        table.writerows([entry.split, row_id, reason] for row_id, reason in entry.bad)
+    table.writerows(bad)
     return text.getvalue()
-
-
-def _hash_json(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

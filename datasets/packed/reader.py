@@ -2,26 +2,30 @@
 
 import errno
 import hashlib
+import os
+import stat
 import threading
-from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from ..images import decode_image, decode_index, decode_instances
+from ..images import MOST_PIXELS, decode_image, decode_index, decode_instances
+from ..printable_text import make_printable
 from ..spec import DataError, Row, StorageAwayError
 from .manifest import MANIFEST, Manifest, read_manifest
-from .shard import ShardEntry
+from .parquet_limits import CheckedParquet
+from .shard import SCHEMA, ShardEntry
 from .shard_cache import CacheConfig, ShardCache
 from .storage import Storage
 
 _OPEN_FILES = 32
+# Versions before wrote at most 8; a group is decoded whole for one of its rows.
+_MOST_GROUP_ROWS = 1 << 10
 # Damaged bytes make Arrow and the decoders raise any of these.
 _DAMAGE = (ValueError, LookupError, TypeError, OSError, pa.ArrowException)
 # These say nothing about the bytes.
@@ -48,15 +52,13 @@ class PackedDataset:
         self.quarantined = manifest.quarantined
         self.options = dict(manifest.options)
         self.label_space = manifest.label_space
+        self.baselines = manifest.baselines
+        self._class_pixels = manifest.class_pixels
+        self._largest_row = manifest.largest_row
         self._storage = storage
         self._cache = cache
-        self._shards: dict[str, list[ShardEntry]] = {split: [] for split in self.splits}
-        for shard in manifest.shards:
-            self._shards[shard.split].append(shard)
-        self._ends = {
-            split: list(accumulate(shard.rows for shard in shards))
-            for split, shards in self._shards.items()
-        }
+        self._shards = manifest.shards.by_split()
+        self._ends = {split: shards.ends() for split, shards in self._shards.items()}
         self._open = threading.local()
 
     @classmethod
@@ -90,10 +92,11 @@ class PackedDataset:
         manifest = read_manifest(storage)
         if storage.local is None:
             return cls(storage, manifest, ShardCache(storage, cache or CacheConfig.default()))
-        for shard in manifest.shards:
-            size = storage.size(shard.file)
-            if size != shard.bytes:
-                raise DataError(f"{where}/{shard.file}: {shard.bytes} bytes expected, found {size}")
+        for file, expected in manifest.shards.sizes():
+            # One call of the system each: pyarrow's own way takes ten times as long.
+            size = _local_size(f"{storage.root}/{file}")
+            if size != expected:
+                raise DataError(f"{where}/{file}: {expected} bytes expected, found {size}")
         return cls(storage, manifest, None)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -112,8 +115,7 @@ class PackedDataset:
 
     def class_pixels(self, split: str) -> list[int]:
         """Labelled pixels per class of a split."""
-        columns = [shard.pixels for shard in self._shards[split]]
-        return [sum(column) for column in zip(*columns, strict=True)]
+        return list(self._class_pixels[split])
 
     def row(self, split: str, index: int) -> Row:
         """Read and decode one row.
@@ -133,7 +135,7 @@ class PackedDataset:
         with _name_damage(f"{where}: row {index} of {split}"):
             record = self._read_record(shard, offset)
         with _name_damage(f"{where}: row {record['id']}"):
-            return _decode_record(record)
+            return _decode_record(record, self._require_size(record))
 
     def columns(self, split: str, names: list[str]) -> Iterator[dict[str, Any]]:
         """Some columns of all rows of a split, in their order, without decoding images.
@@ -142,13 +144,49 @@ class PackedDataset:
             DataError: Names the shard that cannot be read.
         """
         for shard in self._shards[split]:
-            where = f"{self.path}/{shard.file}"
+            yield from self._shard_columns(shard, names)
+
+    def num_shards(self, split: str) -> int:
+        """Number of shards of a split."""
+        return len(self._shards[split])
+
+    def shard_labels(self, split: str, number: int) -> Iterator[np.ndarray]:
+        """Label maps of the rows of one shard, (H, W) uint8 each, without decoding images.
+
+        Args:
+            split: Name of the split.
+            number: Number of the shard within the split, from 0.
+
+        Raises:
+            DataError: Names the shard and row that cannot be read, or whose size is not what was
+                packed, or the shard that has other rows than the manifest says.
+        """
+        shard = self._shards[split][number]
+        where = f"{self.path}/{shard.file}"
+        rows = 0
+        for record in self._shard_columns(shard, ["id", "label", "height", "width"]):
+            with _name_damage(f"{where}: row {record['id']}"):
+                yield decode_index(record["label"], self._require_size(record))
+            rows += 1
+        if rows != shard.rows:
+            raise DataError(f"{where}: it has {rows} rows, {shard.rows} expected")
+
+    def _shard_columns(self, shard: ShardEntry, names: list[str]) -> Iterator[dict[str, Any]]:
+        where = f"{self.path}/{shard.file}"
+        with _name_damage(where):
+            opened = self._open_shard(shard)
+        for group in range(opened.file.num_row_groups):
             with _name_damage(where):
-                file = self._open_shard(shard)
-            for group in range(file.num_row_groups):
-                with _name_damage(where):
-                    rows = file.read_row_group(group, columns=names).to_pylist()
-                yield from rows
+                rows = opened.read_group(group, names).to_pylist()
+            yield from rows
+
+    def _require_size(self, record: Mapping[str, Any]) -> tuple[int, int]:
+        """Height and width of a record, where no more pixels than the manifest allows."""
+        height, width = record["height"], record["width"]
+        most = MOST_PIXELS if self._largest_row is None else min(MOST_PIXELS, self._largest_row)
+        if height < 1 or width < 1 or height * width > most:
+            raise DataError(f"it says that it has {height} x {width} pixels, at most {most}")
+        return height, width
 
     def fetch(self, split: str, index: int) -> None:
         """Fetch the shard of a row into the local cache, where storage is remote.
@@ -183,20 +221,19 @@ class PackedDataset:
         ends = self._ends[split]
         if not 0 <= index < ends[-1]:
             raise IndexError(f"split {split!r} has rows 0..{ends[-1] - 1}, got {index}")
-        number = bisect_right(ends, index)
-        return number, index - (ends[number - 1] if number else 0)
+        number = int(np.searchsorted(ends, index, "right"))
+        return number, index - (int(ends[number - 1]) if number else 0)
 
     def _read_record(self, shard: ShardEntry, offset: int) -> dict[str, Any]:
-        file = self._open_shard(shard)
-        group = 0
-        while offset >= (rows := file.metadata.row_group(group).num_rows):
-            offset -= rows
-            group += 1
-        table = file.read_row_group(group, use_threads=False)
-        return table.slice(offset, 1).to_pylist()[0]
+        opened = self._open_shard(shard)
+        group = int(np.searchsorted(opened.ends, offset, "right"))
+        if group == len(opened.ends):
+            raise DataError(f"it has {opened.file.metadata.num_rows} rows, {shard.rows} expected")
+        offset -= int(opened.ends[group - 1]) if group else 0
+        return opened.read_group(group).slice(offset, 1).to_pylist()[0]
 
-    def _open_shard(self, shard: ShardEntry) -> pq.ParquetFile:
-        files: OrderedDict[str, pq.ParquetFile] | None = getattr(self._open, "files", None)
+    def _open_shard(self, shard: ShardEntry) -> "_OpenShard":
+        files: OrderedDict[str, _OpenShard] | None = getattr(self._open, "files", None)
         if files is None:
             files = self._open.files = OrderedDict()
         name = shard.file
@@ -206,11 +243,37 @@ class PackedDataset:
             else:
                 assert self._storage.local is not None
                 path = self._storage.local / name
-            files[name] = pq.ParquetFile(path, memory_map=True)
+            files[name] = _OpenShard(path)
             if len(files) > _OPEN_FILES:
                 files.popitem(last=False)
         files.move_to_end(name)
         return files[name]
+
+
+class _OpenShard(CheckedParquet):
+    """An open shard.
+
+    Args:
+        path: Its local file.
+
+    Attributes:
+        ends: Number of rows in its row groups up to and including each.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(pa.memory_map(str(path)), SCHEMA, most_rows=_MOST_GROUP_ROWS)
+        metadata = self.file.metadata
+        groups = range(self.file.num_row_groups)
+        self.ends = np.cumsum([metadata.row_group(number).num_rows for number in groups])
+
+
+def _local_size(path: str) -> int | None:
+    """Bytes of a local file; None where there is no such file."""
+    try:
+        status = os.stat(path)  # noqa: PTH116
+    except FileNotFoundError:
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
 @contextmanager
@@ -224,13 +287,19 @@ def _name_damage(where: str) -> Iterator[None]:
         if isinstance(error, StorageAwayError):
             raise
         if isinstance(error, OSError) and error.errno in _AWAY:
-            raise StorageAwayError(f"{where}: {error}") from error
+            raise StorageAwayError(make_printable(f"{where}: {error}")) from error
         raise DataError(f"{where}: it is damaged ({error!r})") from error
 
 
-def _decode_record(record: dict[str, Any]) -> Row:
-    """Decode a stored record, and compare it with the hash and sizes that were packed."""
-    image = decode_image(record["image"])
+def _decode_record(record: Mapping[str, Any], size: tuple[int, int]) -> Row:
+    """Decode a stored record, and compare it with the hash and sizes that were packed.
+
+    Args:
+        record: All columns of the row.
+        size: Height and width that image, label and instances must have; none is decoded whose
+            header says otherwise.
+    """
+    image = decode_image(record["image"], size)
     # The hash is of the file's own bytes where these are stored, else of the pixels.
     if not any(
         hashlib.sha256(part).digest().startswith(record["image_hash"])
@@ -238,13 +307,10 @@ def _decode_record(record: dict[str, Any]) -> Row:
     ):
         raise DataError("the image is not the one that was packed: its bytes have changed")
     # Wrong bytes of a PNG are met by its own check sums.
-    label = decode_index(record["label"])
+    label = decode_index(record["label"], size)
     encoded = record["instances"]
-    instances = None if encoded is None else decode_instances(encoded)
+    instances = None if encoded is None else decode_instances(encoded, size)
     segments = tuple(record["segments"] or ())
-    sizes = {part.shape[:2] for part in (image, label, instances) if part is not None}
-    if sizes != {(record["height"], record["width"])}:
-        raise DataError(f"image and label have other sizes than were packed: {sorted(sizes)}")
     if instances is not None and int(instances.max()) > len(segments):
         raise DataError(f"{len(segments)} segments are listed, one is numbered {instances.max()}")
     return Row(

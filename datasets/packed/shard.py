@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..images import count_values, encode_png
+from ..images import encode_png
 from ..spec import DataError, EncodedRow, RawDataset, RawRow
+from .label_counts import LabelCounts
 from .storage import Storage, sha256_of
 
 # A reader takes a row group at a time: few rows where they are small, one where it is large.
@@ -45,8 +46,6 @@ class ShardEntry:
         bytes: Size of the file.
         sha256: Hash of the file.
         content: Hash of the rows in their order; it does not depend on our encoders.
-        pixels: (K,) labelled pixels per class.
-        bad: Id and reason of each row that was left out.
     """
 
     file: str
@@ -55,18 +54,35 @@ class ShardEntry:
     bytes: int
     sha256: str
     content: str
-    pixels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class WrittenShard:
+    """What the writer of a shard says of it.
+
+    Attributes:
+        entry: Its manifest entry.
+        counts: Counts of its labels.
+        bad: Id and reason of each row that was left out.
+    """
+
+    entry: ShardEntry
+    counts: LabelCounts
     bad: tuple[tuple[str, str], ...] = ()
 
     @classmethod
-    def from_json(cls, content: dict[str, Any]) -> "ShardEntry":
-        """Read what `dataclasses.asdict` and JSON made of an entry."""
-        bad = tuple((row_id, reason) for row_id, reason in content.get("bad", ()))
-        return cls(**{**content, "pixels": tuple(content["pixels"]), "bad": bad})
+    def from_json(cls, content: dict[str, Any], num_classes: int) -> "WrittenShard":
+        """Read what JSON made of `to_json`, for K classes."""
+        return cls(
+            ShardEntry(**content["entry"]),
+            LabelCounts.from_text(content["counts"], num_classes),
+            tuple((row_id, reason) for row_id, reason in content["bad"]),
+        )
 
     def to_json(self) -> str:
-        """The entry as JSON text."""
-        return json.dumps(asdict(self))
+        """The record as JSON text."""
+        counts = self.counts.to_text()
+        return json.dumps({"entry": asdict(self.entry), "counts": counts, "bad": self.bad})
 
 
 @dataclass(frozen=True)
@@ -90,7 +106,7 @@ class ShardTask:
     quarantine: bool
 
 
-def write_shard(task: ShardTask, storage: Storage) -> ShardEntry:
+def write_shard(task: ShardTask, storage: Storage) -> WrittenShard:
     """Write one shard whole, or reuse it where an interrupted packing already did.
 
     Args:
@@ -100,19 +116,20 @@ def write_shard(task: ShardTask, storage: Storage) -> ShardEntry:
     Raises:
         DataError: Names the file and the rule it breaks; nothing is left of the shard.
     """
-    done = _find_finished_entry(storage, task.record)
+    num_classes = len(task.dataset.label_space.classes)
+    done = _find_finished_shard(storage, task.record, num_classes)
     # A bad row is looked at again: its file may have been mended since.
     if done is not None and not done.bad:
         return done
     with storage.scratch() as scratch:
-        entry = write_rows(task, scratch)
-        if entry.rows:
+        written = write_rows(task, scratch)
+        if written.entry.rows:
             storage.publish(scratch, task.file)
-    storage.write(task.record, entry.to_json().encode())
-    return entry
+    storage.write(task.record, written.to_json().encode())
+    return written
 
 
-def write_rows(task: ShardTask, target: Path) -> ShardEntry:
+def write_rows(task: ShardTask, target: Path) -> WrittenShard:
     """Read the raw rows of a shard and write them to a local file.
 
     Args:
@@ -123,7 +140,7 @@ def write_rows(task: ShardTask, target: Path) -> ShardEntry:
         DataError: Names the file and the rule it breaks, unless rows are quarantined.
     """
     digest = hashlib.sha256()
-    pixels = np.zeros(len(task.dataset.label_space.classes), np.int64)
+    counts = LabelCounts(len(task.dataset.label_space.classes))
     bad: list[tuple[str, str]] = []
     group: list[tuple[EncodedRow, bytes]] = []
     written = 0
@@ -140,7 +157,7 @@ def write_rows(task: ShardTask, target: Path) -> ShardEntry:
                 continue
             image_hash = _hash_image(item)
             _add_content(digest, item.row, image_hash)
-            pixels += count_values(item.row.label)[: len(pixels)]
+            counts.add_label(item.row.label)
             group.append((item, image_hash))
             written += 1
             held = sum(len(encoded.image) for encoded, _ in group)
@@ -149,31 +166,31 @@ def write_rows(task: ShardTask, target: Path) -> ShardEntry:
                 group = []
         if group:
             writer.write_table(_make_table(group))
-    return ShardEntry(
+    entry = ShardEntry(
         file=task.file,
         split=task.split,
         rows=written,
         bytes=target.stat().st_size,
         sha256=sha256_of(target),
         content=digest.hexdigest(),
-        pixels=tuple(int(count) for count in pixels),
-        bad=tuple(bad),
     )
+    return WrittenShard(entry, counts, tuple(bad))
 
 
-def _find_finished_entry(storage: Storage, record: str) -> ShardEntry | None:
-    """Entry of a shard that an interrupted packing finished; None where its file differs."""
+def _find_finished_shard(storage: Storage, record: str, num_classes: int) -> WrittenShard | None:
+    """Record of a shard that an interrupted packing finished; None where its file differs."""
     if storage.size(record) is None:
         return None
     try:
-        entry = ShardEntry.from_json(json.loads(storage.read(record)))
+        written = WrittenShard.from_json(json.loads(storage.read(record)), num_classes)
     except (ValueError, TypeError, KeyError):
         # A record that a power cut damaged: the shard is written again.
         return None
+    entry = written.entry
     if entry.rows == 0:
-        return entry
+        return written
     same = storage.size(entry.file) == entry.bytes and storage.sha256(entry.file) == entry.sha256
-    return entry if same else None
+    return written if same else None
 
 
 def _make_table(group: Sequence[tuple[EncodedRow, bytes]]) -> pa.Table:

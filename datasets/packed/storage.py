@@ -64,7 +64,7 @@ class Storage:
 
     def size(self, name: str) -> int | None:
         """Bytes of a file; None where there is no such file."""
-        info = self.filesystem.get_file_info(self._path(name))
+        info = self.filesystem.get_file_info(self.path(name))
         return info.size if info.type == fs.FileType.File else None
 
     def names(self) -> list[str]:
@@ -78,7 +78,7 @@ class Storage:
         Raises:
             OSError: Where it cannot be read.
         """
-        with self.filesystem.open_input_stream(self._path(name)) as stream:
+        with self.filesystem.open_input_stream(self.path(name)) as stream:
             return stream.read()
 
     def write(self, name: str, content: bytes) -> None:
@@ -109,10 +109,10 @@ class Storage:
             scratch.chmod(0o644)
             place_file(scratch, target, durable=True)
             return
-        self.filesystem.create_dir(os.path.dirname(self._path(name)), recursive=True)  # noqa: PTH120
+        self.filesystem.create_dir(os.path.dirname(self.path(name)), recursive=True)  # noqa: PTH120
         with (
             scratch.open("rb") as file,
-            self.filesystem.open_output_stream(self._path(name)) as stream,
+            self.filesystem.open_output_stream(self.path(name)) as stream,
         ):
             shutil.copyfileobj(file, stream, _CHUNK)
 
@@ -123,7 +123,7 @@ class Storage:
             OSError: Where it cannot be read.
         """
         with (
-            self.filesystem.open_input_stream(self._path(name)) as stream,
+            self.filesystem.open_input_stream(self.path(name)) as stream,
             target.open("wb") as file,
         ):
             shutil.copyfileobj(stream, file, _CHUNK)
@@ -131,20 +131,21 @@ class Storage:
     def sha256(self, name: str) -> str:
         """Hash of a file, read in pieces."""
         digest = hashlib.sha256()
-        with self.filesystem.open_input_stream(self._path(name)) as stream:
+        with self.filesystem.open_input_stream(self.path(name)) as stream:
             while block := stream.read(_CHUNK):
                 digest.update(block)
         return digest.hexdigest()
 
     def delete(self, name: str) -> None:
         """Remove a file or folder; absent ones are no error."""
-        info = self.filesystem.get_file_info(self._path(name))
+        info = self.filesystem.get_file_info(self.path(name))
         if info.type == fs.FileType.Directory:
-            self.filesystem.delete_dir(self._path(name))
+            self.filesystem.delete_dir(self.path(name))
         elif info.type == fs.FileType.File:
-            self.filesystem.delete_file(self._path(name))
+            self.filesystem.delete_file(self.path(name))
 
-    def _path(self, name: str) -> str:
+    def path(self, name: str) -> str:
+        """Path of a file on the filesystem."""
         return f"{self.root}/{name}" if self.root else name
 
 

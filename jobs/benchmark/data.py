@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 @click.option("--batch", type=click.IntRange(1), default=8, show_default=True)
 @click.option("--batches", type=click.IntRange(2), default=12, show_default=True, help="A round.")
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--plan", is_flag=True, help="Open many shards and plan many rows: time, memory.")
+@click.option("--plan-shards", type=click.IntRange(20), default=100_000, show_default=True)
+@click.option("--plan-rows", type=click.IntRange(1), default=100_000_000, show_default=True)
 @click.option("--order", is_flag=True, help="How well the order of 20000 rows is mixed.")
 @click.option(
     "--many", type=click.IntRange(0), default=0, help="Rows of a generated set to pack and seek in."
@@ -31,27 +34,34 @@ def command(  # noqa: PLR0913
     batch: int,
     batches: int,
     rounds: int,
+    plan: bool,
+    plan_shards: int,
+    plan_rows: int,
     order: bool,
     many: int,
 ) -> None:
-    """Measure in one run: reading with --source, order with --order, size with --many."""
-    if source is None and not many and not order:
-        raise click.UsageError("give --source, the folder of raw CamVid, --many ROWS or --order")
+    """Measure reading with --source, order with --order, size with --many and --plan."""
+    if source is None and not (many or order or plan):
+        raise click.UsageError(
+            "give --source, the folder of raw CamVid, --many ROWS, --plan or --order"
+        )
     if order:
         _print_order()
     with tempfile.TemporaryDirectory() as folder:
+        if plan:
+            _print_plan(Path(folder) / "shards", plan_shards, plan_rows)
         if many:
             _print_many(Path(folder) / "many", many)
         if source is not None:
             from .data_readers import ReadPlan
 
-            plan = ReadPlan(workers, batch, batches, rounds)
-            _print_reading(source, Path(folder) / "camvid", plan)
+            reading = ReadPlan(workers, batch, batches, rounds)
+            _print_reading(source, Path(folder) / "camvid", reading)
 
 
 def _print_reading(source: Path, output: Path, plan: "ReadPlan") -> None:
     from ...datasets.layouts.camvid import CamVid
-    from ...datasets.packed.pack import plan_pack
+    from ...datasets.packed.plan import plan_pack
     from ...datasets.packed.reader import PackedDataset
     from ...platform.loading.pack_on_ray import pack_dataset
     from . import data_readers
@@ -98,6 +108,23 @@ def _print_order() -> None:
         print(
             f"{item.name:16}{item.rank_correlation:10.3f}{item.serial_correlation:14.3f}"
             f"{item.median_gap:12.3f}{item.near:14.3f}"
+        )
+    print()
+
+
+def _print_plan(folder: Path, shards: int, rows: int) -> None:
+    from .data_plan import measure_open, measure_plan
+
+    print(f"{'':38}seconds  CPU s  MB before  MB peak  MB more")
+    for name, cost in (
+        (f"open {shards} shards", measure_open(folder, shards)),
+        (f"plan {rows} rows of generated shapes", measure_plan(rows)),
+    ):
+        more = cost.peak_mb - cost.before_mb
+        print(
+            f"{name:38}{cost.seconds:7.2f}{cost.cpu_seconds:7.2f}{cost.before_mb:11.0f}{cost.peak_mb:9.0f}{more:9.0f}"
+            f"  ({cost.shards} shards)",
+            flush=True,
         )
     print()
 

@@ -10,8 +10,9 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from ...datasets.packed.pack import PackPlan, run_plan
-from ...datasets.packed.shard import ShardEntry, ShardTask, write_shard
+from ...datasets.packed.pack import run_plan
+from ...datasets.packed.plan import PackPlan
+from ...datasets.packed.shard import ShardTask, WrittenShard, write_shard
 from ...datasets.packed.storage import Storage
 from ...datasets.spec import DataError
 from ..cluster.session import connected
@@ -65,7 +66,7 @@ def pack_dataset(
     return run_plan(plan, storage, lambda: _pack_over_processes(plan, storage, count), progress)
 
 
-def _pack_over_processes(plan: PackPlan, storage: Storage, count: int) -> Iterator[ShardEntry]:
+def _pack_over_processes(plan: PackPlan, storage: Storage, count: int) -> Iterator[WrittenShard]:
     # Not forked: this process may hold threads, and Arrow's and OpenCV's do not survive a fork.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(count, mp_context=context)
@@ -82,7 +83,7 @@ def _pack_over_processes(plan: PackPlan, storage: Storage, count: int) -> Iterat
         pool.shutdown(cancel_futures=True)
 
 
-def _pack_over_ray(plan: PackPlan, storage: Storage, count: int) -> Iterator[ShardEntry]:
+def _pack_over_ray(plan: PackPlan, storage: Storage, count: int) -> Iterator[WrittenShard]:
     import ray
 
     write: Any = ray.remote(num_cpus=1, max_retries=2)(write_shard)
@@ -100,9 +101,9 @@ def _run_in_order(
     count: int,
     *,
     start: Callable[[ShardTask], _Running],
-    result: Callable[[_Running], ShardEntry],
+    result: Callable[[_Running], WrittenShard],
     cancel: Callable[[_Running], object],
-) -> Iterator[ShardEntry]:
+) -> Iterator[WrittenShard]:
     """Run tasks with one more in flight than workers; yields entries in the plan's order.
 
     A task holds its own rows: neither what is sent nor what is held grows with the shards.
@@ -120,7 +121,7 @@ def _run_in_order(
             cancel(running)
 
 
-def _get_entry(reference: Any) -> ShardEntry:
+def _get_entry(reference: Any) -> WrittenShard:
     import ray
     from ray.exceptions import RayTaskError
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...datasets.packed.pack import BadRowPolicy
+from ...datasets.packed.plan import BadRowPolicy
 from ...datasets.packed.reader import PackedDataset
 from ...datasets.segment_targets import encode_segments
 from ...datasets.shuffle import RowOrder

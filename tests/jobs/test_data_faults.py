@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command import spikeseg
+from packed_versions import to_version_2
 from raw_layouts import LAYOUTS, write_index
 
 from spikeseg.datasets.layouts.shapes import Shapes, ShapesOptions
@@ -43,7 +44,7 @@ def test_inspecting_a_damaged_manifest_is_one_sentence(
 
 
 def test_augmented_rows_need_a_training_split(data: Path, tmp_path: Path, capsys: Capture) -> None:
-    content = json.loads((data / MANIFEST).read_text())
+    content = json.loads((to_version_2(data) / MANIFEST).read_text())
     content["shards"] = [shard for shard in content["shards"] if shard["split"] != "train"]
     del content["splits"]["train"]
     (data / MANIFEST).write_text(json.dumps(content))

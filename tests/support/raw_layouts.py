@@ -11,7 +11,8 @@ from PIL import Image
 from scipy.io import savemat
 
 from spikeseg.datasets.layouts.catalog import make_dataset
-from spikeseg.datasets.packed.pack import BadRowPolicy, pack
+from spikeseg.datasets.packed.pack import pack
+from spikeseg.datasets.packed.plan import BadRowPolicy
 from spikeseg.datasets.packed.reader import PackedDataset
 from spikeseg.datasets.spec import LABEL_SPACES, load_label_space
 

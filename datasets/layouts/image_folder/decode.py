@@ -18,6 +18,8 @@ _PNG_BITS = 24
 _LEAST_16_BIT_RANGE = 0x1000
 _MOST_PIXELS = 1 << 27
 _MOST_VALUE = 1 << 24
+# What a user's pictures may be; other formats of Pillow are never tried.
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF")
 _MODES_OF_16_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
 
 
@@ -87,7 +89,7 @@ def read_picture(data: bytes, where: Path) -> tuple[bytes, np.ndarray, bool]:
         plain = header.format in ("JPEG", "PNG") and header.mode in ("RGB", "L")
         if plain and not (header.format == "PNG" and data[_PNG_BITS] > 8):
             return check_image(where, data)
-    picture = open_picture(where, data, "image")
+    picture = open_picture(where, data, "image", FORMATS)
     if picture.format == "PNG" and picture.mode == "RGB":
         raise DataError(f"{where}: an image must have 8 bits a channel, got {data[_PNG_BITS]}")
     if picture.mode in ("RGB", "L"):
@@ -119,7 +121,7 @@ def read_mask(data: bytes, where: Path) -> Mask:
         return _read_numpy_mask(data, where)
     with _open_header(data, where) as header:
         _require_plain(header, data, where)
-    picture = open_picture(where, data, "mask")
+    picture = open_picture(where, data, "mask", FORMATS)
     lossy = picture.format == "JPEG"
     mode = picture.mode
     if mode == "P" and picture.palette is not None and "transparency" not in picture.info:
@@ -183,7 +185,7 @@ def _open_header(data: bytes, where: Path) -> Image.Image:
         with warnings.catch_warnings():
             # Sizes are looked at here, with a limit of our own.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return Image.open(io.BytesIO(data))
+            return Image.open(io.BytesIO(data), formats=FORMATS)
     except Exception as error:
         raise DataError(f"{where}: not a picture that can be read ({error})") from error
 

@@ -227,7 +227,8 @@ def test_every_number_in_the_manifest_is_plain_json(tmp_path: Path) -> None:
     layout = LAYOUTS["coco_panoptic"](tmp_path / "raw")
     packed(layout, tmp_path / "packed")
     manifest = json.loads((tmp_path / "packed" / "manifest.json").read_text())
-    assert all(isinstance(n, int) for shard in manifest["shards"] for n in shard["pixels"])
+    counts = [part[key] for part in manifest["classes"].values() for key in ("rows", "pixels")]
+    assert all(isinstance(number, int) for part in counts for number in part)
 
 
 def test_instances_must_have_one_of_the_hundred_categories(tmp_path: Path) -> None:

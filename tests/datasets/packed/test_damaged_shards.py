@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from packed_versions import to_version_2
 from raw_layouts import LAYOUTS, packed
 
 from spikeseg.datasets.layouts.shapes import Shapes, ShapesOptions
@@ -107,8 +108,8 @@ def test_parts_of_a_row_that_do_not_fit_are_noticed(
     ("old", "new", "message"),
     [
         (b"val-000000", b"val-\xff00000", r"row 0 of val: it is damaged \(UnicodeDecodeError"),
-        (b"label", b"lebel", r"row val-000000: it is damaged \(KeyError\('label'\)\)"),
-        (b"image_hash", b"image_hush", r"row val-000000: it is damaged \(KeyError\('image_hash'"),
+        (b"label", b"lebel", r"row 0 of val: it has no column 'label'"),
+        (b"image_hash", b"image_hush", r"row 0 of val: it has no column 'image_hash'"),
     ],
     ids=["id", "column", "hash"],
 )
@@ -140,30 +141,101 @@ def put(value: Any, *keys: Any) -> Callable[[dict[str, Any]], object]:
     return change
 
 
-MANIFEST_FAULTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+Fault = tuple[Callable[[dict[str, Any]], object], str]
+HUGE = 10**400
+HEAD_FAULTS: dict[str, Fault] = {
     "no shards": (dropped("shards"), "the manifest has no 'shards'"),
     "no digest": (dropped("digest"), "the manifest has no 'digest'"),
     "no version": (dropped("schema_version"), "the manifest has no 'schema_version'"),
     "digest is a number": (put(3, "digest"), "the manifest: digest must be text, got 3"),
-    "shards are a text": (put("x", "shards"), "the manifest: shards must be a list, got 'x'"),
+    "shards are a text": (put("x", "shards"), "the manifest: shards must be .*, got 'x'"),
+    "other number of rows": (put(7, "splits", "train"), r"splits are .*the rows of their shards"),
+    "endless rows": (put(HUGE, "splits", "train"), r"splits are .*the rows of their shards"),
+    "split is a text": (put("6", "splits", "train"), "splits: train must be a whole number"),
+    "split is true": (put(True, "splits", "val"), "splits: val must be a whole number, got True"),
+    "split without digest": (lambda c: c["split_digests"].pop("val"), "split_digests has no 'val'"),
+    "split of odd name": (put(1, "splits", "../x"), r"splits: '\.\./x' must be a name of letters"),
+    "negative quarantined": (
+        put(-1, "quarantined"),
+        r"the manifest: quarantined must be 0\.\.\d+, got",
+    ),
+    "no classes": (lambda c: c["label_space"].pop("classes"), "label_space is damaged: KeyError"),
+    "few colours": (put([], "label_space", "palette"), "9 classes and 0 colours: numbers must agr"),
+    "raw values are a list": (put([1], "label_space", "raw_to_train"), "label_space is damaged"),
+    "endless colour": (put([[HUGE, 0, 0]] * 9, "label_space", "palette"), "colours must be 0..255"),
+    "ignored class": (put(3, "label_space", "ignore_label"), "ignore_label 3 of 9 classes"),
+    "infinite ignored": (
+        put(float("inf"), "label_space", "ignore_label"),
+        "label_space is damaged",
+    ),
+    "class of no id": (put({"1": 77}, "label_space", "raw_to_train"), "raw value 1 -> 77: must be"),
+    "class is a number": (put(5, "label_space", "classes", 2), "name 5 must be printable text"),
+}
+TABLE_FAULTS: dict[str, Fault] = {
+    "other table": (
+        put("../x", "shards", "file"),
+        r"shards: file must be shards.parquet, got '\.\./x",
+    ),
+    "endless shards": (put(HUGE, "shards", "shards"), r"shards: shards must be 1\.\."),
+    "other number": (put(99, "shards", "shards"), "4 shards in it, the manifest says 99"),
+    "endless table": (put(HUGE, "shards", "bytes"), "1000.* bytes expected"),
+    "few pixels": (
+        put([1], "classes", "val", "pixels"),
+        r"classes\['val'\]: pixels must be 9 whole",
+    ),
+    "text as pixels": (
+        put(["1"] * 9, "classes", "val", "pixels"),
+        "pixels must be 9 whole numbers",
+    ),
+    "endless pixels": (
+        put([HUGE] * 9, "classes", "val", "pixels"),
+        r"pixels must be 0\.\.\d+, got 1000",
+    ),
+    "negative pixels": (put([-1] * 9, "classes", "val", "rows"), r"rows must be 0\.\.\d+, got -1"),
+    "split without classes": (lambda c: c["classes"].pop("val"), "classes has no 'val'"),
+    "no largest row": (put(0, "largest_row"), r"largest_row must be 1\.\.\d+, got 0"),
+    "baseline of no split": (
+        put({}, "baselines", "dev"),
+        r"baselines\['dev'\]: is not one of splits",
+    ),
+    "baseline is nan": (
+        put(float("nan"), "baselines", "val", "position"),
+        r"must be in \[0, 100\]",
+    ),
+    "baseline is text": (put("9", "baselines", "val", "majority"), "majority must be a number"),
+}
+LIST_FAULTS: dict[str, Fault] = {
     "shard is a list": (put([], "shards", 0), r"shards\[0\] must be an object, got list"),
     "rows are text": (put("3", "shards", 1, "rows"), r"shards\[1\]: rows must be a whole number"),
+    "negative rows": (put(-3, "shards", 1, "rows"), r"shards\[1\]: rows must be 1\.\.\d+, got -3"),
+    "endless bytes": (
+        put(HUGE, "shards", 1, "bytes"),
+        r"shards\[1\]: bytes must be 1\.\.\d+, got 100",
+    ),
     "shard without file": (lambda c: c["shards"][0].pop("file"), r"shards\[0\] has no 'file'"),
     "shard of no split": (put("dev", "shards", 0, "split"), r"shards\[0\]: split 'dev' is not one"),
     "few pixels": (put([1], "shards", 0, "pixels"), r"shards\[0\]: pixels must be 9 whole numbers"),
     "text as pixels": (put(["1"] * 9, "shards", 0, "pixels"), r"shards\[0\]: pixels must be 9"),
-    "other number of rows": (put(7, "splits", "train"), r"splits are .*the rows of their shards"),
-    "split is a text": (put("6", "splits", "train"), "splits: train must be a whole number"),
-    "split without digest": (lambda c: c["split_digests"].pop("val"), "split_digests has no 'val'"),
-    "no classes": (lambda c: c["label_space"].pop("classes"), "label_space is damaged: KeyError"),
-    "few colours": (put([], "label_space", "palette"), "9 classes and 0 colours: numbers must agr"),
-    "raw values are a list": (put([1], "label_space", "raw_to_train"), "label_space is damaged"),
+    "endless pixels": (
+        put([HUGE] * 9, "shards", 0, "pixels"),
+        r"shards\[0\]: pixels must be 0\.\.\d+",
+    ),
+    "hash is a word": (put("abc", "shards", 0, "sha256"), "sha256 must be 64 hexadecimal digits"),
+}
+MANIFEST_FAULTS: dict[tuple[int, str], Fault] = {
+    (version, name): fault
+    for version, faults in ((2, HEAD_FAULTS | LIST_FAULTS), (3, HEAD_FAULTS | TABLE_FAULTS))
+    for name, fault in faults.items()
 }
 
 
-@pytest.mark.parametrize("fault", MANIFEST_FAULTS)
-def test_a_manifest_of_another_form_is_named_with_its_field(folder: Path, fault: str) -> None:
+@pytest.mark.parametrize("fault", MANIFEST_FAULTS, ids=str)
+def test_a_manifest_of_another_form_is_named_with_its_field(
+    folder: Path, fault: tuple[int, str]
+) -> None:
     change, message = MANIFEST_FAULTS[fault]
+    if fault[0] == 2:
+        to_version_2(folder)
     content = json.loads((folder / MANIFEST).read_text())
     change(content)
     (folder / MANIFEST).write_text(json.dumps(content))

@@ -10,7 +10,8 @@ from PIL import Image
 from raw_layouts import LAYOUTS, Layout, write_index
 
 from spikeseg.datasets.layouts.catalog import make_dataset
-from spikeseg.datasets.packed.pack import MANIFEST, PackPlan, pack, plan_pack
+from spikeseg.datasets.packed.pack import MANIFEST, pack
+from spikeseg.datasets.packed.plan import PackPlan, plan_pack
 from spikeseg.datasets.packed.storage import Storage
 from spikeseg.datasets.spec import DataError
 

@@ -1,7 +1,6 @@
 """Local copies of remote shards: damaged ones are replaced, leftovers of killed fetches removed."""
 
 import hashlib
-import json
 import logging
 import pickle
 import shutil
@@ -13,7 +12,8 @@ import pyarrow.fs
 import pytest
 
 from spikeseg.datasets.layouts.shapes import Shapes, ShapesOptions
-from spikeseg.datasets.packed.pack import MANIFEST, pack
+from spikeseg.datasets.packed.manifest import read_manifest
+from spikeseg.datasets.packed.pack import pack
 from spikeseg.datasets.packed.reader import PackedDataset
 from spikeseg.datasets.packed.shard_cache import CacheConfig, ShardCache
 from spikeseg.datasets.packed.storage import Storage
@@ -111,9 +111,9 @@ def test_a_cache_that_travels_makes_its_folder_where_it_arrives(
 ) -> None:
     travelling = pickle.dumps(ShardCache(Storage.at(folder), cache))
     shutil.rmtree(cache.folder)
-    shard = json.loads((folder / MANIFEST).read_text())["shards"][0]
-    copy = pickle.loads(travelling).path(shard["file"], shard["sha256"], shard["bytes"])
-    assert copy.read_bytes() == (folder / shard["file"]).read_bytes()
+    shard = read_manifest(Storage.at(folder)).shards[0]
+    copy = pickle.loads(travelling).path(shard.file, shard.sha256, shard.bytes)
+    assert copy.read_bytes() == (folder / shard.file).read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ from raw_layouts import LAYOUTS
 
 from spikeseg.datasets.layouts.camvid import CamVid
 from spikeseg.datasets.layouts.shapes import Shapes, ShapesOptions
-from spikeseg.datasets.packed.pack import MANIFEST, pack, plan_pack
-from spikeseg.datasets.packed.shard import ShardEntry
+from spikeseg.datasets.packed.pack import MANIFEST, pack
+from spikeseg.datasets.packed.plan import plan_pack
+from spikeseg.datasets.packed.shard import WrittenShard
 from spikeseg.datasets.spec import DataError
 from spikeseg.platform.loading import pack_on_ray as packing
 from spikeseg.platform.loading.pack_on_ray import Where, pack_dataset
@@ -65,7 +66,7 @@ class WeighingPool:
         if cancel_futures:
             self.in_flight = 0
 
-    def submit(self, function: Callable[..., ShardEntry], *arguments: object) -> "Later":
+    def submit(self, function: Callable[..., WrittenShard], *arguments: object) -> "Later":
         self.sizes.append(len(pickle.dumps((function, arguments))))
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
@@ -75,11 +76,11 @@ class WeighingPool:
 class Later:
     """A task of a `WeighingPool`."""
 
-    def __init__(self, pool: WeighingPool, work: Callable[[], ShardEntry]) -> None:
+    def __init__(self, pool: WeighingPool, work: Callable[[], WrittenShard]) -> None:
         self._pool = pool
         self._work = work
 
-    def result(self) -> ShardEntry:
+    def result(self) -> WrittenShard:
         self._pool.in_flight -= 1
         return self._work()
 
