@@ -163,7 +163,9 @@ def inspect(  # noqa: PLR0913
     from ..datasets.printable_text import make_printable
     from ..platform.config.recipes import load_experiment
 
-    resolved = None if augmented is None else load_experiment(augmented)
+    # The data that is looked at also decides what a recipe leaves to its data.
+    items = [f"data.path={json.dumps(path)}"]
+    resolved = None if augmented is None else load_experiment(augmented, items)
     dataset = PackedDataset.open(path)
     report = inspect_packed(dataset)
     text = json.dumps(report.to_json(), indent=1) if as_json else format_report(report)

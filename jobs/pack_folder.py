@@ -17,7 +17,7 @@ NAME = "folder"
 class FolderSettings(TypedDict):
     """What the options below pass on."""
 
-    label_format: Literal["masks", "coco", "labelme", "cvat", "voc"] | None
+    label_format: Literal["masks", "coco", "labelme", "cvat", "voc", "arrow"] | None
     images: str | None
     masks: str | None
     split: str | None
@@ -33,7 +33,7 @@ def folder_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--format",
                 "label_format",
-                type=click.Choice(["masks", "coco", "labelme", "cvat", "voc"]),
+                type=click.Choice(["masks", "coco", "labelme", "cvat", "voc", "arrow"]),
                 help="folder: where labels are; masks if not given.",
             ),
             click.option("--images", metavar="GLOB", help="folder: which files are images."),

@@ -60,6 +60,9 @@ def test_the_tutorial_packs_shows_and_configures(
         assert packed.label_space.classes == classes
         assert packed.splits == {"train": 14, "val": 3, "test": 3}
     assert (sources / "garden.html").stat().st_size > 1000
+    # What is looked at decides what the recipe leaves to its data.
+    line = ("data", "inspect", "data/cells", "--augmented", "own", "--sheet", "cells.png")
+    assert spikeseg(capsys, *line).code == 0 and Path("cells.png").exists()
 
 
 def test_proposed_classes_are_asked_for_kept_and_confirmed(sources: Path, capsys: Capture) -> None:

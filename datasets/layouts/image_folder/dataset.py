@@ -77,7 +77,7 @@ class ImageFolder:
             image=root / (item.image or item.label),
             label=root / (item.label or item.image),
             sources=(item.image, item.label),
-            archive=self._source.archive,
+            archive=self._source.archive_of(item.image or item.label),
             details=item,
         )
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ...spec import DataError
+from .arrow_files import ArrowFiles
 from .class_file import CLASS_FILE, DRAFT, read_class_file, write_class_file
 from .class_table import ClassDefinition, ClassTable
 from .coco import read_coco
@@ -18,8 +19,7 @@ from .source_files import SourceFiles, open_source
 from .split_rows import draw_splits, name_shared_pictures, parse_shares, split_by_lists
 from .survey import Item, Survey, find_unknown, survey_items
 
-Format = Literal["masks", "coco", "labelme", "cvat", "voc"]
-FORMATS: tuple[Format, ...] = ("masks", "coco", "labelme", "cvat", "voc")
+Format = Literal["masks", "coco", "labelme", "cvat", "voc", "arrow"]
 _READERS: Mapping[str, Callable[[SourceFiles, Sequence[str]], list[Item]]] = {
     "coco": read_coco,
     "labelme": read_labelme,
@@ -117,7 +117,7 @@ def prepare_folder(path: Path, options: FolderOptions) -> Prepared:
     Raises:
         DataError: Names the file, folder or option and the rule; nothing has been written.
     """
-    source = open_source(path)
+    source = ArrowFiles(path) if options.format == "arrow" else open_source(path)
     names = source.names()
     items, notes = _find_items(source, names, options)
     listed = [] if options.split or _have_splits(items) else split_by_lists(items, source, names)

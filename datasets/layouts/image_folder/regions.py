@@ -41,6 +41,20 @@ class Region:
     crowd: bool = False
 
 
+class Patch(NamedTuple):
+    """The pixels of one region, in the smallest box that holds them.
+
+    Attributes:
+        top: First row of the box.
+        left: First column.
+        mask: (h, w) bool of the box.
+    """
+
+    top: int
+    left: int
+    mask: np.ndarray
+
+
 class Drawn(NamedTuple):
     """A drawn label map.
 
@@ -69,31 +83,30 @@ def draw_regions(
         ids: Word -> train id; every region's word is in it.
         background: Train id of pixels that no region covers.
     """
-    masks = [draw_region(region, size) for region in regions]
+    patches = [draw_region(region, size) for region in regions]
     order = sorted(
         range(len(regions)),
-        key=lambda i: (not regions[i].crowd, regions[i].order, -int(masks[i].sum()), i),
+        key=lambda i: (not regions[i].crowd, regions[i].order, -int(patches[i].mask.sum()), i),
     )
     label = np.full(size, background, np.uint8)
     covered = np.zeros(size, bool)
     contested = np.zeros(size, bool)
     for index in order:
-        mask, train_id = masks[index], ids[regions[index].label]
-        contested |= mask & covered & (label != train_id)
-        covered |= mask
-        label[mask] = train_id
+        top, left, mask = patches[index]
+        train_id = ids[regions[index].label]
+        box = slice(top, top + mask.shape[0]), slice(left, left + mask.shape[1])
+        contested[box] |= mask & covered[box] & (label[box] != train_id)
+        covered[box] |= mask
+        label[box][mask] = train_id
     return Drawn(label, int(covered.sum()), int(contested.sum()))
 
 
-def draw_region(region: Region, size: tuple[int, int]) -> np.ndarray:
+def draw_region(region: Region, size: tuple[int, int]) -> Patch:
     """The pixels of one region.
 
     Args:
         region: The region.
         size: Height and width of the image.
-
-    Returns:
-        (H, W) bool.
 
     Raises:
         ValueError: Where run lengths are not of the image's size.
@@ -104,11 +117,23 @@ def draw_region(region: Region, size: tuple[int, int]) -> np.ndarray:
                 f"run lengths are of {region.runs.width} x {region.runs.height} pixels, the image "
                 f"has {size[1]} x {size[0]}"
             )
-        return decode_runs(region.runs)
-    mask = np.zeros(size, bool)
-    for polygon in region.polygons:
-        mask |= draw_polygon(polygon, size)
-    return mask
+        mask = decode_runs(region.runs)
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        if not rows.size:
+            return Patch(0, 0, mask[:0, :0])
+        top, left = int(rows[0]), int(columns[0])
+        # Not a view: the whole map would be kept for a part of it.
+        return Patch(top, left, mask[top : rows[-1] + 1, left : columns[-1] + 1].copy())
+    points = np.concatenate(region.polygons) if region.polygons else np.zeros((1, 2))
+    left, top = (max(0, int(np.floor(low - 0.5))) for low in points.min(0))
+    right, bottom = (
+        min(most, int(np.ceil(high + 0.5)))
+        for most, high in zip((size[1], size[0]), points.max(0), strict=True)
+    )
+    mask = np.zeros((max(0, bottom - top), max(0, right - left)), bool)
+    for polygon in region.polygons if mask.size else ():
+        mask |= draw_polygon(polygon - (left, top), (mask.shape[0], mask.shape[1]))
+    return Patch(top, left, mask) if mask.size else Patch(0, 0, np.zeros((0, 0), bool))
 
 
 def draw_polygon(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -39,9 +39,8 @@ class SourceFiles(Protocol):
         """
         ...
 
-    @property
-    def archive(self) -> Path | None:
-        """The one file on disk that holds all of them; None where they are files themselves."""
+    def archive_of(self, name: str) -> Path | None:
+        """The file on disk that holds this one; None where it is one itself."""
         ...
 
 
@@ -75,9 +74,8 @@ class FolderFiles:
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror})") from error
 
-    @property
-    def archive(self) -> Path | None:
-        """None: each is a file itself."""
+    def archive_of(self, name: str) -> Path | None:
+        """None: it is a file itself."""
         return None
 
 
@@ -120,8 +118,7 @@ class ZipFiles:
             )
         return data
 
-    @property
-    def archive(self) -> Path | None:
+    def archive_of(self, name: str) -> Path | None:
         """The archive."""
         return self.root
 
@@ -154,8 +151,7 @@ class TarFiles:
             raise DataError(f"{where}: the archive ends after {len(data)} of its {part.size} bytes")
         return data
 
-    @property
-    def archive(self) -> Path | None:
+    def archive_of(self, name: str) -> Path | None:
         """The archive."""
         return self.root
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from own_images import COLOURS, draw_pair, to_colours, write_picture
 from PIL import Image
@@ -261,3 +262,54 @@ def test_voc_folders_take_their_lists_and_label_map(tmp_path: Path) -> None:
     rows = prepared.dataset.rows(tmp_path, partial=True)
     assert [(row.split, row.id) for row in rows] == [("train", "0"), ("train", "1"), ("val", "2")]
     np.testing.assert_array_equal(prepared.dataset.read(rows[2]).row.label, plain(2)[1])
+
+
+def write_arrow(path: Path, columns: dict[str, list[dict[str, object]]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    table = pa.table({name: pa.array(cells, kind) for name, cells in columns.items()})
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table, max_chunksize=2)
+
+
+def encode_cell(pixels: np.ndarray) -> dict[str, object]:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return {"bytes": file.getvalue(), "path": None}
+
+
+def test_arrow_files_are_read_split_by_split(tmp_path: Path) -> None:
+    pairs = {"train": [plain(n) for n in range(5)], "validation": [plain(n) for n in (5, 6)]}
+    for split, rows in pairs.items():
+        columns = {
+            "image": [encode_cell(image) for image, _ in rows],
+            "annotation": [encode_cell(label) for _, label in rows],
+        }
+        write_arrow(tmp_path / split / "data-00000-of-00001.arrow", columns)
+        (tmp_path / split / "state.json").write_text("{}")
+    prepared = prepare_folder(tmp_path, FolderOptions(format="arrow"))
+    prepared.require_few_problems(0)
+    rows = prepared.dataset.rows(tmp_path, partial=True)
+    assert [row.split for row in rows] == ["train"] * 5 + ["val"] * 2
+    for row, (image, label) in zip(rows, pairs["train"] + pairs["validation"], strict=True):
+        decoded = prepared.dataset.read(row).row
+        np.testing.assert_array_equal(decoded.image, image)
+        np.testing.assert_array_equal(decoded.label, label)
+        assert row.files()[0].suffix == ".arrow"
+
+
+def test_arrow_files_without_bytes_or_masks_are_refused(tmp_path: Path) -> None:
+    image, label = plain(0)
+    path = tmp_path / "train" / "a.arrow"
+    write_arrow(path, {"image": [encode_cell(image)]})
+    with pytest.raises(DataError, match=r"a\.arrow: columns of images are image"):
+        prepare_folder(tmp_path, FolderOptions(format="arrow"))
+    other = tmp_path / "other"
+    cells = {"image": [{"bytes": None, "path": "x.png"}], "mask": [encode_cell(label)]}
+    write_arrow(other / "train" / "a.arrow", cells)
+    with pytest.raises(DataError, match=r"row 0: image holds no bytes"):
+        prepare_folder(other, FolderOptions(format="arrow"))
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "a.arrow").write_bytes(b"no arrow file")
+    with pytest.raises(DataError, match=r"a\.arrow: not a readable Arrow file"):
+        prepare_folder(tmp_path / "damaged", FolderOptions(format="arrow"))

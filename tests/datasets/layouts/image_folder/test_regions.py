@@ -10,6 +10,7 @@ from spikeseg.datasets.layouts.image_folder.regions import (
     decode_run_text,
     decode_runs,
     draw_polygon,
+    draw_region,
     draw_regions,
 )
 
@@ -33,6 +34,22 @@ def test_a_pixel_belongs_to_a_polygon_where_its_centre_is_inside(seed: int) -> N
     size = (17, 21)
     expected = [[is_inside(points, x + 0.5, y + 0.5) for x in range(21)] for y in range(17)]
     np.testing.assert_array_equal(draw_polygon(points, size), expected)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_region_is_drawn_in_the_box_that_holds_it(seed: int) -> None:
+    """Several outlines, also outside of the image, and the same as run lengths."""
+    generator = np.random.default_rng(seed)
+    size = (19, 23)
+    parts = tuple(generator.uniform(-15, 35, (4, 2)) for _ in range(int(generator.integers(1, 4))))
+    expected = np.logical_or.reduce([draw_polygon(part, size) for part in parts])
+    for region in (Region("a", parts), Region("a", runs=encode_runs(expected))):
+        drawn = draw_regions([region], size, {"a": 1}, 0)
+        np.testing.assert_array_equal(drawn.label == 1, expected)
+        assert drawn.covered == expected.sum()
+        assert draw_region(region, size).mask.size <= 19 * 23
+    beyond = Region("a", (np.array([[-9.0, -9], [-5, -9], [-5, -5]]),))
+    assert draw_regions([beyond], size, {"a": 1}, 0).covered == 0
 
 
 def test_polygons_that_share_an_edge_neither_overlap_nor_leave_a_gap() -> None:

@@ -44,7 +44,8 @@ def test_every_kind_of_source_gives_the_same_files(kind: str, tmp_path: Path) ->
     source = open_source(tmp_path / kind)
     assert source.names() == sorted(FILES)
     assert {name: source.read(name) for name in FILES} == FILES
-    assert source.archive == (None if kind == "data" else tmp_path / kind)
+    archive = None if kind == "data" else tmp_path / kind
+    assert [source.archive_of(name) for name in FILES] == [archive, archive]
     with pytest.raises(DataError, match="no/such"):
         source.read("no/such")
 
