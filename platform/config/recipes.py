@@ -59,12 +59,21 @@ def recipe_names() -> list[str]:
     return sorted(p.stem for p in RECIPES.glob("*.yaml") if named.search(p.read_text()))
 
 
-def load_experiment(recipe: str, overrides: Sequence[str] = ()) -> Resolved:
+def load_experiment(
+    recipe: str,
+    overrides: Sequence[str] = (),
+    *,
+    values: Mapping[str, object] | None = None,
+    origin: str = "overrides",
+) -> Resolved:
     """Read a recipe with everything it extends, apply overrides, check the whole.
 
     Args:
         recipe: Name of a shipped recipe, or path of a YAML file.
         overrides: Items `a.b=c`, the value in YAML.
+        values: Dotted key -> value, set before the overrides; what the recipe leaves to the data
+            is picked after both.
+        origin: What errors and provenance name as the source of `values`.
 
     Returns:
         The checked configuration with the origin of its values; paths in it are absolute.
@@ -74,6 +83,8 @@ def load_experiment(recipe: str, overrides: Sequence[str] = ()) -> Resolved:
     """
     path = _find_recipe(recipe, Path.cwd())
     tree, origins = _read_recipe(path, ())
+    for key, value in (values or {}).items():
+        _set_value(tree, origins, key, value, origin)
     for key, value in parse_overrides(overrides).items():
         _set_value(tree, origins, key, value, COMMAND_LINE)
     picked = pick_from_data(tree, origins)

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from plans import load
 
+import spikeseg
 from spikeseg.datasets.images import encode_png
 from spikeseg.datasets.packed.pack import pack
 from spikeseg.datasets.spec import EncodedRow, LabelSpace, RawRow, Row
@@ -147,3 +149,21 @@ def test_what_cannot_be_picked_is_refused_with_its_origin(tmp_path: Path) -> Non
         load_experiment("own")
     with pytest.raises(ConfigError, match="micro_batches"):
         load_experiment("own", [data, "trainer.micro_batches=0"])
+
+
+def test_values_of_python_are_known_before_the_data_is_asked(tmp_path: Path) -> None:
+    folder = str(tmp_path / "data")
+    pack_drawn(tmp_path / "data", [(64, 64)] * 4)
+    values = {"data.path": folder, "trainer.max_steps": 50}
+    resolved = load_experiment("own", values=values)
+    assert resolved.config.trainer.evaluate_every == 5
+    assert resolved.origins["data.path"] == "overrides"
+    with pytest.raises(ConfigError, match=r"model\.num_classes: 7, but .* has 2 classes"):
+        spikeseg.train("own", values | {"model.num_classes": 7}, storage=tmp_path / "runs")
+
+
+def test_a_sweep_may_have_a_base_that_leaves_values_to_the_data(tmp_path: Path) -> None:
+    pack_drawn(tmp_path / "data", [(64, 64)] * 4)
+    items = [f"data.path={tmp_path}/data", "trainer.max_steps=20", "trainer.evaluate_every=10"]
+    config = load(tmp_path, base="own", overrides=items).base.config
+    assert (config.model.num_classes, config.trainer.max_steps) == (2, 20)
