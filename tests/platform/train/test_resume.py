@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 import yaml
+from packed_versions import to_version_2
 from tiny import experiment, pack_shapes
 
+from spikeseg.datasets.packed.upgrade import upgrade_packed
 from spikeseg.platform.checkpoint.run_folder import NoGoodCheckpointError, RunFolder
 from spikeseg.platform.cluster.worker_group import OneWorker
 from spikeseg.platform.config.recipes import ConfigError, Resolved, load_resolved
@@ -167,3 +169,16 @@ def test_storage_that_answers_with_an_error_is_no_damage(
     assert decide(caught.value) is Decision.RETRY
     newest = run.newest()
     assert newest is not None and newest.step == 2 and not run.damaged
+
+
+def test_a_run_goes_on_with_its_data_after_an_upgrade(tmp_path: Path) -> None:
+    data = to_version_2(pack_shapes(tmp_path / "data"))
+    train(Resolved(small(data), {}), storage=tmp_path, name="quiet")
+    half_trained(data, tmp_path)
+    assert upgrade_packed(data)
+    resume_training("run", [], storage=tmp_path)
+    ours, quiet = (
+        (tmp_path / name / "checkpoints" / "step-00000004" / "model.safetensors").read_bytes()
+        for name in ("run", "quiet")
+    )
+    assert ours == quiet
