@@ -56,8 +56,9 @@ def command(
     print(f"contact sheet: {outcome.contact_sheet}")
     print(f"curves:        {outcome.folder / 'figures' / 'curves.png'}")
     print(f"evaluate:      {command_line('evaluate', outcome.name, *home)}")
-    start = f"init.segmentor={outcome.name}"
-    print(f"go on from it: {command_line('train', recipe or 'RECIPE', start, *home)}")
+    start = [item for item in overrides if item.startswith("data.path=")]
+    start.append(f"init.segmentor={outcome.name}")
+    print(f"go on from it: {command_line('train', recipe or 'RECIPE', *start, *home)}")
     print(f"compare:       {command_line('ui', *home)}")
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from ...datasets.packed.reader import PackedDataset
 from ...datasets.spec import DataError
 from .errors import ConfigError, find_origin
+from .yaml_source import read_yaml
 
 FROM_DATA = "from_data"
 _IMAGENET_MEAN = [123.675, 116.28, 103.53]
@@ -164,14 +165,14 @@ def _pick_crop(facts: PackedFacts, read: Read) -> tuple[Any, str]:
 
 
 def _pick_mean(facts: PackedFacts, read: Read) -> tuple[Any, str]:
-    if _starts_from_weights(read):
-        return _IMAGENET_MEAN, "ImageNet's, which the initial weights were trained with"
+    if (initial := _read_initial_colours(read)) is not None:
+        return initial[0], "what the initial weights were trained with"
     return facts.colours[0], "measured on the training images"
 
 
 def _pick_deviation(facts: PackedFacts, read: Read) -> tuple[Any, str]:
-    if _starts_from_weights(read):
-        return _IMAGENET_STD, "ImageNet's, which the initial weights were trained with"
+    if (initial := _read_initial_colours(read)) is not None:
+        return initial[1], "what the initial weights were trained with"
     return facts.colours[1], "measured on the training images"
 
 
@@ -227,8 +228,24 @@ def _count_steps(facts: PackedFacts, read: Read) -> int:
     return steps if isinstance(steps, int) else 1
 
 
-def _starts_from_weights(read: Read) -> bool:
-    return any(read(f"init.{part}") is not None for part in ("backbone", "segmentor"))
+def _read_initial_colours(read: Read) -> tuple[list[float], list[float]] | None:
+    """Mean and deviation that initial weights were trained with; None where there are none.
+
+    A run's own stand in its configuration; published weights were trained with ImageNet's.
+    """
+    segmentor = read("init.segmentor")
+    if isinstance(segmentor, str):
+        path = Path(segmentor).absolute()
+        # A run's folder, or one of its checkpoints.
+        for folder in (path, *path.parents[:2]):
+            if (folder / "config.yaml").is_file():
+                content, _ = read_yaml(folder / "config.yaml")
+                mean, std = (_read_value(content, f"data.transform.{k}") for k in ("mean", "std"))
+                if mean and std:
+                    return mean, std
+    if segmentor is None and read("init.backbone") is None:
+        return None
+    return _IMAGENET_MEAN, _IMAGENET_STD
 
 
 _PICKERS: Mapping[str, Callable[[PackedFacts, Read], tuple[Any, str]]] = {

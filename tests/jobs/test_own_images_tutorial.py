@@ -91,29 +91,32 @@ def test_options_of_folder_are_of_no_other_data_set(sources: Path, capsys: Captu
 
 @pytest.mark.slow
 @pytest.mark.ray
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", ["garden", "boats", "cells"])
 def test_the_tutorial_trains_well_above_an_image_blind_guess(
-    sources: Path, repository: Path
+    name: str, sources: Path, repository: Path
 ) -> None:
+    """Of `garden` every command as it stands; the others are packed and then trained alike."""
     script = sources / "bin" / "spikeseg"
     script.parent.mkdir()
     script.write_text(f'#!/bin/sh\nexec {sys.executable} -m spikeseg.jobs.cli "$@"\n')
     script.chmod(0o755)
     environment = {**os.environ, "PATH": f"{script.parent}:{os.environ['PATH']}"}
     commands = read_commands(repository)
-    # The other two sources are trained by the same line.
-    train = next(command for command in commands if command.split()[1] == "train")
-    commands += [train.replace("garden", name) for name in ("boats", "cells")]
+    if name != "garden":
+        packing = [line for line in commands if f"--source {name} " in line]
+        using = [line for line in commands if " pack " not in line]
+        # A prediction's picture is one of the garden's, which is no image of `cells`.
+        commands = packing + [line.replace("data/garden", f"data/{name}") for line in using[:3]]
     for command in commands:
         done = subprocess.run(
             ["bash", "-c", command], cwd=sources, env=environment, capture_output=True, text=True
         )
         assert done.returncode == 0, (command, done.stdout[-2000:], done.stderr[-2000:])
-    assert len(list((sources / "predicted").glob("*.png"))) == 2
-    results = sorted((sources / "runs").glob("own-*/result.json"))
-    assert len(results) == 3
-    for result, name in zip(results, ("garden", "boats", "cells"), strict=True):
-        packed = PackedDataset.open(sources / "data" / name)
-        pixels = packed.class_pixels("test")
-        blind = 100 * max(pixels) / sum(pixels) / len(pixels)
-        score = json.loads(result.read_text())["metrics"]["test/mIoU"]
-        assert score > blind + BETTER_THAN_BLIND, (name, score, blind)
+    if name == "garden":
+        assert len(list((sources / "predicted").glob("*.png"))) == 2
+    (result,) = (sources / "runs").glob("own-*/result.json")
+    pixels = PackedDataset.open(sources / "data" / name).class_pixels("test")
+    blind = 100 * max(pixels) / sum(pixels) / len(pixels)
+    score = json.loads(result.read_text())["metrics"]["test/mIoU"]
+    assert score > blind + BETTER_THAN_BLIND, (name, score, blind)

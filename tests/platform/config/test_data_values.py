@@ -116,6 +116,17 @@ def test_what_is_given_is_kept_and_what_depends_on_it_follows(tmp_path: Path) ->
     assert started.mean == (123.675, 116.28, 103.53)
 
 
+def test_a_run_that_is_continued_gives_its_own_mean_and_deviation(tmp_path: Path) -> None:
+    data = pack_drawn(tmp_path / "data", [(64, 64)] * 4)
+    first = load_experiment("own", [data, "data.transform.mean=[1, 2, 3]"])
+    checkpoint = tmp_path / "run" / "checkpoints" / "step-1"
+    checkpoint.mkdir(parents=True)
+    (tmp_path / "run" / "config.yaml").write_text(dump(first.config))
+    for start in (tmp_path / "run", checkpoint):
+        again = load_experiment("own", [data, f"init.segmentor={start}"]).config.data.transform
+        assert (again.mean, again.std) == ((1, 2, 3), first.config.data.transform.std)
+
+
 def test_a_stored_configuration_holds_numbers_and_needs_no_data(tmp_path: Path) -> None:
     data = pack_drawn(tmp_path / "data", [(64, 64)] * 4)
     resolved = load_experiment("own", [data])
