@@ -60,7 +60,7 @@ def train(
         ValueError: Where the request is wrong; nothing was started.
         RuntimeError: Where training could not be finished.
     """
-    from .platform.config.recipes import load_experiment, override
+    from .platform.config.recipes import load_experiment
     from .platform.runs.find_run import resolve_initial_run
     from .platform.train.trainer import train as train_experiment
 
@@ -70,7 +70,7 @@ def train(
         if isinstance(word := values.get("init.segmentor"), str):
             (item,) = resolve_initial_run([f"init.segmentor={word}"], folder)
             values["init.segmentor"] = item.partition("=")[2]
-        resolved = override(load_experiment(str(recipe)), values, "overrides")
+        resolved = load_experiment(str(recipe), values=values)
     else:
         resolved = load_experiment(str(recipe), resolve_initial_run(overrides, folder))
     return train_experiment(resolved, storage=folder, progress=progress)

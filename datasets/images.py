@@ -23,7 +23,7 @@ _PNG_SIZE = 16
 _PNG_START, _JPEG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"\xff\xd8\xff"
 # Where Pillow refuses, too: beyond it a file of kilobytes takes gigabytes.
 MOST_PIXELS = 178_956_970
-_FORMATS = ("JPEG", "PNG")
+FORMATS = ("JPEG", "PNG")
 _EXACT_IN_FLOAT32 = 1 << 23
 _JPEG_SCAN, _JPEG_END = b"\xff\xda", b"\xff\xd9"
 
@@ -44,9 +44,18 @@ def read_image(path: Path) -> tuple[bytes, np.ndarray, bool]:
     Raises:
         DataError: Where the file is missing, damaged, rotated by EXIF, or CMYK.
     """
-    data = _read_bytes(path)
+    return check_image(path, _read_bytes(path))
+
+
+def check_image(path: Path, data: bytes) -> tuple[bytes, np.ndarray, bool]:
+    """Decode an image file's bytes; as `read_image`.
+
+    Args:
+        path: Named in errors.
+        data: Bytes of a JPEG or PNG.
+    """
     # Pillow raises on truncated data where OpenCV may return a partly grey picture.
-    probe = _open_picture(path, data, "image")
+    probe = open_picture(path, data, "image")
     mode = probe.mode
     rotation = probe.getexif().get(_ORIENTATION, 1)
     if rotation != 1:
@@ -183,6 +192,47 @@ def to_train_ids(raw: np.ndarray, space: LabelSpace, path: Path) -> np.ndarray:
     return cv2.LUT(raw, table[:256]) if raw.dtype == np.uint8 else table[raw]
 
 
+def open_picture(
+    path: Path, data: bytes, kind: str, formats: tuple[str, ...] = FORMATS
+) -> Image.Image:
+    """Decode a picture, its check sums and end looked at.
+
+    Args:
+        path: Named in errors.
+        data: Bytes of the file.
+        kind: What it is, for errors.
+        formats: What Pillow may read it as.
+
+    Raises:
+        DataError: Where it is damaged.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=formats) as picture:
+            # Loading alone does not look at the check sums of a PNG.
+            picture.verify()
+        with Image.open(io.BytesIO(data), formats=formats) as picture:
+            picture.load()
+    except Exception as error:
+        # Damaged bytes make decoders raise anything: zlib.error, struct.error, a bomb's error.
+        raise DataError(f"{path}: the {kind} cannot be decoded ({error})") from error
+    if picture.format == "JPEG":
+        require_jpeg_end(path, data, kind)
+    return picture
+
+
+def require_jpeg_end(path: Path, data: bytes, kind: str) -> None:
+    """Check that a JPEG goes on to its end.
+
+    Raises:
+        DataError: Where nothing marks the end after its last scan.
+    """
+    if data.find(_JPEG_END, data.rfind(_JPEG_SCAN)) < 0:
+        raise DataError(
+            f"{path}: the {kind} cannot be decoded (truncated: no end-of-image marker after the "
+            "last scan)"
+        )
+
+
 def count_values(values: np.ndarray) -> np.ndarray:
     """Count the pixels of each value of a (H, W) uint8 map; (256,) int64."""
     # Several times as fast as numpy, but in float32: no part may have more pixels than that counts.
@@ -277,28 +327,10 @@ def _decode(data: bytes, flag: int, kind: str, size: tuple[int, int] | None) -> 
 def _open_label(path: Path) -> tuple[Image.Image, int]:
     """Open a label; returns its picture, and the bits of a stored sample."""
     data = _read_bytes(path)
-    picture = _open_picture(path, data, "label")
+    picture = open_picture(path, data, "label")
     if picture.format != "PNG":
         raise DataError(f"{path}: a label must be a PNG, got {picture.format}")
     return picture, data[_PNG_BITS]
-
-
-def _open_picture(path: Path, data: bytes, kind: str) -> Image.Image:
-    try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
-            # Loading alone does not look at the check sums of a PNG.
-            picture.verify()
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
-            picture.load()
-    except Exception as error:
-        # Damaged bytes make decoders raise anything: zlib.error, struct.error, a bomb's error.
-        raise DataError(f"{path}: the {kind} cannot be decoded ({error})") from error
-    if picture.format == "JPEG" and data.find(_JPEG_END, data.rfind(_JPEG_SCAN)) < 0:
-        raise DataError(
-            f"{path}: the {kind} cannot be decoded (truncated: no end-of-image marker after the "
-            "last scan)"
-        )
-    return picture
 
 
 def _read_bytes(path: Path) -> bytes:

@@ -140,6 +140,10 @@ class RawRow:
         instances: Second label file, where a data set keeps its instances apart.
         segments: (S, 4) int64 of segment id, category id, crowd flag and area, where an annotation
             file lists the segments of the label.
+        sources: Image and label as paths relative to the source, where a layout's ids do not tell
+            them; written to `sources.csv` beside the packed rows.
+        archive: File on disk that holds image and label, where they are no files themselves.
+        details: What the layout's `read` needs besides; it travels with the row.
     """
 
     id: str
@@ -148,9 +152,14 @@ class RawRow:
     label: Path
     instances: Path | None = None
     segments: np.ndarray | None = None
+    sources: tuple[str, ...] = ()
+    archive: Path | None = None
+    details: Any = None
 
     def files(self) -> tuple[Path, ...]:
-        """Every file that the row is read from."""
+        """Every file on disk that the row is read from."""
+        if self.archive is not None:
+            return (self.archive,)
         return tuple(path for path in (self.image, self.label, self.instances) if path is not None)
 
 

@@ -3,12 +3,13 @@
 import json
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Unpack
 
 import click
 
 from .cli import run
 from .display.progress import open_progress
+from .pack_folder import FolderSettings, folder_options, prepare_dataset
 
 
 @click.group("data")
@@ -18,7 +19,11 @@ def command() -> None:
 
 @command.command("pack")
 @click.argument("name", required=False)
-@click.option("--source", type=click.Path(path_type=Path), help="Folder of the raw files.")
+@click.option(
+    "--source",
+    type=click.Path(path_type=Path),
+    help="Raw files: a folder; of `folder` a .zip or .tar too.",
+)
 @click.option("--output", help="Folder to write: a path, or a URI (s3://...).")
 @click.option(
     "--upgrade",
@@ -52,12 +57,13 @@ def command() -> None:
 @click.option("--class-order", help="pascal_context: order of the labels' values.")
 @click.option("--size", type=(int, int), help="shapes: height and width.")
 @click.option("--rows", type=(int, int, int), help="shapes: rows of train, val and test.")
-@click.option("--seed", type=int, help="shapes: seed.")
+@click.option("--seed", type=int, help="shapes, folder --split: seed.")
 @click.option(
     "--level",
     type=click.Choice(["easy", "standard", "hard"]),
     help="shapes: how clearly objects stand out from the background; hard if not given.",
 )
+@folder_options
 def pack(  # noqa: PLR0913
     name: str | None,
     source: Path | None,
@@ -74,8 +80,12 @@ def pack(  # noqa: PLR0913
     rows: tuple[int, int, int] | None,
     seed: int | None,
     level: str | None,
+    **folder: Unpack[FolderSettings],
 ) -> None:
-    """Pack data set NAME: decode every file once, check it, write shards and a manifest."""
+    """Pack data set NAME: decode every file once, check it, write shards and a manifest.
+
+    NAME folder packs images of your own, with masks or annotation files (docs/own_images.md).
+    """
     from ..datasets.layouts.catalog import make_dataset
     from ..datasets.packed.pack import PackingStoppedError
     from ..datasets.packed.plan import plan_pack
@@ -91,6 +101,7 @@ def pack(  # noqa: PLR0913
         return
     if name is None or output is None:
         raise click.UsageError("give NAME and --output, or --upgrade DIR")
+    most = max_bad / 100 if on_bad_row == "quarantine" else 0.0
     settings: dict[str, object] = {
         "class_order": class_order,
         "size": size,
@@ -100,7 +111,7 @@ def pack(  # noqa: PLR0913
     if rows is not None:
         settings |= dict(zip(("train", "val", "test"), rows, strict=True))
     options = {key: value for key, value in settings.items() if value is not None}
-    dataset = make_dataset(name, options)
+    dataset = prepare_dataset(name, source, folder, seed, most) or make_dataset(name, options)
     if dataset.needs_source and source is None:
         raise click.UsageError(f"{name} needs --source, the folder of its raw files")
     if not dataset.needs_source and source is not None:
@@ -163,7 +174,9 @@ def inspect(  # noqa: PLR0913
     from ..datasets.printable_text import make_printable
     from ..platform.config.recipes import load_experiment
 
-    resolved = None if augmented is None else load_experiment(augmented)
+    # The data that is looked at also decides what a recipe leaves to its data.
+    items = [f"data.path={json.dumps(path)}"]
+    resolved = None if augmented is None else load_experiment(augmented, items)
     dataset = PackedDataset.open(path)
     report = inspect_packed(dataset)
     text = json.dumps(report.to_json(), indent=1) if as_json else format_report(report)

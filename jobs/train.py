@@ -1,5 +1,6 @@
 """`spikeseg train`: train a recipe, choose on val, score test once."""
 
+import json
 from pathlib import Path
 
 import click
@@ -41,6 +42,8 @@ def command(
     else:
         assert recipe is not None
         resolved = load_experiment(recipe, resolve_initial_run(overrides, storage))
+        for key, value, reason in resolved.picked:
+            print(f"{key}={json.dumps(value)}  # {reason}")
         with open_progress() as display:
             outcome = train(resolved, storage=storage, progress=display)
     print(f"\n{outcome.split} split, checkpoint of step {outcome.best_step} (best val mIoU):")
@@ -53,8 +56,9 @@ def command(
     print(f"contact sheet: {outcome.contact_sheet}")
     print(f"curves:        {outcome.folder / 'figures' / 'curves.png'}")
     print(f"evaluate:      {command_line('evaluate', outcome.name, *home)}")
-    start = f"init.segmentor={outcome.name}"
-    print(f"go on from it: {command_line('train', recipe or 'RECIPE', start, *home)}")
+    start = [item for item in overrides if item.startswith("data.path=")]
+    start.append(f"init.segmentor={outcome.name}")
+    print(f"go on from it: {command_line('train', recipe or 'RECIPE', *start, *home)}")
     print(f"compare:       {command_line('ui', *home)}")
 
 

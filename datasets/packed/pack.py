@@ -19,6 +19,7 @@ from .manifest import MANIFEST, read_manifest
 from .plan import PARTS, PackPlan, PlanOptions, plan_pack
 from .shard import ShardEntry, WrittenShard, write_shard
 from .shard_table import SHARD_TABLE, ShardTable
+from .source_list import SOURCES, format_sources
 from .storage import Storage
 from .write_manifest import ManifestHead, hash_shards, write_manifest
 
@@ -92,6 +93,8 @@ def commit_manifest(plan: PackPlan, packed: PackedSoFar, storage: Storage) -> st
         storage.write(QUARANTINE, _format_bad_rows(packed.bad).encode())
     else:
         storage.delete(QUARANTINE)
+    if any(row.sources for _, rows in plan.shards[:1] for row in rows):
+        storage.write(SOURCES, format_sources(plan.shards).encode())
     head = ManifestHead(
         name=plan.name,
         digest=digest,
@@ -121,7 +124,7 @@ def prepare_output(plan: PackPlan, storage: Storage) -> str | None:
     try:
         if storage.size(MANIFEST) is not None:
             return _read_digest(plan, storage)
-        known = (PARTS, QUARANTINE, SHARD_TABLE)
+        known = (PARTS, QUARANTINE, SHARD_TABLE, SOURCES)
         strangers = [
             name for name in storage.names() if name not in known and not plan.has_file(name)
         ]

@@ -46,6 +46,9 @@ class _PlannedRow(NamedTuple):
     instances: str | None
     segments: np.ndarray | None
     stamps: tuple[_Stamp, ...]
+    sources: tuple[str, ...] = ()
+    archive: str | None = None
+    details: Any = None
 
 
 class PlannedShards(Sequence[Shard]):
@@ -292,12 +295,33 @@ class _RepeatedIds:
 def _hold_row(row: RawRow, stamps: tuple[_Stamp, ...]) -> _PlannedRow:
     # Texts are pickled several times as fast as paths.
     instances = None if row.instances is None else str(row.instances)
-    return _PlannedRow(row.id, str(row.image), str(row.label), instances, row.segments, stamps)
+    archive = None if row.archive is None else str(row.archive)
+    return _PlannedRow(
+        row.id,
+        str(row.image),
+        str(row.label),
+        instances,
+        row.segments,
+        stamps,
+        row.sources,
+        archive,
+        row.details,
+    )
 
 
 def _make_raw_row(split: str, held: _PlannedRow) -> RawRow:
     instances = None if held.instances is None else Path(held.instances)
-    return RawRow(held.id, split, Path(held.image), Path(held.label), instances, held.segments)
+    return RawRow(
+        held.id,
+        split,
+        Path(held.image),
+        Path(held.label),
+        instances,
+        held.segments,
+        held.sources,
+        None if held.archive is None else Path(held.archive),
+        held.details,
+    )
 
 
 def _read_stamp(path: Path) -> _Stamp:
@@ -313,7 +337,10 @@ def _describe_row(row: _PlannedRow) -> list[Any]:
     """Everything known of a row before it is decoded."""
     segments = None if row.segments is None else row.segments.tolist()
     paths = (row.image, row.label, row.instances)
-    return [row.id, [_name_file(path) for path in paths if path is not None], row.stamps, segments]
+    names = [_name_file(path) for path in paths if path is not None]
+    described = [row.id, names, row.stamps, segments]
+    # Only where there are some: digests of the other layouts' plans stay what they were.
+    return [*described, row.sources] if row.sources else described
 
 
 def _name_file(path: str) -> str:

@@ -16,6 +16,7 @@ from urllib.parse import unquote
 
 import yaml
 
+from .data_values import Picked, pick_from_data
 from .errors import (
     COMMAND_LINE,
     ConfigError,
@@ -58,11 +59,13 @@ class Resolved:
         config: The configuration.
         origins: Dotted key to "file:line", "command line", "sweep"; keys left out are defaults.
         recipe: Name or path of the recipe that it was read from; empty where it was read back.
+        picked: What was picked from the data, where the recipe left it to these.
     """
 
     config: ExperimentConfig
     origins: dict[str, str]
     recipe: str = ""
+    picked: tuple[Picked, ...] = ()
 
 
 def recipe_names() -> list[str]:
@@ -71,12 +74,21 @@ def recipe_names() -> list[str]:
     return sorted(p.stem for p in RECIPES.glob("*.yaml") if named.search(p.read_text()))
 
 
-def load_experiment(recipe: str, overrides: Sequence[str] = ()) -> Resolved:
+def load_experiment(
+    recipe: str,
+    overrides: Sequence[str] = (),
+    *,
+    values: Mapping[str, object] | None = None,
+    origin: str = "overrides",
+) -> Resolved:
     """Read a recipe with everything it extends, apply overrides, check the whole.
 
     Args:
         recipe: Name of a shipped recipe, or path of a YAML file.
         overrides: Items `a.b=c`, the value in YAML.
+        values: Dotted key -> value, set before the overrides; what the recipe leaves to the data
+            is picked after both.
+        origin: What errors and provenance name as the source of `values`.
 
     Returns:
         The checked configuration with the origin of its values; paths in it are absolute.
@@ -86,10 +98,15 @@ def load_experiment(recipe: str, overrides: Sequence[str] = ()) -> Resolved:
     """
     path = _find_recipe(recipe, Path.cwd())
     tree, origins = _read_recipe(path, ())
+    for key, value in (values or {}).items():
+        _set_value(tree, origins, key, value, origin)
     for key, value in parse_overrides(overrides).items():
         _set_value(tree, origins, key, value, COMMAND_LINE)
+    picked = pick_from_data(tree, origins)
+    for key, value, reason in picked:
+        _set_value(tree, origins, key, value, f"picked from the data: {reason}")
     named = path.stem if path.parent == RECIPES else str(path)
-    return dataclasses.replace(_validate(tree, origins), recipe=named)
+    return dataclasses.replace(_validate(tree, origins), recipe=named, picked=tuple(picked))
 
 
 def split_override(item: str, origin: str = COMMAND_LINE) -> tuple[str, str]:

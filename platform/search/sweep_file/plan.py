@@ -111,7 +111,13 @@ def check_plan(
     found = _base(recipe.base, at, source)
     try:
         # Until the recipe's own overrides are in, no number of workers is sure to fit.
-        base = load_experiment(found, [*overrides, "trainer.workers=0"])
+        # A base may leave values to its data, so this is what has to be known first.
+        base = load_experiment(
+            found,
+            [*overrides, "trainer.workers=0"],
+            values=_data_path(recipe.overrides, at),
+            origin=at,
+        )
     except ConfigError as error:
         raise error if overrides else ConfigError(f"{at}: base: {error}") from error
     for index, item in enumerate(recipe.overrides):
@@ -138,6 +144,12 @@ def check_plan(
     _check_corners(recipe, base, lines, source)
     points = _points(recipe, base, lines, source)
     return SweepPlan(recipe, base, _rungs(recipe, base, lines, source), tuple(points))
+
+
+def _data_path(items: Sequence[str], origin: str) -> dict[str, object]:
+    """The last data.path of a sweep's own overrides; each is checked where it is applied."""
+    paths = [item for item in items if item.startswith("data.path=")]
+    return parse_overrides(paths, origin)
 
 
 def _base(base: str, at: str, source: str) -> str:

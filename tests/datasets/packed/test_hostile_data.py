@@ -86,7 +86,7 @@ def lying_footer(folder: Path) -> None:
         for n in (2 * count, 60_000)
     ]
     assert numbers[0] in content[start:]
-    (folder / FILE).write_bytes(content[:start] + content[start:].replace(*numbers))
+    (folder / FILE).write_bytes(content[:start] + content[start:].replace(numbers[0], numbers[1]))
 
 
 HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {

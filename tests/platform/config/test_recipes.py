@@ -17,7 +17,8 @@ from spikeseg.platform.config.recipes import (
 from spikeseg.platform.config.yaml_source import parse_value, read_yaml
 
 
-@pytest.mark.parametrize("recipe", recipe_names())
+# What `own` holds follows from packed data: test_data_values.py.
+@pytest.mark.parametrize("recipe", sorted(set(recipe_names()) - {"own"}))
 def test_every_shipped_recipe_is_valid_and_named_as_its_file(recipe: str) -> None:
     assert load_experiment(recipe).config.name == recipe
 

@@ -171,6 +171,7 @@ def test_storage_that_answers_with_an_error_is_no_damage(
     assert newest is not None and newest.step == 2 and not run.damaged
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_its_data_after_an_upgrade(tmp_path: Path) -> None:
     data = to_version_2(pack_shapes(tmp_path / "data"))
     train(Resolved(small(data), {}), storage=tmp_path, name="quiet")
