@@ -130,11 +130,7 @@ def _inside(path: Path) -> str:
 
 
 def _read_plan(path: Path, now: dict, storage: Path, resume: str, trials: int | None) -> dict:
-    try:
-        there = (path / _PLAN).is_file()
-    except OSError:  # a name longer than the disk allows
-        there = False
-    if not there:
+    if not (path / _PLAN).is_file():
         known = sorted(entry.parent.name for entry in storage.glob(f"*/{_PLAN}"))
         raise ConfigError(
             f"--resume {resume}: no such sweep in {storage}; there are: "
