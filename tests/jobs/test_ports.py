@@ -81,6 +81,22 @@ def test_a_grandchild_that_listens_is_seen(host: str, family: str, safe: bool) -
     assert [one.is_loopback for one in found] == [safe], found
 
 
+def test_a_process_that_left_its_parent_is_seen_while_a_command_runs() -> None:
+    inner = "import socket, time; held = socket.create_server(('0.0.0.0', 0)); time.sleep(2)"
+    middle = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {inner!r}])"
+    outer = (
+        "import subprocess, sys, time\n"
+        f"subprocess.run([sys.executable, '-c', {middle!r}], start_new_session=True)\n"
+        "print('said'); time.sleep(1); sys.exit(3)\n"
+    )
+    done, found = run_and_listen([sys.executable, "-c", outer], os.environ)
+    assert done.returncode == 3
+    assert done.stdout == "said\n"
+    assert [one.host for one in found] == ["0.0.0.0"]
+    with pytest.raises(AssertionError, match=r"0\.0\.0\.0"):
+        assert_loopback(found)
+
+
 @pytest.mark.slow
 def test_a_training_in_one_process_listens_nowhere(data: Path, tmp_path: Path) -> None:
     done, found = run_and_listen(

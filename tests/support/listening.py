@@ -4,6 +4,7 @@ import contextlib
 import ipaddress
 import os
 import subprocess
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -59,20 +60,18 @@ def run_and_listen(
     variables = {**environment, _MARK: mark.partition("=")[2]}
     found: set[Socket] = set()
     deadline = time.monotonic() + timeout
-    with subprocess.Popen(
-        command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
-        assert process.stdout is not None
-        os.set_blocking(process.stdout.fileno(), False)
-        output = ""
-        while process.poll() is None:
-            found |= listening(process.pid, mark)
-            output += process.stdout.read() or ""
-            if time.monotonic() > deadline:
-                process.kill()
-            time.sleep(0.05)
-        output += process.stdout.read() or ""
-    return subprocess.CompletedProcess(command, process.returncode, output), found
+    # In a file: a pipe that nobody reads meanwhile would stop the command.
+    with tempfile.TemporaryFile("w+") as output:
+        with subprocess.Popen(
+            command, env=variables, stdout=output, stderr=subprocess.STDOUT
+        ) as process:
+            while process.poll() is None:
+                found |= listening(process.pid, mark)
+                if time.monotonic() > deadline:
+                    process.kill()
+                time.sleep(0.05)
+        output.seek(0)
+        return subprocess.CompletedProcess(command, process.returncode, output.read()), found
 
 
 def _listening_hosts() -> dict[str, str]:
