@@ -23,7 +23,7 @@ _FILE = "file://"
 # Which network interface each of torch's backends listens on.
 _INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 # The server of the worker that opened the store; it lives as long as the reference.
-_served: list[torch.distributed.TCPStore] = []
+_served: list[torch.distributed.TCPStore] = []  # pyright: ignore[reportPrivateImportUsage]
 
 
 def open_store(host: str | None, *, timeout_s: float) -> str:
@@ -53,7 +53,7 @@ def open_store(host: str | None, *, timeout_s: float) -> str:
         ) from error
     port = listener.getsockname()[1]
     # torch itself would listen on every interface.
-    server = torch.distributed.TCPStore(
+    server = torch.distributed.TCPStore(  # pyright: ignore[reportPrivateImportUsage]
         host,
         port,
         is_master=True,
@@ -93,13 +93,13 @@ def join_workers(address: str, seat: Seat) -> None:
     _choose_interface(seat.host)
     timeout = timedelta(seconds=seat.timeout_s)
     if address.startswith(_FILE):
-        store = torch.distributed.FileStore(address.removeprefix(_FILE), seat.size)
+        store = torch.distributed.FileStore(address.removeprefix(_FILE), seat.size)  # pyright: ignore[reportPrivateImportUsage]
     elif seat.rank == 0:
         store = _served[0]
     else:
         place = urlsplit(address)
         assert place.hostname is not None and place.port is not None
-        store = torch.distributed.TCPStore(
+        store = torch.distributed.TCPStore(  # pyright: ignore[reportPrivateImportUsage]
             place.hostname, place.port, is_master=False, timeout=timeout
         )
     torch.distributed.init_process_group(

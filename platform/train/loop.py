@@ -392,10 +392,9 @@ class Training:
         if step is None:
             return False
         differences = self.state.load_state_dict((newest or self.run.at(step)).state_dict())
-        for line in [*self.run.damaged, *differences]:
-            if self.group.rank == 0:
-                _log.warning("%s", line)
-                self._tell(line)
+        for line in [*self.run.damaged, *differences] if self.group.rank == 0 else ():
+            _log.warning("%s", line)
+            self._tell(line)
         if self._recorder is not None and self.run.damaged:
             self._recorder.text(f"damaged/{self.run.attempt:06d}.txt", "\n".join(self.run.damaged))
         return True

@@ -69,12 +69,13 @@ def test_a_status_line_that_waits_is_printed_at_the_end() -> None:
 
 
 def test_a_terminal_has_a_bar_with_count_and_time_left_and_lines_above_it() -> None:
-    console = Console(file=io.StringIO(), force_terminal=True, width=120, color_system=None)
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=120, color_system=None)
     with LiveProgress(console) as progress:
         progress(step(40))
         progress("[bold] is no markup here")
         progress._live.refresh()
-    shown = console.file.getvalue()
+    shown = screen.getvalue()
     assert "training" in shown
     assert "40/100" in shown
     assert "loss 1.5" in shown

@@ -11,8 +11,11 @@ from spikeseg.platform.config.code_redaction import scrubbed_code
 # Files whose own subject are names of secrets.
 ABOUT_SECRETS = {
     "datasets/packed/storage.py",
+    "platform/cluster/head_checks.py",
+    "platform/cluster/job_submission.py",
     "platform/cluster/loopback.py",
     "platform/cluster/session.py",
+    "platform/cluster/token.py",
     "platform/config/recipes.py",
     "platform/config/redaction.py",
     "platform/config/code_redaction.py",
@@ -77,6 +80,8 @@ def test_our_own_code_stays(repository: Path) -> None:
         name
         for name in tracked(repository, *ROOMS)
         if name.endswith((".py", ".yaml", ".json", ".cuh", ".cu", ".h"))
+        # Recorded curves, whose lines are too long to be looked through.
+        and not name.startswith("jobs/benchmark/curves/")
     ]
     assert len(names) > 200
     changed = set()

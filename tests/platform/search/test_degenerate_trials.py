@@ -110,7 +110,13 @@ def test_a_trials_line_and_the_counts_say_it(tmp_path: Path) -> None:
     plan = toy_plan(tmp_path, **listed(1, 2))
     records = numbered(trial(1, 8.0, 0.01), trial(2, 30.0, 0.2))
     keeper: Any = SimpleNamespace(
-        folder=tmp_path, trials=2, records=records, live_numbers=set(), finished=2
+        folder=tmp_path,
+        trials=2,
+        records=records,
+        ended=list(records),
+        running={},
+        live_numbers=set(),
+        finished=2,
     )
     watcher = Watcher(plan, keeper)
     lines = [
