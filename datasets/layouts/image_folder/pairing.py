@@ -172,8 +172,8 @@ def pair_by_globs(names: Sequence[str], images: str, masks: str, root: Path) -> 
 
 def compile_glob(pattern: str) -> Callable[[str], bool]:
     """Make a test of relative paths: `*` and `?` stay in a folder, `**/` is any folders."""
-    tokens = re.split(r"(\*\*/|\*\*|\*|\?)", pattern.removeprefix("./"))
-    expression = re.compile("".join(_WILDCARDS.get(token, re.escape(token)) for token in tokens))
+    pieces = re.split(r"(\*\*/|\*\*|\*|\?)", pattern.removeprefix("./"))
+    expression = re.compile("".join(_WILDCARDS.get(token, re.escape(token)) for token in pieces))
     return lambda name: expression.fullmatch(name) is not None
 
 
