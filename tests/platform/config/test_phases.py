@@ -110,7 +110,8 @@ def test_later_fields_leave_digests_as_they_were_until_they_are_used() -> None:
     )
     plain = load_experiment("ade20k_sdtv2", ["data.path=/a"])
     assert config_digest(plain.config).startswith("da4fd7bb9a50")
-    plain = override(plain, {"data.transform.photometric": False}, "test")
+    changes = {"data.transform.photometric": False, "model.query.num_queries": 150}
+    plain = override(plain, changes, "test")
     used = {
         "data.phases": [{"until": 0.5}],
         "data.transform.jitter": {},
