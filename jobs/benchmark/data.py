@@ -115,14 +115,14 @@ def _print_order() -> None:
 def _print_plan(folder: Path, shards: int, rows: int) -> None:
     from .data_plan import measure_open, measure_plan
 
-    print(f"{'':38}seconds  CPU s  MB before  MB peak  MB more")
+    print(f"{'':42}seconds  CPU s  MB before  MB peak  MB more")
     for name, cost in (
         (f"open {shards} shards", measure_open(folder, shards)),
         (f"plan {rows} rows of generated shapes", measure_plan(rows)),
     ):
         more = cost.peak_mb - cost.before_mb
         print(
-            f"{name:38}{cost.seconds:7.2f}{cost.cpu_seconds:7.2f}{cost.before_mb:11.0f}{cost.peak_mb:9.0f}{more:9.0f}"
+            f"{name:42}{cost.seconds:7.2f}{cost.cpu_seconds:7.2f}{cost.before_mb:11.0f}{cost.peak_mb:9.0f}{more:9.0f}"
             f"  ({cost.shards} shards)",
             flush=True,
         )
