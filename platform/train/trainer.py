@@ -48,6 +48,7 @@ class TrainOutcome:
         split: The split that table is of.
         contact_sheet: PNG of image, truth, prediction and error.
         tracking_uri: Where MLflow holds the run.
+        mirror_lacks: What the mirror lacked at the end, a sentence; None for nothing.
     """
 
     name: str
@@ -58,6 +59,7 @@ class TrainOutcome:
     split: str
     contact_sheet: Path
     tracking_uri: str
+    mirror_lacks: str | None = None
 
 
 def train(
@@ -222,6 +224,7 @@ def _outcome(run: RunFolder) -> TrainOutcome:
         split=result["split"],
         contact_sheet=run.path / "figures" / "contact_sheet.png",
         tracking_uri=tracking_uri(run.path.parent),
+        mirror_lacks=result.get("mirror_lacks"),
     )
 
 

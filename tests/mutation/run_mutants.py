@@ -13,6 +13,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -71,6 +72,16 @@ def draw(count: int, seed: int, sources: Sequence[str]) -> dict[str, list[Mutant
     return drawn
 
 
+def copy_repository(tree: Path) -> None:
+    """Copy the files that git knows or would add."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    for name in filter(None, listed.stdout.split("\0")):
+        if (REPOSITORY / name).is_file():
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(REPOSITORY / name, tree / name)
+
+
 def run_tests(tree: Path, tests: Sequence[str], seconds: float) -> int:
     """Exit code of pytest in a fork of this process; 1 where it does not end in time.
 
@@ -118,7 +129,8 @@ def find_survivors(
     began = time.monotonic()
     original = (tree / name).read_text()
     if run_tests(tree, TESTS[name], 600) != 0:
-        sys.exit(f"{name}: its tests fail without a mutant: see {tree.parent / 'output'}")
+        said = (tree.parent / "output").read_text()[-2000:]
+        sys.exit(f"{name}: its tests fail without a mutant: {said}")
     seconds = 3 * (time.monotonic() - began) + 20
     survivors = 0
     for mutant in mutants:
@@ -149,8 +161,7 @@ def main() -> None:
         importlib.import_module(library)
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "spikeseg"
-        unused = shutil.ignore_patterns(".git", ".venv", "__pycache__", "runs", "build")
-        shutil.copytree(REPOSITORY, tree, ignore=unused)
+        copy_repository(tree)
         os.environ |= {"PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1"}
         sys.path[:0] = [folder]
         for name, mutants in drawn.items():
