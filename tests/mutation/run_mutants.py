@@ -26,7 +26,16 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 _TRAIN = "tests/platform/train"
 _STUDY = "tests/platform/search/study"
 _ACCOUNTING = ("tests/model/accounting", f"{_TRAIN}/test_health.py")
-_STEP = (f"{_TRAIN}/test_step.py", f"{_TRAIN}/test_reduction.py", f"{_TRAIN}/test_failure.py")
+_STEP = tuple(
+    f"{_TRAIN}/{name}.py"
+    for name in (
+        "test_step",
+        "test_reduction",
+        "test_failure",
+        "faults/test_preemption",
+        "test_synchronized_norm",
+    )
+)
 TESTS: Mapping[str, Sequence[str]] = {
     "platform/evaluation/scores.py": ("tests/platform/evaluation", f"{_TRAIN}/test_loop.py"),
     "platform/train/step.py": _STEP,
@@ -146,7 +155,9 @@ def find_survivors(
 
 def main() -> None:
     """Read arguments, draw, run, write the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        description="Draw mutants, run their tests, list the survivors."
+    )
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("survivors.md"))

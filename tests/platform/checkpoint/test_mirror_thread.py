@@ -184,6 +184,7 @@ def test_who_lost_the_mirror_stops_at_the_next_save_or_at_the_end(
                 writer.close()
 
 
+@pytest.mark.slow
 def test_a_training_ends_well_beside_a_store_that_hangs(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

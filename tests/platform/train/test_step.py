@@ -6,10 +6,13 @@ from typing import Any
 import pytest
 import torch
 from recorded_training import small, training
-from tiny import pack_shapes
+from tiny import experiment, pack_shapes
 from torch import Tensor
 
+from spikeseg.platform.cluster.worker_group import OneWorker
 from spikeseg.platform.config.schema import ExperimentConfig
+from spikeseg.platform.train.faults.preemption import Notice
+from spikeseg.platform.train.step import Stepper
 
 
 @pytest.fixture(scope="module")
@@ -134,3 +137,53 @@ def test_every_parameter_steps_with_its_rules_rate_times_the_schedule(
     }
     held = {name for name in by_hand if rule(name)[0] == 0}
     assert held and moved == by_hand.keys() - held
+
+
+@pytest.mark.parametrize(("size", "number"), [(4, 3), (2, 6), (1, 12)])
+def test_a_step_has_the_same_images_whatever_the_size_of_a_micro_batch(
+    data: Path, tmp_path: Path, size: int, number: int
+) -> None:
+    made, _ = training(small(data, micro_batch_size=4, micro_batches=3), tmp_path / "run")
+    made.state.progress.micro_batch_size = size
+    made._prepare()
+    assert made._stepper.micro_batches == number and made._stepper.indices == range(number)
+    (micro_batches,) = made.rows.steps(0, 1, made._stepper.indices)
+    assert [len(batch.ids) for batch in micro_batches] == [size] * number
+
+
+class Peer(OneWorker):
+    """A group whose other worker counts three objects and was told to leave."""
+
+    def sum(self, tensor: Tensor) -> None:
+        if tensor.numel() == 2:
+            tensor += torch.tensor([3.0, 1.0], dtype=tensor.dtype)
+
+
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "beside another worker"])
+def test_the_loss_is_normalized_by_the_objects_of_all_workers(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: bool
+) -> None:
+    made, _ = training(experiment(data, micro_batches=3), tmp_path / "run")
+    normalizers: list[float] = []
+    terms = Stepper._loss_terms
+
+    def recording(self: Stepper, images: Tensor, target: Tensor, normalizer: Tensor) -> Any:
+        normalizers.append(float(normalizer))
+        return terms(self, images, target, normalizer)
+
+    monkeypatch.setattr(Stepper, "_loss_terms", recording)
+    stepper = Stepper(
+        made.config,
+        state=made.state,
+        criterion=made.criterion,
+        group=OneWorker() if alone else Peer(),
+        notice=Notice(),
+        micro_batch_size=1,
+    )
+    (micro_batches,) = made.rows.steps(0, 1, stepper.indices)
+    result = stepper.train_step(0, micro_batches)
+    objects = sum(made.criterion.count(batch.targets) for batch in micro_batches)
+    assert objects > 0
+    expected = (objects + (0 if alone else 3)) / 3
+    assert normalizers == [pytest.approx(expected)] * 3
+    assert result.preempted is not alone
