@@ -1,13 +1,14 @@
 """A checkpoint on disk: safetensors, `state.json`, and a manifest with the hash of each file."""
 
 import hashlib
+import io
 import json
 import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, TypeGuard
 
 import safetensors
 import safetensors.torch
@@ -165,7 +166,7 @@ def _check_state(file: Path, state: Mapping[str, Any], step: int) -> None:
             raise ValueError(f"{file}: history: item {number}: val/mIoU must be a number")
 
 
-def _is_count(value: object) -> bool:
+def _is_count(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
@@ -184,7 +185,7 @@ def _read_json(path: Path, most: int) -> dict[str, Any]:
     return value
 
 
-def _open_file(path: Path, num_bytes: int | None = None) -> BinaryIO:
+def _open_file(path: Path, num_bytes: int | None = None) -> io.BufferedReader:
     """Open a regular file: a device or a pipe would be read without end.
 
     Args:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny import experiment, pack_shapes
 from torch import Tensor
+from torch.multiprocessing.spawn import spawn
 
 from spikeseg.platform.checkpoint.run_folder import RunFolder
 from spikeseg.platform.cluster.worker_group import ProcessGroup
@@ -28,7 +29,7 @@ CONTENT: dict[str, Any] = {
 
 
 def in_workers(work: Callable[..., None], size: int, *arguments: Any) -> None:
-    torch.multiprocessing.spawn(_begin, args=(size, work, arguments), nprocs=size)
+    spawn(_begin, args=(size, work, arguments), nprocs=size)
 
 
 def _begin(rank: int, size: int, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
