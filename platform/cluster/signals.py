@@ -28,9 +28,7 @@ def first_signal(number: int, act: Callable[[], None]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def first_of_signals(
-    numbers: Sequence[int], act: Callable[[signal.Signals], None]
-) -> Iterator[None]:
+def first_of_signals(numbers: Sequence[int], act: Callable[[int], None]) -> Iterator[None]:
     """While the block runs, handle the first signal of several kinds; the second acts as before.
 
     The second may be of another kind than the first. A signal that the process ignores, as
@@ -39,7 +37,7 @@ def first_of_signals(
 
     Args:
         numbers: The signals.
-        act: The answer, which is given the signal; it may raise into the block.
+        act: The answer, which is given the signal's number; it may raise into the block.
     """
     before: dict[int, signal._HANDLER] = {}
     received: list[float] = []
@@ -57,7 +55,7 @@ def first_of_signals(
             return
         received.append(time.monotonic())
         restore(keep=signal.SIGHUP)
-        act(signal.Signals(number))
+        act(number)
 
     try:
         for number in numbers:

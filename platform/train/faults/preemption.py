@@ -62,15 +62,15 @@ class Notice:
             order: File to make at the signal, for workers that `watch` it.
         """
 
-        def handle(number: signal.Signals) -> None:
+        def handle(number: int) -> None:
             self._leave = True
             if order is not None:
                 order.touch()
             if number == signal.SIGHUP:
                 _drop_terminal()
             _say(
-                f"spikeseg: {number.name}: this step is ended, its checkpoint written; a second "
-                "signal ends at once\n"
+                f"spikeseg: {signal.Signals(number).name}: ends after this step with its "
+                "checkpoint; a second signal ends at once\n"
             )
 
         try:

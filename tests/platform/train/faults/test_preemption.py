@@ -109,7 +109,7 @@ def test_every_notice_makes_the_order_and_a_second_one_ends_the_driver(
     assert child.stdout.readline() == "ready\n"
     child.send_signal(number)
     assert child.stdout.readline() == "a line of the training\n"
-    assert f"{number.name}: this step is ended, its checkpoint written" in child.stderr.readline()
+    assert f"{number.name}: ends after this step with its checkpoint" in child.stderr.readline()
     child.send_signal(second)
     assert child.wait(50) == -second
     assert (tmp_path / "leave").is_file()
