@@ -60,6 +60,8 @@ def command(
     start.append(f"init.segmentor={outcome.name}")
     print(f"go on from it: {command_line('train', recipe or 'RECIPE', *start, *home)}")
     print(f"compare:       {command_line('ui', *home)}")
+    if outcome.mirror_lacks is not None:
+        print(f"\n{outcome.mirror_lacks}")
 
 
 if __name__ == "__main__":

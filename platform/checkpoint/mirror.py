@@ -8,8 +8,11 @@ Object stores have no rename and no append, and need none for this.
 
 import logging
 import shutil
+import threading
 import uuid
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow as pa
 from pyarrow import fs
@@ -26,6 +29,11 @@ _MANIFEST = "manifest.json"
 _RUN_FILES = ("origins.json", "config.yaml")
 _JOURNAL = "journal"
 _COPIES = "records"
+# A store that has not answered so long after a request will not; data may take longer.
+_ANSWER_SECONDS = 60.0
+_BYTES_PER_SECOND = 1e6
+
+T = TypeVar("T")
 
 
 def mirror_name(folder: Path) -> str:
@@ -37,12 +45,45 @@ def mirror_name(folder: Path) -> str:
     return "/".join(folder.parts[-3:] if folder.parent.name == "trials" else folder.parts[-1:])
 
 
+def ask(call: Callable[[], T], num_bytes: int = 0) -> T:
+    """Ask a file system for something, in a thread that is given up where no answer comes.
+
+    Args:
+        call: Asks.
+        num_bytes: Size of what is sent or fetched, which gets a second more for each megabyte.
+
+    Raises:
+        TimeoutError: Where there is no answer in time (an `OSError`).
+    """
+    answers: list[T] = []
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            answers.append(call())
+        except BaseException as error:
+            errors.append(error)
+
+    seconds = _ANSWER_SECONDS + num_bytes / _BYTES_PER_SECOND
+    thread = threading.Thread(target=work, daemon=True, name="mirror-request")
+    thread.start()
+    thread.join(seconds)
+    if errors:
+        raise errors[0]
+    if not answers:
+        raise TimeoutError(f"no answer within {seconds:.0f} s")
+    return answers[0]
+
+
 class Mirror:
-    """The copies of one run.
+    """The copies of one run; every request to their file system has a time limit.
 
     Args:
         uri: Address below which runs are kept, such as `s3://bucket/runs`.
         name: The run's name there, as `mirror_name` gives it.
+
+    Attributes:
+        address: Address below which runs are kept, without what may be secret in it.
 
     Raises:
         ValueError: Where pyarrow does not know the address.
@@ -53,11 +94,12 @@ class Mirror:
         self._token = uuid.uuid4().hex
         self._sent: dict[str, tuple[int, int]] | None = None
         try:
-            self._fs, base = fs.FileSystem.from_uri(uri)
+            self._fs, base = ask(lambda: open_file_system(uri))
+            self.address = base
             self._base = f"{base.rstrip('/')}/{name}"
-            self._fs.create_dir(self._base, recursive=True)
+            self._create_dir(self._base)
             self._write("probe", b"")
-            self._fs.delete_file(f"{self._base}/probe")
+            self._delete_file("probe")
         except pa.ArrowException as error:
             raise ValueError(f"mirror {uri}: {error}") from error
         except OSError as error:
@@ -95,7 +137,8 @@ class Mirror:
         for old in self.steps():
             if f"step-{old:08d}" not in in_folder:
                 self._delete_manifest(old)
-                self._fs.delete_dir(f"{self._base}/checkpoints/step-{old:08d}")
+                folder_there = f"{self._base}/checkpoints/step-{old:08d}"
+                ask(lambda path=folder_there: self._fs.delete_dir(path))
 
     def _put_journal(self, journal: Path, step: int) -> None:
         """Copy the new part of a journal: files first, since records name them."""
@@ -120,14 +163,14 @@ class Mirror:
         newest = f"{_JOURNAL}/{_COPIES}/{step:08d}-{len(records):012d}.jsonl"
         self._write(newest, records)
         for name in older.keys() - {newest}:
-            self._fs.delete_file(f"{self._base}/{name}")
+            self._delete_file(name)
 
     def _sizes(self, folder: str) -> dict[str, int]:
         """Files below a folder of the copies: name -> bytes."""
         selector = fs.FileSelector(f"{self._base}/{folder}", recursive=True, allow_not_found=True)
         return {
             info.path.removeprefix(f"{self._base}/"): info.size
-            for info in self._fs.get_file_info(selector)
+            for info in ask(lambda: self._fs.get_file_info(selector))
             if info.type == fs.FileType.File
         }
 
@@ -136,7 +179,7 @@ class Mirror:
         selector = fs.FileSelector(
             f"{self._base}/checkpoints", recursive=True, allow_not_found=True
         )
-        paths = [Path(info.path) for info in self._fs.get_file_info(selector)]
+        paths = [Path(info.path) for info in ask(lambda: self._fs.get_file_info(selector))]
         names = {path.parent.name for path in paths if path.name == _MANIFEST}
         return sorted((int(name.partition("-")[2]) for name in names), reverse=True)
 
@@ -157,7 +200,7 @@ class Mirror:
             shutil.rmtree(writing.parent, ignore_errors=True)
             writing.mkdir(parents=True)
             selector = fs.FileSelector(f"{self._base}/checkpoints/{name}")
-            for info in self._fs.get_file_info(selector):
+            for info in ask(lambda selected=selector: self._fs.get_file_info(selected)):
                 (writing / info.base_name).write_bytes(self._read(info.path))
             try:
                 read_checkpoint(writing)
@@ -177,8 +220,7 @@ class Mirror:
             ValueError: Where the mirror has no such run.
         """
         for name in _RUN_FILES:
-            info = self._fs.get_file_info(f"{self._base}/{name}")
-            if info.type != fs.FileType.File:
+            if not self._is_file(name):
                 raise ValueError(f"{self._base}: no run is kept there ({name} is missing)")
         self.fetch_journal(folder)
         for name in _RUN_FILES:
@@ -207,26 +249,48 @@ class Mirror:
 
     def remove(self) -> None:
         """Delete all copies of this run."""
-        self._fs.delete_dir(self._base)
+        ask(lambda: self._fs.delete_dir(self._base))
 
     def _delete_manifest(self, step: int) -> None:
-        manifest = f"{self._base}/checkpoints/step-{step:08d}/{_MANIFEST}"
-        if self._fs.get_file_info(manifest).type == fs.FileType.File:
-            self._fs.delete_file(manifest)
+        manifest = f"checkpoints/step-{step:08d}/{_MANIFEST}"
+        if self._is_file(manifest):
+            self._delete_file(manifest)
 
     def _check_owner(self) -> None:
         if self._read(f"{self._base}/owner").decode() != self._token:
             raise FencedError(f"{self._base}: another process continues this run; this one stops")
 
+    def _is_file(self, name: str) -> bool:
+        info = ask(lambda: self._fs.get_file_info(f"{self._base}/{name}"))
+        return info.type == fs.FileType.File
+
+    def _delete_file(self, name: str) -> None:
+        ask(lambda: self._fs.delete_file(f"{self._base}/{name}"))
+
+    def _create_dir(self, path: str) -> None:
+        ask(lambda: self._fs.create_dir(path, recursive=True))
+
     def _write(self, name: str, data: bytes) -> None:
         path = f"{self._base}/{name}"
-        self._fs.create_dir(path.rpartition("/")[0], recursive=True)
-        with self._fs.open_output_stream(path) as stream:
-            stream.write(data)
+        self._create_dir(path.rpartition("/")[0])
+
+        def write() -> None:
+            with self._fs.open_output_stream(path) as stream:
+                stream.write(data)
+
+        ask(write, len(data))
 
     def _read(self, path: str) -> bytes:
-        with self._fs.open_input_stream(path) as stream:
-            return stream.read()
+        def read() -> bytes:
+            with self._fs.open_input_stream(path) as stream:
+                return stream.read()
+
+        return ask(read, max(0, ask(lambda: self._fs.get_file_info(path)).size or 0))
+
+
+def open_file_system(uri: str) -> tuple[fs.FileSystem, str]:
+    """Open the file system of an address; returns it and the path there."""
+    return fs.FileSystem.from_uri(uri)
 
 
 def find_newest(run: RunFolder, mirror: Mirror | None) -> Checkpoint | None:

@@ -13,7 +13,7 @@ import re
 import shutil
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +162,10 @@ class RunFolder:
                     raise
 
     def newest(self) -> Checkpoint | None:
-        """The newest checkpoint whose hashes hold; others go to `quarantine/`, with a warning.
+        """The newest checkpoint whose hashes hold; others are left out, with a warning.
+
+        Where this process has claimed the folder, those go to `quarantine/`: only the run's own
+        writer may move what is in it.
 
         Returns:
             None where the run never had a checkpoint.
@@ -171,28 +174,18 @@ class RunFolder:
             NoGoodCheckpointError: Where it has or had some, and none is good.
             OSError: Where storage does not let one be read, which says nothing about it.
         """
-        folders = sorted((self.path / "checkpoints").glob(_STEPS), reverse=True)
+        good, damaged = _find_good(self.path)
         self.damaged.clear()
-        for folder in folders:
-            try:
-                return read_checkpoint(folder)
-            except ValueError as error:
-                moved = self._quarantine(folder)
-                self.damaged.append(f"checkpoint left out: {error} (moved to {moved})")
-                _log.warning("%s", self.damaged[-1])
-        # Those that an earlier start moved away count too: it must not be zero the second time.
-        bad = list((self.path / "quarantine").glob("step-*"))
-        if bad:
-            raise NoGoodCheckpointError(
-                f"{self.path}: none of its {len(bad)} checkpoints is good; they are kept in "
-                f"{self.path / 'quarantine'}. Start a new run, or put a good copy back"
-            )
-        if (self.path / _MARK).exists():
-            raise NoGoodCheckpointError(
-                f"{self.path}: its checkpoints are gone; it had some ({_MARK} says so). Put a copy "
-                "back, or start a new run"
-            )
-        return None
+        for folder, error in damaged:
+            line = f"checkpoint left out: {error}"
+            if self.attempt:
+                self.check_owner()
+                line += f" (moved to {self._quarantine(folder)})"
+            self.damaged.append(line)
+            _log.warning("%s", line)
+        if good is None:
+            _require_none_before(self.path)
+        return good
 
     def at(self, step: int) -> Checkpoint:
         """The checkpoint of one step.
@@ -202,27 +195,27 @@ class RunFolder:
         """
         return read_checkpoint(self.path / "checkpoints" / f"step-{step:08d}")
 
-    def best(self, history: Sequence[Evaluation]) -> Evaluation:
-        """The evaluation with the highest val/mIoU among those whose checkpoint is good.
+    def best(self, history: Sequence[Evaluation]) -> tuple[Evaluation, Checkpoint]:
+        """The evaluation with the highest val/mIoU among those whose checkpoint is good; and that.
 
         Raises:
             ValueError: Where there is none.
         """
         for evaluation in sorted(history, key=lambda item: -item.metrics["val/mIoU"]):
             try:
-                self.at(evaluation.step)
+                return evaluation, self.at(evaluation.step)
             except ValueError as error:
                 _log.warning("evaluation of step %d is passed over: %s", evaluation.step, error)
-                continue
-            return evaluation
         raise ValueError(f"{self.path}: no evaluation's checkpoint is good")
 
-    def retain(self, newest: int, best_step: int | None, *, every: int | None = None) -> None:
-        """Delete all but the newest checkpoints, the best one, and those of every n-th step.
+    def retain(
+        self, newest: int, steps: Collection[int | None], *, every: int | None = None
+    ) -> None:
+        """Delete all but the newest checkpoints, those of some steps, and of every n-th step.
 
         Args:
             newest: Newest checkpoints kept.
-            best_step: Step of the best one.
+            steps: Further steps whose checkpoints are kept: the best one, one that is being read.
             every: Keep the checkpoints whose step is a multiple of this.
 
         Raises:
@@ -231,7 +224,7 @@ class RunFolder:
         folders = sorted((self.path / "checkpoints").glob(_STEPS))
         for folder in folders[:-newest]:
             step = int(folder.name.partition("-")[2])
-            if step == best_step or (every is not None and step % every == 0):
+            if step in steps or (every is not None and step % every == 0):
                 continue
             self.check_owner()
             # Renamed first: a kill in the middle leaves no checkpoint that is half there.
@@ -272,15 +265,18 @@ def find_checkpoint(folder: Path) -> Checkpoint:
         folder: A checkpoint's folder, or a run's.
 
     Raises:
-        ValueError: Where it is neither, or there is no good checkpoint.
+        ValueError: Where it is neither, or has no checkpoint yet.
+        NoGoodCheckpointError: Where the run has checkpoints and none is good.
     """
     if (folder / "manifest.json").is_file():
         return read_checkpoint(folder)
     if not (folder / "checkpoints").is_dir():
         raise ValueError(f"{folder}: neither a checkpoint nor the folder of a run")
-    run = RunFolder(folder)
-    newest = run.newest()
+    newest, damaged = _find_good(folder)
+    for _, error in damaged:
+        _log.warning("checkpoint left out: %s", error)
     if newest is None:
+        _require_none_before(folder)
         raise ValueError(f"{folder}: the run has no checkpoint yet")
     if not newest.state["history"]:
         raise ValueError(
@@ -288,4 +284,36 @@ def find_checkpoint(folder: Path) -> Checkpoint:
             f"{newest.path}"
         )
     best = max(newest.state["history"], key=lambda item: item["metrics"]["val/mIoU"])
-    return run.at(best["step"])
+    return read_checkpoint(folder / "checkpoints" / f"step-{best['step']:08d}")
+
+
+def _find_good(path: Path) -> tuple[Checkpoint | None, list[tuple[Path, ValueError]]]:
+    """Find a run's newest checkpoint whose hashes hold, and the newer ones with what is wrong.
+
+    Nothing is changed. Whoever reads a run of others may not move anything in it.
+    """
+    damaged: list[tuple[Path, ValueError]] = []
+    for folder in sorted((path / "checkpoints").glob(_STEPS), reverse=True):
+        try:
+            return read_checkpoint(folder), damaged
+        except ValueError as error:
+            damaged.append((folder, error))
+    return None, damaged
+
+
+def _require_none_before(path: Path) -> None:
+    """Refuse a run without a good checkpoint that has or had some: it is no fresh start."""
+    # Those that an earlier start moved away count too: it must not be zero the second time.
+    places = ((path / "quarantine", "step-*"), (path / "checkpoints", _STEPS))
+    bad = {place: len(list(place.glob(pattern))) for place, pattern in places}
+    if any(bad.values()):
+        where = " and ".join(str(place) for place, count in bad.items() if count)
+        raise NoGoodCheckpointError(
+            f"{path}: none of its {sum(bad.values())} checkpoints is good; they are kept in "
+            f"{where}. Start a new run, or put a good copy back"
+        )
+    if (path / _MARK).exists():
+        raise NoGoodCheckpointError(
+            f"{path}: its checkpoints are gone; it had some ({_MARK} says so). Put a copy "
+            "back, or start a new run"
+        )

@@ -17,8 +17,8 @@ _log = logging.getLogger(__name__)
 _WATCH_SECONDS = 2.0
 # Processes of a local cluster without which no call into it returns.
 _NEEDED = ("raylet", "gcs_server")
-# Of the signals that interrupt a wait inside of Ray, one that nobody else gives a meaning here.
-_LOST = signal.SIGUSR2
+# Of the signals that interrupt a wait inside of Ray, one that nobody else gives a meaning.
+_LOST = signal.SIGRTMIN + 5
 
 
 @contextlib.contextmanager

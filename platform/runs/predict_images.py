@@ -70,18 +70,20 @@ def load_model(checkpoint: Path, overrides: Sequence[str] = ()) -> LoadedModel:
     """
     try:
         saved = find_checkpoint(checkpoint)
+        weights, config = saved.evaluated(), saved.value("config", str)
+        label_space = saved.value("label_space", dict)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     values = parse_overrides(overrides)
-    resolved = override(load_resolved(saved.state["config"]), values, COMMAND_LINE)
+    resolved = override(load_resolved(config), values, COMMAND_LINE)
     model = build_uncalibrated_segmentor(resolved.config.model)
     try:
-        model.load_state_dict(saved.evaluated())
+        model.load_state_dict(weights)
     except RuntimeError as error:
         raise ConfigError(f"{saved.path}: the weights do not fit the model: {error}") from error
     device = choose_device(resolved.config.trainer.device)
     torch.set_num_threads(resolved.config.trainer.threads)
-    space = LabelSpace.from_json(saved.state["label_space"])
+    space = LabelSpace.from_json(label_space)
     return LoadedModel(saved.path, model.eval().to(device), resolved, space, device)
 
 

@@ -9,9 +9,9 @@ import dataclasses
 import logging
 from collections.abc import Callable, Iterator
 
-from ..checkpoint.background_writer import CheckpointWriter
+from ..checkpoint.background_writer import CheckpointWriter, open_writer
 from ..checkpoint.checkpoint import Evaluation
-from ..checkpoint.mirror import Mirror, find_newest, mirror_name
+from ..checkpoint.mirror import find_newest
 from ..checkpoint.run_folder import RunFolder
 from ..cluster.worker_group import WorkerGroup
 from ..config.schema import ExperimentConfig
@@ -25,6 +25,7 @@ from ..evaluation.scores import (
     summary,
 )
 from ..loading.training_loader import TrainingRows
+from .checkpoint_sharing import share_content
 from .failure import NonFiniteError, PreemptedError
 from .faults.preemption import Notice
 from .faults.watchdog import list_hangs
@@ -89,7 +90,6 @@ class Training:
         self._warned = False
         self._watch = HealthWatch(config, self._tell)
         self.schedule = Schedule(config, self._tell)
-        self._mirror: Mirror | None = None
         self._writer: CheckpointWriter | None = None
 
     def start(self) -> None:
@@ -104,15 +104,7 @@ class Training:
         """
         trainer, run = self.config.trainer, self.run
         if self.group.rank == 0:
-            if trainer.mirror is not None:
-                self._mirror = Mirror(trainer.mirror, mirror_name(run.path))
-                self._mirror.claim(run)
-            self._writer = CheckpointWriter(
-                run,
-                newest=trainer.keep_checkpoints,
-                every=trainer.keep_every,
-                mirror=self._mirror,
-            )
+            self._writer = open_writer(run, trainer, self._tell)
         resumed = self._restore()
         self._prepare()
         self._meter = Meter(trainer, step=self.step, device=self.device)
@@ -159,6 +151,11 @@ class Training:
         return max(self.history, key=lambda item: item.metrics["val/mIoU"], default=None)
 
     @property
+    def mirror_lacks(self) -> str | None:
+        """What the mirror lacks once training has ended; None for nothing."""
+        return self._writer.mirror_lacks if self._writer else None
+
+    @property
     def finished(self) -> bool:
         """Whether all steps are done, or `patience` evaluations brought nothing better."""
         trainer = self.config.trainer
@@ -192,7 +189,7 @@ class Training:
                         yield evaluation
         finally:
             if self._writer is not None:
-                self._writer.close()
+                self._writer.close(finished=self.finished)
 
     def load_best(self) -> Evaluation:
         """Put the best checkpoint's evaluated weights into the model; rank 0's choice.
@@ -205,11 +202,14 @@ class Training:
             ValueError: Where no evaluation's checkpoint is good.
         """
         # Rank 0 answers once it has written its last checkpoint, which may be the best one.
-        step = self.group.broadcast_json(self.run.best(self.history).step if self._writer else None)
+        first, checkpoint = self.run.best(self.history) if self._writer else (None, None)
+        step = self.group.broadcast_json(first.step if first else None)
         best = next(past for past in self.history if past.step == step)
         if best != self.best:
             self._tell(f"the best checkpoint is damaged, that of step {best.step} is taken")
-        self.state.evaluated.load_state_dict(self.run.at(best.step).evaluated())
+        weights = None if checkpoint is None else {"model": checkpoint.evaluated()}
+        shared = share_content(weights, self.group, self.device)
+        self.state.evaluated.load_state_dict(shared["model"])
         return best
 
     def score(
@@ -290,8 +290,8 @@ class Training:
                 sheet=contact_sheet(self.evaluated, "val") if self.config.tracking.images else None,
             )
         self._save()
-        if self.finished and self._writer is not None:
-            self._writer.flush()
+        if self.finished:
+            self._flush()
         self._tell(summary(evaluation))
         self._watch.check(firing, self.history)
         if self.finished and self.step < self.config.trainer.max_steps:
@@ -320,8 +320,7 @@ class Training:
             self._record_event(f"{what}: not finite, the update is left out")
             return False
         before = self.state.progress
-        if self._writer is not None:
-            self._writer.flush()
+        self._flush()
         if not self._restore():
             raise NonFiniteError(f"{what}: not finite, and no checkpoint to go back to")
         now = self.state.progress
@@ -370,8 +369,7 @@ class Training:
         if leaves or (result.preempted and not self._warned):
             self._warned = True
             self._save()
-            if self._writer is not None:
-                self._writer.flush()
+            self._flush()
             self._tell(f"asked to leave: checkpoint of step {self.step} is written")
             if leaves:
                 raise PreemptedError(f"asked to leave at step {self.step}: checkpoint is written")
@@ -382,16 +380,19 @@ class Training:
         if self._writer is not None:
             best = self.best.step if self.best else None
             tensors = self.state.state_dict()
-            state = tensors.pop("state")
-            self._writer.save(self.step, tensors, state, best)
+            self._writer.save(self.step, tensors, tensors.pop("state"), best)
+
+    def _flush(self) -> None:
+        if self._writer is not None:
+            self._writer.flush()
 
     def _restore(self) -> bool:
         """Go on from the newest good checkpoint; False where there is none at all."""
-        newest = find_newest(self.run, self._mirror) if self.group.rank == 0 else None
-        step = self.group.broadcast_json(newest.step if newest else None)
-        if step is None:
+        newest = find_newest(self.run, self._writer.mirror) if self._writer else None
+        if not self.group.broadcast_json(newest is not None):
             return False
-        differences = self.state.load_state_dict((newest or self.run.at(step)).state_dict())
+        content = share_content(newest and newest.state_dict(), self.group, self.device)
+        differences = self.state.load_state_dict(content)
         for line in [*self.run.damaged, *differences] if self.group.rank == 0 else ():
             _log.warning("%s", line)
             self._tell(line)

@@ -100,10 +100,14 @@ def fit_workers(
 
     from ..cluster.torch_backend import PrivateTorchConfig
 
+    class Trainer(TorchTrainer):
+        def _register_sigint_handler(self, controller: Any) -> None:
+            """Leave Ctrl-C to whoever started the group; Ray would end it without a checkpoint."""
+
     on_gpu = pool.resources.get("GPU", 0) > 0
     number = pool.workers if pool.fewest is None else (pool.fewest, pool.workers)
     environment = {"env_vars": dict(pool.environment)} if pool.environment else None
-    TorchTrainer(
+    Trainer(
         functools.partial(_work, work, describe, str(failure)),
         train_loop_config=message,
         torch_config=PrivateTorchConfig(backend="nccl" if on_gpu else "gloo"),

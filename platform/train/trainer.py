@@ -49,6 +49,7 @@ class TrainOutcome:
         split: The split that table is of.
         contact_sheet: PNG of image, truth, prediction and error.
         tracking_uri: Where MLflow holds the run.
+        mirror_lacks: What the mirror lacked at the end, a sentence; None for nothing.
     """
 
     name: str
@@ -59,6 +60,7 @@ class TrainOutcome:
     split: str
     contact_sheet: Path
     tracking_uri: str
+    mirror_lacks: str | None = None
 
 
 def train(
@@ -224,6 +226,7 @@ def _outcome(run: RunFolder) -> TrainOutcome:
         split=result["split"],
         contact_sheet=run.path / "figures" / "contact_sheet.png",
         tracking_uri=tracking_uri(run.path.parent),
+        mirror_lacks=result.get("mirror_lacks"),
     )
 
 

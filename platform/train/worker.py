@@ -79,6 +79,8 @@ def _finish(
         "classes": classes,
         "confusion": counts.confusion.tolist(),
     }
+    if training.mirror_lacks is not None:
+        content["mirror_lacks"] = training.mirror_lacks
     run.check_owner()
     run.write("result.json", json.dumps(content, indent=1))
 

@@ -1,14 +1,19 @@
 """Notices that this process will soon be taken away: a signal, or a node that is drained."""
 
 import contextlib
+import os
 import signal
+import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ...cluster.signals import first_signal
+from ...cluster.signals import first_of_signals
 
 _LOOK_SECONDS = 0.5
+# A scheduler's end (SIGTERM), Slurm's and submitit's notices before it (SIGUSR1, SIGUSR2), Ctrl-C
+# (SIGINT), a terminal or connection that closes (SIGHUP).
+LEAVE_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP)
 
 
 class Notice:
@@ -47,27 +52,47 @@ class Notice:
         self._order = order
 
     @contextlib.contextmanager
-    def on_signal(
-        self, number: int = signal.SIGTERM, *, order: Path | None = None
-    ) -> Iterator[None]:
-        """While the block runs, treat a signal as a notice to leave; needs the main thread.
+    def on_signal(self, *, order: Path | None = None) -> Iterator[None]:
+        """While the block runs, treat any of `LEAVE_SIGNALS` as a notice to leave.
 
-        The second signal does what the signal did before.
+        The second signal, of whichever kind, does what it did before: it ends the process. Needs
+        the main thread.
 
         Args:
-            number: The signal.
             order: File to make at the signal, for workers that `watch` it.
         """
 
-        def handle() -> None:
+        def handle(number: int) -> None:
             self._leave = True
             if order is not None:
                 order.touch()
+            if number == signal.SIGHUP:
+                _drop_terminal()
+            _say(
+                f"spikeseg: {signal.Signals(number).name}: ends after this step with its "
+                "checkpoint; a second signal ends at once\n"
+            )
 
         try:
-            with first_signal(number, handle):
+            with first_of_signals(LEAVE_SIGNALS, handle):
                 yield
         finally:
             self._leave = False
             if order is not None:
                 order.unlink(missing_ok=True)
+
+
+def _drop_terminal() -> None:
+    """Send what is printed nowhere: writing to a terminal that is gone would be an error."""
+    for descriptor in (1, 2):
+        with contextlib.suppress(OSError):
+            if stat.S_ISCHR(os.fstat(descriptor).st_mode):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, descriptor)
+                os.close(nowhere)
+
+
+def _say(line: str) -> None:
+    # Not `print`: the signal may have come in the middle of one, whose buffer is not ours.
+    with contextlib.suppress(OSError):
+        os.write(2, line.encode())

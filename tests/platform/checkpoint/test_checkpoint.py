@@ -86,7 +86,7 @@ def test_files_that_somebody_left_there_are_passed_over(tmp_path: Path) -> None:
     (run.path / "attempts" / "notes.txt").write_text("mine")
     (run.path / "checkpoints" / "step-00000005.bak").mkdir()
     assert run.claim() == 2
-    run.retain(1, None)
+    run.retain(1, ())
     newest = run.newest()
     assert newest is not None and newest.step == 5
     assert (run.path / "checkpoints" / "step-00000005.bak").is_dir()
@@ -124,7 +124,7 @@ def test_a_failed_write_leaves_the_earlier_checkpoint_and_no_rest(
 
 def test_retention_keeps_the_newest_and_the_best(tmp_path: Path) -> None:
     run = saved(tmp_path / "run", 1, 2, 3, 4, 5)
-    run.retain(2, best_step=2)
+    run.retain(2, {2})
     steps = sorted(read_checkpoint(p).step for p in (run.path / "checkpoints").iterdir())
     assert steps == [2, 4, 5]
 

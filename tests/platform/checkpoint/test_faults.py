@@ -246,7 +246,7 @@ def test_an_error_of_the_writing_thread_comes_out_at_the_next_save(tmp_path: Pat
 
 def test_every_nth_checkpoint_is_kept_besides_newest_and_best(tmp_path: Path) -> None:
     run = run_with(tmp_path / "run", *range(1, 11))
-    run.retain(2, best_step=3, every=4)
+    run.retain(2, {3, None}, every=4)
     steps = sorted(read_checkpoint(p).step for p in (run.path / "checkpoints").iterdir())
     assert steps == [3, 4, 8, 9, 10]
 
@@ -254,9 +254,9 @@ def test_every_nth_checkpoint_is_kept_besides_newest_and_best(tmp_path: Path) ->
 def test_a_damaged_best_checkpoint_leaves_the_next_best(tmp_path: Path) -> None:
     run = run_with(tmp_path / "run", 5, 10)
     history = [Evaluation(5, {"val/mIoU": 30.0}), Evaluation(10, {"val/mIoU": 20.0})]
-    assert run.best(history).step == 5
+    assert run.best(history)[0].step == 5
     damage(run.path / "checkpoints" / "step-00000005" / "model.safetensors", "flip")
-    assert run.best(history).step == 10
+    assert run.best(history)[0].step == 10
     damage(run.path / "checkpoints" / "step-00000010" / "model.safetensors", "flip")
     with pytest.raises(ValueError, match="no evaluation's checkpoint is good"):
         run.best(history)

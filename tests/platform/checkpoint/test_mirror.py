@@ -32,10 +32,12 @@ def mirrored(tmp_path: Path, *steps: int, newest: int = 2) -> tuple[RunFolder, M
     run.write("origins.json", "{}")
     mirror = Mirror((tmp_path / "far").as_uri(), "run")
     mirror.claim(run)
-    writer = CheckpointWriter(run, newest=newest, every=None, mirror=mirror)
+    writer = CheckpointWriter(run, newest=newest, every=None)
     for step in steps:
         writer.save(step, TENSORS, {"history": []}, best_step=None)
-    writer.flush()
+        writer.flush()
+        mirror.put(run, step)
+    writer.close()
     return run, mirror
 
 
@@ -103,15 +105,18 @@ def test_a_folder_that_stayed_behind_goes_on_from_the_mirrors_newer_copy(tmp_pat
 
 
 def test_a_mirror_that_is_away_costs_a_warning_and_not_the_run(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
 ) -> None:
     run, mirror = mirrored(tmp_path, 1)
     shutil.rmtree(tmp_path / "far")
     (tmp_path / "far").write_text("no folder")
-    writer = CheckpointWriter(run, newest=2, every=None, mirror=mirror)
+    lines: list[str] = []
+    writer = CheckpointWriter(run, newest=2, every=None, mirror=mirror, tell=lines.append)
     writer.save(2, TENSORS, {"history": []}, best_step=None)
-    writer.flush()
-    assert "step 2 has no copy in the mirror" in caplog.text
+    writer.close()
+    assert any("the checkpoint of step 2 was not copied" in line for line in lines)
+    assert "lacks the checkpoint of step 2; the newest one that this start copied: no" in lines[-1]
+    assert writer.mirror_lacks == lines[-1]
     newest = run.newest()
     assert newest is not None and newest.step == 2
 

@@ -1,6 +1,8 @@
 """Whoever is told to leave writes a checkpoint of that very step first."""
 
+import contextlib
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -13,7 +15,7 @@ from tiny import pack_shapes
 
 from spikeseg.platform.checkpoint.run_folder import RunFolder
 from spikeseg.platform.train.failure import PreemptedError
-from spikeseg.platform.train.faults.preemption import Notice
+from spikeseg.platform.train.faults.preemption import LEAVE_SIGNALS, Notice
 from spikeseg.platform.train.step import Stepper
 
 
@@ -22,8 +24,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return pack_shapes(tmp_path_factory.mktemp("shapes") / "data")
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2], ids=["SIGTERM", "SIGUSR2"])
 def test_a_signal_writes_a_checkpoint_of_that_very_step(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     config = small(data, evaluate_every=5)
     trained(config, tmp_path / "quiet")
@@ -31,7 +34,7 @@ def test_a_signal_writes_a_checkpoint_of_that_very_step(
 
     def signalled(self: Stepper, step: int, micro_batches: Any) -> Any:
         if step == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
         return take(self, step, micro_batches)
 
     with (
@@ -67,22 +70,80 @@ def test_a_drivers_order_to_leave_writes_a_checkpoint_and_ends_the_worker(
     assert (tmp_path / "run" / "checkpoints" / "step-00000003").is_dir()
 
 
-def test_a_signal_makes_the_order_and_the_second_one_ends_the_driver(tmp_path: Path) -> None:
-    code = (
-        "import os, signal, sys, time\n"
-        "from pathlib import Path\n"
-        "from spikeseg.platform.train.faults.preemption import Notice\n"
-        "notice = Notice()\n"
-        "with notice.on_signal(order=Path(sys.argv[1])):\n"
-        "    os.kill(os.getpid(), signal.SIGTERM)\n"
-        "    assert notice.must_leave()\n"
-        "    os.kill(os.getpid(), signal.SIGTERM)\n"
-        "    time.sleep(60)\n"
-    )
-    order = tmp_path / "leave"
-    done = subprocess.run([sys.executable, "-c", code, str(order)], timeout=50)
-    assert done.returncode == -signal.SIGTERM
+LEAVING = """
+import os, signal, sys, time
+from pathlib import Path
+from spikeseg.platform.train.faults.preemption import Notice
+
+# Tests that run in the background of a shell inherit that some are ignored.
+for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+notice, order = Notice(), Path(sys.argv[1])
+with notice.on_signal(order=order):
+    print("ready", flush=True)
+    while not notice.must_leave():
+        time.sleep(0.01)
+    for _ in range(3):
+        print("a line of the training", flush=True)
     assert order.is_file()
+    order.with_name("left").touch()
+    if "again" in sys.argv:
+        time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", LEAVE_SIGNALS, ids=lambda number: number.name)
+def test_every_notice_makes_the_order_and_a_second_one_ends_the_driver(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    # The second is of another kind: what is meant is the same.
+    second = signal.SIGTERM if number == signal.SIGUSR2 else signal.SIGUSR2
+    child = subprocess.Popen(
+        [sys.executable, "-c", LEAVING, str(tmp_path / "leave"), "again"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout is not None and child.stderr is not None
+    assert child.stdout.readline() == "ready\n"
+    child.send_signal(number)
+    assert child.stdout.readline() == "a line of the training\n"
+    assert f"{number.name}: ends after this step with its checkpoint" in child.stderr.readline()
+    child.send_signal(second)
+    assert child.wait(50) == -second
+    assert (tmp_path / "leave").is_file()
+
+
+def test_a_terminal_that_closes_is_one_notice_and_printing_goes_on(tmp_path: Path) -> None:
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [sys.executable, "-c", LEAVING, str(tmp_path / "leave")])
+    assert b"ready" in os.read(terminal, 100)
+    os.close(terminal)
+    # A shell passes the hangup on to its jobs a second time.
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGHUP)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert (tmp_path / "left").is_file()
+
+
+def test_what_the_process_ignores_stays_ignored(tmp_path: Path) -> None:
+    code = (
+        "import os, signal\n"
+        "from spikeseg.platform.train.faults.preemption import Notice\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "notice = Notice()\n"
+        "with notice.on_signal():\n"
+        "    os.kill(os.getpid(), signal.SIGHUP)\n"
+        "    assert not notice.must_leave()\n"
+        "    os.kill(os.getpid(), signal.SIGUSR1)\n"
+        "    assert notice.must_leave()\n"
+        "assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN\n"
+        "assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=50)
 
 
 @pytest.mark.parametrize(("at", "every"), [(3, 2), (4, 5), (1, 1)])
