@@ -103,8 +103,7 @@ class Training:
             OSError: Where the mirror cannot be written.
         """
         trainer, run = self.config.trainer, self.run
-        if self.group.rank == 0:
-            self._writer = open_writer(run, trainer, self._tell)
+        self._writer = open_writer(run, trainer, self._tell) if self.group.rank == 0 else None
         resumed = self._restore()
         self._prepare()
         self._meter = Meter(trainer, step=self.step, device=self.device)

@@ -127,7 +127,8 @@ def test_the_averaged_tensors_hold_the_share_that_is_told(tmp_path: Path, start:
             assert share == pytest.approx(0.9 ** (step - 1))
 
 
-@pytest.mark.parametrize("name", recipe_names())
+# `own` is read beside data alone; it extends the recipe before it and sets no average.
+@pytest.mark.parametrize("name", [name for name in recipe_names() if name != "own"])
 def test_no_shipped_recipe_scores_what_it_started_from(name: str) -> None:
     assert describe_slow_average(load_experiment(name).config.trainer) is None
 
