@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny import experiment, pack_shapes
@@ -127,10 +128,15 @@ def test_the_averaged_tensors_hold_the_share_that_is_told(tmp_path: Path, start:
             assert share == pytest.approx(0.9 ** (step - 1))
 
 
-# `own` is read beside data alone; it extends the recipe before it and sets no average.
+# `own` cannot be read without data: the next test looks at it.
 @pytest.mark.parametrize("name", [name for name in recipe_names() if name != "own"])
 def test_no_shipped_recipe_scores_what_it_started_from(name: str) -> None:
     assert describe_slow_average(load_experiment(name).config.trainer) is None
+
+
+def test_the_recipe_of_own_images_ramps_its_average() -> None:
+    trainer = yaml.safe_load((RECIPES / "own.yaml").read_text())["trainer"]
+    assert (trainer["ema_decay"], trainer["ema_start"]) == (0.99, "ramp")
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
