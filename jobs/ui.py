@@ -18,11 +18,12 @@ from .options import storage_option
     help="Port to listen on.",
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-def command(storage: Path, port: int, host: str) -> None:
-    """Open MLflow's pages; Ctrl-C ends them."""
+@click.option("--open", "open_browser", is_flag=True, help="Open the runs in the browser.")
+def command(storage: Path, port: int, host: str, open_browser: bool) -> None:
+    """Serve MLflow's pages and print the one with the newest runs; Ctrl-C ends them."""
     from ..platform.tracking.mlflow_server import serve
 
-    serve(storage, host=host, port=port, announce=print)
+    serve(storage, host=host, port=port, announce=print, open_browser=open_browser)
 
 
 if __name__ == "__main__":

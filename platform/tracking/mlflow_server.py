@@ -1,6 +1,7 @@
 """MLflow's server over a storage folder."""
 
 import configparser
+import contextlib
 import importlib.util
 import os
 import signal
@@ -8,25 +9,36 @@ import socket
 import subprocess
 import sys
 import threading
+import time
+import webbrowser
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ..cluster.loopback import is_loopback
 from .mlflow_client import make_database
+from .page_links import describe_pages
 from .tracking_uri import tracking_uri, without_user
 
 # What MLflow shipped for the user `admin` until it stopped to ship one.
 _PUBLISHED_PASSWORD = "password1234"
 
 
-def serve(storage: Path, *, host: str, port: int, announce: Callable[[str], None]) -> None:
+def serve(
+    storage: Path,
+    *,
+    host: str,
+    port: int,
+    announce: Callable[[str], None],
+    open_browser: bool = False,
+) -> None:
     """Run MLflow's server until it is interrupted.
 
     Args:
         storage: Folder of all runs.
         host: Address to listen on.
         port: Port to listen on.
-        announce: Takes the lines with the address and with who reaches it.
+        announce: Takes the lines with the addresses of pages and with who reaches them.
+        open_browser: Whether the runs' page is opened in the system's browser.
 
     Raises:
         ValueError: Where the address is not loopback and MLflow has no authentication configured,
@@ -49,6 +61,12 @@ def serve(storage: Path, *, host: str, port: int, announce: Callable[[str], None
     # As the server would, which must not make it while a training does.
     make_database(uri, "mlflow-artifacts:/")
     announce(f"MLflow over {without_user(uri)}: http://{shown}:{port}")
+    pages = describe_pages(f"http://{shown}:{port}", storage)
+    for line in pages.lines:
+        announce(line)
+    if open_browser:
+        opener = threading.Thread(target=_open_when_up, args=(host, port, pages.first), daemon=True)
+        opener.start()
     if not guarded:
         announce(
             "every user of this machine can read, change and delete runs there; "
@@ -62,6 +80,14 @@ def serve(storage: Path, *, host: str, port: int, announce: Callable[[str], None
         return
     if code:
         raise RuntimeError(f"MLflow's server ended with code {code}")
+
+
+def _open_when_up(host: str, port: int, page: str) -> None:
+    for _ in range(120):
+        with contextlib.suppress(OSError), socket.create_connection((host.strip("[]"), port), 1):
+            webbrowser.open(page)
+            return
+        time.sleep(0.5)
 
 
 def _check_free(host: str, port: int) -> None:
