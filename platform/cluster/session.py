@@ -134,12 +134,13 @@ def _is_on_loopback(head: str) -> bool:
 def _connect(head: str) -> None:
     """Connect to a head that was checked."""
     import ray
+    from ray.exceptions import RayError
 
     try:
         # RAY_ADDRESS would be taken instead of the argument.
         with _without_variables("RAY_ADDRESS"):
             ray.init(address=head, log_to_driver=False, logging_level=logging.WARNING)
-    except (RuntimeError, ConnectionError, ray.exceptions.RayError) as error:
+    except (RuntimeError, ConnectionError, RayError) as error:
         reason = str(error).strip().splitlines()[0]
         raise RuntimeError(f"RAY_ADDRESS {head}: Ray could not connect: {reason}") from error
 
