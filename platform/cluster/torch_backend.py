@@ -63,7 +63,7 @@ class PrivateTorchBackend(_TorchBackend):
         if backend_config.backend == "gloo":
             self._remove(worker_group)
 
-    def on_shutdown(self, worker_group: Any, backend_config: TorchConfig) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def on_shutdown(self, worker_group: Any, backend_config: Any) -> None:
         """End the process group; NCCL may ask the store until then."""
         super().on_shutdown(worker_group, backend_config)
         self._remove(worker_group)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import torch.distributed
+from torch.distributed import FileStore, TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
 from .loopback import interface_of
 
@@ -23,7 +24,7 @@ _FILE = "file://"
 # Which network interface each of torch's backends listens on.
 _INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 # The server of the worker that opened the store; it lives as long as the reference.
-_served: list[torch.distributed.TCPStore] = []  # pyright: ignore[reportPrivateImportUsage]
+_served: list[TCPStore] = []
 
 
 def open_store(host: str | None, *, timeout_s: float) -> str:
@@ -53,7 +54,7 @@ def open_store(host: str | None, *, timeout_s: float) -> str:
         ) from error
     port = listener.getsockname()[1]
     # torch itself would listen on every interface.
-    server = torch.distributed.TCPStore(  # pyright: ignore[reportPrivateImportUsage]
+    server = TCPStore(
         host,
         port,
         is_master=True,
@@ -93,15 +94,13 @@ def join_workers(address: str, seat: Seat) -> None:
     _choose_interface(seat.host)
     timeout = timedelta(seconds=seat.timeout_s)
     if address.startswith(_FILE):
-        store = torch.distributed.FileStore(address.removeprefix(_FILE), seat.size)  # pyright: ignore[reportPrivateImportUsage]
+        store = FileStore(address.removeprefix(_FILE), seat.size)
     elif seat.rank == 0:
         store = _served[0]
     else:
         place = urlsplit(address)
         assert place.hostname is not None and place.port is not None
-        store = torch.distributed.TCPStore(  # pyright: ignore[reportPrivateImportUsage]
-            place.hostname, place.port, is_master=False, timeout=timeout
-        )
+        store = TCPStore(place.hostname, place.port, is_master=False, timeout=timeout)
     torch.distributed.init_process_group(
         seat.backend, store=store, rank=seat.rank, world_size=seat.size, timeout=timeout
     )

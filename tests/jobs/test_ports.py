@@ -24,7 +24,8 @@ SMALL = (
 )
 _LISTENS = (
     "import socket, subprocess, sys\n"
-    "held = socket.create_server(({host!r}, 0), family=socket.{family})\n"
+    "six = socket.{family} == socket.AF_INET6\n"
+    "held = socket.create_server(({host!r}, 0), family=socket.{family}, dualstack_ipv6=six)\n"
     "print('open', flush=True)\n"
     "sys.stdin.read()\n"
 )

@@ -96,7 +96,8 @@ def cluster_head(head: Head) -> Iterator[Head]:
             if head.token is not None and sent != f"Bearer {head.token}":
                 context.abort(grpc.StatusCode.UNAUTHENTICATED, "InvalidAuthToken")
             value = json.dumps({"ray_version": head.version}).encode()
-            return gcs_service_pb2.InternalKVGetReply(value=value)  # pyright: ignore
+            messages: Any = gcs_service_pb2
+            return messages.InternalKVGetReply(value=value)
 
     server = grpc.server(ThreadPoolExecutor(1))
     gcs_service_pb2_grpc.add_InternalKVGcsServiceServicer_to_server(Store(), server)
