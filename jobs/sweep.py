@@ -16,7 +16,7 @@ from .options import command_line, overrides_argument, plain_logging, storage_op
 
 
 @click.command("sweep")
-@click.argument("recipe")
+@click.argument("recipe", required=False)
 @overrides_argument
 @click.option("--trials", type=click.IntRange(1), help="Trials in all; the recipe's if not given.")
 @click.option("--resume", metavar="SWEEP", help="Continue this sweep.")
@@ -24,7 +24,7 @@ from .options import command_line, overrides_argument, plain_logging, storage_op
 @click.option("--here", is_flag=True, help="One trial after the other in this process, no Ray.")
 @storage_option
 def command(  # noqa: PLR0913
-    recipe: str,
+    recipe: str | None,
     overrides: tuple[str, ...],
     trials: int | None,
     resume: str | None,
@@ -32,7 +32,7 @@ def command(  # noqa: PLR0913
     here: bool,
     storage: Path,
 ) -> int:
-    """Run the sweep RECIPE (a shipped name or a YAML file).
+    """Run the sweep RECIPE (a shipped name or a YAML file), or continue one with --resume SWEEP.
 
     Values of every trial's experiment are given as FIELD=VALUE, those of the recipe itself as
     sweep.FIELD=VALUE.
@@ -40,8 +40,14 @@ def command(  # noqa: PLR0913
     from ..platform.cluster.signals import first_signal
 
     plain_logging()
+    if resume is not None and recipe is not None and "=" in recipe:
+        recipe, overrides = None, (recipe, *overrides)
+    if recipe is None and resume is None:
+        raise click.UsageError("give a recipe, or --resume SWEEP")
 
     def again(name: str) -> str:
+        if recipe is None:
+            return command_line("sweep", "--resume", name, "--storage", storage.absolute())
         return continuation(recipe, overrides, name, storage, concurrency=concurrency, here=here)
 
     try:
@@ -50,6 +56,12 @@ def command(  # noqa: PLR0913
 
             if resume is not None:
                 resume, storage = find_run_to_resume(resume, storage, kind="sweep")
+                if recipe is None:
+                    from ..platform.search.sweep_folder import read_request
+
+                    request = read_request(resume, storage)
+                    recipe, overrides = request.recipe, (*request.overrides, *overrides)
+            assert recipe is not None
             overrides = resolve_initial_run(overrides, storage)
             return _sweep(
                 again,
@@ -133,21 +145,17 @@ def continuation(
         concurrency: As the sweep was started.
         here: Likewise.
     """
-    from ..platform.config.recipes import PLACES, ConfigError, split_override
+    from ..platform.config.recipes import ConfigError
     from ..platform.search.study.study_storage import read_address
-    from ..platform.search.sweep_file.plan import sweep_names
+    from ..platform.search.sweep_file.plan import make_request
 
-    where = recipe if recipe in sweep_names() else Path(recipe).absolute()
-    absolute = []
-    for item in overrides:
-        key, value = split_override(item)
-        local = key in PLACES and "://" not in value
-        local = local or (key == "sweep.base" and Path(value).is_file())
-        absolute.append(f"{key}={Path(value).absolute()}" if local else item)
+    request = make_request(recipe, overrides)
     limit = () if concurrency is None else ("--concurrency", str(concurrency))
     engine = (*limit, *(("--here",) if here else ()))
     home = ("--storage", storage.absolute())
-    line = command_line("sweep", where, *absolute, "--resume", name, *engine, *home)
+    line = command_line(
+        "sweep", request.recipe, *request.overrides, "--resume", name, *engine, *home
+    )
     try:
         study = read_address()
     except ConfigError:  # which the sweep refuses, where it comes so far

@@ -6,7 +6,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any, Self
@@ -20,11 +20,18 @@ from ..config.run_names import check_run_name, require_inside
 from ..config.stored_json import read_stored
 from ..tracking.tracking_uri import without_user
 from .study.study_storage import begin_study, check_storage_address
-from .sweep_file.plan import SweepPlan
+from .sweep_file.plan import SweepPlan, SweepRequest
 
 _PLAN = "plan.json"
 _LOCK = "driver.lock"
 _SHOWN_DIFFERENCES = 4
+
+
+class StoredRequest(BaseModel):
+    """What a sweep was asked for."""
+
+    recipe: str
+    overrides: list[str]
 
 
 class StoredPlan(BaseModel):
@@ -33,8 +40,9 @@ class StoredPlan(BaseModel):
     recipe: dict[str, Any]
     base: str
     trials: Annotated[int, Field(ge=1)]
-    # Folders of an earlier version do not say where their study lies.
+    # Folders of an earlier version say neither where their study lies nor what was asked for.
     study: str | None = None
+    request: StoredRequest | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +90,7 @@ class SweepFolder:
             "base": dump(plan.base.config),
             "trials": trials or plan.trials,
             "study": None if study is None else without_user(study),
+            **({} if plan.request is None else {"request": asdict(plan.request)}),
         }
         if resume is None:
             stamp = time.strftime("%Y%m%d-%H%M%S")
@@ -124,6 +133,35 @@ class SweepFolder:
         self._lock.close()
 
 
+def read_request(name: str, storage: Path) -> SweepRequest:
+    """Read what a sweep was asked for, to continue it.
+
+    Args:
+        name: Its name.
+        storage: Folder of all runs.
+
+    Raises:
+        ConfigError: Where there is no such sweep, or an earlier version began it.
+    """
+    path = storage / check_run_name(name, "--resume") / _PLAN
+    if not path.is_file():
+        raise _unknown_sweep(name, storage)
+    request = read_stored(path, StoredPlan).request
+    if request is None:
+        raise ConfigError(
+            f"{path}: an earlier version began this sweep and did not keep what was asked for; "
+            "give its recipe and FIELD=VALUE as then, beside --resume"
+        )
+    return SweepRequest(request.recipe, tuple(request.overrides))
+
+
+def _unknown_sweep(name: str, storage: Path) -> ConfigError:
+    known = sorted(entry.parent.name for entry in storage.glob(f"*/{_PLAN}"))
+    return ConfigError(
+        f"--resume {name}: no such sweep in {storage}; there are: {', '.join(known) or 'none'}"
+    )
+
+
 def _inside(path: Path) -> str:
     """The address of a study that lies in its sweep's folder."""
     return f"sqlite:///{path / 'study.db'}"
@@ -131,11 +169,7 @@ def _inside(path: Path) -> str:
 
 def _read_plan(path: Path, now: dict, storage: Path, resume: str, trials: int | None) -> dict:
     if not (path / _PLAN).is_file():
-        known = sorted(entry.parent.name for entry in storage.glob(f"*/{_PLAN}"))
-        raise ConfigError(
-            f"--resume {resume}: no such sweep in {storage}; there are: "
-            f"{', '.join(known) or 'none'}"
-        )
+        raise _unknown_sweep(resume, storage)
     before = read_stored(path / _PLAN, StoredPlan).model_dump(exclude_unset=True)
     # Fields that came later have their defaults in a plan of an earlier version.
     before["base"] = dump(load_resolved(before["base"]).config)

@@ -1,5 +1,6 @@
 """A sweep recipe to a checked plan: everything that can be refused is refused before any trial."""
 
+import dataclasses
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,7 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from ...config.errors import ConfigError, nearest, validate_tree
-from ...config.recipes import Resolved, load_experiment, override, parse_overrides, recipe_names
+from ...config.recipes import (
+    PLACES,
+    Resolved,
+    load_experiment,
+    override,
+    parse_overrides,
+    recipe_names,
+    split_override,
+)
 from ...config.yaml_source import read_yaml
 from .dimensions import Choices
 from .measured_metrics import check_metrics
@@ -34,6 +43,19 @@ _SHARED = {
 
 
 @dataclass(frozen=True)
+class SweepRequest:
+    """What a sweep was asked for, so that it can be read again from any folder.
+
+    Attributes:
+        recipe: Name of a shipped sweep, or absolute path of a file.
+        overrides: Items `field=value`; local paths in them are absolute.
+    """
+
+    recipe: str
+    overrides: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class SweepPlan:
     """A recipe whose space was checked against its base.
 
@@ -42,12 +64,14 @@ class SweepPlan:
         base: The experiment every trial starts from; its `trainer.workers` are the trial's.
         rungs: Training steps at which trials are compared.
         points: Points that are tried first, in this order (`first`, then the grid).
+        request: What was asked for; None where the recipe came from no file.
     """
 
     recipe: SweepRecipe
     base: Resolved
     rungs: tuple[int, ...]
     points: tuple[Point, ...]
+    request: SweepRequest | None = None
 
     @property
     def trials(self) -> int:
@@ -83,7 +107,25 @@ def load_sweep(recipe: str, overrides: Sequence[str] = ()) -> SweepPlan:
     of_recipe = [item for item in overrides if item.startswith("sweep.")]
     parsed = _parse(content, lines, path, of_recipe)
     of_base = [item for item in overrides if item not in of_recipe]
-    return check_plan(parsed, lines, str(path), of_base)
+    plan = check_plan(parsed, lines, str(path), of_base)
+    return dataclasses.replace(plan, request=make_request(recipe, overrides))
+
+
+def make_request(recipe: str, overrides: Sequence[str]) -> SweepRequest:
+    """Make paths of a request absolute, so that it means the same from any folder.
+
+    Args:
+        recipe: Name of a shipped sweep, or path of a YAML file.
+        overrides: Items `field=value`.
+    """
+    absolute = []
+    for item in overrides:
+        key, value = split_override(item)
+        local = key in PLACES and "://" not in value
+        local = local or (key == "sweep.base" and Path(value).is_file())
+        absolute.append(f"{key}={Path(value).absolute()}" if local else item)
+    where = recipe if recipe in sweep_names() else str(Path(recipe).absolute())
+    return SweepRequest(where, tuple(absolute))
 
 
 def check_plan(

@@ -306,6 +306,48 @@ def test_the_command_fails_where_every_trial_failed(
     assert "no result: because" in capsys.readouterr().out
 
 
+def test_a_sweep_is_continued_by_its_name_alone(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy_plan(tmp_path, **listed(4))
+    monkeypatch.chdir(tmp_path)
+    options = tuner.SweepOptions(storage=tmp_path / "runs", name="toy", here=True)
+    overrides = [f"data.path={os.path.relpath(data)}", "loss.dice_weight=9.0"]
+    tuner.sweep("toy.yaml", overrides, options, progress=print, work=toy_work)
+    asked: list[Any] = []
+
+    def record(recipe: str, items: list[str], options: Any, **_: Any) -> Any:
+        asked.extend([recipe, list(items), options.resume])
+        raise SweepUnfinishedError("seen", "toy", 3)
+
+    monkeypatch.setattr(tuner, "sweep", record)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(SystemExit):
+        job.run(job.command, ["--resume", "toy", "--storage", str(tmp_path / "runs")])
+    recipe, (path, weight), name = asked
+    assert Path(path.removeprefix("data.path=")).resolve() == data.resolve()
+    assert (recipe, weight, name) == (str(tmp_path / "toy.yaml"), "loss.dice_weight=9.0", "toy")
+
+
+def test_without_what_was_asked_for_the_recipe_has_to_be_given(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toy_plan(tmp_path, **listed(4))
+    run_toys(data, tmp_path, name="toy")
+    path = tmp_path / "toy" / "plan.json"
+    plan = json.loads(path.read_text())
+    del plan["request"]
+    path.write_text(json.dumps(plan))
+    for arguments in (["--resume", "toy"], []):
+        with pytest.raises(SystemExit) as left:
+            job.run(job.command, [*arguments, "--storage", str(tmp_path)])
+        assert left.value.code == 2
+    told = capsys.readouterr().err
+    assert "did not keep what was asked for; give its recipe" in told
+    assert "give a recipe, or --resume SWEEP" in told
+
+
 @pytest.mark.parametrize("engine", [[], ["--here"], ["--concurrency", "3"]], ids=" ".join)
 def test_the_command_says_how_to_continue_a_stopped_sweep(
     tmp_path: Path,
