@@ -183,7 +183,7 @@ def resolve_initial_run(overrides: Sequence[str], storage: Path) -> tuple[str, .
         storage: Folder of all runs.
 
     Raises:
-        ConfigError: Where a prefix is ambiguous, or a sweep is named.
+        ConfigError: Where no run has this name, a prefix is ambiguous, or a sweep is named.
     """
     resolved = []
     for item in overrides:
@@ -191,7 +191,8 @@ def resolve_initial_run(overrides: Sequence[str], storage: Path) -> tuple[str, .
         by_word = key == "init.segmentor" and "://" not in word
         if by_word and not Path(check_word(word)).exists():
             run = _find(word, storage.absolute(), ("run", "trial"))
-            if run is not None:
+            # What looks like a file is refused as one where it is read.
+            if run is not None or not ("/" in word or Path(word).suffix):
                 item = f"{key}={find_run(word, storage).weights}"
         resolved.append(item)
     return tuple(resolved)

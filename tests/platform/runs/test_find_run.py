@@ -131,17 +131,19 @@ def test_a_run_and_a_sweep_are_continued_by_their_own_verbs(storage: Path) -> No
 
 def test_initial_weights_are_named_by_a_run(storage: Path, tmp_path: Path) -> None:
     file = tmp_path / "latest"
-    given = ["seed=1", "init.segmentor=latest", "init.backbone=latest", "init.segmentor=typo"]
+    given = ["seed=1", "init.segmentor=latest", "init.backbone=latest", "init.segmentor=typo.pth"]
     assert resolve_initial_run(given, storage) == (
         "seed=1",
         f"init.segmentor={storage / 'camvid-12'}",
         "init.backbone=latest",
-        "init.segmentor=typo",
+        "init.segmentor=typo.pth",
     )
     file.write_text("")
     assert resolve_initial_run([f"init.segmentor={file}"], storage) == (f"init.segmentor={file}",)
     with pytest.raises(ConfigError, match="is a sweep; name one of its trials"):
         resolve_initial_run(["init.segmentor=sweep-toy"], storage)
+    with pytest.raises(ConfigError, match="typo.*camvid-12"):
+        resolve_initial_run(["init.segmentor=typo"], storage)
 
 
 def test_an_id_in_mlflow_is_asked_for_where_the_record_is_there(storage: Path) -> None:
