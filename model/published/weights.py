@@ -205,6 +205,11 @@ def require_published(model: nn.Module) -> list[str]:
         ValueError: Where keys or shapes are of no published architecture.
     """
     config: ModelConfig = model.config  # pyright: ignore[reportAssignmentType]
+    if config.decoder == "query" and config.query.pyramid != "depthwise":
+        raise ValueError(
+            f"model.query.pyramid is {config.query.pyramid}, and the published format has only "
+            "depthwise"
+        )
     state = to_published(model)
     recognized = recognize(state, num_heads=config.query.num_heads)
     with torch.device("meta"):

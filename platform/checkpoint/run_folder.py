@@ -90,8 +90,11 @@ class RunFolder:
         self.attempt = number
         for leftover in (self.path / "checkpoints").glob(f".{_LEAVING}-*"):
             self._put_back(leftover)
-        for pattern in (".writing-*", f".{_LEAVING}-*"):
-            for leftover in (self.path / "checkpoints").glob(pattern):
+        for leftover in (self.path / "checkpoints").glob(f".{_LEAVING}-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        for leftover in (self.path / "checkpoints").glob(".writing-*"):
+            # A later attempt may have claimed the folder meanwhile, and be at work.
+            if int(leftover.name.rpartition("-")[2]) < number:
                 shutil.rmtree(leftover, ignore_errors=True)
         return number
 

@@ -61,17 +61,17 @@ def serve(
     # As the server would, which must not make it while a training does.
     make_database(uri, "mlflow-artifacts:/")
     announce(f"MLflow over {without_user(uri)}: http://{shown}:{port}")
+    if not guarded:
+        announce(
+            "every user of this machine can read, change and delete runs there; "
+            "MLFLOW_AUTH_CONFIG_PATH asks for a password (docs/tracking.md)"
+        )
     pages = describe_pages(f"http://{shown}:{port}", storage)
     for line in pages.lines:
         announce(line)
     if open_browser:
         opener = threading.Thread(target=_open_when_up, args=(host, port, pages.first), daemon=True)
         opener.start()
-    if not guarded:
-        announce(
-            "every user of this machine can read, change and delete runs there; "
-            "MLFLOW_AUTH_CONFIG_PATH asks for a password (docs/tracking.md)"
-        )
     try:
         # The address goes by a variable: any user of the machine can read a command line.
         command = server_command(storage, host=host, port=port)

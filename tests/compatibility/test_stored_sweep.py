@@ -25,8 +25,9 @@ def results(sweep: Path) -> list[dict[str, str]]:
 
 
 def without_front(rows: list[dict[str, str]]) -> list[dict[str, str]]:
-    """Rows without the one value that further trials may change."""
-    return [{key: value for key, value in row.items() if key != "front"} for row in rows]
+    """Rows without what further trials may change: their place, and a column that is new."""
+    changing = ("front", "degenerate")
+    return [{key: value for key, value in row.items() if key not in changing} for row in rows]
 
 
 def trained_steps(trial: Path) -> list[list[int]]:

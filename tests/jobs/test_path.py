@@ -21,6 +21,8 @@ SMALL = (
     "data.transform.crop=[32, 32]",
     "trainer.energy_images=2",
     "trainer.log_every=1",
+    # The one that published weights have, for `convert`.
+    "model.query.pyramid=depthwise",
 )
 
 

@@ -40,7 +40,7 @@ TESTS: Mapping[str, Sequence[str]] = {
     "platform/evaluation/scores.py": ("tests/platform/evaluation", f"{_TRAIN}/test_loop.py"),
     "platform/train/step.py": _STEP,
     "platform/train/optimizer.py": (f"{_TRAIN}/test_optimizer.py", f"{_TRAIN}/test_step.py"),
-    "platform/train/schedule.py": (f"{_TRAIN}/test_optimizer.py", f"{_TRAIN}/test_step.py"),
+    "platform/train/schedule.py": (f"{_TRAIN}/test_schedule.py", f"{_TRAIN}/test_optimizer.py"),
     "platform/train/state.py": (
         f"{_TRAIN}/test_state.py",
         f"{_TRAIN}/test_loop.py",

@@ -119,7 +119,8 @@ def test_places_are_measured_once_and_a_full_card_ends_nothing(
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr(neuron, "_measure", measure)
-    neuron._measure_grid(device, False, math.inf, lambda _: None)
+    points = neuron._list_points(device)
+    neuron._measure_grid(points, device, False, math.inf, lambda _: None)
     assert len(asked) == len(set(asked)) == capsys.readouterr().out.count("memory is too small")
     largest = max(elements for _, _, _, elements, _ in asked)
     assert (largest > 2**31) == (device == "cuda")

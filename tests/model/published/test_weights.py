@@ -318,6 +318,9 @@ def test_a_model_that_published_keys_cannot_hold_is_refused_or_told(tmp_path: Pa
     query = dataclasses.replace(config.query, shortcut="none")
     with pytest.raises(ValueError, match="published checkpoint of this model"):
         require_published(build_uncalibrated_segmentor(dataclasses.replace(config, query=query)))
+    query = dataclasses.replace(config.query, pyramid="dense")
+    with pytest.raises(ValueError, match="the published format has only depthwise"):
+        require_published(build_uncalibrated_segmentor(dataclasses.replace(config, query=query)))
     neuron = dataclasses.replace(config.neuron, timesteps=2, levels=4)
     query = dataclasses.replace(config.query, pixel_head=True)
     ours = dataclasses.replace(config, neuron=neuron, query=query, compat="corrected")

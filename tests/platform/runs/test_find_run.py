@@ -142,7 +142,7 @@ def test_initial_weights_are_named_by_a_run(storage: Path, tmp_path: Path) -> No
     assert resolve_initial_run([f"init.segmentor={file}"], storage) == (f"init.segmentor={file}",)
     with pytest.raises(ConfigError, match="is a sweep; name one of its trials"):
         resolve_initial_run(["init.segmentor=sweep-toy"], storage)
-    with pytest.raises(ConfigError, match="typo.*camvid-12"):
+    with pytest.raises(ConfigError, match=r"typo.*camvid-12"):
         resolve_initial_run(["init.segmentor=typo"], storage)
 
 
