@@ -12,7 +12,7 @@ _LEARNED_ON = "train"
 
 
 def baseline_metrics(dataset: PackedDataset, split: str) -> dict[str, float]:
-    """Baselines of a split under their names in MLflow: `baseline/val_majority`, in percent.
+    """Baselines of a split under their names in MLflow: `val/baseline_majority`, in percent.
 
     Args:
         dataset: The packed data.
@@ -27,14 +27,14 @@ def baseline_metrics(dataset: PackedDataset, split: str) -> dict[str, float]:
         return {}
     stored = read_baselines(dataset, split)
     if stored is not None:
-        return {f"baseline/{split}_{name}": getattr(stored, name) for name in BASELINES}
+        return {f"{split}/baseline_{name}": getattr(stored, name) for name in BASELINES}
     learned, scored = dataset.class_pixels(_LEARNED_ON), dataset.class_pixels(split)
     if not (sum(learned) and sum(scored)):
         return {}
     majority = learned.index(max(learned))
     # Predicted everywhere, it has a union with all labels; classes without a pixel do not count.
     classes = sum(count > 0 for k, count in enumerate(scored) if k != majority) + 1
-    return {f"baseline/{split}_majority": 100 * scored[majority] / sum(scored) / classes}
+    return {f"{split}/baseline_majority": 100 * scored[majority] / sum(scored) / classes}
 
 
 def is_degenerate(metrics: Mapping[str, float], split: str = "val") -> bool:
@@ -55,7 +55,7 @@ def is_degenerate(metrics: Mapping[str, float], split: str = "val") -> bool:
 
 def known_baselines(metrics: Mapping[str, float], split: str) -> dict[str, float]:
     """Baseline -> mIoU in percent, of those that an evaluation's metrics hold."""
-    names = {name: f"baseline/{split}_{name}" for name in BASELINES}
+    names = {name: f"{split}/baseline_{name}" for name in BASELINES}
     return {name: metrics[key] for name, key in names.items() if key in metrics}
 
 
@@ -79,4 +79,4 @@ def describe_baselines(metrics: Mapping[str, float], split: str) -> str:
 
 def drop_baselines(metrics: Mapping[str, float]) -> dict[str, float]:
     """Metrics without the baselines, which are the same at every evaluation."""
-    return {name: value for name, value in metrics.items() if not name.startswith("baseline/")}
+    return {name: value for name, value in metrics.items() if "/baseline_" not in name}

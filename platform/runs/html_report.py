@@ -102,7 +102,14 @@ def _list_differing_parameters(runs: Sequence[TrackedRun]) -> list[list[Any]]:
 
 
 def _draw_curves(runs: Sequence[TrackedRun]) -> bytes:
-    names = sorted({n for run in runs for n in run.series if not n.startswith(("system/", "best"))})
+    names = sorted(
+        {
+            n
+            for run in runs
+            for n in run.series
+            if not n.startswith(("system/", "best")) and "/baseline_" not in n
+        }
+    )
     return charts.draw_compared_curves(
         {name: {run.name: run.series.get(name, []) for run in runs} for name in names}
     )

@@ -96,7 +96,7 @@ METRICS = {
         for name, score in _SCORES.items()
     },
     **{
-        f"baseline/{split}_{name}": Metric(
+        f"{split}/baseline_{name}": Metric(
             f"mIoU on {split} of an answer that ignores the image: {meaning} of the training split",
             "%",
             measured,

@@ -51,7 +51,7 @@ def link_comparison(server: str, experiment_id: str, runs: Sequence[str]) -> str
         experiment_id: Their experiment.
         runs: Their ids.
     """
-    query = {"runs": json.dumps(list(runs)), "experiments": json.dumps([experiment_id])}
+    query = {"runs": json.dumps(list(runs)), "experiments": json.dumps([experiment_id])} | _MODE
     return f"{server}/#/compare-runs?{urlencode(query)}"
 
 

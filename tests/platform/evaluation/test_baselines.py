@@ -39,7 +39,7 @@ def dataset(data: Path) -> PackedDataset:
 def test_a_score_within_a_point_of_the_best_baseline_or_below_is_degenerate(
     score: float, expected: bool
 ) -> None:
-    known = {"baseline/val_majority": 7.2, "baseline/val_position": 18.3}
+    known = {"val/baseline_majority": 7.2, "val/baseline_position": 18.3}
     assert is_degenerate({"val/mIoU": score, **known}) is expected
     # The baselines of a split judge that split.
     assert not is_degenerate({"test/mIoU": score, **known}, "test")
@@ -47,7 +47,7 @@ def test_a_score_within_a_point_of_the_best_baseline_or_below_is_degenerate(
 
 def test_nothing_is_said_where_there_is_nothing_to_compare() -> None:
     assert not is_degenerate({"val/mIoU": 1.0})
-    assert not is_degenerate({"baseline/val_majority": 7.2})
+    assert not is_degenerate({"val/baseline_majority": 7.2})
     assert describe_baselines({"val/mIoU": 1.0}, "val") == ""
 
 
@@ -57,8 +57,8 @@ def test_the_line_of_an_evaluation_tells_the_baselines() -> None:
         "val/aAcc": 60.0,
         "energy/mJ": 0.1,
         "snn/firing_rate": 0.2,
-        "baseline/val_majority": 7.2,
-        "baseline/val_position": 18.3,
+        "val/baseline_majority": 7.2,
+        "val/baseline_position": 18.3,
     }
     line = summary(Evaluation(5, metrics))
     assert line.startswith("step 5: val mIoU 23.80 (majority 7.2, position 18.3)  aAcc 60.00")
@@ -75,8 +75,8 @@ def test_baselines_are_those_that_the_data_was_packed_with(
         stored = read_baselines(data, split)
         assert stored is not None
         assert baseline_metrics(dataset, split) == {
-            f"baseline/{split}_majority": stored.majority,
-            f"baseline/{split}_position": stored.position,
+            f"{split}/baseline_majority": stored.majority,
+            f"{split}/baseline_position": stored.position,
         }
     assert baseline_metrics(dataset, "train") == {}
 
@@ -88,8 +88,8 @@ def test_data_of_an_earlier_version_has_the_majority_from_its_counts(
     manifest = dataclasses.replace(read_manifest(storage), baselines={})
     old = PackedDataset(storage, manifest, None)
     known = baseline_metrics(old, "val")
-    expected = baseline_metrics(dataset, "val")["baseline/val_majority"]
-    assert known == {"baseline/val_majority": pytest.approx(expected)}
+    expected = baseline_metrics(dataset, "val")["val/baseline_majority"]
+    assert known == {"val/baseline_majority": pytest.approx(expected)}
 
     # And both are what an evaluation of that answer scores.
     space = dataset.label_space

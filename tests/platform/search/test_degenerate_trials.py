@@ -20,7 +20,7 @@ STEP = 4
 
 def trial(number: int, miou: float, energy: float, **changes: Any) -> TrialRecord:
     metrics = {"val/mIoU": miou, "energy/mJ": energy}
-    known = {"baseline/val_majority": 7.2, "baseline/val_position": 18.3}
+    known = {"val/baseline_majority": 7.2, "val/baseline_position": 18.3}
     return TrialRecord(
         number,
         "COMPLETE",

@@ -146,7 +146,7 @@ def test_an_evaluation_records_every_neuron_layer(data: Path, tmp_path: Path) ->
         assert dead[0] in named[0]
 
 
-LOW = {"val/mIoU": 8.0, "baseline/val_majority": 7.2, "baseline/val_position": 7.5}
+LOW = {"val/mIoU": 8.0, "val/baseline_majority": 7.2, "val/baseline_position": 7.5}
 
 
 def told(config: ExperimentConfig, *history: tuple[int, dict[str, float]]) -> str | None:
