@@ -3,9 +3,7 @@
 Usage: python tests/support/tracking/take_pictures.py STORAGE OUTPUT, after `make demo`.
 """
 
-import json
 import sys
-import urllib.parse
 from pathlib import Path
 
 from chromium import expect_texts, find_chromium, open_page, save_screenshot, starting_with
@@ -15,35 +13,37 @@ from playwright.sync_api import Page, expect
 from tracking_server import TrackingServer
 
 from spikeseg.platform.runs.html_report import write_report
+from spikeseg.platform.tracking.page_links import link_comparison
 
 _PARAMETERS = ("model.neuron.timesteps",)
 _METRICS = ("val/mIoU", "energy/mJ")
+_CONSTANT = ("val/baseline_majority",)
 
 
-def choose(page: Page, box: int, names: tuple[str, ...]) -> None:
-    """Add entries in one of the compare page's two boxes: 0 parameters, 1 metrics."""
+def choose(page: Page, box: int, names: tuple[str, ...], *, without: tuple[str, ...] = ()) -> None:
+    """Choose entries in one of the compare page's two boxes: 0 parameters, 1 metrics.
+
+    MLflow chooses some by itself, of which a narrow box shows the first alone; `without` takes out.
+    """
     field = page.get_by_role("combobox").nth(box)
     # A closed box takes no text.
     field.press("ArrowDown")
-    for name in names:
-        if (
-            page.locator(".ant-select-selection-item, [title]")
-            .and_(page.get_by_title(name, exact=True))
-            .count()
-        ):
-            continue  # MLflow has chosen it.
+    for name in (*names, *without):
         field.fill(name)
-        page.locator("[aria-selected]").and_(page.get_by_title(name, exact=True)).click()
+        entry = page.locator("[aria-selected]").and_(page.get_by_title(name, exact=True))
+        if name in without and not entry.count():
+            continue
+        if (entry.get_attribute("aria-selected") == "true") == (name in without):
+            entry.click()
     page.get_by_text("Parameters:", exact=True).click()
 
 
 def open_compare_page(page: Page, url: str, experiment: str, runs: list[str]) -> None:
     """Open MLflow's compare page and choose neuron parameters and scores on it."""
-    query = {"runs": json.dumps(runs), "experiments": json.dumps([experiment])}
-    page.goto(f"{url}/#/compare-runs?{urllib.parse.urlencode(query)}")
+    page.goto(link_comparison(url, experiment, runs))
     expect_texts(page, f"Comparing {len(runs)} Runs from 1 Experiment", "Parallel Coordinates Plot")
     choose(page, 0, _PARAMETERS)
-    choose(page, 1, _METRICS)
+    choose(page, 1, _METRICS, without=_CONSTANT)
 
 
 def main(storage: Path, output: Path) -> None:
@@ -81,7 +81,7 @@ def main(storage: Path, output: Path) -> None:
 def open_picture(page: Page, name: str) -> None:
     """On a run's metrics page, open a picture's card in full and go to its last step."""
     # Charts are drawn when they come into sight, so the window is tall.
-    page.set_viewport_size({"width": 1400, "height": 5200})
+    page.set_viewport_size({"width": 1400, "height": 7600})
     cards = page.get_by_test_id("experiment-view-compare-runs-card")
     card = cards.filter(has_text=starting_with(name))
     card.locator("[data-component-id=fullscreen_button_chartcard]").click()
