@@ -51,6 +51,29 @@ def start_alive(model: nn.Module) -> None:
         _start_masks(parts[MaskEmbedding], parts[PixelDecoder])
 
 
+@torch.no_grad()
+def calibrate_norms(model: nn.Module, images: torch.Tensor) -> None:
+    """Set running statistics of all BatchNorms to those of some images, as a training would.
+
+    Networks of drawn weights fire after it as trained ones do. Weights stay; momenta and the mode
+    are put back.
+
+    Args:
+        model: A segmentor.
+        images: (B, C, H, W), normalized.
+    """
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+    before = [norm.momentum for norm in norms]
+    was_training = model.training
+    model.train()
+    for norm in norms:
+        norm.momentum = 1.0
+    model(images)
+    for norm, momentum in zip(norms, before, strict=True):
+        norm.momentum = momentum
+    model.train(was_training)
+
+
 def _start_deformable(module: SpikeDeformableConv, scale: float) -> None:
     for branch, weight, bias in ((module.offset, 0.25, 0.0), (module.mask, scale, scale)):
         conv, norm = branch[0], branch[1]

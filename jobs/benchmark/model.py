@@ -151,17 +151,14 @@ def _build_model(form: str) -> "nn.Module":
     import torch
 
     from ...model.deployment.fold import fold
+    from ...model.initialize import calibrate_norms
     from ...model.published.sizes import spike2former_sdtv2
     from ...model.segmentor import build_uncalibrated_segmentor
     from .published_order import use_published_order
 
     torch.manual_seed(0)
     model = build_uncalibrated_segmentor(spike2former_sdtv2())
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
-            module.momentum = 1.0
-    with torch.no_grad():
-        model(torch.randn(1, 3, 128, 128))
+    calibrate_norms(model, torch.randn(1, 3, 128, 128))
     model.eval()
     if form == "plain":
         return use_published_order(model)

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...model.config import LossConfig, ModelConfig
+from ...model.config import LossConfig
+from ...model.initialize import calibrate_norms
 from ...model.loss.criterion import build_criterion
 from ...model.neuron.integer_lif import IntegerLIF
 from ...model.published.sizes import spike2former_sdtv2
@@ -31,7 +32,9 @@ def measure(step: Step) -> None:
     torch.manual_seed(0)
     config = build_small_config() if step.rehearse else spike2former_sdtv2()
     size, batch = (64, 1) if step.rehearse else (512, 4)
-    network = _build_alive(config).to(step.device)
+    network = build_uncalibrated_segmentor(config)
+    calibrate_norms(network, torch.randn(1, 3, 128, 128))
+    network = network.to(step.device)
     for kind in ("forward", "step"):
         for precision in _TYPES:
             if step.seconds_left() < 0.3 * step.seconds:
@@ -42,20 +45,6 @@ def measure(step: Step) -> None:
         step.try_check(
             f"largest batch, {kind}, bf16", lambda kind=kind: _grow(step, network, kind, size)
         )
-
-
-def _build_alive(config: ModelConfig) -> nn.Module:
-    """Build the network with running statistics of its own, so that it fires as a trained one."""
-    model = build_uncalibrated_segmentor(config)
-    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
-    before = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 1.0
-    with torch.no_grad():
-        model(torch.randn(1, 3, 128, 128))
-    for norm, momentum in zip(norms, before, strict=True):
-        norm.momentum = momentum
-    return model
 
 
 def _make_form(network: nn.Module, form: str) -> nn.Module:

@@ -301,7 +301,7 @@ def _best_trial(sweep: FoundRun) -> int:
     if not results.is_file():
         raise ConfigError(
             f"{sweep.word}/{BEST}: the sweep has no results yet; name a trial by its number, or "
-            f"continue the sweep: spikeseg sweep RECIPE --resume {sweep.word}"
+            f"continue the sweep: spikeseg sweep --resume {sweep.word}"
         )
     recipe = read_stored(sweep.folder / SWEEP_PLAN, _Plan).recipe
     signs = {o.metric: -1 if o.direction == "maximize" else 1 for o in recipe.objectives}
@@ -354,10 +354,7 @@ def _not_found(word: str, storage: Path, kinds: Sequence[Kind]) -> str:
 
 def _wrong_kind(run: FoundRun, kinds: Sequence[Kind]) -> str:
     if run.kind == "sweep" and "trial" not in kinds:
-        return (
-            f"{run.word}: is a sweep, which is continued by: spikeseg sweep RECIPE --resume "
-            f"{run.word}"
-        )
+        return f"{run.word}: is a sweep, which is continued by: spikeseg sweep --resume {run.word}"
     if run.kind == "sweep":
         return (
             f"{run.word}: is a sweep; name one of its trials: {run.word}/{BEST}, or "
@@ -365,10 +362,7 @@ def _wrong_kind(run: FoundRun, kinds: Sequence[Kind]) -> str:
         )
     if run.kind == "trial" and "run" in kinds:
         sweep = run.folder.parents[1].name
-        return (
-            f"{run.word}: is a trial, which its sweep continues: spikeseg sweep RECIPE "
-            f"--resume {sweep}"
-        )
+        return f"{run.word}: is a trial, which its sweep continues: spikeseg sweep --resume {sweep}"
     return f"{run.word}: is a {run.kind}, and a sweep is needed here"
 
 

@@ -81,7 +81,7 @@ def _require_unneeded(run: FoundRun, leaving: Collection[Path] = ()) -> None:
     if run.kind == "sweep" and run_state(run) != "finished":
         raise ConfigError(
             f"{word}: the sweep has trials without an end, and its continuation needs all of it: "
-            f"spikeseg sweep RECIPE --resume {word}; delete {run.folder} by hand to give it up"
+            f"spikeseg sweep --resume {word}; delete {run.folder} by hand to give it up"
         )
     user = _user_of(run, leaving)
     if user is not None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from spikeseg.model.accounting.firing import FiringMonitor
 from spikeseg.model.accounting.health import StepHealth, judge_firing, step_health
 from spikeseg.model.config import LossConfig, ModelConfig
+from spikeseg.model.initialize import calibrate_norms
 from spikeseg.model.loss.criterion import build_criterion
 from spikeseg.model.neuron.firing_rule import FiringRule
 from spikeseg.model.neuron.integer_lif import IntegerLIF
@@ -159,3 +160,15 @@ def test_the_figure_is_a_picture_of_both(tmp_path: Path) -> None:
     health = first_step(config_of("meta_spikeformer", "query", "published"))
     png = draw_health(health, "published start")
     assert png.startswith(b"\x89PNG") and len(png) > 10_000
+
+
+def test_calibrated_norms_normalize_the_images_they_saw() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, momentum=0.1)).eval()
+    images = 5 + 3 * torch.randn(2, 3, 16, 16)
+    calibrate_norms(model, images)
+    values = model(images)
+    assert not model.training
+    assert model[1].momentum == 0.1
+    assert torch.allclose(values.mean((0, 2, 3)), torch.zeros(4), atol=1e-4)
+    assert torch.allclose(values.std((0, 2, 3)), torch.ones(4), atol=1e-2)

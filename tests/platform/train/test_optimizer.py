@@ -57,6 +57,17 @@ def test_vectors_may_go_without_decay_whatever_their_rule() -> None:
     assert told == {"backbone.*1.00e-02", "backbone.*0.00e+00", "*5.00e-03", "*0.00e+00"}
 
 
+def test_the_table_counts_tensors_and_values_and_tells_rates() -> None:
+    network = model()
+    network["backbone"].bias.requires_grad_(False)
+    rules = [ParameterRule(match="backbone.*", lr=0.1)]
+    rows = [line.split() for line in describe_parameters(network, config(rules=rules))[1:]]
+    assert rows == [
+        ["backbone.*", "1", "6", "1.00e-04", "5.00e-03", "backbone.weight"],
+        ["*", "2", "8", "1.00e-03", "5.00e-03", "head.weight"],
+    ]
+
+
 def test_a_rule_that_matches_nothing_is_named() -> None:
     with pytest.raises(ValueError, match=r"no parameter's name matches \['backbne"):
         build_optimizer(model(), config(rules=[ParameterRule(match="backbne.*")]))

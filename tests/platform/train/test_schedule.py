@@ -13,12 +13,13 @@ from tiny import experiment, pack_shapes
 
 from spikeseg.datasets.packed.reader import PackedDataset
 from spikeseg.datasets.transforms import TransformConfig
-from spikeseg.platform.config.phases import Phase
+from spikeseg.platform.config.phases import Phase, TransformPhase
 from spikeseg.platform.config.recipes import RECIPES, load_experiment, recipe_names
 from spikeseg.platform.config.schema import OptimizerConfig, TrainerConfig
 from spikeseg.platform.search.sweep_file.plan import load_sweep
 from spikeseg.platform.train.schedule import (
     LARGEST_START_SHARE,
+    Schedule,
     average_decay,
     describe_slow_average,
     learning_rate_factor,
@@ -72,6 +73,29 @@ def test_a_cosine_is_slow_at_both_ends() -> None:
     assert factors[61] == pytest.approx(0.5 * (1 + math.cos(math.pi * 50 / 99)))
     assert factors[36] > 1 - 25 / 99
     assert factors[110] == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("phased", [False, True])
+def test_every_group_gets_its_share_of_the_rate_and_phases_are_told(phased: bool) -> None:
+    settings = experiment(Path("unread"), max_steps=11)
+    phases = [TransformPhase(until=4, transform={"crop": [16, 24]})] if phased else []
+    data = settings.data.model_copy(update={"phases": phases})
+    rates = schedule(lr=0.2, warmup_steps=0)
+    told: list[str] = []
+    steps = Schedule(settings.model_copy(update={"data": data, "optimizer": rates}), told.append)
+    groups: Any = [
+        {"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 0.2, "base_lr": 0.2},
+        {"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 0.02, "base_lr": 0.02},
+    ]
+    optimizer = torch.optim.SGD(groups)
+    for step in range(11):
+        rate = steps.begin(step, optimizer)
+        assert rate == pytest.approx(0.2 * (1 - step / 10))
+        assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([rate, rate / 10])
+    height, width = settings.data.transform.crop
+    whole = f"step 4: phase 2 of 2 begins, crops of {height} x {width}"
+    first = "step 0: phase 1 of 2 begins, crops of 16 x 24"
+    assert told == ([first, whole] if phased else [])
 
 
 def test_a_warm_up_that_lasts_the_whole_training_leaves_nothing_to_decay() -> None:
