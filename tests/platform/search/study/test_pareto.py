@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -66,6 +67,8 @@ def test_the_front_is_sorted_by_its_first_objective() -> None:
 
 def test_crowding_is_infinite_at_the_ends_and_sums_the_gaps_between() -> None:
     assert crowding([(0, 4), (1, 3), (4, 0)]) == [math.inf, 2.0, math.inf]
+    distances = crowding([(1, 7), (2, 5), (4, 2), (9, 1)])
+    assert distances[1:3] == pytest.approx([3 / 8 + 5 / 6, 7 / 8 + 4 / 6])
     assert crowding([]) == []
 
 
