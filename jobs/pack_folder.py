@@ -23,6 +23,7 @@ class FolderSettings(TypedDict):
     split: str | None
     group_by: Literal["folder"] | None
     classes: Path | None
+    channels: int | None
     yes: bool
 
 
@@ -50,6 +51,11 @@ def folder_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 "--classes",
                 type=click.Path(path_type=Path, dir_okay=False),
                 help="folder: a class file outside of the source.",
+            ),
+            click.option(
+                "--channels",
+                type=click.IntRange(1, 16),
+                help="folder: channels of an image; found out if not given (grey becomes RGB).",
             ),
             click.option("--yes", is_flag=True, help="folder: confirm the proposed classes."),
         )
@@ -92,6 +98,7 @@ def prepare_dataset(
         seed=seed or 0,
         group_by=settings["group_by"],
         classes=settings["classes"],
+        channels=settings["channels"],
     )
     prepared = prepare_folder(source, options)
     for note in prepared.notes:

@@ -51,7 +51,7 @@ def read_size(data: bytes, where: Path) -> tuple[int, int]:
         DataError: Where it is no picture, is enormous, turned by EXIF, or has several pages.
     """
     if where.suffix.lower() == ".npy":
-        shape = _read_numpy_header(data, where)[0]
+        shape = read_numpy_shape(data, where)
         return shape[0], shape[1]
     with _open_header(data, where) as picture:
         _require_plain(picture, data, where)
@@ -82,7 +82,7 @@ def read_picture(data: bytes, where: Path) -> tuple[bytes, np.ndarray, bool]:
         DataError: Where the file is damaged, transparent, or has no range of eight or 16 bits.
     """
     if where.suffix.lower() == ".npy":
-        pixels = _to_rgb(_read_numpy(data, where), where)
+        pixels = _to_rgb(read_numpy(data, where), where)
         return encode_png(pixels), pixels, False
     with _open_header(data, where) as header:
         _require_plain(header, data, where)
@@ -225,6 +225,22 @@ def _require_opaque(picture: Image.Image, where: Path) -> Image.Image:
 
 def _to_rgb(values: np.ndarray, where: Path) -> np.ndarray:
     """(H, W, 3) uint8 of eight or 16 bits; of 16 the upper eight, as a prediction reads them."""
+    values = to_eight_bits(values, where)
+    if values.ndim == 2:
+        values = values[..., None]
+    if values.ndim != 3 or values.shape[2] not in (1, 3):
+        raise DataError(
+            f"{where}: an image must have one channel or three, last, got shape {values.shape}"
+        )
+    return np.ascontiguousarray(np.broadcast_to(values, (*values.shape[:2], 3)))
+
+
+def to_eight_bits(values: np.ndarray, where: Path) -> np.ndarray:
+    """Whole numbers of 8 or 16 bits as uint8: of 16 the upper eight, whatever the shape.
+
+    Raises:
+        DataError: Where they are fractions, or have no range of 8 or 16 bits.
+    """
     if values.dtype != np.uint8:
         if not np.issubdtype(values.dtype, np.integer) or int(values.min()) < 0:
             raise DataError(f"{where}: an image must hold whole numbers from 0, got {values.dtype}")
@@ -235,17 +251,11 @@ def _to_rgb(values: np.ndarray, where: Path) -> np.ndarray:
                 "65535, of which the upper eight bits are kept: scale it, or store it with 8 bits"
             )
         values = (values >> 8).astype(np.uint8)
-    if values.ndim == 2:
-        values = values[..., None]
-    if values.ndim != 3 or values.shape[2] not in (1, 3):
-        raise DataError(
-            f"{where}: an image must have one channel or three, last, got shape {values.shape}"
-        )
-    return np.ascontiguousarray(np.broadcast_to(values, (*values.shape[:2], 3)))
+    return values
 
 
 def _read_numpy_mask(data: bytes, where: Path) -> Mask:
-    values = _read_numpy(data, where)
+    values = read_numpy(data, where)
     if values.ndim == 3 and values.shape[2] == 3 and values.dtype == np.uint8:
         return Mask(None, _encode_colours(values), None)
     if values.ndim == 3 and values.shape[2] == 1:
@@ -276,7 +286,12 @@ def _read_numpy_header(data: bytes, where: Path) -> tuple[tuple[int, ...], bool,
     return shape, fortran, dtype, file.tell()
 
 
-def _read_numpy(data: bytes, where: Path) -> np.ndarray:
+def read_numpy_shape(data: bytes, where: Path) -> tuple[int, ...]:
+    """Shape that the header of a NumPy file says, of two or three axes."""
+    return _read_numpy_header(data, where)[0]
+
+
+def read_numpy(data: bytes, where: Path) -> np.ndarray:
     """The numbers of a file; never more of them than the file has bytes for."""
     shape, fortran, dtype, start = _read_numpy_header(data, where)
     count = int(np.prod(shape, dtype=object))
