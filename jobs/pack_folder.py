@@ -104,10 +104,27 @@ def prepare_dataset(
     for note in prepared.notes:
         print(f"note: {note}")
     print(format_shares(prepared.shares))
+    if prepared.proposed and len(prepared.problems) > most * prepared.total:
+        # What the problems say to write into the class file needs one.
+        _write_draft(prepared)
     prepared.require_few_problems(most)
     if prepared.proposed:
         _confirm(prepared, yes=settings["yes"])
     return prepared.dataset
+
+
+def _write_draft(prepared: "Prepared") -> None:
+    """Write the proposed classes beside their place, where no draft is yet."""
+    from ..datasets.layouts.image_folder.prepare import draft_of
+    from ..datasets.packed.files import write_file
+
+    draft = draft_of(prepared.class_file)
+    try:
+        if not draft.exists():
+            write_file(draft, prepared.class_text())
+        print(f"proposed classes: {draft}")
+    except OSError as error:
+        print(f"note: {draft} cannot be written ({error.strerror})")
 
 
 def _confirm(prepared: "Prepared", *, yes: bool) -> None:

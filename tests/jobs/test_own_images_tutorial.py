@@ -12,6 +12,7 @@ from command import spikeseg
 from tutorial_sets import write_boats, write_cells, write_garden
 
 from spikeseg.datasets.packed.reader import PackedDataset
+from spikeseg.jobs.benchmark.paint_pictures import paint_pictures
 
 Capture = pytest.CaptureFixture[str]
 # Guessing the background everywhere scores about a third of its share: the sets are easy.
@@ -79,6 +80,25 @@ def test_proposed_classes_are_asked_for_kept_and_confirmed(sources: Path, capsys
     assert PackedDataset.open("out").label_space.classes[2] == "nucleus"
     # The same command finds its own result, and asks nothing.
     assert spikeseg(capsys, *line).code == 0
+
+
+def test_smoothed_masks_are_packed_once_their_edges_are_said_to_be_ignored(
+    sources: Path, capsys: Capture
+) -> None:
+    paint_pictures(sources / "smooth", count=6, seed=0, edges="smooth")
+    line = ["data", "pack", "folder", "--source", "smooth", "--output", "out", "--split", "0.5,0.5"]
+    ran = spikeseg(capsys, *line, "--yes")
+    assert ran.code == 2 and "6 of 6 pairs cannot be packed" in ran.err
+    assert "unknown: ignore in the class file" in ran.err and "--split can draw" not in ran.out
+    draft = Path("smooth/classes.proposed.yaml")
+    draft.write_text(f"{draft.read_text()}unknown: ignore\n")
+    ran = spikeseg(capsys, *line, "--yes")
+    assert ran.code == 0, ran.err
+    packed = PackedDataset.open("out")
+    assert packed.label_space.classes == ("background", "green", "red", "yellow")
+    label = packed.row("train", 0).label
+    # Edges alone are ignored.
+    assert 0 < (label == 255).mean() < 0.1
 
 
 def test_options_of_folder_are_of_no_other_data_set(sources: Path, capsys: Capture) -> None:

@@ -83,6 +83,11 @@ class Prepared:
     notes: tuple[str, ...]
     problems: tuple[str, ...]
 
+    @property
+    def total(self) -> int:
+        """Pairs, those with a problem included."""
+        return len(self.dataset.rows(Path(), partial=True))
+
     def require_few_problems(self, most: float) -> None:
         """Stop before work starts where too many pairs are bad.
 
@@ -92,7 +97,7 @@ class Prepared:
         Raises:
             DataError: Gives the count and the first reasons.
         """
-        total = len(self.dataset.rows(Path(), partial=True))
+        total = self.total
         if len(self.problems) > int(most * total):
             shown = "".join(f"\n  {problem}" for problem in self.problems[:5])
             more = f"\n  and {len(self.problems) - 5} more" if len(self.problems) > 5 else ""
@@ -242,7 +247,8 @@ def _find_classes(
         notes.append(
             f"{strays.colours} rare colours ({strays.pixels} pixels in {strays.files} masks, such "
             f"as {strays.example}) were taken for no class: smoothed or compressed edges; save "
-            "masks as PNG without smoothing, or give classes.yaml a tolerance"
+            "masks as PNG without smoothing, or give classes.yaml "
+            "a tolerance or unknown: ignore"
         )
     return beside, table, True
 
