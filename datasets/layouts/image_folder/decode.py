@@ -41,21 +41,28 @@ class Mask(NamedTuple):
 
 
 def read_size(data: bytes, where: Path) -> tuple[int, int]:
-    """Read height and width from a file's header, and check what the header shows.
+    """Read height and width of an image, and check what can be without decoding it.
+
+    A plain picture (8-bit RGB or grey, by far the most) is looked at by its header, check sums and
+    end; one whose values may be out of range is decoded.
 
     Args:
         data: Bytes of a picture or NumPy file.
         where: Named in errors.
 
     Raises:
-        DataError: Where it is no picture, is enormous, turned by EXIF, or has several pages.
+        DataError: Where it is no picture, is enormous, turned by EXIF, has several pages, or where
+            `read_picture` refuses it for what it is.
     """
     if where.suffix.lower() == ".npy":
-        shape = read_numpy_shape(data, where)
-        return shape[0], shape[1]
+        height, width = read_picture(data, where)[1].shape[:2]
+        return height, width
     with _open_header(data, where) as picture:
         _require_plain(picture, data, where)
         size = picture.height, picture.width
+        if not _is_plain(picture, data):
+            read_picture(data, where)
+            return size
         if picture.format == "JPEG":
             require_jpeg_end(where, data, "image")
         elif picture.format == "PNG":
@@ -86,8 +93,7 @@ def read_picture(data: bytes, where: Path) -> tuple[bytes, np.ndarray, bool]:
         return encode_png(pixels), pixels, False
     with _open_header(data, where) as header:
         _require_plain(header, data, where)
-        plain = header.format in ("JPEG", "PNG") and header.mode in ("RGB", "L")
-        if plain and not (header.format == "PNG" and data[_PNG_BITS] > 8):
+        if header.format in ("JPEG", "PNG") and _is_plain(header, data):
             return check_image(where, data)
     picture = open_picture(where, data, "image", FORMATS)
     if picture.format == "PNG" and picture.mode == "RGB":
@@ -209,6 +215,12 @@ def _require_plain(picture: Image.Image, data: bytes, where: Path) -> None:
         raise DataError(
             f"{where}: EXIF orientation {rotation}: the mask would not match; store it upright"
         )
+
+
+def _is_plain(header: Image.Image, data: bytes) -> bool:
+    """Whether a picture is RGB or grey of 8 bits, by its header."""
+    deep = header.format == "PNG" and data[_PNG_BITS] > 8
+    return header.mode in ("RGB", "L") and not deep
 
 
 def _require_opaque(picture: Image.Image, where: Path) -> Image.Image:
