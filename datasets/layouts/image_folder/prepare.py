@@ -40,7 +40,8 @@ class FolderOptions:
         seed: Decides a drawn split.
         group_by: Keeps the images of a folder in one split.
         classes: A class file outside of the source; None looks for one beside the data.
-        channels: Channels of every image; None takes those of the first, 3 where it is grey.
+        channels: Channels of every image; None takes those of the first that can be read, 3 where
+            it is grey.
     """
 
     format: Format = "masks"
@@ -175,14 +176,19 @@ def _find_channels(
     items: Sequence[Item], source: SourceFiles, options: FolderOptions, notes: list[str]
 ) -> int:
     """Channels of all images: those asked for, else those of the first; noted where not RGB."""
-    channels = options.channels
-    if channels is None:
-        first = next((item.image for item in items if item.image and not item.problem), None)
-        channels = 3 if first is None else find_channels(source.read(first), source.root / first)
+    channels = options.channels or 3
+    names = [item.image for item in items if item.image and not item.problem]
+    for name in names if options.channels is None else []:
+        try:
+            channels = find_channels(source.read(name), source.root / name)
+        except DataError:
+            # One that cannot be read is a problem of its row, and the next one tells.
+            continue
         if channels > MOST_CHANNELS:
             raise DataError(
-                f"{source.root}/{first}: {channels} channels, at most {MOST_CHANNELS} are packed"
+                f"{source.root / name}: {channels} channels, at most {MOST_CHANNELS} are packed"
             )
+        break
     if channels != 3:
         notes.append(f"images have {channels} channels: train with a model.in_channels of as many")
     return channels

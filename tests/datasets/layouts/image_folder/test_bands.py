@@ -159,3 +159,17 @@ def test_another_number_of_channels_is_found_before_anything_is_written(tmp_path
     prepared = prepare_folder(tmp_path, FolderOptions(split="0.5,0.5"))
     (problem,) = prepared.problems
     assert "n2.npy" in problem and "no axis of 4 channels" in problem
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.tif"])
+def test_a_damaged_first_image_is_a_problem_of_its_own(name: str, tmp_path: Path) -> None:
+    for number in range(3):
+        image, label = draw_pair(number)
+        write_picture(tmp_path / f"images/n{number}.npy", np.concatenate([image, image], 2))
+        write_picture(tmp_path / f"masks/n{number}.png", label)
+    (tmp_path / "images" / name).write_bytes(b"II*\0 cut")
+    write_picture(tmp_path / "masks/a.png", label)
+    prepared = prepare_folder(tmp_path, FolderOptions(split="0.5,0.5"))
+    assert any("6 channels" in note for note in prepared.notes)
+    (problem,) = prepared.problems
+    assert name in problem
