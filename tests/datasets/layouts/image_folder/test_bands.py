@@ -168,7 +168,7 @@ def test_a_damaged_first_image_is_a_problem_of_its_own(name: str, tmp_path: Path
         write_picture(tmp_path / f"images/n{number}.npy", np.concatenate([image, image], 2))
         write_picture(tmp_path / f"masks/n{number}.png", label)
     (tmp_path / "images" / name).write_bytes(b"II*\0 cut")
-    write_picture(tmp_path / "masks/a.png", label)
+    write_picture(tmp_path / "masks/a.png", draw_pair(0)[1])
     prepared = prepare_folder(tmp_path, FolderOptions(split="0.5,0.5"))
     assert any("6 channels" in note for note in prepared.notes)
     (problem,) = prepared.problems
