@@ -258,6 +258,30 @@ def decode_image(data: bytes, size: tuple[int, int] | None = None) -> np.ndarray
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
+def encode_bands(bands: np.ndarray) -> bytes:
+    """Encode (H, W, C) uint8 as one grey PNG of C H x W pixels, channel below channel."""
+    height, width, channels = bands.shape
+    return encode_png(bands.transpose(2, 0, 1).reshape(channels * height, width))
+
+
+def decode_bands(data: bytes, channels: int, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Decode an image of any number of channels to (H, W, C) uint8; as `decode_image`.
+
+    Args:
+        data: What `encode_bands` made; of three channels a JPEG or PNG in RGB.
+        channels: C.
+        size: Height and width that it must have.
+    """
+    if channels == 3:
+        return decode_image(data, size)
+    stacked = None if size is None else (size[0] * channels, size[1])
+    planes = _decode(data, cv2.IMREAD_UNCHANGED, f"an image of {channels} channels", stacked)
+    if planes is None or planes.ndim != 2 or planes.dtype != np.uint8 or len(planes) % channels:
+        raise DataError(f"an image of these bytes is not a grey PNG of {channels} channels")
+    planes = planes.reshape(channels, -1, planes.shape[1])
+    return np.ascontiguousarray(planes.transpose(1, 2, 0))
+
+
 def decode_index(data: bytes, size: tuple[int, int] | None = None) -> np.ndarray:
     """Decode an index map to (H, W) uint8; as `decode_image`."""
     label = _decode(data, cv2.IMREAD_UNCHANGED, "a label map", size)

@@ -12,6 +12,19 @@ _LINE = 18
 _SWATCH = 14
 
 
+def view_rgb(image: np.ndarray) -> np.ndarray:
+    """What a person is shown of an image of any number of channels.
+
+    Args:
+        image: (H, W, C) uint8.
+
+    Returns:
+        (H, W, 3) uint8: the first three channels as red, green and blue; of one or two channels
+        the first, in grey.
+    """
+    return image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, axis=2)
+
+
 def colour_label(label: np.ndarray, space: LabelSpace) -> np.ndarray:
     """Colour (H, W) uint8 train ids, as (H, W, 3) uint8; ignored pixels are black."""
     table = np.zeros((256, 3), np.uint8)

@@ -10,6 +10,8 @@ import numpy as np
 
 from .printable_text import is_printable, make_printable
 
+MOST_CHANNELS = 16
+"""Channels that an image may have at most."""
 _LARGEST_LABEL = 255
 _LARGEST_RAW = 0xFFFF
 LABEL_SPACES = Path(__file__).parent / "label_spaces"
@@ -169,7 +171,7 @@ class Row:
 
     Attributes:
         id: Unique within the split.
-        image: (H, W, 3) uint8, RGB.
+        image: (H, W, C) uint8; RGB where C is 3.
         label: (H, W) uint8 train ids.
         instances: (H, W) uint16, 0 for none, else 1 + index into `segments`; None where the data
             set has none.
@@ -191,7 +193,7 @@ class EncodedRow:
 
     Attributes:
         row: The decoded row, checked.
-        image: Bytes of an encoded image (JPEG or PNG).
+        image: Bytes of an encoded image: JPEG or PNG, or `images.encode_bands` where C is not 3.
         verbatim: Whether these are the raw file's own bytes.
     """
 

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from .colour_jitter import JitterConfig, jitter_colours
-from .spec import Row
+from .spec import MOST_CHANNELS, Row
 
 
 def _require(rule: bool, message: str) -> None:
@@ -39,8 +39,8 @@ class TransformConfig:
         brightness: Largest relative change of brightness where `photometric` is off.
         jitter: Changes of the cropped image's colours, in place of `photometric` and `brightness`;
             None for none.
-        mean: RGB mean on the 0..255 scale.
-        std: RGB standard deviation on that scale.
+        mean: Mean of each channel (RGB, or the bands of the data) on the 0..255 scale.
+        std: Standard deviation of each on that scale.
         test_box: Height and width that a test image is fitted into, aspect kept; None keeps it.
         interpolation: `bilinear` (published) or `area`, which does not alias when it shrinks.
         ignore_label: Train id that padding gets.
@@ -59,8 +59,8 @@ class TransformConfig:
     photometric: bool = True
     brightness: float = 0.0
     jitter: JitterConfig | None = None
-    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
-    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    mean: tuple[float, ...] = (123.675, 116.28, 103.53)
+    std: tuple[float, ...] = (58.395, 57.12, 57.375)
     test_box: tuple[int, int] | None = None
     interpolation: Literal["bilinear", "area"] = "bilinear"
     ignore_label: int = 255
@@ -101,6 +101,16 @@ class TransformConfig:
             f"beside it, got {self.photometric} and {self.brightness}",
         )
         _require(
+            len(self.mean) == len(self.std) and 1 <= len(self.mean) <= MOST_CHANNELS,
+            f"mean and std must be one number a channel, of 1 to {MOST_CHANNELS} channels, got "
+            f"{len(self.mean)} and {len(self.std)}",
+        )
+        _require(
+            len(self.mean) == 3 or not (self.photometric or self.jitter is not None),
+            "photometric and jitter change RGB colours: with another number of channels they must "
+            f"be false and null, got {len(self.mean)} channels",
+        )
+        _require(
             all(map(math.isfinite, self.mean)), f"mean must be finite numbers, got {self.mean}"
         )
         _require(
@@ -122,7 +132,7 @@ class Augmented(NamedTuple):
     """One augmented row, all of the crop's size.
 
     Attributes:
-        image: (3, h, w) float32, normalized; 0 where padded.
+        image: (C, h, w) float32, normalized; 0 where padded.
         target: (h, w) uint8 train ids; the ignore label where padded.
         instances: (h, w) uint16 as in `Row`, 0 where padded; None where the row has none.
     """
@@ -143,7 +153,7 @@ def train_transform(
         generator: Its randomness.
 
     Returns:
-        (3, h, w) float32 normalized image, (h, w) uint8 train ids, both of the crop's size.
+        (C, h, w) float32 normalized image, (h, w) uint8 train ids, both of the crop's size.
     """
     augmented = augment(config, row, generator)
     return augmented.image, augmented.target
@@ -174,7 +184,7 @@ def augment(config: TransformConfig, row: Row, generator: np.random.Generator) -
         image = np.clip(image.astype(np.float32) * factor, 0, 255)
     pixels = normalize(config, image)
     height, width = config.crop
-    padded = np.zeros((3, height, width), np.float32)
+    padded = np.zeros((len(pixels), height, width), np.float32)
     padded[:, : pixels.shape[1], : pixels.shape[2]] = pixels
     target = _pad(maps[0], config.crop, config.ignore_label)
     instances = _pad(maps[1], config.crop, 0) if len(maps) > 1 else None
@@ -185,7 +195,7 @@ def test_transform(config: TransformConfig, row: Row) -> np.ndarray:
     """Resize and normalize a test image; its label keeps its own size.
 
     Returns:
-        (3, h, w) float32.
+        (C, h, w) float32.
     """
     image = row.image
     if config.test_box is not None:
@@ -221,7 +231,7 @@ def fit_short_edge(
 
 
 def normalize(config: TransformConfig, image: np.ndarray) -> np.ndarray:
-    """Normalize (H, W, 3) RGB on 0..255 to (3, H, W) float32, (x - mean) / std."""
+    """Normalize (H, W, C) on 0..255 to (C, H, W) float32, (x - mean) / std."""
     mean = np.asarray(config.mean, np.float32)
     std = np.asarray(config.std, np.float32)
     return np.ascontiguousarray(((image.astype(np.float32) - mean) / std).transpose(2, 0, 1))
@@ -307,7 +317,12 @@ def _resize(image: np.ndarray, size: tuple[int, int], interpolation: str) -> np.
     shrinks = size[0] < image.shape[0]
     area = interpolation == "area" and shrinks
     flag = cv2.INTER_AREA if area else cv2.INTER_LINEAR
-    return cv2.resize(image, (size[1], size[0]), interpolation=flag)
+    if image.shape[2] in (3, 4):
+        return cv2.resize(image, (size[1], size[0]), interpolation=flag)
+    # OpenCV averages areas of four channels at most.
+    planes = [image[..., channel] for channel in range(image.shape[2])]
+    resized = [cv2.resize(p, (size[1], size[0]), interpolation=flag) for p in planes]
+    return np.stack(resized, axis=2)
 
 
 def _resize_label(label: np.ndarray, size: tuple[int, int]) -> np.ndarray:

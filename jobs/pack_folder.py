@@ -23,6 +23,7 @@ class FolderSettings(TypedDict):
     split: str | None
     group_by: Literal["folder"] | None
     classes: Path | None
+    channels: int | None
     yes: bool
 
 
@@ -50,6 +51,11 @@ def folder_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 "--classes",
                 type=click.Path(path_type=Path, dir_okay=False),
                 help="folder: a class file outside of the source.",
+            ),
+            click.option(
+                "--channels",
+                type=click.IntRange(1, 16),
+                help="folder: channels of an image; found out if not given (grey becomes RGB).",
             ),
             click.option("--yes", is_flag=True, help="folder: confirm the proposed classes."),
         )
@@ -92,15 +98,33 @@ def prepare_dataset(
         seed=seed or 0,
         group_by=settings["group_by"],
         classes=settings["classes"],
+        channels=settings["channels"],
     )
     prepared = prepare_folder(source, options)
     for note in prepared.notes:
         print(f"note: {note}")
     print(format_shares(prepared.shares))
+    if prepared.proposed and len(prepared.problems) > most * prepared.total:
+        # What the problems say to write into the class file needs one.
+        _write_draft(prepared)
     prepared.require_few_problems(most)
     if prepared.proposed:
         _confirm(prepared, yes=settings["yes"])
     return prepared.dataset
+
+
+def _write_draft(prepared: "Prepared") -> None:
+    """Write the proposed classes beside their place, where no draft is yet."""
+    from ..datasets.layouts.image_folder.prepare import draft_of
+    from ..datasets.packed.files import write_file
+
+    draft = draft_of(prepared.class_file)
+    try:
+        if not draft.exists():
+            write_file(draft, prepared.class_text())
+        print(f"proposed classes: {draft}")
+    except OSError as error:
+        print(f"note: {draft} cannot be written ({error.strerror})")
 
 
 def _confirm(prepared: "Prepared", *, yes: bool) -> None:

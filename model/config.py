@@ -9,6 +9,8 @@ from typing import ClassVar, Literal
 
 Compat = Literal["published", "corrected"]
 Matching = Literal["hungarian", "class"]
+MOST_CHANNELS = 16
+"""Channels that an image may have at most."""
 
 
 def _require(rule: bool, message: str) -> None:
@@ -272,6 +274,7 @@ class ModelConfig:
 
     Attributes:
         num_classes: K, classes without "no object".
+        in_channels: C, channels of an image, 1 to 16; 3 are RGB.
         neuron: The spiking neuron.
         backbone: The feature extractor.
         decoder: `query` (Spike2Former) or `fpn`.
@@ -286,6 +289,7 @@ class ModelConfig:
     __pydantic_config__: ClassVar = {"extra": "forbid", "strict": True}
 
     num_classes: int
+    in_channels: int = 3
     neuron: NeuronConfig
     backbone: BackboneConfig
     decoder: Literal["query", "fpn"]
@@ -299,6 +303,10 @@ class ModelConfig:
         _require(
             1 <= self.num_classes <= 255,
             f"num_classes must be from 1 to 255, got {self.num_classes}",
+        )
+        _require(
+            1 <= self.in_channels <= MOST_CHANNELS,
+            f"in_channels must be from 1 to {MOST_CHANNELS}, got {self.in_channels}",
         )
         _require(
             self.decoder != "query"

@@ -29,7 +29,7 @@ def build_segmentor(config: ModelConfig, images: Tensor) -> nn.Module:
 
     Args:
         config: The architecture.
-        images: One micro-batch of the training data, (B, 3, H, W), normalized.
+        images: One micro-batch of the training data, (B, C, H, W), normalized.
 
     Returns:
         `Spike2Former` or `SpikeFPNSegmentor`, on the CPU, drawn from torch's global generator.
@@ -59,15 +59,16 @@ def build_uncalibrated_segmentor(config: ModelConfig) -> nn.Module:
     return model
 
 
-def add_time_axis(image: Tensor, timesteps: int) -> Tensor:
+def add_time_axis(image: Tensor, timesteps: int, channels: int = 3) -> Tensor:
     """Add the time axis to an image.
 
     Args:
-        image: (B, 3, H, W), repeated at every step, or (T, B, 3, H, W).
+        image: (B, C, H, W), repeated at every step, or (T, B, C, H, W).
         timesteps: T.
+        channels: C.
 
     Returns:
-        (T, B, 3, H, W).
+        (T, B, C, H, W).
 
     Raises:
         ValueError: Where the shape does not fit; says which rule.
@@ -76,18 +77,27 @@ def add_time_axis(image: Tensor, timesteps: int) -> Tensor:
         image = image.unsqueeze(0).expand(timesteps, -1, -1, -1, -1)
     if image.dim() != 5:
         raise ValueError(
-            f"image must be (B, 3, H, W) or (T, B, 3, H, W), got shape {tuple(image.shape)}"
+            f"image must be (B, C, H, W) or (T, B, C, H, W), got shape {tuple(image.shape)}"
         )
     if image.shape[0] != timesteps:
         raise ValueError(f"image has {image.shape[0]} time steps, the model has {timesteps}")
-    if image.shape[2] != 3:
-        raise ValueError(f"image must have 3 channels, got {image.shape[2]}")
+    if image.shape[2] != channels:
+        raise ValueError(f"image must have {channels} channels, got {image.shape[2]}")
     if min(image.shape[-2:]) < _COARSEST_STRIDE:
         raise ValueError(
             f"image must be at least {_COARSEST_STRIDE} pixels high and wide, the coarsest "
             f"stride, got {image.shape[-2]} x {image.shape[-1]}"
         )
     return image
+
+
+def _add_time_axis(image: Tensor, config: ModelConfig) -> Tensor:
+    return add_time_axis(image, config.neuron.timesteps, config.in_channels)
+
+
+def _build_backbone(config: ModelConfig) -> MetaSpikeformer | ESpikeformer:
+    build = _BACKBONES[config.backbone.family]
+    return build(config.backbone, config.neuron, in_channels=config.in_channels)
 
 
 def check_finite(image: Tensor) -> Tensor:
@@ -181,14 +191,14 @@ class Spike2Former(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.backbone = _BACKBONES[config.backbone.family](config.backbone, config.neuron)
+        self.backbone = _build_backbone(config)
         self.decode_head = QueryHead(config, self.backbone.out_channels)
 
     def forward(self, image: Tensor) -> MaskPrediction:
         """Predict.
 
         Args:
-            image: (B, 3, H, W), or (T, B, 3, H, W) where the steps differ; normalized.
+            image: (B, C, H, W), or (T, B, C, H, W) where the steps differ; normalized.
 
         Returns:
             Predictions of every decoder layer, masks at half the image's size.
@@ -198,7 +208,7 @@ class Spike2Former(nn.Module):
         """
         if self.config.check_finite:
             image = check_finite(image)
-        return self.decode_head(self.backbone(add_time_axis(image, self.config.neuron.timesteps)))
+        return self.decode_head(self.backbone(_add_time_axis(image, self.config)))
 
 
 class SpikeFPNSegmentor(nn.Module):
@@ -211,7 +221,7 @@ class SpikeFPNSegmentor(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.backbone = _BACKBONES[config.backbone.family](config.backbone, config.neuron)
+        self.backbone = _build_backbone(config)
         self.neck, self.decode_head = build_fpn(
             self.backbone.out_channels,
             config.fpn,
@@ -223,7 +233,7 @@ class SpikeFPNSegmentor(nn.Module):
         """Predict.
 
         Args:
-            image: (B, 3, H, W), or (T, B, 3, H, W) where the steps differ; normalized.
+            image: (B, C, H, W), or (T, B, C, H, W) where the steps differ; normalized.
 
         Returns:
             Class logits at half the image's size.
@@ -233,5 +243,5 @@ class SpikeFPNSegmentor(nn.Module):
         """
         if self.config.check_finite:
             image = check_finite(image)
-        features = self.backbone(add_time_axis(image, self.config.neuron.timesteps))
+        features = self.backbone(_add_time_axis(image, self.config))
         return DensePrediction(self.decode_head(self.neck(features)))

@@ -5,7 +5,7 @@ import numpy as np
 from PIL import Image
 
 from ..packed.reader import PackedDataset
-from ..pictures import draw_sheet, find_borders, overlay
+from ..pictures import draw_sheet, find_borders, overlay, view_rgb
 from ..spec import DataError, LabelSpace, Row
 from ..transforms import TransformConfig, row_generator, train_transform
 
@@ -62,7 +62,7 @@ def _draw_rows(rows: list[tuple[str, Row]], space: LabelSpace) -> Image.Image:
     cells, seen = [], set()
     for caption, row in rows:
         seen |= set(np.unique(row.label).tolist())
-        pictures = [_fit_width(row.image), _fit_width(_draw_label(row, space))]
+        pictures = [_fit_width(view_rgb(row.image)), _fit_width(_draw_label(row, space))]
         cells.append((caption, np.concatenate(pictures, axis=1)))
     legend = [
         entry
@@ -76,7 +76,7 @@ def _draw_rows(rows: list[tuple[str, Row]], space: LabelSpace) -> Image.Image:
 
 def _draw_label(row: Row, space: LabelSpace) -> np.ndarray:
     """Draw a label over its image, with borders between segments or, without any, classes."""
-    picture = overlay(row.image, row.label, space, share=0.6)
+    picture = overlay(view_rgb(row.image), row.label, space, share=0.6)
     if row.instances is not None:
         picture[find_borders(row.instances)] = 255
     else:

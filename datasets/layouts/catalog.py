@@ -6,6 +6,7 @@ from typing import Any
 
 from ..spec import DataError, RawDataset
 from .ade20k import ADE20K, ADE20KPanoptic
+from .bluemarble import BlueMarble
 from .camvid import CamVid
 from .cityscapes import Cityscapes, CityscapesPanoptic
 from .coco_panoptic import COCOPanoptic
@@ -17,6 +18,7 @@ from .voc import PascalVOC, PascalVOCAug
 CATALOG: dict[str, Callable[..., RawDataset]] = {
     "ade20k": ADE20K,
     "ade20k_panoptic": ADE20KPanoptic,
+    "bluemarble": BlueMarble,
     "camvid": CamVid,
     "cityscapes": Cityscapes,
     "cityscapes_panoptic": CityscapesPanoptic,

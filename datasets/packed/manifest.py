@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..spec import DataError, LabelSpace
+from ..spec import MOST_CHANNELS, DataError, LabelSpace
 from .shard import ShardEntry
 from .shard_table import MOST_SHARDS, SHARD_TABLE, ShardTable, read_shard_table, require_rows
 from .storage import Storage
@@ -20,6 +20,7 @@ MANIFEST = "manifest.json"
 _MOST_BYTES = {2: 256 << 20, 3: 16 << 20}
 _MOST_TABLE_BYTES = 1 << 31
 _MOST = (1 << 63) - 1
+_CHANNELS = "channels"
 _SPLIT = re.compile("[0-9A-Za-z_-]{1,40}")
 _KINDS = {
     str: "text",
@@ -41,6 +42,7 @@ _FIELDS = {
 _NEW_FIELDS = {"classes": dict, "largest_row": int, "baselines": dict, "shards": dict}
 _CLASS_FIELDS = {"rows": list, "pixels": list}
 _TABLE_FIELDS = {"file": str, "shards": int, "bytes": int, "sha256": str}
+_COLOUR_FIELDS = {"mean": list, "std": list}
 _BASELINE_FIELDS = {"majority": float, "position": float, "majority_class": str}
 _SHARD_FIELDS = {
     "file": str,
@@ -72,6 +74,8 @@ class Manifest:
         class_rows: Split -> (K,) rows that have a pixel of the class.
         largest_row: Most pixels of a row.
         baselines: Split -> fields of `baselines.Baselines`.
+        colours: Split -> `mean` and `std` of each channel of its images on the 0..255 scale; empty
+            where they were not counted at packing.
     """
 
     version: int
@@ -88,6 +92,12 @@ class Manifest:
     class_rows: Mapping[str, Sequence[int]] | None
     largest_row: int | None
     baselines: Mapping[str, Mapping[str, Any]]
+    colours: Mapping[str, Mapping[str, list[float]]]
+
+    @property
+    def channels(self) -> int:
+        """Channels of the images; data without a word on them has three, RGB."""
+        return self.options.get(_CHANNELS, 3)
 
 
 def read_manifest(storage: Storage) -> Manifest:
@@ -137,6 +147,9 @@ def _check_manifest(content: Any, storage: Storage) -> Manifest:
             raise DataError(f"splits: {split!r:.80} must be a name of letters, digits, - and _")
     _require_fields("split_digests", content["split_digests"], dict.fromkeys(splits, str))
     _require_range("the manifest", "quarantined", content["quarantined"], 0)
+    channels = content["options"].get(_CHANNELS, 3)
+    if type(channels) is not int or not 1 <= channels <= MOST_CHANNELS:
+        raise DataError(f"options: {_CHANNELS} must be 1..{MOST_CHANNELS}, got {channels!r:.40}")
     head = {key: content[key] for key in _FIELDS} | {"version": version, "label_space": space}
     if version == 2:
         return Manifest(**head, **_read_listed_shards(content, len(space.classes)))
@@ -151,6 +164,7 @@ def _check_manifest(content: Any, storage: Storage) -> Manifest:
         class_rows={split: part["rows"] for split, part in classes.items()},
         largest_row=content["largest_row"],
         baselines=_check_baselines(content["baselines"], splits),
+        colours=_check_colours(content.get("colours", {}), splits, channels),
     )
 
 
@@ -178,6 +192,7 @@ def _read_listed_shards(content: Mapping[str, Any], num_classes: int) -> dict[st
         "class_rows": None,
         "largest_row": None,
         "baselines": {},
+        "colours": {},
     }
 
 
@@ -229,6 +244,25 @@ def _check_baselines(content: Any, splits: Mapping[str, int]) -> dict[str, dict[
     return {
         split: {key: stored[key] for key in _BASELINE_FIELDS} for split, stored in content.items()
     }
+
+
+def _check_colours(
+    content: Any, splits: Mapping[str, int], channels: int
+) -> dict[str, dict[str, list[float]]]:
+    _require_fields("colours", content, dict.fromkeys(splits, dict) if content else {})
+    for split in content:
+        where = f"colours[{split!r:.40}]"
+        if split not in splits:
+            raise DataError(f"{where}: is not one of splits")
+        _require_fields(where, content[split], _COLOUR_FIELDS)
+        for key, least in (("mean", 0), ("std", 1)):
+            values = content[split][key]
+            # What is not a number compares as false.
+            if len(values) != channels or not all(
+                type(value) in (int, float) and least <= value <= 255 for value in values
+            ):
+                raise DataError(f"{where}: {key} must be {channels} numbers from {least} to 255")
+    return {split: {key: content[split][key] for key in _COLOUR_FIELDS} for split in content}
 
 
 def _require_counts(where: str, key: str, values: Sequence[Any], count: int) -> None:

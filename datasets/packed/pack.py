@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Unpack
 
 from ..spec import DataError, RawDataset
+from .channel_sums import ChannelSums
 from .label_counts import LabelCounts
 from .manifest import MANIFEST, read_manifest
 from .plan import PARTS, PackPlan, PlanOptions, plan_pack
@@ -41,6 +42,7 @@ class PackedSoFar:
         self._plan = plan
         self.entries: list[ShardEntry] = []
         self.counts: dict[str, LabelCounts] = {}
+        self.channels: dict[str, ChannelSums] = {}
         self.bad: list[tuple[str, str, str]] = []
         self.rows = 0
 
@@ -53,7 +55,9 @@ class PackedSoFar:
         split = shard.entry.split
         if split not in self.counts:
             self.counts[split] = LabelCounts(len(self._plan.dataset.label_space.classes))
+            self.channels[split] = ChannelSums()
         self.counts[split].add(shard.counts)
+        self.channels[split].add(shard.channels)
         if shard.entry.rows:
             self.entries.append(shard.entry)
         self.bad += [(split, row_id, reason) for row_id, reason in shard.bad]
@@ -105,7 +109,7 @@ def commit_manifest(plan: PackPlan, packed: PackedSoFar, storage: Storage) -> st
         quarantined=len(packed.bad),
         label_space=space,
     )
-    write_manifest(storage, head, shards, packed.counts)
+    write_manifest(storage, head, shards, packed.counts, packed.channels)
     storage.delete(PARTS)
     return digest
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ..images import MOST_PIXELS, decode_image, decode_index, decode_instances
+from ..images import MOST_PIXELS, decode_bands, decode_index, decode_instances
 from ..printable_text import make_printable
 from ..spec import DataError, Row, StorageAwayError
 from .manifest import MANIFEST, Manifest, read_manifest
@@ -52,6 +52,8 @@ class PackedDataset:
         self.quarantined = manifest.quarantined
         self.options = dict(manifest.options)
         self.label_space = manifest.label_space
+        self.channels = manifest.channels
+        self.colours = manifest.colours
         self.baselines = manifest.baselines
         self._class_pixels = manifest.class_pixels
         self._largest_row = manifest.largest_row
@@ -135,7 +137,7 @@ class PackedDataset:
         with _name_damage(f"{where}: row {index} of {split}"):
             record = self._read_record(shard, offset)
         with _name_damage(f"{where}: row {record['id']}"):
-            return _decode_record(record, self._require_size(record))
+            return _decode_record(record, self._require_size(record), self.channels)
 
     def columns(self, split: str, names: list[str]) -> Iterator[dict[str, Any]]:
         """Some columns of all rows of a split, in their order, without decoding images.
@@ -291,15 +293,16 @@ def _name_damage(where: str) -> Iterator[None]:
         raise DataError(f"{where}: it is damaged ({error!r})") from error
 
 
-def _decode_record(record: Mapping[str, Any], size: tuple[int, int]) -> Row:
+def _decode_record(record: Mapping[str, Any], size: tuple[int, int], channels: int) -> Row:
     """Decode a stored record, and compare it with the hash and sizes that were packed.
 
     Args:
         record: All columns of the row.
         size: Height and width that image, label and instances must have; none is decoded whose
             header says otherwise.
+        channels: Channels of the image.
     """
-    image = decode_image(record["image"], size)
+    image = decode_bands(record["image"], channels, size)
     # The hash is of the file's own bytes where these are stored, else of the pixels.
     if not any(
         hashlib.sha256(part).digest().startswith(record["image_hash"])

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from ..images import encode_png
 from ..spec import DataError, EncodedRow, RawDataset, RawRow
+from .channel_sums import ChannelSums
 from .label_counts import LabelCounts
 from .storage import Storage, sha256_of
 
@@ -63,11 +64,13 @@ class WrittenShard:
     Attributes:
         entry: Its manifest entry.
         counts: Counts of its labels.
+        channels: Sums over the pixels of its images.
         bad: Id and reason of each row that was left out.
     """
 
     entry: ShardEntry
     counts: LabelCounts
+    channels: ChannelSums
     bad: tuple[tuple[str, str], ...] = ()
 
     @classmethod
@@ -76,13 +79,17 @@ class WrittenShard:
         return cls(
             ShardEntry(**content["entry"]),
             LabelCounts.from_text(content["counts"], num_classes),
+            ChannelSums.from_json(content["channels"]),
             tuple((row_id, reason) for row_id, reason in content["bad"]),
         )
 
     def to_json(self) -> str:
         """The record as JSON text."""
         counts = self.counts.to_text()
-        return json.dumps({"entry": asdict(self.entry), "counts": counts, "bad": self.bad})
+        channels = self.channels.to_json()
+        return json.dumps(
+            {"entry": asdict(self.entry), "counts": counts, "channels": channels, "bad": self.bad}
+        )
 
 
 @dataclass(frozen=True)
@@ -141,6 +148,7 @@ def write_rows(task: ShardTask, target: Path) -> WrittenShard:
     """
     digest = hashlib.sha256()
     counts = LabelCounts(len(task.dataset.label_space.classes))
+    channels = ChannelSums()
     bad: list[tuple[str, str]] = []
     group: list[tuple[EncodedRow, bytes]] = []
     written = 0
@@ -158,6 +166,7 @@ def write_rows(task: ShardTask, target: Path) -> WrittenShard:
             image_hash = _hash_image(item)
             _add_content(digest, item.row, image_hash)
             counts.add_label(item.row.label)
+            channels.add_image(item.row.image)
             group.append((item, image_hash))
             written += 1
             held = sum(len(encoded.image) for encoded, _ in group)
@@ -174,7 +183,7 @@ def write_rows(task: ShardTask, target: Path) -> WrittenShard:
         sha256=sha256_of(target),
         content=digest.hexdigest(),
     )
-    return WrittenShard(entry, counts, tuple(bad))
+    return WrittenShard(entry, counts, channels, tuple(bad))
 
 
 def _find_finished_shard(storage: Storage, record: str, num_classes: int) -> WrittenShard | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..spec import LabelSpace
 from .baselines import compute_baselines
+from .channel_sums import ChannelSums
 from .label_counts import LabelCounts
 from .manifest import MANIFEST, SCHEMA_VERSION
 from .shard_table import SHARD_TABLE, ShardTable
@@ -49,6 +50,7 @@ def write_manifest(
     head: ManifestHead,
     shards: ShardTable,
     counts: Mapping[str, LabelCounts],
+    channels: Mapping[str, ChannelSums] | None = None,
 ) -> None:
     """Write the table of shards, then the manifest that names it, each whole.
 
@@ -57,6 +59,7 @@ def write_manifest(
         head: Names, digests, splits and classes.
         shards: All shards, split by split.
         counts: Split -> counts of its labels.
+        channels: Split -> sums over its images' pixels; None where nobody counted them.
     """
     with storage.scratch() as scratch:
         shards.write(scratch)
@@ -79,6 +82,8 @@ def write_manifest(
         "baselines": compute_baselines(counts, head.label_space.classes),
         "shards": table,
     }
+    if channels is not None:
+        content["colours"] = {split: part.describe() for split, part in channels.items()}
     storage.write(MANIFEST, json.dumps(content, indent=1).encode())
 
 

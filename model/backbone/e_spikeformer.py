@@ -89,9 +89,16 @@ class ESpikeformer(FourStages):
     Args:
         config: Channels, heads, depths.
         neuron: The neuron; `config.levels` overrides its D (4 in the published models).
+        in_channels: Channels of an image.
     """
 
-    def __init__(self, config: BackboneConfig, neuron: NeuronConfig) -> None:
+    def __init__(
+        self,
+        config: BackboneConfig,
+        neuron: NeuronConfig,
+        *,
+        in_channels: int = 3,
+    ) -> None:
         make = partial(build_neuron, neuron, levels=config.levels)
 
         def block(channels: int) -> nn.Module:
@@ -101,6 +108,7 @@ class ESpikeformer(FourStages):
 
         super().__init__(
             config.embed_dims,
+            in_channels=in_channels,
             neuron=make,
             conv_blocks=[
                 ConvBlock(

@@ -107,6 +107,7 @@ class FourStages(nn.Module):
 
     Args:
         embed_dims: Channels of the four stages.
+        in_channels: Channels of an image.
         neuron: Makes a neuron.
         conv_blocks: The four conv blocks, of `list_stage_channels(embed_dims)` channels.
         blocks: The transformer blocks of stage 3 and of stage 4.
@@ -116,6 +117,7 @@ class FourStages(nn.Module):
         self,
         embed_dims: Sequence[int],
         *,
+        in_channels: int = 3,
         neuron: NeuronFactory,
         conv_blocks: Sequence[nn.Module],
         blocks: tuple[nn.ModuleList, nn.ModuleList],
@@ -123,7 +125,9 @@ class FourStages(nn.Module):
         super().__init__()
         first, second, third, fourth = embed_dims
         self.out_channels = (first // 2, first, second, fourth)
-        self.downsample1_1 = Downsampling(3, first // 2, kernel_size=7, stride=2, neuron=None)
+        self.downsample1_1 = Downsampling(
+            in_channels, first // 2, kernel_size=7, stride=2, neuron=None
+        )
         self.ConvBlock1_1 = nn.ModuleList([conv_blocks[0]])
         down = partial(Downsampling, kernel_size=3, neuron=neuron)
         self.downsample1_2 = down(first // 2, first, stride=2)
@@ -170,9 +174,16 @@ class MetaSpikeformer(FourStages):
         neuron: The neuron; `config.levels` overrides its D. The binary LIF is that of the
             original ImageNet checkpoints, with 0.5 as threshold of the attention neuron and 0.125
             as scale of the attention product.
+        in_channels: Channels of an image.
     """
 
-    def __init__(self, config: BackboneConfig, neuron: NeuronConfig | BinaryNeuronConfig) -> None:
+    def __init__(
+        self,
+        config: BackboneConfig,
+        neuron: NeuronConfig | BinaryNeuronConfig,
+        *,
+        in_channels: int = 3,
+    ) -> None:
         make = partial(build_neuron, neuron, levels=config.levels)
         attention = {}
         if isinstance(neuron, BinaryNeuronConfig):
@@ -190,6 +201,7 @@ class MetaSpikeformer(FourStages):
 
         super().__init__(
             config.embed_dims,
+            in_channels=in_channels,
             neuron=make,
             conv_blocks=[
                 ConvBlock(

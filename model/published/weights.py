@@ -70,13 +70,31 @@ def load_backbone(model: nn.Module, path: Path) -> KeyReport:
             or a value is not finite; the model is then as it was.
     """
     state, placeholders = read_weights(path)
+    return load_backbone_weights(model, state, name=str(path), placeholders=placeholders)
+
+
+def load_backbone_weights(
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    *,
+    name: str,
+    placeholders: list[str] | None = None,
+) -> KeyReport:
+    """Load the backbone of weights that have been read; as `load_backbone`.
+
+    Args:
+        model: A segmentor; nothing but its backbone is loaded.
+        state: Keys -> tensors, published keys or ours.
+        name: What they came from.
+        placeholders: Reported along.
+    """
     heads = [key for key in state if key.startswith(_HEADS)]
     backbone = {key: value for key, value in state.items() if not key.startswith(_HEADS)}
-    report, fits = compare_keys(model, backbone, name=str(path), placeholders=placeholders)
+    report, fits = compare_keys(model, backbone, name=name, placeholders=placeholders)
     lacking = [key for key in report.missing if key.startswith(BACKBONE)]
     if lacking or report.unexpected or report.mismatched:
         of_backbone = replace(report, missing=lacking)
-        raise ValueError(f"{path}: does not hold this model's backbone: {of_backbone.sentence}")
+        raise ValueError(f"{name}: does not hold this model's backbone: {of_backbone.sentence}")
     _load(model, fits)
     return replace(report, unexpected=heads)
 

@@ -68,11 +68,17 @@ class PackedFacts:
 
     @cached_property
     def colours(self) -> tuple[list[float], list[float]]:
-        """Mean and deviation of each channel, of at most 32 training images evenly apart."""
+        """Mean and deviation of each channel of the training images.
+
+        Of data that was packed before these were counted: of 32 images at most, evenly apart.
+        """
+        if (counted := self.dataset.colours.get("train")) is not None:
+            return list(counted["mean"]), list(counted["std"])
         chosen = np.unique(np.linspace(0, self.rows - 1, min(self.rows, _MEASURED_ROWS), dtype=int))
-        count, total, squares = 0, np.zeros(3), np.zeros(3)
+        channels = self.dataset.channels
+        count, total, squares = 0, np.zeros(channels), np.zeros(channels)
         for index in chosen.tolist():
-            pixels = self.dataset.row("train", index).image.reshape(-1, 3).astype(np.float64)
+            pixels = self.dataset.row("train", index).image.reshape(-1, channels).astype(np.float64)
             count += len(pixels)
             total += pixels.sum(0)
             squares += (pixels**2).sum(0)
@@ -141,6 +147,10 @@ def _pick_classes(facts: PackedFacts, read: Read) -> tuple[Any, str]:
     return len(facts.shares), "classes of the data"
 
 
+def _pick_channels(facts: PackedFacts, read: Read) -> tuple[Any, str]:
+    return facts.dataset.channels, "channels of the images"
+
+
 def _pick_queries(facts: PackedFacts, read: Read) -> tuple[Any, str]:
     return max(20, len(facts.shares) + 8), f"{len(facts.shares)} classes, and some to spare"
 
@@ -164,14 +174,24 @@ def _pick_crop(facts: PackedFacts, read: Read) -> tuple[Any, str]:
     return [max(_SIDE_STEP, side) for side in box], "the size that images are fitted into"
 
 
+def _require_channels(facts: PackedFacts, read: Read) -> None:
+    wanted, channels = read("model.in_channels") or 3, facts.dataset.channels
+    if isinstance(wanted, int) and wanted != channels:
+        raise ConfigError(
+            f"model.in_channels: {wanted}, but the images of {facts.dataset.path} have {channels} "
+            "channels"
+        )
+
+
 def _pick_mean(facts: PackedFacts, read: Read) -> tuple[Any, str]:
-    if (initial := _read_initial_colours(read)) is not None:
+    _require_channels(facts, read)
+    if (initial := _read_initial_colours(facts, read)) is not None:
         return initial[0], "what the initial weights were trained with"
     return facts.colours[0], "measured on the training images"
 
 
 def _pick_deviation(facts: PackedFacts, read: Read) -> tuple[Any, str]:
-    if (initial := _read_initial_colours(read)) is not None:
+    if (initial := _read_initial_colours(facts, read)) is not None:
         return initial[1], "what the initial weights were trained with"
     return facts.colours[1], "measured on the training images"
 
@@ -228,14 +248,17 @@ def _count_steps(facts: PackedFacts, read: Read) -> int:
     return steps if isinstance(steps, int) else 1
 
 
-def _read_initial_colours(read: Read) -> tuple[list[float], list[float]] | None:
+def _read_initial_colours(facts: PackedFacts, read: Read) -> tuple[list[float], list[float]] | None:
     """Mean and deviation that initial weights were trained with; None where there are none.
 
-    A run's own stand in its configuration; published weights were trained with ImageNet's.
+    A run's own stand in its configuration; published weights were trained with ImageNet's. None too
+    where the data has another number of channels, which such weights do not fit.
     """
-    segmentor = read("init.segmentor")
-    if isinstance(segmentor, str):
-        path = Path(segmentor).absolute()
+    source = read("init.segmentor") or read("init.backbone")
+    if source is None or facts.dataset.channels != len(_IMAGENET_MEAN):
+        return None
+    if isinstance(source, str):
+        path = Path(source).absolute()
         # A run's folder, or one of its checkpoints.
         for folder in (path, *path.parents[:2]):
             if (folder / "config.yaml").is_file():
@@ -243,13 +266,12 @@ def _read_initial_colours(read: Read) -> tuple[list[float], list[float]] | None:
                 mean, std = (_read_value(content, f"data.transform.{k}") for k in ("mean", "std"))
                 if mean and std:
                     return mean, std
-    if segmentor is None and read("init.backbone") is None:
-        return None
     return _IMAGENET_MEAN, _IMAGENET_STD
 
 
 _PICKERS: Mapping[str, Callable[[PackedFacts, Read], tuple[Any, str]]] = {
     "model.num_classes": _pick_classes,
+    "model.in_channels": _pick_channels,
     "model.query.num_queries": _pick_queries,
     "data.transform.box": _pick_box,
     "data.transform.test_box": _pick_box,

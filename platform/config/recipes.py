@@ -40,6 +40,7 @@ _ADDED: dict[str, Any] = {
     "data.transform.jitter": None,
     "loss.lovasz_stride": 2,
     "loss.lovasz_weight": 0.0,
+    "model.in_channels": 3,
     "model.query.matching": "hungarian",
     "optimizer.decay": "poly",
     "optimizer.decay_over": "steps",

@@ -51,8 +51,9 @@ class InitConfig(_Section):
     """Weights that a new training starts from; what no file gives is drawn by the seed.
 
     Attributes:
-        backbone: File of an ImageNet checkpoint or of a published segmentor, or folder that
-            `spikeseg convert` made of one: the backbone alone is loaded.
+        backbone: File of an ImageNet checkpoint or of a published segmentor, folder that
+            `spikeseg convert` made of one, or folder of a run or of a checkpoint of ours: the
+            backbone alone is loaded, whatever classes and decoder the source has.
         segmentor: File of a published segmentor, folder that `spikeseg convert` made of one, or
             folder of a run or of a checkpoint of ours: every weight is loaded.
     """
@@ -275,6 +276,15 @@ class ExperimentConfig(_Section):
         if self.data.task == "panoptic" and self.model.decoder != "query":
             raise ValueError(
                 f"data.task is panoptic, which needs model.decoder query, got {self.model.decoder}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _every_channel_is_normalized(self) -> "ExperimentConfig":
+        if len(self.data.transform.mean) != self.model.in_channels:
+            raise ValueError(
+                f"data.transform.mean and std must have {self.model.in_channels} numbers, one for "
+                f"each of model.in_channels, got {len(self.data.transform.mean)}"
             )
         return self
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ...datasets.packed.reader import PackedDataset
+from ...datasets.pictures import view_rgb
 from ...datasets.spec import LabelSpace
 from ...model.accounting.energy import EnergyReport, estimate_energy
 from ...model.accounting.firing import FiringMonitor, FiringRow
@@ -239,6 +240,6 @@ def sheet_rows(
     for batch in read_evaluation_batches(dataset, split, config.data.transform, indices, 1):
         row = dataset.row(split, batch.indices[0])
         predicted = predict_labels(model, batch.images.to(device), row.label.shape[:2])
-        rows.append((row.id, row.image, row.label, predicted[0].byte().cpu().numpy()))
+        rows.append((row.id, view_rgb(row.image), row.label, predicted[0].byte().cpu().numpy()))
     model.train(was_training)
     return rows

@@ -33,7 +33,7 @@ class MicroBatch(NamedTuple):
     """What one forward pass sees.
 
     Attributes:
-        images: (B, 3, H, W) float32, normalized.
+        images: (B, C, H, W) float32, normalized.
         targets: (B, H, W) int64 train ids; with segments, train id + SEGMENT_STRIDE x number.
         ids: Row ids, B of them.
     """
@@ -209,7 +209,7 @@ class TrainingRows:
     def _allocate(self, transform: TransformConfig) -> MicroBatch:
         height, width = transform.crop
         size, pin = self._options.size, self._options.pin_memory
-        images = torch.empty(size, 3, height, width, pin_memory=pin)
+        images = torch.empty(size, len(transform.mean), height, width, pin_memory=pin)
         targets = torch.empty(size, height, width, dtype=torch.int64, pin_memory=pin)
         return MicroBatch(images, targets, [""] * size)
 

@@ -47,7 +47,8 @@ class LoadedRun:
         """Label every pixel of an image.
 
         Args:
-            image: RGB, (H, W, 3) uint8, of any size that the network takes.
+            image: (H, W, C) uint8 of any size that the network takes; RGB where C, the model's
+                `in_channels`, is 3.
 
         Returns:
             Class ids, (H, W) uint8.
@@ -56,9 +57,11 @@ class LoadedRun:
             ValueError: Where the array has another shape or type, or the image is too small or
                 too large.
         """
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        channels = self.config.model.in_channels
+        if image.ndim != 3 or image.shape[2] != channels or image.dtype != np.uint8:
             raise ValueError(
-                f"image must be an array (H, W, 3) of uint8, got {image.shape} of {image.dtype}"
+                f"image must be an array (H, W, {channels}) of uint8, got {image.shape} of "
+                f"{image.dtype}"
             )
         return predict_image(self._loaded, image, "image")[0]
 

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ...datasets.images import read_photo
-from ...datasets.pictures import overlay
+from ...datasets.layouts.image_folder.bands import read_input
+from ...datasets.pictures import overlay, view_rgb
 from ...datasets.spec import LabelSpace, Row
 from ...datasets.transforms import TransformConfig, fit_size, test_transform
 from ...model.metrics.segmentation import segmentation_scores
@@ -147,7 +147,8 @@ def predict(checkpoint: Path, images: Sequence[Path], output: Path) -> list[Path
     for path in images:
         if stems.count(path.stem) > 1:
             raise ConfigError(f"{path}: another image has the same name; their files would collide")
-    pixels = [read_photo(path) for path in images]
+    channels = loaded.resolved.config.model.in_channels
+    pixels = [read_input(path, channels) for path in images]
     for path, image in zip(images, pixels, strict=True):
         _require_size(loaded.resolved.config.data.transform, path, image)
     try:
@@ -158,10 +159,10 @@ def predict(checkpoint: Path, images: Sequence[Path], output: Path) -> list[Path
     for path, image in zip(images, pixels, strict=True):
         label, segments = predict_image(loaded, image, path)
         pictures = {"label": _make_palette_picture(label, loaded.space)}
-        pictures["overlay"] = Image.fromarray(overlay(image, label, loaded.space))
+        pictures["overlay"] = Image.fromarray(overlay(view_rgb(image), label, loaded.space))
         if segments is not None:
             numbers = segments.segments.cpu().numpy()
-            drawn = draw_segments(image, numbers, segments.classes, loaded.space)
+            drawn = draw_segments(view_rgb(image), numbers, segments.classes, loaded.space)
             pictures["panoptic"] = Image.fromarray(drawn)
             pictures["segments"] = Image.fromarray(numbers.astype(np.uint16))
         for name, picture in pictures.items():
@@ -180,7 +181,7 @@ def predict_image(
 
     Args:
         loaded: The model.
-        image: RGB, (H, W, 3) uint8.
+        image: (H, W, C) uint8, of the model's channels; RGB where these are three.
         name: What an error calls the image.
 
     Returns:

@@ -13,7 +13,13 @@ from ...model.initialize import calibrate_attention
 from ...model.loss.criterion import DenseCriterion, SetCriterion, build_criterion
 from ...model.neuron.backends.dispatch import BackendError, choose_backend
 from ...model.published.keys import KeyReport
-from ...model.published.weights import is_converted, load_all, load_backbone, load_weights
+from ...model.published.weights import (
+    is_converted,
+    load_all,
+    load_backbone,
+    load_backbone_weights,
+    load_weights,
+)
 from ...model.segmentor import build_uncalibrated_segmentor
 from ..checkpoint.run_folder import find_checkpoint
 from ..config.recipes import ConfigError
@@ -71,6 +77,11 @@ def open_data(config: ExperimentConfig) -> PackedDataset:
             f"model.num_classes: {config.model.num_classes}, but {config.data.path} has {classes} "
             f"classes ({dataset.label_space.name})"
         )
+    if config.model.in_channels != dataset.channels:
+        raise ConfigError(
+            f"model.in_channels: {config.model.in_channels}, but the images of {config.data.path} "
+            f"have {dataset.channels} channels"
+        )
     if config.data.task == "panoptic":
         _require_segments(config, dataset)
     return dataset
@@ -116,6 +127,9 @@ def load_initial_weights(model: nn.Module, config: ExperimentConfig) -> KeyRepor
             continue
         path = Path(source)
         try:
+            if key == "backbone" and path.is_dir() and not is_converted(path):
+                weights = find_checkpoint(path).evaluated()
+                return load_backbone_weights(model, weights, name=source)
             if key == "backbone":
                 return load_backbone(model, path)
             if not path.is_dir() or is_converted(path):

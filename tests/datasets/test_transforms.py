@@ -275,3 +275,26 @@ def test_settings_out_of_range_are_refused(changes: dict, message: str) -> None:
 def test_no_edge_of_a_very_long_image_vanishes() -> None:
     assert fit_short_edge((1, 4000), 100, 200) == (1, 200)
     assert fit_size((1, 4000), (100, 200)) == (1, 200)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 7, 16])
+@pytest.mark.parametrize("side", [20, 100])
+def test_any_number_of_channels_is_augmented_as_each_would_be_alone(
+    channels: int, side: int
+) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (48, 64, channels)).astype(np.uint8)
+    label = np.zeros((48, 64), np.uint8)
+
+    def change(pixels: np.ndarray) -> np.ndarray:
+        count = pixels.shape[2]
+        config = TransformConfig(
+            crop=(32, 32), resize="range", box=(side, side), brightness=0.3, photometric=False,
+            mean=(100.0,) * count, std=(50.0,) * count, interpolation="area",
+        )  # fmt: skip
+        return train_transform(config, Row("a", pixels, label), np.random.default_rng(5))[0]
+
+    together = change(image)
+    assert together.shape == (channels, 32, 32)
+    for channel in range(channels):
+        alone = change(np.repeat(image[..., channel : channel + 1], 3, 2))
+        np.testing.assert_allclose(together[channel], alone[0], atol=0.021)

@@ -19,7 +19,7 @@ CLASS_FILE = "classes.yaml"
 DRAFT = "classes.proposed.yaml"
 _MOST_CLASSES = 255
 _MOST_BYTES = 1 << 20
-_FILE_KEYS = ("name", "classes", "ignore", "background", "tolerance")
+_FILE_KEYS = ("name", "classes", "ignore", "background", "tolerance", "unknown")
 _CLASS_KEYS = ("name", "value", "colour", "label", "palette")
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 
@@ -58,6 +58,7 @@ def read_class_file(text: bytes, where: Path) -> ClassTable:
         ignored_labels=words,
         background=content.get("background"),
         tolerance=content.get("tolerance", 0),
+        unknown=content.get("unknown", "refuse"),
     )
     _check_table(table, where)
     return table
@@ -90,6 +91,8 @@ def write_class_file(table: ClassTable, comments: Sequence[str] = ()) -> str:
         lines.append(f"background: {json.dumps(table.background, ensure_ascii=False)}")
     if table.tolerance:
         lines.append(f"tolerance: {table.tolerance}")
+    if table.ignores_unknown:
+        lines.append("unknown: ignore")
     return "\n".join(lines) + "\n"
 
 
@@ -177,6 +180,11 @@ def _check_table(table: ClassTable, where: Path) -> None:
     if table.background is not None and table.by != "label":
         raise DataError(
             f"{where}: background is for annotation files; masks say it by a {table.by}"
+        )
+    if table.unknown not in ("refuse", "ignore") or (table.by == "label" and table.ignores_unknown):
+        raise DataError(
+            f"{where}: unknown must be refuse or, with value or colour, ignore, got "
+            f"{table.unknown!r}"
         )
     tolerance: Any = table.tolerance
     if isinstance(tolerance, bool) or not isinstance(tolerance, int) or not 0 <= tolerance <= 64:

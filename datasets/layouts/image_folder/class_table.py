@@ -54,6 +54,8 @@ class ClassTable:
         background: Class of pixels that no annotation covers; None ignores them. Masks have none.
         tolerance: Largest difference of a colour channel to exactly one class's colour at which a
             pixel counts as this class; 0 takes exact colours alone.
+        unknown: What happens to a number or colour that is none of these: `refuse` names it and
+            stops, `ignore` leaves its pixels out of training and scores.
     """
 
     name: str
@@ -63,6 +65,12 @@ class ClassTable:
     ignored_labels: tuple[str, ...] = ()
     background: str | None = None
     tolerance: int = 0
+    unknown: str = "refuse"
+
+    @property
+    def ignores_unknown(self) -> bool:
+        """Whether pixels of other numbers or colours are ignored."""
+        return self.unknown == "ignore"
 
     def label_space(self) -> LabelSpace:
         """The label space that is stored with the packed data."""
@@ -90,6 +98,7 @@ class ClassTable:
             for item in self.classes
         }
         ignored = [self.format_code(code) for code in self.ignore] + list(self.ignored_labels)
+        ignored += ["every other"] if self.ignores_unknown else []
         return described | ({"(ignored)": ignored} if ignored else {})
 
     def label_ids(self) -> dict[str, int]:
@@ -147,8 +156,9 @@ def map_mask(mask: Mask, table: ClassTable, where: Path) -> np.ndarray:
             lossy=mask.lossy,
             where=where,
         )
+        label[strange] = IGNORE
         for value, train_id in extra.items():
-            if train_id is not None:
+            if train_id not in (None, IGNORE):
                 label[codes == value] = train_id
     return label
 
@@ -167,18 +177,19 @@ def select_codes(mask: Mask, by: By, where: Path) -> np.ndarray:
 
 
 def match_code(code: int, table: ClassTable) -> int | None:
-    """Train id of a number or colour; None where it is none of the classes."""
+    """Train id of a number or colour; None where it is none of the classes and is refused."""
     known = table.code_ids()
     if code in known:
         return known[code]
+    other = IGNORE if table.ignores_unknown else None
     if table.by != "colour" or not table.tolerance:
-        return None
+        return other
     near = {
         train_id
         for colour, train_id in known.items()
         if colour_distance(colour, code) <= table.tolerance
     }
-    return near.pop() if len(near) == 1 else None
+    return near.pop() if len(near) == 1 else other
 
 
 def colour_distance(first: int, second: int) -> int:
@@ -211,6 +222,7 @@ def require_known(
         known = [code for item in table.classes for code in item.codes]
         distance = max(min(colour_distance(code, other) for other in known) for code in common)
         hint = f"; none is further than {distance} a channel from a class (tolerance)"
+    hint += "; unknown: ignore in the class file leaves such pixels out"
     if lossy:
         hint += "; JPEG changes colours: save masks as PNG"
     raise DataError(

@@ -4,8 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from ...images import encode_bands
 from ...spec import DataError, EncodedRow, LabelSpace, RawRow, Row
 from ..image_label_pairs import require_equal_size
+from .bands import read_bands
 from .class_table import ClassTable, map_mask
 from .decode import read_mask, read_picture
 from .source_files import SourceFiles
@@ -19,7 +23,8 @@ class ImageFolder:
         source: Where the files are.
         table: The classes.
         items: Images with labels and splits, in their order.
-        options: What was chosen; recorded with the packed data.
+        options: What was chosen; recorded with the packed data. `channels` is among these where
+            images have others than RGB.
     """
 
     needs_source = True
@@ -52,7 +57,7 @@ class ImageFolder:
         if item.problem:
             raise DataError(format_problem(item, self._source.root))
         where = self._source.root
-        data, image, verbatim = read_picture(self._source.read(item.image), where / item.image)
+        data, image, verbatim = self._read_image(item)
         size = (image.shape[0], image.shape[1])
         if item.regions is not None or item.segments is not None:
             drawn = draw_item(
@@ -64,6 +69,14 @@ class ImageFolder:
             label = map_mask(read_mask(self._source.read(item.label), path), self._table, path)
         require_equal_size(row.image, image.shape, row.label, label.shape)
         return EncodedRow(Row(row.id, image, label), data, verbatim)
+
+    def _read_image(self, item: Item) -> tuple[bytes, np.ndarray, bool]:
+        data, where = self._source.read(item.image), self._source.root / item.image
+        channels = self.options.get("channels")
+        if channels is None:
+            return read_picture(data, where)
+        image = read_bands(data, where, channels)
+        return encode_bands(image), image, False
 
     def __getstate__(self) -> dict[str, Any]:
         """A worker is sent its own rows, and not all of them."""

@@ -41,21 +41,28 @@ class Mask(NamedTuple):
 
 
 def read_size(data: bytes, where: Path) -> tuple[int, int]:
-    """Read height and width from a file's header, and check what the header shows.
+    """Read height and width of an image, and check what can be without decoding it.
+
+    A plain picture (8-bit RGB or grey, by far the most) is looked at by its header, check sums and
+    end; one whose values may be out of range is decoded.
 
     Args:
         data: Bytes of a picture or NumPy file.
         where: Named in errors.
 
     Raises:
-        DataError: Where it is no picture, is enormous, turned by EXIF, or has several pages.
+        DataError: Where it is no picture, is enormous, turned by EXIF, has several pages, or where
+            `read_picture` refuses it for what it is.
     """
     if where.suffix.lower() == ".npy":
-        shape = _read_numpy_header(data, where)[0]
-        return shape[0], shape[1]
+        height, width = read_picture(data, where)[1].shape[:2]
+        return height, width
     with _open_header(data, where) as picture:
         _require_plain(picture, data, where)
         size = picture.height, picture.width
+        if not _is_plain(picture, data):
+            read_picture(data, where)
+            return size
         if picture.format == "JPEG":
             require_jpeg_end(where, data, "image")
         elif picture.format == "PNG":
@@ -82,12 +89,11 @@ def read_picture(data: bytes, where: Path) -> tuple[bytes, np.ndarray, bool]:
         DataError: Where the file is damaged, transparent, or has no range of eight or 16 bits.
     """
     if where.suffix.lower() == ".npy":
-        pixels = _to_rgb(_read_numpy(data, where), where)
+        pixels = _to_rgb(read_numpy(data, where), where)
         return encode_png(pixels), pixels, False
     with _open_header(data, where) as header:
         _require_plain(header, data, where)
-        plain = header.format in ("JPEG", "PNG") and header.mode in ("RGB", "L")
-        if plain and not (header.format == "PNG" and data[_PNG_BITS] > 8):
+        if header.format in ("JPEG", "PNG") and _is_plain(header, data):
             return check_image(where, data)
     picture = open_picture(where, data, "image", FORMATS)
     if picture.format == "PNG" and picture.mode == "RGB":
@@ -211,6 +217,12 @@ def _require_plain(picture: Image.Image, data: bytes, where: Path) -> None:
         )
 
 
+def _is_plain(header: Image.Image, data: bytes) -> bool:
+    """Whether a picture is RGB or grey of 8 bits, by its header."""
+    deep = header.format == "PNG" and data[_PNG_BITS] > 8
+    return header.mode in ("RGB", "L") and not deep
+
+
 def _require_opaque(picture: Image.Image, where: Path) -> Image.Image:
     """RGB of a picture whose alpha channel hides nothing."""
     rgba = picture.convert("RGBA")
@@ -225,6 +237,22 @@ def _require_opaque(picture: Image.Image, where: Path) -> Image.Image:
 
 def _to_rgb(values: np.ndarray, where: Path) -> np.ndarray:
     """(H, W, 3) uint8 of eight or 16 bits; of 16 the upper eight, as a prediction reads them."""
+    values = to_eight_bits(values, where)
+    if values.ndim == 2:
+        values = values[..., None]
+    if values.ndim != 3 or values.shape[2] not in (1, 3):
+        raise DataError(
+            f"{where}: an image must have one channel or three, last, got shape {values.shape}"
+        )
+    return np.ascontiguousarray(np.broadcast_to(values, (*values.shape[:2], 3)))
+
+
+def to_eight_bits(values: np.ndarray, where: Path) -> np.ndarray:
+    """Whole numbers of 8 or 16 bits as uint8: of 16 the upper eight, whatever the shape.
+
+    Raises:
+        DataError: Where they are fractions, or have no range of 8 or 16 bits.
+    """
     if values.dtype != np.uint8:
         if not np.issubdtype(values.dtype, np.integer) or int(values.min()) < 0:
             raise DataError(f"{where}: an image must hold whole numbers from 0, got {values.dtype}")
@@ -235,17 +263,11 @@ def _to_rgb(values: np.ndarray, where: Path) -> np.ndarray:
                 "65535, of which the upper eight bits are kept: scale it, or store it with 8 bits"
             )
         values = (values >> 8).astype(np.uint8)
-    if values.ndim == 2:
-        values = values[..., None]
-    if values.ndim != 3 or values.shape[2] not in (1, 3):
-        raise DataError(
-            f"{where}: an image must have one channel or three, last, got shape {values.shape}"
-        )
-    return np.ascontiguousarray(np.broadcast_to(values, (*values.shape[:2], 3)))
+    return values
 
 
 def _read_numpy_mask(data: bytes, where: Path) -> Mask:
-    values = _read_numpy(data, where)
+    values = read_numpy(data, where)
     if values.ndim == 3 and values.shape[2] == 3 and values.dtype == np.uint8:
         return Mask(None, _encode_colours(values), None)
     if values.ndim == 3 and values.shape[2] == 1:
@@ -276,7 +298,12 @@ def _read_numpy_header(data: bytes, where: Path) -> tuple[tuple[int, ...], bool,
     return shape, fortran, dtype, file.tell()
 
 
-def _read_numpy(data: bytes, where: Path) -> np.ndarray:
+def read_numpy_shape(data: bytes, where: Path) -> tuple[int, ...]:
+    """Shape that the header of a NumPy file says, of two or three axes."""
+    return _read_numpy_header(data, where)[0]
+
+
+def read_numpy(data: bytes, where: Path) -> np.ndarray:
     """The numbers of a file; never more of them than the file has bytes for."""
     shape, fortran, dtype, start = _read_numpy_header(data, where)
     count = int(np.prod(shape, dtype=object))

@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ...spec import DataError
+from ...spec import MOST_CHANNELS, DataError
 from .arrow_files import ArrowFiles
+from .bands import find_channels
 from .class_file import CLASS_FILE, DRAFT, read_class_file, write_class_file
 from .class_table import ClassDefinition, ClassTable
 from .coco import read_coco
@@ -39,6 +40,8 @@ class FolderOptions:
         seed: Decides a drawn split.
         group_by: Keeps the images of a folder in one split.
         classes: A class file outside of the source; None looks for one beside the data.
+        channels: Channels of every image; None takes those of the first that can be read, 3 where
+            it is grey.
     """
 
     format: Format = "masks"
@@ -48,6 +51,7 @@ class FolderOptions:
     seed: int = 0
     group_by: Literal["folder"] | None = None
     classes: Path | None = None
+    channels: int | None = None
 
     def __post_init__(self) -> None:
         if (self.images is None) != (self.masks is None):
@@ -80,6 +84,11 @@ class Prepared:
     notes: tuple[str, ...]
     problems: tuple[str, ...]
 
+    @property
+    def total(self) -> int:
+        """Pairs, those with a problem included."""
+        return len(self.dataset.rows(Path(), partial=True))
+
     def require_few_problems(self, most: float) -> None:
         """Stop before work starts where too many pairs are bad.
 
@@ -89,7 +98,7 @@ class Prepared:
         Raises:
             DataError: Gives the count and the first reasons.
         """
-        total = len(self.dataset.rows(Path(), partial=True))
+        total = self.total
         if len(self.problems) > int(most * total):
             shown = "".join(f"\n  {problem}" for problem in self.problems[:5])
             more = f"\n  and {len(self.problems) - 5} more" if len(self.problems) > 5 else ""
@@ -129,15 +138,17 @@ def prepare_folder(path: Path, options: FolderOptions) -> Prepared:
         _require_splits(items, source)
     elif _have_splits(items):
         raise DataError(f"--split: folders or files of {path} say the splits already; leave it out")
-    surveys = survey_items(items, source)
+    channels = _find_channels(items, source, options, notes)
+    surveys = survey_items(items, source, channels)
     class_file, table, proposed = _find_classes(source, names, surveys, options, notes)
     surveys = find_unknown(surveys, table, source)
     if options.split is not None:
         surveys = _draw_splits(surveys, options.split, options)
-    notes += _describe_shared(surveys) + _describe_overlap(surveys) + _describe_splits(surveys)
+    notes += _describe_shared(surveys) + _describe_overlap(surveys)
+    notes += [] if options.split else _describe_splits(surveys)
     final = [survey.item for survey in surveys]
     return Prepared(
-        dataset=ImageFolder(source, table, final, _list_options(options, table)),
+        dataset=ImageFolder(source, table, final, _list_options(options, table, channels)),
         table=table,
         class_file=class_file,
         proposed=proposed,
@@ -159,6 +170,28 @@ def _find_items(
         pairing = pair_by_convention(names, source.root)
     items = [Item(p.key, p.split, p.image, p.mask, problem=p.problem) for p in pairing.pairs]
     return items, pairing.notes
+
+
+def _find_channels(
+    items: Sequence[Item], source: SourceFiles, options: FolderOptions, notes: list[str]
+) -> int:
+    """Channels of all images: those asked for, else those of the first; noted where not RGB."""
+    channels = options.channels or 3
+    names = [item.image for item in items if item.image and not item.problem]
+    for name in names if options.channels is None else []:
+        try:
+            channels = find_channels(source.read(name), source.root / name)
+        except DataError:
+            # One that cannot be read is a problem of its row, and the next one tells.
+            continue
+        if channels > MOST_CHANNELS:
+            raise DataError(
+                f"{source.root / name}: {channels} channels, at most {MOST_CHANNELS} are packed"
+            )
+        break
+    if channels != 3:
+        notes.append(f"images have {channels} channels: train with a model.in_channels of as many")
+    return channels
 
 
 def _draw_splits(surveys: Sequence[Survey], text: str, options: FolderOptions) -> list[Survey]:
@@ -220,7 +253,8 @@ def _find_classes(
         notes.append(
             f"{strays.colours} rare colours ({strays.pixels} pixels in {strays.files} masks, such "
             f"as {strays.example}) were taken for no class: smoothed or compressed edges; save "
-            "masks as PNG without smoothing, or give classes.yaml a tolerance"
+            "masks as PNG without smoothing, or give classes.yaml "
+            "a tolerance or unknown: ignore"
         )
     return beside, table, True
 
@@ -290,9 +324,10 @@ def _describe_splits(surveys: Sequence[Survey]) -> list[str]:
     return []
 
 
-def _list_options(options: FolderOptions, table: ClassTable) -> dict[str, Any]:
+def _list_options(options: FolderOptions, table: ClassTable, channels: int) -> dict[str, Any]:
     """What is recorded with the packed data; paths of this machine are not."""
-    recorded = replace(options, classes=None)
+    # Three channels are what data without a word on them has.
+    recorded = replace(options, classes=None, channels=None if channels == 3 else channels)
     chosen = {
         key: value
         for key, value in vars(recorded).items()

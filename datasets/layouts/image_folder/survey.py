@@ -6,11 +6,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from ...spec import DataError
+from .bands import read_bands
 from .class_table import ClassTable, match_code, require_known
 from .decode import count_codes, read_mask, read_size
 from .regions import Drawn, Region, draw_regions
@@ -77,12 +79,13 @@ class Survey(NamedTuple):
     lossy: bool = False
 
 
-def survey_items(items: Sequence[Item], source: SourceFiles) -> list[Survey]:
+def survey_items(items: Sequence[Item], source: SourceFiles, channels: int = 3) -> list[Survey]:
     """Look at every image and label: headers and ends of images, every pixel of masks.
 
     Args:
         items: What was paired.
         source: Where the files are.
+        channels: Channels that every image must have; of 3, RGB, grey ones are taken too.
 
     Returns:
         One for each item, in their order; a file that breaks a rule is its item's problem.
@@ -95,7 +98,7 @@ def survey_items(items: Sequence[Item], source: SourceFiles) -> list[Survey]:
         raise DataError(f"{source.root}: {len(words)} labels, at most {_MOST_WORDS} can be classes")
     ids = {word: index for index, word in enumerate(words)}
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        return list(pool.map(lambda item: _survey_item(item, source, ids), items))
+        return list(pool.map(lambda item: _survey_item(item, source, ids, channels), items))
 
 
 def draw_item(
@@ -182,11 +185,11 @@ def count_all(surveys: Iterable[Survey], by: str) -> tuple[Counter[int], Counter
     return pixels, files
 
 
-def _survey_item(item: Item, source: SourceFiles, ids: Mapping[str, int]) -> Survey:
+def _survey_item(item: Item, source: SourceFiles, ids: Mapping[str, int], channels: int) -> Survey:
     if item.problem:
         return Survey(item)
     try:
-        return _look_at(item, source, ids)
+        return _look_at(item, source, ids, channels)
     except DataError as error:
         # The file is named once, by whoever shows the problem.
         return Survey(replace(item, problem=str(error)))
@@ -194,9 +197,9 @@ def _survey_item(item: Item, source: SourceFiles, ids: Mapping[str, int]) -> Sur
         return Survey(replace(item, problem=f"{source.root / item.label}: {error}"))
 
 
-def _look_at(item: Item, source: SourceFiles, ids: Mapping[str, int]) -> Survey:
+def _look_at(item: Item, source: SourceFiles, ids: Mapping[str, int], channels: int) -> Survey:
     data = source.read(item.image)
-    size = read_size(data, source.root / item.image)
+    size = _read_size(data, source.root / item.image, channels)
     picture = hashlib.sha256(data).digest()
     pixels = size[0] * size[1]
     where = source.root / item.label
@@ -228,6 +231,14 @@ def _look_at(item: Item, source: SourceFiles, ids: Mapping[str, int]) -> Survey:
         pixels=pixels,
         lossy=mask.lossy,
     )
+
+
+def _read_size(data: bytes, where: Path, channels: int) -> tuple[int, int]:
+    if channels == 3:
+        return read_size(data, where)
+    # Headers of many bands differ too much between tools to be believed.
+    bands = read_bands(data, where, channels)
+    return bands.shape[0], bands.shape[1]
 
 
 def _count_colours(

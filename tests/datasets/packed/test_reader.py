@@ -1,5 +1,6 @@
 """Reading packed rows: any row, any thread, local and remote, damage named."""
 
+import json
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -161,3 +162,28 @@ def test_a_remote_shard_with_other_bytes_is_refused(folder: Path, tmp_path: Path
         dataset.row("train", 0)
     assert not list(cache.folder.glob("*.parquet"))
     assert not list(cache.folder.glob("*.fetching"))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "rule"),
+    [
+        ("options", {"channels": 17}, "channels must be 1..16, got 17"),
+        ("options", {"channels": True}, "channels must be 1..16, got True"),
+        ("options", {"channels": 5}, "mean must be 5 numbers"),
+        ("colours", {"train": {"mean": [1, 2, 300], "std": [1, 2, 3]}}, "mean must be 3 numbers"),
+        ("colours", {"train": {"mean": [1, 2, 3], "std": [1, 0, 3]}}, "std must be 3 numbers"),
+        ("colours", {"none": {}}, "colours has no 'train'"),
+    ],
+)
+def test_wrong_channels_and_colours_of_a_manifest_are_refused(
+    key: str, value: dict[str, object], rule: str, tmp_path: Path
+) -> None:
+    options = ShapesOptions(size=(32, 40), train=1, val=1, test=1, seed=0)
+    pack("shapes", Shapes(options), Path(), tmp_path)
+    content = json.loads((tmp_path / "manifest.json").read_text())
+    if key == "colours":
+        splits = dict.fromkeys(content["splits"], content["colours"]["train"])
+        value = value if "none" in value else {**splits, **value}
+    (tmp_path / "manifest.json").write_text(json.dumps({**content, key: value}))
+    with pytest.raises(DataError, match=rule):
+        PackedDataset.open(tmp_path)

@@ -1,5 +1,6 @@
 """Values that a recipe leaves to the data: picked, reasoned, stored as numbers, refused by name."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from plans import load
 
 import spikeseg
-from spikeseg.datasets.images import encode_png
+from spikeseg.datasets.images import encode_bands, encode_png
 from spikeseg.datasets.packed.pack import pack
 from spikeseg.datasets.spec import EncodedRow, LabelSpace, RawRow, Row
 from spikeseg.platform.config.errors import ConfigError
@@ -19,7 +20,7 @@ class Drawn:
 
     needs_source = False
     official_rows: dict[str, int] = {}  # noqa: RUF012
-    options: dict[str, str] = {}  # noqa: RUF012
+    options: dict[str, int]
 
     def __init__(
         self,
@@ -28,10 +29,12 @@ class Drawn:
         share: float = 0.5,
         test: bool = True,
         classes: int = 2,
+        channels: int = 3,
     ) -> None:
         names, grey = tuple(f"c{n}" for n in range(classes)), ((0, 0, 0),) * classes
         self.label_space = LabelSpace("drawn", names, grey, 255, {n: n for n in range(classes)})
-        self._sizes, self._share = sizes, share
+        self._sizes, self._share, self._channels = sizes, share, channels
+        self.options = {} if channels == 3 else {"channels": channels}
         self._splits = ("val", "test") if test else ("val",)
 
     def rows(self, source: Path, *, partial: bool) -> list[RawRow]:
@@ -44,9 +47,11 @@ class Drawn:
         height, width = self._sizes[int(row.id)]
         image = np.full((height, width, 3), (10, 20, 30), np.uint8)
         image[::2] += 20
+        image = np.concatenate([image] * 6, 2)[..., : self._channels]
         label = (np.arange(width) < self._share * width).astype(np.uint8)
         label = np.repeat(label[None], height, 0)
-        return EncodedRow(Row(row.id, image, label), encode_png(image), verbatim=False)
+        encoded = encode_png(image) if self._channels == 3 else encode_bands(image)
+        return EncodedRow(Row(row.id, image, label), encoded, verbatim=False)
 
 
 def pack_drawn(folder: Path, sizes: list[tuple[int, int]], **more: object) -> str:
@@ -127,6 +132,44 @@ def test_a_run_that_is_continued_gives_its_own_mean_and_deviation(tmp_path: Path
         assert (again.mean, again.std) == ((1, 2, 3), first.config.data.transform.std)
 
 
+@pytest.mark.parametrize("key", ["init.segmentor", "init.backbone"])
+def test_initial_weights_of_a_run_bring_its_colours(key: str, tmp_path: Path) -> None:
+    data = pack_drawn(tmp_path / "data", [(64, 64)] * 4)
+    first = load_experiment("own", [data, "data.transform.mean=[1, 2, 3]"])
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text(dump(first.config))
+    again = load_experiment("own", [data, f"{key}={tmp_path / 'run'}"]).config.data.transform
+    assert again.mean == (1, 2, 3)
+
+
+def test_channels_of_the_data_are_picked_and_others_refused(tmp_path: Path) -> None:
+    data = pack_drawn(tmp_path / "data", [(64, 64)] * 4, channels=5)
+    config = load_experiment("own", [data]).config
+    assert config.model.in_channels == 5 == len(config.data.transform.mean)
+    # 20 and 40, 30 and 50 in turns; the fourth and fifth are the first and second again.
+    assert config.data.transform.mean == (20, 30, 40, 20, 30)
+    assert config.data.transform.std == (10, 10, 10, 10, 10)
+    # ImageNet's colours are of three channels, and its weights are refused before a training.
+    assert load_experiment("own", [data, "init.backbone=a.pth"]).config.model.in_channels == 5
+    with pytest.raises(ConfigError, match=r"in_channels: 3, but the images of .* have 5 channels"):
+        load_experiment("own", [data, "model.in_channels=3"])
+    with pytest.raises(ConfigError, match="photometric and jitter change RGB colours"):
+        load_experiment("own", [data, "data.transform.photometric=true"])
+    with pytest.raises(ConfigError, match=r"must have 5 numbers, one for each"):
+        means = ["data.transform.mean=[1, 2, 3]", "data.transform.std=[1, 2, 3]"]
+        load_experiment("own", [data, *means])
+
+
+def test_data_without_counted_colours_is_measured(tmp_path: Path) -> None:
+    data = pack_drawn(tmp_path / "data", [(64, 64)] * 4)
+    counted = load_experiment("own", [data]).config.data.transform
+    manifest = tmp_path / "data" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    del content["colours"]
+    manifest.write_text(json.dumps(content))
+    assert load_experiment("own", [data]).config.data.transform == counted
+
+
 def test_a_stored_configuration_holds_numbers_and_needs_no_data(tmp_path: Path) -> None:
     data = pack_drawn(tmp_path / "data", [(64, 64)] * 4)
     resolved = load_experiment("own", [data])
@@ -153,7 +196,7 @@ def test_what_cannot_be_picked_is_refused_with_its_origin(tmp_path: Path) -> Non
     ):
         load_experiment("own", [data, "trainer.workers=from_data"])
     with pytest.raises(
-        ConfigError, match=r"command line: data\.path: .*no such folder \(14 values"
+        ConfigError, match=r"command line: data\.path: .*no such folder \(15 values"
     ):
         load_experiment("own", ["data.path=/nowhere"])
     with pytest.raises(ConfigError, match=r"own\.yaml:\d+: data\.path: "):

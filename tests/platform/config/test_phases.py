@@ -122,7 +122,9 @@ def test_later_fields_leave_digests_as_they_were_until_they_are_used() -> None:
         "optimizer.decay_over": "cost",
         "trainer.ema_start": "ramp",
     }
+    wide = {"model.in_channels": 2, "data.transform.mean": [1, 2], "data.transform.std": [1, 2]}
     digests = {
         config_digest(override(plain, {key: value}, "test").config) for key, value in used.items()
     }
-    assert len(digests | {config_digest(plain.config)}) == 9
+    digests.add(config_digest(override(plain, wide, "test").config))
+    assert len(digests | {config_digest(plain.config)}) == 10

@@ -18,6 +18,7 @@ from spikeseg.platform.cluster.worker_group import OneWorker
 from spikeseg.platform.config.recipes import ConfigError, Resolved
 from spikeseg.platform.config.schema import ExperimentConfig
 from spikeseg.platform.train.loop import Training
+from spikeseg.platform.train.preparation import load_initial_weights
 from spikeseg.platform.train.trainer import resume_training, train
 
 
@@ -119,10 +120,30 @@ def test_a_run_goes_on_from_its_own_kind_of_checkpoint(data: Path, tmp_path: Pat
     best = RunFolder(outcome.folder).at(outcome.best_step).evaluated()
     found = training.state.model.state_dict()
     assert all(torch.equal(best[key], found[key]) for key in best)
+    # Its backbone alone goes into a network of another decoder and other classes.
+    tree = json.loads(small(data, {"backbone": str(outcome.folder)}).model_dump_json())
+    tree["model"] |= {"num_classes": 4, "decoder": "fpn"}
+    other = ExperimentConfig.model_validate_json(json.dumps(tree))
+    model = build_uncalibrated_segmentor(other.model)
+    load_initial_weights(model, other)
+    taken = [key for key in model.state_dict() if key.startswith("backbone.")]
+    assert taken and all(torch.equal(best[key], model.state_dict()[key]) for key in taken)
     # A finished run is left alone though its weights are gone from where they were.
     again = train(Resolved(config, {}), storage=storage, name="second")
     (storage / "first").rename(tmp_path / "moved")
     assert resume_training("second", storage=storage).metrics == again.metrics
+
+
+def test_a_rule_of_rate_zero_keeps_the_backbone_as_it_was(data: Path, tmp_path: Path) -> None:
+    tree = json.loads(small(data, {}).model_dump_json())
+    tree["optimizer"]["rules"] = [{"match": "backbone.*", "lr": 0}]
+    training, _ = started(ExperimentConfig.model_validate_json(json.dumps(tree)), tmp_path / "run")
+    before = {key: value.clone() for key, value in training.state.model.named_parameters()}
+    for _ in training.evaluations():
+        pass
+    after = dict(training.state.model.named_parameters())
+    moved = {key for key, value in before.items() if not torch.equal(value, after[key])}
+    assert moved and not any(key.startswith("backbone.") for key in moved)
 
 
 def refused(config: ExperimentConfig, storage: Path) -> str:

@@ -72,6 +72,8 @@ def test_a_written_class_file_is_read_back_equal(text: str) -> None:
         ("classes: [{name: 3, value: 1}]", "name must be text, got 3"),
         ("classes: [{name: a}]\nbackground: b", "background is 'b', which is no class's name"),
         ("classes: [{name: a, value: 0}]\ntolerance: 99", "from 0 to 64, got 99"),
+        ("classes: [{name: a, value: 0}]\nunknown: guess", "refuse or, .* ignore, got 'guess'"),
+        ("classes: [{name: a}]\nunknown: ignore", "with value or colour, ignore"),
         ("a: &x [1]\nclasses: *x", "anchors and aliases"),
         ("classes: [", "not readable YAML"),
         ("- a", "must be a mapping"),
@@ -94,6 +96,16 @@ def test_off_colours_are_named_with_counts_and_never_guessed() -> None:
         "pixels); none is further than 7 a channel from a class"
     )
     assert "JPEG changes colours: save masks as PNG" in str(error.value)
+
+
+@pytest.mark.parametrize("tolerance", [0, 3])
+def test_pixels_of_other_colours_are_ignored_where_the_file_says_so(tolerance: int) -> None:
+    text = COLOURS.replace("tolerance: 3", f"tolerance: {tolerance}\nunknown: ignore")
+    table = read_class_file(text.encode(), WHERE)
+    assert read_class_file(write_class_file(table).encode(), WHERE) == table
+    codes = np.array([[0xFF0000, 0xFC0303, 0x800000, 0x000000, 0x010203]], np.int32)
+    found = map_mask(Mask(None, codes), table, Path("m.png"))
+    assert found.tolist() == [[1, 1, 255, 0, 0] if tolerance else [1, 255, 255, 0, 255]]
 
 
 def test_a_tolerance_takes_near_colours_of_one_class_alone() -> None:

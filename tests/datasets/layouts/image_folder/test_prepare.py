@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -149,6 +150,24 @@ def test_every_bad_file_is_found_before_anything_is_written(tmp_path: Path) -> N
     bad = (output / "quarantine.csv").read_text()
     assert PackedDataset.open(output).quarantined == 4
     assert "the image has no mask" in bad and "the mask has no image" in bad
+
+
+def test_images_out_of_range_are_all_named_before_anything_is_written(tmp_path: Path) -> None:
+    root = write_source(tmp_path / "data")
+    height, width = draw_pair(0)[1].shape
+    clear = np.full((height, width, 4), 255, np.uint8)
+    clear[:2, :3, 3] = 0
+    write_picture(root / "images/a.png", np.full((height, width), 899, np.uint16))
+    write_picture(root / "images/b.png", clear)
+    (root / "images/z/f.png").unlink()
+    write_picture(root / "images/z/f.npy", np.full((height, width), 0.5))
+    problems = "\n".join(prepare(root).problems)
+    for rule in (
+        r"a\.png: its largest value is 899",
+        r"b\.png: 6 transparent",
+        r"f\.npy: .*whole numbers",
+    ):
+        assert re.search(rule, problems), rule
 
 
 def test_rare_colours_are_counted_and_no_classes(tmp_path: Path) -> None:
