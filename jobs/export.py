@@ -33,14 +33,15 @@ from .options import overrides_argument, plain_logging, run_argument, storage_op
     type=click.Choice(["onnx", "openvino"]),
     default="onnx",
     show_default=True,
-    help="Who is to be fast with int8 weights.",
+    help="Who computes the comparison, and is to be fast with int8 weights.",
 )
 @click.option("--output", type=click.Path(path_type=Path), help="File.  [default: RUN.onnx]")
 @click.option(
     "--images",
     type=click.IntRange(1),
-    help="Validation images to compare on.  [default: 8; of int8 all]",
+    help="Images to compare on.  [default: 8; of int8 all]",
 )
+@click.option("--split", default="val", show_default=True, help="Split of these images.")
 @click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),
@@ -70,6 +71,7 @@ def command(word: str, overrides: tuple[str, ...], storage: Path, **options: Any
         options["runtime"],
         options["threads"],
         options["images"],
+        options["split"],
     )
     settings = (f"trainer.device={options['device']}", f"trainer.threads={options['threads']}")
     metadata = export_run(found.weights, request, (*settings, *overrides), tell=print)

@@ -175,7 +175,9 @@ class QueryHead(nn.Module):
             position = sine_position(H, W, num_features=E // 2, device=level.device)
             embedding = self.level_embed.weight[index].view(E, 1)
             positions.append((position if merged else position.flatten(1)).to(level.dtype))
-            memories.append(level + embedding[..., None] if merged else level.flatten(3) + embedding)
+            memories.append(
+                level + embedding[..., None] if merged else level.flatten(3) + embedding
+            )
         query, place = self.query_feat.weight.T, self.query_embed.weight.T
         if steps is not None:
             # Tokens are maps of width 1.

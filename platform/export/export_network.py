@@ -15,7 +15,7 @@ from .metadata import KEY, PROGRAM_FILE, ExportSource, describe_network, encode_
 from .onnx_graph import build_onnx, find_neurons
 from .open_exported import describe_precision, start_runtime
 from .packages import require_package
-from .parity import Candidate, ParityImages, compare, generate_images, read_validation_images
+from .parity import Candidate, ParityImages, compare, generate_images, read_split_images
 from .traced_program import LEAST_FREE_SIDE, ExportedForm, has_free_size, save_program, trace
 
 _PARITY_IMAGES = 8
@@ -29,9 +29,10 @@ class ExportRequest(NamedTuple):
         output: The file; it must not exist.
         format: `onnx`, or `pt2` for `torch.export.load`.
         weights: `float32`, or `int8` where spike counts are read.
-        runtime: Who is to be fast with int8 weights.
+        runtime: Who computes the comparison, and is to be fast with int8 weights.
         threads: Threads of the runtime that compares.
-        images: Validation images to compare on; if not given 8 for float32, all for int8.
+        images: Images to compare on; if not given 8 for float32, all for int8.
+        split: Whose images.
     """
 
     output: Path
@@ -40,6 +41,7 @@ class ExportRequest(NamedTuple):
     runtime: Literal["onnx", "openvino"] = "onnx"
     threads: int = 1
     images: int | None = None
+    split: str = "val"
 
 
 def check_request(request: ExportRequest) -> None:
@@ -62,7 +64,7 @@ def check_request(request: ExportRequest) -> None:
         return
     for name in ("onnx", "onnxscript", "onnxruntime"):
         require_package(name)
-    if request.weights == "int8" and request.runtime == "openvino":
+    if request.runtime == "openvino":
         require_package("openvino")
 
 
@@ -124,9 +126,8 @@ def export_network(
         metadata["fast_with"] = request.runtime
     images = _choose_images(source, dataset, request, metadata["size"], size)
     tell(f"comparing on {images.origin}")
-    runtime = request.runtime if request.weights == "int8" else "onnx"
     content, outputs = _with_spikes(model, neurons)
-    run, name = start_runtime(content, runtime, threads=request.threads)
+    run, name = start_runtime(content, request.runtime, threads=request.threads)
     metadata["parity"] = compare(source, Candidate(run, outputs), images)
     metadata["parity"]["computed_by"] = f"{name}, {describe_precision(request.weights)}"
     entry = model.metadata_props.add()
@@ -149,7 +150,7 @@ def _find_size(source: ExportSource, dataset: PackedDataset | None) -> tuple[int
     transform = source.config.data.transform
     if dataset is None:
         return transform.crop
-    for images, _ in read_validation_images(dataset, transform, 1, None).batches:
+    for images, _ in read_split_images(dataset, transform, 1, None).batches:
         return images.shape[2], images.shape[3]
     raise AssertionError("a validation split has rows")
 
@@ -167,7 +168,7 @@ def _choose_images(
     count = request.images
     if count is None and request.weights == "float32":
         count = _PARITY_IMAGES
-    return read_validation_images(dataset, transform, count, fixed)
+    return read_split_images(dataset, transform, count, fixed, split=request.split)
 
 
 def _run_program(form: ExportedForm, program: torch.export.ExportedProgram) -> Candidate:

@@ -139,7 +139,9 @@ class _Quantization:
         before = []
         if real not in self._arrays:
             self._arrays[real] = np.zeros(0)
-            before.append(self._node("DequantizeLinear", [counts, "count_scale", "count_zero"], real))
+            before.append(
+                self._node("DequantizeLinear", [counts, "count_scale", "count_zero"], real)
+            )
         weight = f"{name}_weight_real"
         parts = [f"{name}_weight", f"{name}_scale", f"{name}_zero"]
         before.append(self._node("DequantizeLinear", parts, weight, axis=0))

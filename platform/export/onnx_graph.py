@@ -111,7 +111,9 @@ def _join_clamps(graph: Any) -> None:
     graph.node.extend(nodes)
 
 
-def _find_bounds(node: Any, producers: dict[str, Any]) -> tuple[str, int, tuple[float, float]] | None:
+def _find_bounds(
+    node: Any, producers: dict[str, Any]
+) -> tuple[str, int, tuple[float, float]] | None:
     """Operand, type and bounds where a node is the end of a clamp; else None."""
     if node.op_type != "Min" or len(node.input) != 2:
         return None

@@ -15,6 +15,7 @@ from ...datasets.transforms import TransformConfig, test_transform
 from ...model.metrics.segmentation import confusion_counts, segmentation_scores
 from ...model.neuron.kinds import find_neurons as find_model_neurons
 from ...model.postprocess import label_map, semantic_logits
+from ..config.errors import ConfigError
 from ..loading.evaluation_loader import read_evaluation_batches
 from .metadata import ExportSource
 from .open_exported import Run
@@ -47,28 +48,41 @@ class Candidate(NamedTuple):
     neurons: dict[str, str]
 
 
-def read_validation_images(
-    dataset: PackedDataset, transform: TransformConfig, count: int | None, size: list[int] | None
+def read_split_images(
+    dataset: PackedDataset,
+    transform: TransformConfig,
+    count: int | None,
+    size: list[int] | None,
+    *,
+    split: str = "val",
 ) -> ParityImages:
-    """Images of the validation split, one by one.
+    """Images of a split, one by one.
 
     Args:
         dataset: The packed data.
         transform: Test-time resizing and normalization.
         count: How many rows; all if not given.
         size: Height and width that an input must have; rows of others are left out.
+        split: Name of the split.
+
+    Raises:
+        ConfigError: Where the split has no rows.
     """
-    total = dataset.splits["val"]
+    if not dataset.splits.get(split):
+        raise ConfigError(
+            f"split {split!r} has no rows in {dataset.path}; there are: {', '.join(dataset.splits)}"
+        )
+    total = dataset.splits[split]
     count = total if count is None else min(count, total)
     # Evenly over the split, since its first rows may be one scene.
     rows = sorted({index * total // count for index in range(count)})
 
     def read() -> Iterator[tuple[Tensor, Tensor | None]]:
-        for batch in read_evaluation_batches(dataset, "val", transform, rows, 1):
+        for batch in read_evaluation_batches(dataset, split, transform, rows, 1):
             if size is None or list(batch.images.shape[2:]) == size:
                 yield batch.images, batch.targets
 
-    return ParityImages(read(), f"validation split of {dataset.name}")
+    return ParityImages(read(), f"split {split} of {dataset.name}")
 
 
 def generate_images(transform: TransformConfig, size: tuple[int, int]) -> ParityImages:
