@@ -15,7 +15,6 @@ from ..cli import run
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from ...platform.export.traced_program import ExportedForm
 
 # Form -> (weights, runtime); the others are torch's.
 _FILES: dict[str, tuple[str, Literal["onnx", "openvino"]]] = {
