@@ -19,6 +19,7 @@ _VERBS = {
     "doctor": "doctor",
     "energy": "energy",
     "evaluate": "evaluate",
+    "export": "export",
     "predict": "predict",
     "replay": "replay",
     "report": "report",

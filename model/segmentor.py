@@ -59,13 +59,12 @@ def build_uncalibrated_segmentor(config: ModelConfig) -> nn.Module:
     return model
 
 
-def add_time_axis(image: Tensor, timesteps: int, channels: int = 3) -> Tensor:
+def add_time_axis(image: Tensor, config: ModelConfig) -> Tensor:
     """Add the time axis to an image.
 
     Args:
         image: (B, C, H, W), repeated at every step, or (T, B, C, H, W).
-        timesteps: T.
-        channels: C.
+        config: With T and the number of channels C.
 
     Returns:
         (T, B, C, H, W).
@@ -73,6 +72,7 @@ def add_time_axis(image: Tensor, timesteps: int, channels: int = 3) -> Tensor:
     Raises:
         ValueError: Where the shape does not fit; says which rule.
     """
+    timesteps, channels = config.neuron.timesteps, config.in_channels
     if image.dim() == 4:
         image = image.unsqueeze(0).expand(timesteps, -1, -1, -1, -1)
     if image.dim() != 5:
@@ -89,10 +89,6 @@ def add_time_axis(image: Tensor, timesteps: int, channels: int = 3) -> Tensor:
             f"stride, got {image.shape[-2]} x {image.shape[-1]}"
         )
     return image
-
-
-def _add_time_axis(image: Tensor, config: ModelConfig) -> Tensor:
-    return add_time_axis(image, config.neuron.timesteps, config.in_channels)
 
 
 def _build_backbone(config: ModelConfig) -> MetaSpikeformer | ESpikeformer:
@@ -137,6 +133,8 @@ class QueryHead(nn.Module):
         self.embedding = MaskEmbedding(sizes, config.neuron, num_classes=config.num_classes)
         self.last_only = False
         """Whether only the last layer's prediction is made (L = 1), as inference needs."""
+        self.merged_steps: int | None = None
+        """T where time is part of the batch (folded form); only the last layer is predicted."""
         self.mask_projection: nn.Linear | None = None
         """In the folded form, the mask features' convolution moved to the queries' side."""
         self.mask_product: Callable[[Tensor, Tensor], Tensor] = mask_product
@@ -150,19 +148,9 @@ class QueryHead(nn.Module):
         # folded form: M (W s + b) = (M W) s + M b takes E^2 less a pixel and keeps one map less.
         moved = self.training and self.reorders
         mask_features, levels, pixel_logits = self.pixel_decoder(features, project=not moved)
-        T, B, E = mask_features.shape[:3]
-        memories, positions = [], []
-        for index, level in enumerate(levels):
-            memories.append(level.flatten(3) + self.level_embed.weight[index].view(E, 1))
-            position = sine_position(
-                level.shape[-2], level.shape[-1], num_features=E // 2, device=level.device
-            )
-            positions.append(position.flatten(1).to(level.dtype))
-        query = self.query_feat.weight.T.expand(T, B, -1, -1)
-        collected = self.transformer_decoder(query, memories, self.query_embed.weight.T, positions)
-        if self.last_only:
-            collected = collected[-1:]
-        queries = torch.stack(collected, 1).transpose(-1, -2)
+        queries = self._decode_queries(levels)
+        if self.merged_steps is not None:
+            mask_features = mask_features.unflatten(0, (self.merged_steps, -1))
         class_logits, embeddings = self.embedding(queries)
         factors = None
         if moved:
@@ -180,6 +168,34 @@ class QueryHead(nn.Module):
             pixel_logits = pixel_logits.mean(0)
         return MaskPrediction(class_logits, mask_logits, pixel_logits, factors)
 
+    def _decode_queries(self, levels: list[Tensor]) -> Tensor:
+        """Queries after the layers that are predicted from, (T, L, B, Q, E).
+
+        Args:
+            levels: (T, B, E, h, w) each; (T * B, E, h, w) where time is merged.
+        """
+        steps, merged = self.merged_steps, self.merged_steps is not None
+        memories, positions = [], []
+        for index, level in enumerate(levels):
+            E, H, W = level.shape[-3:]
+            position = sine_position(H, W, num_features=E // 2, device=level.device)
+            embedding = self.level_embed.weight[index].view(E, 1)
+            positions.append((position if merged else position.flatten(1)).to(level.dtype))
+            memories.append(
+                level + embedding[..., None] if merged else level.flatten(3) + embedding
+            )
+        query, place = self.query_feat.weight.T, self.query_embed.weight.T
+        if steps is not None:
+            # Tokens are maps of width 1.
+            query, place = query[..., None], place[..., None]
+        query = query.expand(*levels[0].shape[:-3], *(-1,) * query.dim())
+        collected = self.transformer_decoder(query, memories, place, positions)
+        if self.last_only:
+            collected = collected[-1:]
+        if steps is not None:
+            collected = [tokens.squeeze(-1).unflatten(0, (steps, -1)) for tokens in collected]
+        return torch.stack(collected, 1).transpose(-1, -2)
+
 
 class Spike2Former(nn.Module):
     """Spike2Former (paper, Fig. 2): backbone and query head.
@@ -187,6 +203,9 @@ class Spike2Former(nn.Module):
     Args:
         config: The architecture.
     """
+
+    merged = False
+    """Whether time is part of the batch inside (folded form)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -208,7 +227,8 @@ class Spike2Former(nn.Module):
         """
         if self.config.check_finite:
             image = check_finite(image)
-        return self.decode_head(self.backbone(_add_time_axis(image, self.config)))
+        sequence = add_time_axis(image, self.config)
+        return self.decode_head(self.backbone(sequence.flatten(0, 1) if self.merged else sequence))
 
 
 class SpikeFPNSegmentor(nn.Module):
@@ -217,6 +237,9 @@ class SpikeFPNSegmentor(nn.Module):
     Args:
         config: The architecture.
     """
+
+    merged = False
+    """Whether time is part of the batch inside (folded form)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -243,5 +266,6 @@ class SpikeFPNSegmentor(nn.Module):
         """
         if self.config.check_finite:
             image = check_finite(image)
-        features = self.backbone(_add_time_axis(image, self.config))
+        sequence = add_time_axis(image, self.config)
+        features = self.backbone(sequence.flatten(0, 1) if self.merged else sequence)
         return DensePrediction(self.decode_head(self.neck(features)))

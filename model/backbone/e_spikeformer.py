@@ -51,9 +51,9 @@ class WideValueAttention(nn.Module):
         """(T, B, C, H, W) to the same shape."""
         size = x.shape[-2:]
         x = self.head_spike(x)
-        q = fire_after(self.q_conv, self.q_spike, x).flatten(3)
-        k = fire_after(self.k_conv, self.k_spike, x).flatten(3)
-        v = fire_after(self.v_conv, self.v_spike, x).flatten(3)
+        q = fire_after(self.q_conv, self.q_spike, x).flatten(-2)
+        k = fire_after(self.k_conv, self.k_spike, x).flatten(-2)
+        v = fire_after(self.v_conv, self.v_spike, x).flatten(-2)
         y = linear_attention(q, k, v, num_heads=self.num_heads, scale=self.scale, order=self.order)
         return over_time(self.proj_conv, self.attn_spike(y.unflatten(-1, size)))
 

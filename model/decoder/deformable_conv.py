@@ -129,14 +129,18 @@ class SpikeDeformableConv(nn.Module):
             features = fire_after(self.dw_conv, self.offset_spike, self.dw_spike(x))
         offset = over_time(self.offset, features)
         mask = fire_after(self.mask, self.mask_spike, features)
+        merged = x.dim() == 4
         y = sample_deformable(
-            value.flatten(0, 1), self._flatten_pixels(offset), self._flatten_pixels(mask)
+            value if merged else value.flatten(0, 1),
+            self._flatten_pixels(offset),
+            self._flatten_pixels(mask),
         )
-        return self.output_proj(y.unflatten(0, x.shape[:2]))
+        return self.output_proj(y if merged else y.unflatten(0, x.shape[:2]))
 
     def _flatten_pixels(self, x: Tensor) -> Tensor:
-        """(T, B, C', H, W) to (T * B, H, W, C')."""
-        x = x.flatten(0, 1)
+        """(T, B, C', H, W) or (T * B, C', H, W) to (T * B, H, W, C')."""
+        if x.dim() == 5:
+            x = x.flatten(0, 1)
         if self.compat == "published":
             B, C, H, W = x.shape
             return x.contiguous().view(B, H, W, C)

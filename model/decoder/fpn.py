@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from functools import partial
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import FPNConfig, NeuronConfig
@@ -44,8 +43,7 @@ class SpikeFPN(nn.Module):
         ]
         for fine in range(len(laterals) - 2, -1, -1):
             size = laterals[fine].shape[-2:]
-            coarse = F.interpolate(laterals[fine + 1].flatten(0, 1), size=size, mode="nearest")
-            laterals[fine] = laterals[fine] + coarse.unflatten(0, laterals[fine].shape[:2])
+            laterals[fine] = laterals[fine] + resize(laterals[fine + 1], size, mode="nearest")
         return [
             over_time(conv, spike(x))
             for conv, spike, x in zip(self.fpn_convs, self.fpn_spikes, laterals, strict=True)
@@ -95,6 +93,8 @@ class SpikeFPNHead(nn.Module):
                 if level > 0:
                     parts.append(_Double())
             self.scale_heads.append(nn.Sequential(*parts))
+        self.merged_steps: int | None = None
+        """T where time is part of the batch."""
         self.seg_spike = neuron()
         self.conv_seg = nn.Conv2d(width, num_classes, 1)
 
@@ -103,7 +103,10 @@ class SpikeFPNHead(nn.Module):
         y = self.scale_heads[0](features[0])
         for head, x in zip(list(self.scale_heads)[1:], features[1:], strict=True):
             y = y + resize(head(x), y.shape[-2:])
-        return over_time(self.conv_seg, self.seg_spike(y)).mean(0)
+        logits = over_time(self.conv_seg, self.seg_spike(y))
+        if self.merged_steps is not None:
+            logits = logits.unflatten(0, (self.merged_steps, -1))
+        return logits.mean(0)
 
 
 def build_fpn(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from ..layers.blocks import (
     ChannelMLP,
     NeuronFactory,
     SpikeSeparableConv,
+    add_residual,
     build_dense_bn,
     build_depthwise_bn,
     over_time,
@@ -22,9 +24,14 @@ from .query_decoder import SpikeAttention
 from .sine_position import sine_position
 
 
-def resize(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Resize (T, B, C, H, W) bilinearly to a height and width."""
-    layer = partial(F.interpolate, size=tuple(size), mode="bilinear", align_corners=False)
+def resize(
+    x: Tensor, size: Sequence[int], *, mode: Literal["bilinear", "nearest"] = "bilinear"
+) -> Tensor:
+    """Resize (T, B, C, H, W) or (T * B, C, H, W) to a height and width."""
+    corners = False if mode == "bilinear" else None
+    layer = partial(F.interpolate, size=tuple(size), mode=mode, align_corners=corners)
+    if x.dim() == 4:
+        return layer(x)
     return layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
@@ -48,9 +55,9 @@ class EncoderMLP(ChannelMLP):
         """(T, B, C, H, W) to the same shape."""
         if self.compat == "corrected":
             return super().forward(x)
-        T, B, C, H, W = x.shape
-        y = self.tokens(x.flatten(3)).contiguous()
-        return y.view(T, B, H, W, C).permute(0, 1, 4, 2, 3)
+        C, H, W = x.shape[-3:]
+        y = super().forward(x).contiguous()
+        return y.view(*x.shape[:-3], H, W, C).movedim(-1, -3)
 
 
 class EncoderLayer(nn.Module):
@@ -77,9 +84,9 @@ class EncoderLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(T, B, E, H, W) to the same shape."""
-        x = x + self.gamma1.view(-1, 1, 1) * self.Conv(x)
-        x = x + self.gamma2.view(-1, 1, 1) * self.dcn(x)
-        return x + self.gamma3.view(-1, 1, 1) * self.ffn(x)
+        x = add_residual(x, self.gamma1, self.Conv(x))
+        x = add_residual(x, self.gamma2, self.dcn(x))
+        return add_residual(x, self.gamma3, self.ffn(x))
 
 
 class AttentionEncoderLayer(nn.Module):
@@ -108,13 +115,17 @@ class AttentionEncoderLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(T, B, E, H, W) to the same shape."""
-        E, H, W = x.shape[2:]
-        position = sine_position(H, W, num_features=E // 2, device=x.device)
-        pixels = x.flatten(3)
-        placed = pixels + position.flatten(1).to(x.dtype)
-        mixed = self.attn(placed, placed, pixels).unflatten(-1, (H, W))
-        x = x + self.gamma1.view(-1, 1, 1) * mixed
-        return x + self.gamma2.view(-1, 1, 1) * self.ffn(x)
+        E, H, W = x.shape[-3:]
+        position = sine_position(H, W, num_features=E // 2, device=x.device).to(x.dtype)
+        if self.attn.merged:
+            placed = x + position
+            mixed = self.attn(placed, placed, x)
+        else:
+            pixels = x.flatten(3)
+            placed = pixels + position.flatten(1)
+            mixed = self.attn(placed, placed, pixels).unflatten(-1, (H, W))
+        x = add_residual(x, self.gamma1, mixed)
+        return add_residual(x, self.gamma2, self.ffn(x))
 
 
 class Encoder(nn.Module):

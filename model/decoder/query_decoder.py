@@ -24,6 +24,8 @@ class SpikeAttention(nn.Module):
         neuron: Makes a neuron.
     """
 
+    merged = False
+
     def __init__(self, width: int, *, num_heads: int, neuron: NeuronFactory) -> None:
         super().__init__()
         self.num_heads = num_heads
@@ -38,6 +40,8 @@ class SpikeAttention(nn.Module):
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Attend.
 
+        Where time is merged, N and Q are two axes, of which one may be 1: (T * B, E, H, W).
+
         Args:
             query: (T, B, E, Q), real-valued.
             key: (T, B, E, N).
@@ -49,7 +53,11 @@ class SpikeAttention(nn.Module):
         q = fire_after(self.q_conv, self.q_spike, self.q_conv_spike(query))
         k = fire_after(self.k_conv, self.k_spike, self.k_conv_spike(key))
         v = fire_after(self.v_conv, self.v_spike, self.v_conv_spike(value))
+        if self.merged:
+            q, k, v = q.flatten(-2), k.flatten(-2), v.flatten(-2)
         y = linear_attention(q, k, v, num_heads=self.num_heads, scale=self.scale, order=self.order)
+        if self.merged:
+            y = y.unflatten(-1, query.shape[-2:])
         return over_time(self.out_conv, self.attn_spike(y))
 
 
@@ -88,6 +96,8 @@ class QueryMLP(nn.Module):
         compat: `published` keeps those reshapes.
     """
 
+    merged = False
+
     def __init__(self, width: int, *, hidden: int, neuron: NeuronFactory, compat: Compat) -> None:
         super().__init__()
         self.compat = compat
@@ -99,15 +109,18 @@ class QueryMLP(nn.Module):
         self.bn2 = nn.BatchNorm1d(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(T, B, E, Q) to the same shape."""
+        """(T, B, E, Q) to the same shape; (T * B, E, Q, 1) where time is merged."""
+        E, Q = x.shape[1:3] if self.merged else x.shape[2:]
         x = self.fc1_spike(x)
         if self.compat == "published":
-            x = x.transpose(-1, -2).contiguous().view(x.shape)
+            tokens = x.squeeze(-1) if self.merged else x
+            x = tokens.transpose(-1, -2).contiguous().view(x.shape)
         y = fire_after(self.bn1, self.fc2_spike, over_time(self.fc1, x))
         y = over_time(self.bn2, over_time(self.fc2, y))
         if self.compat == "published":
-            T, B, E, Q = y.shape
-            y = y.contiguous().view(T, B, Q, E).transpose(-1, -2)
+            tokens = y.squeeze(-1) if self.merged else y
+            tokens = tokens.contiguous().view(*tokens.shape[:-2], Q, E).transpose(-1, -2)
+            y = tokens.unsqueeze(-1) if self.merged else tokens
         return y
 
 

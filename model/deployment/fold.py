@@ -21,7 +21,7 @@ from ..neuron.firing_rule import FiringRule
 from ..neuron.integer_lif import IntegerLIF
 from ..neuron.kinds import Neuron
 from ..published.classifier import Classifier
-from ..segmentor import QueryHead
+from ..segmentor import QueryHead, Spike2Former, SpikeFPNSegmentor
 from .fold_layers import (
     NORMS,
     RepConvForm,
@@ -31,6 +31,7 @@ from .fold_layers import (
     scale_input,
     scale_output,
 )
+from .merge_time import merge_time
 
 
 @torch.no_grad()
@@ -65,6 +66,8 @@ def fold(model: nn.Module, *, rep_conv: RepConvForm = "chain") -> nn.Module:
             _project_embeddings(module)
         for name in _list_owned_neurons(module):
             _reuse_input(module, name)
+    if isinstance(folded, Spike2Former | SpikeFPNSegmentor):
+        merge_time(folded)
     return folded.requires_grad_(False)
 
 

@@ -20,12 +20,15 @@ def over_time(layer: nn.Module, x: Tensor) -> Tensor:
     """Apply a layer for images to every step: T becomes part of the batch.
 
     Args:
-        layer: Takes (B, C, H, W).
-        x: (T, B, C, H, W).
+        layer: Takes (B, C, H, W), or (B, C, N) where x has tokens.
+        x: (T, B, C, H, W) or (T, B, C, N); (T * B, C, H, W) in a model whose time is merged
+            (`deployment/merge_time.py`).
 
     Returns:
-        (T, B, C', H', W').
+        The layer's output, with the first axes of x.
     """
+    if x.dim() == 4 and layer.__dict__.get("merged"):
+        return layer(x)
     return layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
@@ -78,6 +81,17 @@ def build_dense_bn(channels: int, kernel_size: int) -> nn.Sequential:
     """Convolution of all channels that keeps the size, then BatchNorm; keys `0` and `1`."""
     conv = nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(channels))
+
+
+def add_residual(x: Tensor, gamma: Tensor | None, branch: Tensor) -> Tensor:
+    """Add a branch to its input, scaled by one factor a channel unless that was folded away.
+
+    Args:
+        x: (..., C, H, W).
+        gamma: (C,).
+        branch: Shape of x.
+    """
+    return x + branch if gamma is None else x + gamma.view(-1, 1, 1) * branch
 
 
 class Downsampling(nn.Module):
@@ -211,6 +225,8 @@ class ChannelMLP(nn.Module):
         neuron: Makes a neuron.
     """
 
+    merged = False
+
     def __init__(self, channels: int, *, hidden: int, neuron: NeuronFactory) -> None:
         super().__init__()
         self.fc1_spike = neuron()
@@ -222,10 +238,12 @@ class ChannelMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(T, B, C, H, W) to the same shape."""
+        if self.merged:
+            return self.tokens(x)
         return self.tokens(x.flatten(3)).unflatten(-1, x.shape[-2:])
 
     def tokens(self, x: Tensor) -> Tensor:
-        """(T, B, C, N) to the same shape."""
+        """(T, B, C, N) to the same shape; (T * B, C, H, W) where time is merged."""
         y = over_time(self.fc1_conv, self.fc1_spike(x))
         y = fire_after(self.fc1_bn, self.fc2_spike, y)
         return over_time(self.fc2_bn, over_time(self.fc2_conv, y))
@@ -249,18 +267,18 @@ def linear_attention(
     float32 as long as a sum stays below 2^24, so they do not differ.
 
     Args:
-        q: (T, B, C, N), spikes.
-        k: (T, B, C, N'), spikes.
-        v: (T, B, C', N'), spikes; C' / C times the head size.
+        q: (T, B, C, N) or (T * B, C, N), spikes.
+        k: (T, B, C, N') or (T * B, C, N'), spikes.
+        v: As k with C' channels, spikes; C' / C times the head size.
         num_heads: Heads that the channels are cut into.
         scale: Factor on the product.
         order: (q k^T) v, q (k^T v), or the one with fewer multiply-accumulates at these sizes.
 
     Returns:
-        (T, B, C', N).
+        (T, B, C', N) or (T * B, C', N).
     """
-    q, k, v = (tensor.unflatten(2, (num_heads, -1)) for tensor in (q, k, v))
-    head, width, length, keys = q.shape[3], v.shape[3], q.shape[4], k.shape[4]
+    q, k, v = (tensor.unflatten(-2, (num_heads, -1)) for tensor in (q, k, v))
+    head, width, length, keys = q.shape[-2], v.shape[-2], q.shape[-1], k.shape[-1]
     values_first = head * width * (keys + length) <= length * keys * (head + width)
     # A choice by size would hold an exported program to the sizes that it was exported with.
     if order == "values_first" or (
@@ -269,4 +287,4 @@ def linear_attention(
         y = (k @ v.transpose(-1, -2)).transpose(-1, -2) @ q
     else:
         y = v @ (k.transpose(-1, -2) @ q)
-    return (y * scale).flatten(2, 3)
+    return (y * scale).flatten(-3, -2)

@@ -44,12 +44,12 @@ def locked(repository: Path) -> dict[str, str]:
 
 
 def test_everything_that_is_imported_is_declared(
-    repository: Path, required: list[Requirement]
+    repository: Path, project: dict[str, dict[str, list[str]]], required: list[Requirement]
 ) -> None:
     owners = packages_distributions()
-    declared = {canonicalize_name(item.name) for item in required}
-    # Of the extras `gpu` and `bands`.
-    declared |= {"cupy-cuda13x", "tifffile"}
+    extras = project["optional-dependencies"]
+    optional = [Requirement(line) for name in extras if name != "dev" for line in extras[name]]
+    declared = {canonicalize_name(item.name) for item in (*required, *optional)}
     wrong = set()
     for item in all_imports(repository):
         top = item.name.partition(".")[0]

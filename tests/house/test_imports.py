@@ -19,7 +19,7 @@ WINGS = (
     ("search", "runs"),
     ("train",),
     ("evaluation",),
-    ("checkpoint",),
+    ("checkpoint", "export"),
     ("tracking", "loading"),
     ("config", "cluster", "figures"),
 )
@@ -43,6 +43,10 @@ HOMES = {
     "pydantic": ("platform/",),
     "PIL": ("datasets/", "platform/"),
     "cv2": ("datasets/", "platform/"),
+    "onnx": ("platform/export/",),
+    "onnxscript": ("platform/export/",),
+    "onnxruntime": ("platform/export/",),
+    "openvino": ("platform/export/",),
     "matplotlib": ("datasets/inspection/", "platform/figures/"),
 }
 
