@@ -8,6 +8,7 @@ _VERBS: dict[str, str] = {
     "curves": "benchmark.training_curves",
     "data": "benchmark.data",
     "gpu": "benchmark_gpu.command",
+    "inference": "benchmark.inference",
     "loop": "benchmark.loop",
     "model": "benchmark.model",
     "neuron": "benchmark.neuron",
