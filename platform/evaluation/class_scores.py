@@ -141,19 +141,23 @@ class NetworkView(NamedTuple):
 
 @torch.inference_mode()
 def score_images(
-    network: NetworkView, images: Sequence[np.ndarray], settings: InferenceSettings
+    network: NetworkView,
+    images: Sequence[np.ndarray],
+    settings: InferenceSettings,
+    size: tuple[int, int] | None = None,
 ) -> MergedScores:
-    """Score images of one size at that size.
+    """Score images of one size.
 
     Args:
         network: The network.
         images: (H, W, 3) uint8 each, RGB, all of one size.
         settings: How they are shown.
+        size: Height and width of the scores; the images' own if not given.
 
     Source: several views: mean of the softmax of each view's scores at the image's size, as test
         time augmentation of mmsegmentation does.
     """
-    size = (images[0].shape[0], images[0].shape[1])
+    size = size or (images[0].shape[0], images[0].shape[1])
     views = []
     for scale in settings.scales:
         inputs = prepare_images(network.transform, images, scale=scale).to(network.device)

@@ -106,8 +106,16 @@ def _open_exported(loaded: LoadedModel, choice: FormChoice, *, joined: bool) -> 
         raise ConfigError(f"--runtime {choice.runtime}: {error}") from error
     opened = open_exported(choice.exported, runtime=choice.runtime, threads=torch.get_num_threads())
 
+    classes = opened.metadata.get("classes")
+    if classes is not None and tuple(classes) != loaded.space.classes:
+        raise ConfigError(
+            f"--exported: {choice.exported}: was exported from a network of other classes "
+            f"({len(classes)}) than the run's ({len(loaded.space.classes)})"
+        )
+
     def score(images: Tensor) -> Tensor:
-        scores = torch.as_tensor(opened.predict_logits(images))
+        # The same values as torch sees: normalized float32.
+        scores = torch.as_tensor(opened.predict_logits(images.cpu().numpy()))
         return resize_scores(scores, (images.shape[-2], images.shape[-1]))
 
     transform = loaded.resolved.config.data.transform

@@ -105,7 +105,7 @@ class SourceList:
                 file = Path(path)
                 relative = Path(file.name)
                 if self._shared is not None:
-                    relative = file.absolute().relative_to(self._shared)
+                    relative = _normalize(file).relative_to(self._shared)
                 yield _file_source(file, relative, names)
 
     def _add(self, word: str) -> None:
@@ -195,7 +195,12 @@ def _find_shared_folder(files: Sequence[Path]) -> Path | None:
     stems = {file.stem for file in files}
     if len(stems) == len(files):
         return None
-    return Path(os.path.commonpath([file.absolute().parent for file in files]))
+    return Path(os.path.commonpath([_normalize(file).parent for file in files]))
+
+
+def _normalize(file: Path) -> Path:
+    """Absolute path without `..`: results stay below the folder that they are written to."""
+    return Path(os.path.abspath(file))  # noqa: PTH100
 
 
 def _is_wanted(path: Path) -> bool:

@@ -208,8 +208,7 @@ class ImageWorker:
         images = [row.image for row in rows]
         size = (rows[0].label.shape[0], rows[0].label.shape[1])
         if form.model is None or not self.counts_segments:
-            scores = score_images(form.view, images, self.request.inference)
-            return MergedScores(*(resize_scores(part, size) for part in scores)), None
+            return score_images(form.view, images, self.request.inference, size), None
         model = form.model
         kept: list[Any] = []
         handle = model.register_forward_hook(lambda _, args, output: kept.append(output))

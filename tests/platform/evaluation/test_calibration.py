@@ -22,9 +22,9 @@ def test_four_pixels_have_the_error_computed_by_hand() -> None:
 
 
 def test_a_bin_has_its_upper_end_and_certainty_is_in_the_last() -> None:
-    probabilities = torch.tensor([1.0, 10 / 15]).view(1, 1, 1, 2)
+    probabilities = torch.tensor([1.0, 10 / 15], dtype=torch.float64).view(1, 1, 1, 2)
     zeros = torch.zeros(1, 1, 2, dtype=torch.int64)
-    counts = count_calibration(probabilities.double(), zeros, zeros, ignore_label=255)
+    counts = count_calibration(probabilities, zeros, zeros, ignore_label=255)
     assert counts[:, 0].nonzero().flatten().tolist() == [9, 14]
     assert describe_calibration(counts * 0)["ece"] == 0
 

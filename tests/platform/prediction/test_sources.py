@@ -39,6 +39,11 @@ def test_files_of_one_name_in_two_folders_are_kept_apart(folder: Path) -> None:
     assert names(SourceList(files[:1])) == ["x"]
 
 
+def test_no_name_leads_out_of_the_results_folder(folder: Path) -> None:
+    files = [str(folder / "a" / ".." / "b" / "x.png"), str(folder / "a" / "x.png")]
+    assert names(SourceList(files)) == ["b/x", "a/x"]
+
+
 def test_a_name_does_not_depend_on_how_often_the_list_is_read(folder: Path) -> None:
     sources = SourceList([str(folder)])
     assert list(sources) == list(sources)
