@@ -1,5 +1,6 @@
 """A finished network in one of its forms: trained, folded, or an exported file in a runtime."""
 
+import importlib
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -99,13 +100,13 @@ def open_form(loaded: LoadedModel, choice: FormChoice) -> NetworkForm:
 
 def _open_exported(loaded: LoadedModel, choice: FormChoice, *, joined: bool) -> NetworkForm:
     try:
-        from ..export.open_exported import (  # pyright: ignore[reportMissingImports]
-            open_exported,
-        )
+        # By name: a build without the exporting part still predicts with torch.
+        exporting = importlib.import_module("spikeseg.platform.export.open_exported")
     except ModuleNotFoundError as error:
         raise ConfigError(f"--runtime {choice.runtime}: {error}") from error
-    opened = open_exported(choice.exported, runtime=choice.runtime, threads=torch.get_num_threads())
-
+    opened = exporting.open_exported(
+        choice.exported, runtime=choice.runtime, threads=torch.get_num_threads()
+    )
     classes = opened.metadata.get("classes")
     if classes is not None and tuple(classes) != loaded.space.classes:
         raise ConfigError(
