@@ -197,11 +197,33 @@ def test_transform(config: TransformConfig, row: Row) -> np.ndarray:
     Returns:
         (C, h, w) float32.
     """
-    image = row.image
+    return normalize(config, resize_for_test(config, row.image))
+
+
+def resize_for_test(config: TransformConfig, image: np.ndarray, scale: float = 1.0) -> np.ndarray:
+    """Resize a test image to the size at which the network sees it.
+
+    Args:
+        config: Its `test_box` and `interpolation` count.
+        image: (H, W, 3) uint8.
+        scale: Factor on the sides of the box, or of the image where there is no box.
+
+    Returns:
+        (h, w, 3) uint8.
+    """
+    size = find_test_size(config, (image.shape[0], image.shape[1]), scale)
+    return _resize(image, size, config.interpolation)
+
+
+def find_test_size(
+    config: TransformConfig, size: tuple[int, int], scale: float = 1.0
+) -> tuple[int, int]:
+    """Height and width at which the network sees a test image; as `resize_for_test`."""
     if config.test_box is not None:
-        size = fit_size((image.shape[0], image.shape[1]), config.test_box)
-        image = _resize(image, size, config.interpolation)
-    return normalize(config, image)
+        return fit_size(size, (config.test_box[0] * scale, config.test_box[1] * scale))
+    if scale == 1:
+        return size
+    return max(1, int(size[0] * scale + 0.5)), max(1, int(size[1] * scale + 0.5))
 
 
 def fit_size(size: tuple[int, int], box: tuple[float, float]) -> tuple[int, int]:

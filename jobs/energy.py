@@ -2,25 +2,41 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
 from .cli import run
-from .options import overrides_argument, plain_logging, run_argument, storage_option
+from .options import (
+    machine_options,
+    overrides_argument,
+    plain_logging,
+    run_argument,
+    storage_option,
+)
 
 
 @click.command("energy")
 @run_argument
 @overrides_argument
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@machine_options
 @storage_option
-def command(word: str, overrides: tuple[str, ...], as_json: bool, storage: Path) -> None:
+def command(
+    word: str,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    storage: Path,
+    **machine: Any,
+) -> None:
     """Estimate the energy of RUN on validation images, with MACs and spike counts per layer."""
     from ..platform.runs.find_run import find_run
-    from ..platform.runs.predict_images import measure_checkpoint_energy
+    from ..platform.runs.predict_images import Machine, measure_checkpoint_energy
 
     plain_logging()
-    report = measure_checkpoint_energy(find_run(word, storage).weights, overrides)
+    report = measure_checkpoint_energy(
+        find_run(word, storage).weights, overrides, Machine(**machine)
+    )
     if as_json:
         print(json.dumps(report, indent=1))
         return

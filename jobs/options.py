@@ -44,3 +44,53 @@ def plain_logging() -> None:
 def command_line(*words: object) -> str:
     """A `spikeseg` command that can be pasted into a shell, from any folder."""
     return shlex.join(["spikeseg", *map(str, words)])
+
+
+def machine_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--device` and `--threads`: what computes, whatever the run was trained on."""
+    command = click.option(
+        "--threads",
+        type=click.IntRange(1),
+        help="torch threads of one process.  [default: the run's]",
+    )(command)
+    return click.option(
+        "--device",
+        type=click.Choice(["auto", "cpu", "cuda"]),
+        help="What computes.  [default: the run's, and the CPU where its GPU is missing]",
+    )(command)
+
+
+def form_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--folded`, `--runtime` and `--exported`: which form of the network computes."""
+    command = click.option(
+        "--exported",
+        type=click.Path(path_type=Path),
+        help="File that `spikeseg export` wrote, for --runtime onnx or openvino.",
+    )(command)
+    command = click.option(
+        "--runtime",
+        type=click.Choice(["torch", "onnx", "openvino"]),
+        default="torch",
+        show_default=True,
+        help="What runs the network.",
+    )(command)
+    return click.option("--folded", is_flag=True, help="The inference form, weights folded.")(
+        command
+    )
+
+
+def pool_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--processes` and `--ray`: where images are worked on side by side."""
+    command = click.option(
+        "--ray",
+        "on_ray",
+        is_flag=True,
+        help="Over the Ray cluster of RAY_ADDRESS, or a local one; all nodes see the files.",
+    )(command)
+    return click.option(
+        "--processes",
+        type=click.IntRange(0),
+        default=1,
+        show_default=True,
+        help="Processes, or Ray workers; 0 for one a CPU.",
+    )(command)

@@ -9,6 +9,7 @@ _VERBS: dict[str, str] = {
     "data": "benchmark.data",
     "export": "benchmark.export",
     "gpu": "benchmark_gpu.command",
+    "inference": "benchmark.inference",
     "loop": "benchmark.loop",
     "model": "benchmark.model",
     "neuron": "benchmark.neuron",

@@ -12,8 +12,14 @@ _SHORTEST = 1.0
 _LONGEST = 10.0
 
 
-def open_progress() -> "LiveProgress | PlainProgress":
-    """The display that standard output allows; use it as a context manager."""
+def open_progress(*, quiet: bool = False) -> "LiveProgress | PlainProgress":
+    """The display that standard output allows; use it as a context manager.
+
+    Args:
+        quiet: Show nothing, where standard output is for something else.
+    """
+    if quiet:
+        return PlainProgress(write=lambda line: None)
     return LiveProgress() if sys.stdout.isatty() else PlainProgress()
 
 

@@ -87,11 +87,20 @@ class PanopticTotal:
             iou = (counted.iou * _UNIT).round().long()
             self._sums += torch.cat((counted.counts, iou[:, None]), 1).to(self._sums.device)
 
+    @property
+    def sums(self) -> Tensor:
+        """(K, 4) int64 that add up over images; `counts_of` makes counts of them."""
+        return self._sums
+
     def over(self, group: WorkerGroup) -> PanopticCounts:
         """The counts of all workers, on the CPU and the same on each."""
         group.sum(self._sums)
-        sums = self._sums.cpu()
-        return PanopticCounts(sums[:, :3].clone(), sums[:, 3].double() / _UNIT)
+        return counts_of(self._sums.cpu())
+
+
+def counts_of(sums: Tensor) -> PanopticCounts:
+    """Counts of the (K, 4) whole numbers that `PanopticTotal` adds up."""
+    return PanopticCounts(sums[:, :3].clone(), sums[:, 3].double() / _UNIT)
 
 
 def class_scores(counts: PanopticCounts, space: LabelSpace) -> PanopticScores:

@@ -123,11 +123,12 @@ def score_split(
     group.sum(counts)
     model.train(was_training)
     result = SplitCounts(counts.cpu(), None if total is None else total.over(group))
-    metrics = _compute_metrics(split, result, space)
+    metrics = compute_metrics(split, result, space)
     return {**metrics, **baseline_metrics(dataset, split)}, result
 
 
-def _compute_metrics(split: str, counts: SplitCounts, space: LabelSpace) -> dict[str, float]:
+def compute_metrics(split: str, counts: SplitCounts, space: LabelSpace) -> dict[str, float]:
+    """Scores of a split from its counts, in percent, names as in MLflow."""
     classes = segmentation_scores(counts.confusion)
     scores = {"mIoU": classes.miou, "mAcc": classes.macc, "aAcc": classes.aacc}
     if space.categories is not None:

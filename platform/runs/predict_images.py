@@ -1,20 +1,17 @@
 """What a finished checkpoint is used for: scores, label maps of image files, energy."""
 
-import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import nn
 
-from ...datasets.layouts.image_folder.bands import read_input
-from ...datasets.pictures import overlay, view_rgb
 from ...datasets.spec import LabelSpace, Row
-from ...datasets.transforms import TransformConfig, fit_size, test_transform
+from ...datasets.transforms import TransformConfig, find_test_size, test_transform
 from ...model.metrics.segmentation import segmentation_scores
 from ...model.postprocess import PanopticMap
 from ...model.segmentor import build_uncalibrated_segmentor
@@ -30,13 +27,14 @@ from ..evaluation.scores import (
     predict_labels,
     score_split,
 )
-from ..figures.panoptic import draw_segments
 from ..train.preparation import choose_device, open_data
 
+_log = logging.getLogger(__name__)
+
 # What one forward pass may see: a larger input needs more memory than most machines have.
-_MOST_PIXELS = 4096 * 4096
+MOST_PIXELS = 4096 * 4096
 # The network's coarsest stride.
-_LEAST_SIDE = 16
+LEAST_SIDE = 16
 
 
 @dataclass(frozen=True)
@@ -58,12 +56,30 @@ class LoadedModel:
     device: torch.device
 
 
-def load_model(checkpoint: Path, overrides: Sequence[str] = ()) -> LoadedModel:
+class Machine(NamedTuple):
+    """What a command computes with, whatever machine its run was trained on.
+
+    Attributes:
+        device: `auto`, `cpu` or `cuda`; None takes the run's, and the CPU where its GPU is missing.
+        threads: torch threads; None takes the run's.
+    """
+
+    device: str | None = None
+    threads: int | None = None
+
+
+RECORDED_MACHINE = Machine()
+
+
+def load_model(
+    checkpoint: Path, overrides: Sequence[str] = (), machine: Machine = RECORDED_MACHINE
+) -> LoadedModel:
     """Load a checkpoint's evaluated weights.
 
     Args:
         checkpoint: A checkpoint's folder, or a run's, whose best checkpoint is taken.
         overrides: Items `field=value` over the run's configuration, such as `data.path=DIR`.
+        machine: What computes.
 
     Raises:
         ConfigError: Where there is no good checkpoint, or an override is wrong.
@@ -76,15 +92,29 @@ def load_model(checkpoint: Path, overrides: Sequence[str] = ()) -> LoadedModel:
         raise ConfigError(str(error)) from error
     values = parse_overrides(overrides)
     resolved = override(load_resolved(config), values, COMMAND_LINE)
+    device = _choose_device(resolved.config.trainer.device, machine, asked=values)
+    if device.type == "cpu" and resolved.config.model.neuron.backend == "cuda":
+        _log.warning("model.neuron.backend cuda needs a GPU: neurons run as on any CPU")
+        resolved = override(resolved, {"model.neuron.backend": "auto"}, COMMAND_LINE)
     model = build_uncalibrated_segmentor(resolved.config.model)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise ConfigError(f"{saved.path}: the weights do not fit the model: {error}") from error
-    device = choose_device(resolved.config.trainer.device)
-    torch.set_num_threads(resolved.config.trainer.threads)
+    torch.set_num_threads(machine.threads or resolved.config.trainer.threads)
     space = LabelSpace.from_json(label_space)
     return LoadedModel(saved.path, model.eval().to(device), resolved, space, device)
+
+
+def _choose_device(recorded: str, machine: Machine, *, asked: Collection[str]) -> torch.device:
+    """The device that was asked for, else the run's, else the CPU."""
+    if machine.device is not None:
+        return choose_device(machine.device)
+    missing = recorded == "cuda" and not torch.cuda.is_available()
+    if missing and "trainer.device" not in asked:
+        _log.warning("the run was trained with trainer.device cuda; torch sees no GPU: on the CPU")
+        return choose_device("cpu")
+    return choose_device(recorded)
 
 
 def evaluate_checkpoint(
@@ -125,55 +155,6 @@ def evaluate_checkpoint(
     }
 
 
-def predict(checkpoint: Path, images: Sequence[Path], output: Path) -> list[Path]:
-    """Write a palette PNG of labels and an overlay PNG for every image.
-
-    Of a panoptic model also `_panoptic.png`, a picture of the segments; `_segments.png`, whose
-    16-bit values are 0 for none and else a segment's id; and `_segments.json`, their classes.
-
-    Args:
-        checkpoint: A checkpoint's or a run's folder.
-        images: Image files; all are read before the first is written.
-        output: Folder to write into; made if it is not there.
-
-    Returns:
-        The files written.
-
-    Raises:
-        ConfigError: Where two images have the same name, or a file cannot be read.
-    """
-    loaded = load_model(checkpoint)
-    stems = [path.stem for path in images]
-    for path in images:
-        if stems.count(path.stem) > 1:
-            raise ConfigError(f"{path}: another image has the same name; their files would collide")
-    channels = loaded.resolved.config.model.in_channels
-    pixels = [read_input(path, channels) for path in images]
-    for path, image in zip(images, pixels, strict=True):
-        _require_size(loaded.resolved.config.data.transform, path, image)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"{output}: cannot be written ({error.strerror})") from error
-    written = []
-    for path, image in zip(images, pixels, strict=True):
-        label, segments = predict_image(loaded, image, path)
-        pictures = {"label": _make_palette_picture(label, loaded.space)}
-        pictures["overlay"] = Image.fromarray(overlay(view_rgb(image), label, loaded.space))
-        if segments is not None:
-            numbers = segments.segments.cpu().numpy()
-            drawn = draw_segments(view_rgb(image), numbers, segments.classes, loaded.space)
-            pictures["panoptic"] = Image.fromarray(drawn)
-            pictures["segments"] = Image.fromarray(numbers.astype(np.uint16))
-        for name, picture in pictures.items():
-            written.append(output / f"{path.stem}_{name}.png")
-            picture.save(written[-1])
-        if segments is not None:
-            written.append(output / f"{path.stem}_segments.json")
-            written[-1].write_text(json.dumps(_list_segments(segments, loaded.space), indent=1))
-    return written
-
-
 def predict_image(
     loaded: LoadedModel, image: np.ndarray, name: object
 ) -> tuple[np.ndarray, PanopticMap | None]:
@@ -191,7 +172,7 @@ def predict_image(
         ConfigError: Where the image is too small or too large for the network.
     """
     data = loaded.resolved.config.data
-    _require_size(data.transform, name, image)
+    require_size(data.transform, name, image)
     inputs = test_transform(data.transform, Row("", image, image[..., 0]))
     images = torch.from_numpy(inputs)[None].to(loaded.device)
     size = (image.shape[0], image.shape[1])
@@ -202,47 +183,39 @@ def predict_image(
     return labels[0].byte().cpu().numpy(), segments
 
 
-def _make_palette_picture(label: np.ndarray, space: LabelSpace) -> Image.Image:
-    picture = Image.fromarray(label, "P")
-    picture.putpalette([value for colour in space.palette for value in colour])
-    return picture
+def require_size(config: TransformConfig, name: object, image: np.ndarray) -> None:
+    """Refuse an image that is too small or too large to be seen by the network at once.
 
-
-def _list_segments(segments: PanopticMap, space: LabelSpace) -> list[dict[str, Any]]:
-    return [
-        {"id": number, "class": space.classes[kind], "train_id": kind, "score": round(score, 4)}
-        for number, (kind, score) in enumerate(
-            zip(segments.classes, segments.scores, strict=True), start=1
-        )
-    ]
-
-
-def _require_size(config: TransformConfig, name: object, image: np.ndarray) -> None:
-    size = (image.shape[0], image.shape[1])
-    height, width = size if config.test_box is None else fit_size(size, config.test_box)
-    if min(height, width) < _LEAST_SIDE:
+    Raises:
+        ConfigError: Names the image, its size at the network's input and the rule.
+    """
+    height, width = find_test_size(config, (image.shape[0], image.shape[1]))
+    if min(height, width) < LEAST_SIDE:
         raise ConfigError(
             f"{name}: {height} x {width} pixels would enter the network, each side needs at least "
-            f"{_LEAST_SIDE}"
+            f"{LEAST_SIDE}"
         )
-    if height * width > _MOST_PIXELS:
+    if height * width > MOST_PIXELS:
         raise ConfigError(
-            f"{name}: {height} x {width} pixels would enter the network, at most {_MOST_PIXELS} "
+            f"{name}: {height} x {width} pixels would enter the network, at most {MOST_PIXELS} "
             "may; resize or cut it"
         )
 
 
-def measure_checkpoint_energy(checkpoint: Path, overrides: Sequence[str]) -> dict[str, Any]:
+def measure_checkpoint_energy(
+    checkpoint: Path, overrides: Sequence[str], machine: Machine = RECORDED_MACHINE
+) -> dict[str, Any]:
     """Measure the theoretical energy of one image on validation rows, as JSON types.
 
     Args:
         checkpoint: A checkpoint's or a run's folder.
         overrides: Items `field=value`.
+        machine: What computes.
 
     Raises:
         ConfigError: Where checkpoint or data are wrong.
     """
-    loaded = load_model(checkpoint, overrides)
+    loaded = load_model(checkpoint, overrides, machine)
     config = loaded.resolved.config
     evaluated = EvaluatedModel(loaded.model, open_data(config), config, loaded.device)
     return asdict(measure_energy(evaluated))

@@ -16,6 +16,8 @@ BELOW = {
 # Wings of platform from top to bottom: one imports only what stands in a lower row.
 WINGS = (
     ("demo",),
+    ("scoring",),
+    ("prediction",),
     ("search", "runs"),
     ("train",),
     ("evaluation",),

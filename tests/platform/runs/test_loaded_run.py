@@ -17,7 +17,9 @@ from spikeseg.datasets.layouts.shapes import Shapes, ShapesOptions
 from spikeseg.datasets.packed.pack import pack
 from spikeseg.datasets.packed.reader import PackedDataset
 from spikeseg.platform.config.errors import ConfigError
-from spikeseg.platform.runs.predict_images import predict
+from spikeseg.platform.prediction.predict_many import PredictRequest, predict_many
+from spikeseg.platform.prediction.predictor import PredictSettings
+from spikeseg.platform.prediction.sources import SourceList
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,8 @@ def test_a_loaded_run_labels_an_array_as_predict_labels_a_file(
     labels = run.predict(image)
     assert (labels.shape, labels.dtype) == (image.shape[:2], np.uint8)
     Image.fromarray(image).save(tmp_path / "one.png")
-    predict(trained.folder, [tmp_path / "one.png"], tmp_path)
+    request = PredictRequest(trained.folder, tmp_path, PredictSettings(("label",)))
+    predict_many(request, SourceList([str(tmp_path / "one.png")]))
     assert np.array_equal(labels, np.array(Image.open(tmp_path / "one_label.png")))
     assert run.palette[labels].shape == image.shape
     assert len(run.classes) == len(run.palette) == run.config.model.num_classes

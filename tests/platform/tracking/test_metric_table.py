@@ -8,7 +8,7 @@ import torch
 
 from spikeseg.datasets.spec import load_label_space
 from spikeseg.model.metrics.panoptic import PanopticCounts
-from spikeseg.platform.evaluation.scores import SplitCounts, _compute_metrics
+from spikeseg.platform.evaluation.scores import SplitCounts, compute_metrics
 from spikeseg.platform.tracking.metric_table import (
     MEASURED,
     METRICS,
@@ -42,7 +42,7 @@ def test_a_panoptic_evaluation_over_categories_scores_what_the_table_says() -> N
     confusion = torch.eye(19, 20, dtype=torch.int64)
     segments = PanopticCounts(torch.ones(19, 3, dtype=torch.int64), torch.ones(19).double())
     for counts, task in ((None, "semantic"), (segments, "panoptic")):
-        scores = _compute_metrics("val", SplitCounts(confusion, counts), space)
+        scores = compute_metrics("val", SplitCounts(confusion, counts), space)
         wanted = [name for name in evaluation_metrics(task) if name.startswith("val/")]
         assert set(scores) == set(wanted)
         assert all(0 <= value <= METRICS[name].high for name, value in scores.items())
