@@ -61,7 +61,7 @@ def describe_preprocessing(transform: TransformConfig) -> dict[str, Any]:
     """How an image becomes the file's input."""
     return {
         "layout": "NCHW",
-        "channel_order": "RGB",
+        "channel_order": "RGB" if len(transform.mean) == 3 else "stored",
         "value_range": [0, 255],
         "mean": list(transform.mean),
         "std": list(transform.std),

@@ -35,7 +35,7 @@ class ExportedNetwork:
         """Class scores of a batch of images.
 
         Args:
-            images: (B, 3, H, W), RGB: uint8 of 0..255, which is normalized here, or float32 that
+            images: (B, C, H, W), C = 3 is RGB: uint8 of 0..255, normalized here, or float32 that
                 is normalized already. Resizing is the caller's.
 
         Returns:
@@ -44,9 +44,11 @@ class ExportedNetwork:
         Raises:
             ValueError: Where shape or type do not fit, or the file takes another size.
         """
-        if images.ndim != 4 or images.shape[1] != 3 or images.dtype not in (np.uint8, np.float32):
+        channels = len(self.metadata["preprocessing"]["mean"])
+        shaped = images.ndim == 4 and images.shape[1] == channels
+        if not shaped or images.dtype not in (np.uint8, np.float32):
             raise ValueError(
-                "images must be (B, 3, H, W) of uint8 or float32, got "
+                f"images must be (B, {channels}, H, W) of uint8 or float32, got "
                 f"{images.shape} of {images.dtype}"
             )
         size, least = self.metadata["size"], self.metadata["least_side"]
@@ -66,7 +68,7 @@ class ExportedNetwork:
 
 
 def normalize_images(images: np.ndarray, metadata: dict[str, Any]) -> np.ndarray:
-    """Normalize (B, 3, H, W) RGB of 0..255 to float32, as a file's metadata say."""
+    """Normalize (B, C, H, W) of 0..255 to float32, as a file's metadata say."""
     mean, std = (
         np.array(metadata["preprocessing"][name], np.float32)[:, None, None]
         for name in ("mean", "std")
@@ -129,7 +131,7 @@ def start_runtime(content: bytes, runtime: str, *, threads: int | None = None) -
         threads: Threads; all cores if not given.
 
     Returns:
-        A function of a batch, (B, 3, H, W) float32, that gives every output by name; and the
+        A function of a batch, (B, C, H, W) float32, that gives every output by name; and the
         runtime's name and version.
 
     Raises:

@@ -34,6 +34,7 @@ class ExportedForm(nn.Module):
     Attributes:
         names: Names of the outputs.
         computed_steps: Time steps that the program computes.
+        channels: Channels of its images.
     """
 
     def __init__(self, model: nn.Module, outputs: Outputs = "scores") -> None:
@@ -50,10 +51,11 @@ class ExportedForm(nn.Module):
         self.computed_steps = 1 if single else config.neuron.timesteps
         queries = config.decoder == "query"
         whole = ("class_logits", "mask_logits") if queries else ("logits",)
+        self.channels: int = config.in_channels
         self.names = ("scores",) if outputs == "scores" else whole
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Normalized images (B, 3, H, W) to (B, K, H, W) scores, or to the prediction."""
+        """Normalized images (B, C, H, W) to (B, K, H, W) scores, or to the prediction."""
         prediction = self.segmentor(images)
         if self.outputs == "scores":
             return (semantic_logits(prediction, (images.shape[-2], images.shape[-1])),)
@@ -92,7 +94,7 @@ def trace(
     dynamic = dict.fromkeys(axes, torch.export.Dim.DYNAMIC)
     parameter = next(form.parameters())
     # A batch of 1 would be taken for a constant.
-    images = torch.zeros(2, 3, *size, dtype=parameter.dtype)
+    images = torch.zeros(2, form.channels, *size, dtype=parameter.dtype)
     with torch.no_grad():
         return torch.export.export(form, (images,), dynamic_shapes=(dynamic,))
 

@@ -1,6 +1,5 @@
 """A finished network in one of its forms: trained, folded, or an exported file in a runtime."""
 
-import importlib
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -11,6 +10,7 @@ from ...model.deployment.fold import fold
 from ...model.postprocess import semantic_logits
 from ..config.errors import ConfigError
 from ..evaluation.class_scores import NetworkView, resize_scores
+from ..export.open_exported import open_exported
 from ..runs.predict_images import LoadedModel
 
 Runtime = Literal["torch", "onnx", "openvino"]
@@ -99,14 +99,10 @@ def open_form(loaded: LoadedModel, choice: FormChoice) -> NetworkForm:
 
 
 def _open_exported(loaded: LoadedModel, choice: FormChoice, *, joined: bool) -> NetworkForm:
-    try:
-        # By name: a build without the exporting part still predicts with torch.
-        exporting = importlib.import_module("spikeseg.platform.export.open_exported")
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"--runtime {choice.runtime}: {error}") from error
-    opened = exporting.open_exported(
-        choice.exported, runtime=choice.runtime, threads=torch.get_num_threads()
-    )
+    assert choice.exported is not None
+    assert choice.runtime != "torch"
+    threads = torch.get_num_threads()
+    opened = open_exported(choice.exported, choice.runtime, threads=threads)
     classes = opened.metadata.get("classes")
     if classes is not None and tuple(classes) != loaded.space.classes:
         raise ConfigError(
