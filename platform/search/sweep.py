@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,7 +13,10 @@ from ..cluster.cluster_loss import interrupt_when_lost
 from ..cluster.node_checks import check_storage
 from ..cluster.session import connected, worker_nodes
 from ..config.recipes import ConfigError, dump, flat
+from ..train.data_checks import check_data
+from ..train.failure import PreemptedError
 from ..train.preparation import check_parts, load_initial_weights, open_data
+from ..train.tracked_training import LOST
 from ..train.trainer import preflight
 from .study.study import Keeper
 from .study.study_storage import check_storage_address, read_address
@@ -25,7 +29,8 @@ from .sweep_standing import Standing, best_trial, front_trials
 from .sweep_status import SweepStatus, Watcher
 from .sweep_tracking import SweepRecord
 from .trials.capacity import trials_at_once
-from .trials.engine import StoppedError, TrialQueue, run_here, stopped_by_signals
+from .trials.engine import TrialQueue, run_here
+from .trials.leaving import StoppedError, left_by_signals, stopped_by_signals
 from .trials.trial import reports
 from .trials.trial_training import TrialFunction
 
@@ -98,6 +103,7 @@ class SweepOutcome:
         front: Trials that no other beats in every objective.
         counts: State -> trials.
         missing: Where there is no best trial, why; else empty.
+        lost: Sentences about records that could not be kept.
     """
 
     name: str
@@ -106,6 +112,7 @@ class SweepOutcome:
     front: list[TrialResult]
     counts: dict[str, int]
     missing: str
+    lost: tuple[str, ...] = ()
 
 
 def sweep(
@@ -185,16 +192,29 @@ def sweep(
             record.close(finished=finished)
     if not finished:
         raise _unfinished(keeper, "the engine ended", 1)
-    return _outcome(plan, keeper)
+    return replace(_outcome(plan, keeper), lost=tuple(_list_lost(folder.path, record)))
+
+
+def _list_lost(folder: Path, record: SweepRecord) -> Iterator[str]:
+    """What of the records of a sweep and its trials could not be kept."""
+    if record.journal.dropped:
+        yield f"{record.journal.dropped} records of the sweep: {record.journal.first_drop}"
+    for file in sorted(folder.glob(f"trials/*/{LOST}")):
+        yield f"of trial {file.parent.name} {file.read_text()}"
 
 
 def _run(
     engine: Callable[[TrialQueue], None], orders: TrialQueue, progress: Callable[[str], None]
 ) -> None:
     """Run the trials; those that run when this ends early stay RUNNING, to be continued."""
+    keeper = orders.keeper
     try:
-        with _can_be_stopped(orders.keeper, progress):
-            engine(orders)
+        with _can_be_stopped(keeper, progress, leave=orders.leave):
+            try:
+                engine(orders)
+            except PreemptedError as error:
+                # Of the trial that ran here; the signal is what ends the block.
+                progress(f"{keeper.folder.name}: {error}")
     except SweepUnfinishedError:
         raise
     except Exception as error:
@@ -206,10 +226,22 @@ def _run(
 
 
 @contextlib.contextmanager
-def _can_be_stopped(keeper: Keeper, progress: Callable[[str], None]) -> Iterator[None]:
-    """Turn a signal that ends the block into `SweepUnfinishedError`."""
+def _can_be_stopped(
+    keeper: Keeper, progress: Callable[[str], None], *, leave: Path | None = None
+) -> Iterator[None]:
+    """Turn a signal that ends the block into `SweepUnfinishedError`.
+
+    Args:
+        keeper: The sweep's.
+        progress: Takes a line for a person.
+        leave: File that tells trials to end with a checkpoint; None where none runs.
+    """
     try:
-        with stopped_by_signals():
+        with (
+            stopped_by_signals()
+            if leave is None
+            else left_by_signals(leave, lambda: keeper.live_numbers)
+        ):
             yield
     except StoppedError as stop:
         progress(f"{keeper.folder.name}: stopping ({stop.number.name})")
@@ -315,9 +347,13 @@ def _orders(
 ) -> TrialQueue:
     watcher = Watcher(plan, keeper)
     resources = plan.recipe.resources
+    # Of this driver alone: the order to an earlier one must not speak for it.
+    leave = keeper.folder / f"leave-{time.time_ns()}"
+    dataset = open_data(plan.base.config)
 
     def prepare(proposal: Proposal) -> dict[str, Any]:
         resolved = plan.experiment(proposal.point)
+        check_data(resolved.config, dataset)
         config = dump(resolved.config)
         run = RunFolder(proposal.folder)
         run.write("config.yaml", config)
@@ -333,6 +369,7 @@ def _orders(
             "workers": plan.recipe.workers_per_trial,
             "resources": {"CPU": resources.cpu, "GPU": resources.gpu},
             "max_failures": plan.recipe.max_failures,
+            "leave": str(leave),
         }
 
     def on_report(number: int, report: TrialReport, verdict: Verdict) -> None:
@@ -349,7 +386,7 @@ def _orders(
         if show is not None:
             show(status)
 
-    return TrialQueue(keeper, prepare, on_report, work)
+    return TrialQueue(keeper, prepare, on_report, work, leave)
 
 
 def _follow(standing: Standing, keeper: Keeper, record: SweepRecord) -> None:

@@ -19,6 +19,7 @@ from ..checkpoint.run_folder import find_checkpoint
 from ..config.recipes import ConfigError
 from ..config.schema import ExperimentConfig, TrainerConfig
 from ..evaluation.recording import Recorder
+from .data_checks import check_data
 from .optimizer import build_optimizer, describe_parameters
 from .schedule import describe_slow_average
 
@@ -32,7 +33,7 @@ def check_parts(config: ExperimentConfig) -> nn.Module:
     Raises:
         ConfigError: Names the key and the rule.
     """
-    open_data(config)
+    check_data(config, open_data(config))
     device = choose_device(config.trainer.device)
     if config.trainer.precision == "fp16" and device.type != "cuda":
         raise ConfigError(
