@@ -1,6 +1,5 @@
 """`spikeseg energy`: the theoretical energy of one image, layer by layer."""
 
-import json
 from pathlib import Path
 
 import click
@@ -16,13 +15,14 @@ from .options import overrides_argument, plain_logging, run_argument, storage_op
 @storage_option
 def command(word: str, overrides: tuple[str, ...], as_json: bool, storage: Path) -> None:
     """Estimate the energy of RUN on validation images, with MACs and spike counts per layer."""
+    from ..platform.config.stored_json import to_json
     from ..platform.runs.find_run import find_run
     from ..platform.runs.predict_images import measure_checkpoint_energy
 
     plain_logging()
     report = measure_checkpoint_energy(find_run(word, storage).weights, overrides)
     if as_json:
-        print(json.dumps(report, indent=1))
+        print(to_json(report))
         return
     print(f"{'layer':60} {'MACs':>13} {'spikes':>7} {'mJ':>10}")
     for row in report["rows"]:

@@ -1,6 +1,5 @@
 """`spikeseg evaluate`: score a checkpoint on a packed data set."""
 
-import json
 from pathlib import Path
 
 import click
@@ -24,13 +23,14 @@ def command(
     RUN is a run's name or a unique prefix of it, the folder of a run or checkpoint, a run's id in
     MLflow, SWEEP/TRIAL, SWEEP/best, or latest; `spikeseg runs` lists them.
     """
+    from ..platform.config.stored_json import to_json
     from ..platform.runs.find_run import find_run
     from ..platform.runs.predict_images import evaluate_checkpoint
 
     plain_logging()
     report = evaluate_checkpoint(find_run(word, storage).weights, overrides, split=split)
     if as_json:
-        print(json.dumps(report, indent=1))
+        print(to_json(report))
         return
     print(f"{report['checkpoint']}: {split} split, {report['rows']} rows")
     print(format_class_table(report["classes"]))

@@ -21,6 +21,7 @@ from ...model.segmentor import build_uncalibrated_segmentor
 from ..checkpoint.run_folder import find_checkpoint
 from ..cluster.worker_group import OneWorker
 from ..config.errors import COMMAND_LINE, ConfigError
+from ..config.machine import adapt_to_machine
 from ..config.recipes import Resolved, load_resolved, override, parse_overrides
 from ..evaluation.panoptic import predict_segments
 from ..evaluation.scores import (
@@ -75,7 +76,7 @@ def load_model(checkpoint: Path, overrides: Sequence[str] = ()) -> LoadedModel:
     except ValueError as error:
         raise ConfigError(str(error)) from error
     values = parse_overrides(overrides)
-    resolved = override(load_resolved(config), values, COMMAND_LINE)
+    resolved = adapt_to_machine(override(load_resolved(config), values, COMMAND_LINE), values)
     model = build_uncalibrated_segmentor(resolved.config.model)
     try:
         model.load_state_dict(weights)
