@@ -13,19 +13,19 @@ from ..cluster.cluster_loss import interrupt_when_lost
 from ..cluster.node_checks import check_storage
 from ..cluster.session import connected, worker_nodes
 from ..config.recipes import ConfigError, dump, flat
-from ..train.data_checks import check_data
+from ..loading.data_checks import check_data
 from ..train.failure import PreemptedError
 from ..train.preparation import check_parts, load_initial_weights, open_data
-from ..train.tracked_training import LOST
 from ..train.trainer import preflight
 from .study.study import Keeper
 from .study.study_storage import check_storage_address, read_address
-from .study.trial_records import VERDICT, Proposal, TrialRecord, TrialReport, Verdict
+from .study.trial_records import VERDICT, Proposal, TrialReport, Verdict
 from .sweep_file.measured_metrics import check_categories
 from .sweep_file.plan import SweepPlan, load_sweep
 from .sweep_folder import SweepFolder
-from .sweep_results import finish_sweep, why_no_result
-from .sweep_standing import Standing, best_trial, front_trials
+from .sweep_outcome import SweepOutcome, describe_outcome
+from .sweep_results import finish_sweep
+from .sweep_standing import Standing
 from .sweep_status import SweepStatus, Watcher
 from .sweep_tracking import SweepRecord
 from .trials.capacity import trials_at_once
@@ -73,46 +73,6 @@ class SweepOptions:
     name: str | None = None
     concurrency: int | None = None
     here: bool = False
-
-
-@dataclass(frozen=True)
-class TrialResult:
-    """A finished trial.
-
-    Attributes:
-        number: Its number in the study.
-        params: Dotted key -> value.
-        values: Objective -> value.
-        folder: Its run folder; `spikeseg evaluate` takes it.
-    """
-
-    number: int
-    params: dict[str, Any]
-    values: dict[str, float]
-    folder: Path
-
-
-@dataclass(frozen=True)
-class SweepOutcome:
-    """What a sweep left behind.
-
-    Attributes:
-        name: The sweep's name; `--resume NAME` takes it.
-        folder: Its folder: study, trials, results table, best recipe, figures.
-        best: The best trial by the first objective; None where none finished.
-        front: Trials that no other beats in every objective.
-        counts: State -> trials.
-        missing: Where there is no best trial, why; else empty.
-        lost: Sentences about records that could not be kept.
-    """
-
-    name: str
-    folder: Path
-    best: TrialResult | None
-    front: list[TrialResult]
-    counts: dict[str, int]
-    missing: str
-    lost: tuple[str, ...] = ()
 
 
 def sweep(
@@ -192,15 +152,7 @@ def sweep(
             record.close(finished=finished)
     if not finished:
         raise _unfinished(keeper, "the engine ended", 1)
-    return replace(_outcome(plan, keeper), lost=tuple(_list_lost(folder.path, record)))
-
-
-def _list_lost(folder: Path, record: SweepRecord) -> Iterator[str]:
-    """What of the records of a sweep and its trials could not be kept."""
-    if record.journal.dropped:
-        yield f"{record.journal.dropped} records of the sweep: {record.journal.first_drop}"
-    for file in sorted(folder.glob(f"trials/*/{LOST}")):
-        yield f"of trial {file.parent.name} {file.read_text()}"
+    return describe_outcome(plan, keeper, record)
 
 
 def _run(
@@ -398,26 +350,3 @@ def _follow(standing: Standing, keeper: Keeper, record: SweepRecord) -> None:
     if standing.hypervolume is not None:
         values["sweep/hypervolume"] = standing.hypervolume
     record.follow(keeper.finished, values)
-
-
-def _outcome(plan: SweepPlan, keeper: Keeper) -> SweepOutcome:
-    best = best_trial(plan, keeper.records)
-    states = [item.state for item in keeper.records.values()]
-    return SweepOutcome(
-        name=keeper.folder.name,
-        folder=keeper.folder,
-        best=None if best is None else _result(plan, keeper, best),
-        front=[_result(plan, keeper, item) for item in front_trials(plan, keeper.records)],
-        counts={state: states.count(state) for state in sorted(set(states))},
-        missing=why_no_result(keeper.records),
-    )
-
-
-def _result(plan: SweepPlan, keeper: Keeper, item: TrialRecord) -> TrialResult:
-    names = [objective.metric for objective in plan.recipe.objectives]
-    return TrialResult(
-        number=item.number,
-        params=dict(item.point),
-        values=dict(zip(names, item.values, strict=True)),
-        folder=keeper.folder / "trials" / str(item.number),
-    )

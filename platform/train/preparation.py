@@ -19,7 +19,7 @@ from ..checkpoint.run_folder import find_checkpoint
 from ..config.recipes import ConfigError
 from ..config.schema import ExperimentConfig, TrainerConfig
 from ..evaluation.recording import Recorder
-from .data_checks import check_data
+from ..loading.data_checks import check_data
 from .optimizer import build_optimizer, describe_parameters
 from .schedule import describe_slow_average
 

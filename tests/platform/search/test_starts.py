@@ -13,7 +13,7 @@ import pytest
 import ray
 import torch
 from toy_sweep import listed, run_toys, toy_plan
-from toy_trials import RAISES, trained_steps
+from toy_trials import RAISES
 from toy_trials import toy as toy_work
 
 from spikeseg.jobs import sweep as job
@@ -394,25 +394,3 @@ def test_a_signal_while_no_trial_runs_is_told_with_its_own_code(
     told = capsys.readouterr().err
     assert told.startswith(f"spikeseg: stopped by {name}, no trial was running\n")
     assert ("continue: spikeseg sweep demo --resume toy " in told) == bool(before)
-
-
-@pytest.mark.parametrize("name", ["SIGHUP", "SIGUSR1", "SIGUSR2"])
-def test_every_notice_to_leave_ends_a_sweep_as_sigterm_does(
-    tmp_path: Path, data: Path, name: str
-) -> None:
-    number = signal.Signals[name]
-    toy_plan(tmp_path, **listed(4, 2))
-    outside = signal.signal(number, signal.SIG_DFL)
-    try:
-        error = interrupted(data, tmp_path, number)
-    finally:
-        signal.signal(number, outside)
-    assert (error.name, error.code) == ("toy", 128 + number)
-    # The trial ended its step and was told so to MLflow; it goes on, and does no step twice.
-    records = list(read_records(tmp_path / "toy" / "trials" / "0" / "journal"))
-    assert records[-1]["kind"] == "status"
-    assert records[-1]["status"] == "KILLED"
-    assert not list((tmp_path / "toy").glob("leave-*"))
-    assert run_toys(data, tmp_path, resume="toy").counts == {"COMPLETE": 2}
-    steps = trained_steps(tmp_path / "toy" / "trials" / "0")
-    assert len(steps) == len(set(steps))

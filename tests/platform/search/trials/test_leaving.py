@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 from toy_sweep import listed, run_toys, toy_plan
+from toy_trials import trained_steps
 
 from spikeseg.platform.search import sweep as tuner
+from spikeseg.platform.search import sweep_tracking
+from spikeseg.platform.search.sweep import SweepUnfinishedError
 from spikeseg.platform.search.trials.leaving import StoppedError, left_by_signals, mark_left
 from spikeseg.platform.tracking.journal import read_records
 
@@ -59,6 +62,37 @@ def test_a_block_that_ends_by_itself_after_the_signal_says_so_too(tmp_path: Path
             signal.raise_signal(signal.SIGHUP)
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGUSR1", "SIGUSR2"])
+def test_every_notice_to_leave_ends_a_sweep_as_sigterm_does(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def kill(line: str) -> None:
+        if line.startswith("trial"):
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(tuner, "check_trials", lambda plan: None)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setattr(sweep_tracking, "_LEAVE_SECONDS", 0.1)
+    monkeypatch.setattr(sweep_tracking, "_STOP_SECONDS", 0.1)
+    number = signal.Signals[name]
+    toy_plan(tmp_path, **listed(4, 2))
+    outside = signal.signal(number, signal.SIG_DFL)
+    try:
+        with pytest.raises(SweepUnfinishedError) as caught:
+            run_toys(data, tmp_path, kill, name="toy")
+    finally:
+        signal.signal(number, outside)
+    assert (caught.value.name, caught.value.code) == ("toy", 128 + number)
+    # The trial ended its step and was told so to MLflow; it goes on, and does no step twice.
+    records = list(read_records(tmp_path / "toy" / "trials" / "0" / "journal"))
+    assert records[-1]["kind"] == "status"
+    assert records[-1]["status"] == "KILLED"
+    assert not list((tmp_path / "toy").glob("leave-*"))
+    assert run_toys(data, tmp_path, resume="toy").counts == {"COMPLETE": 2}
+    steps = trained_steps(tmp_path / "toy" / "trials" / "0")
+    assert len(steps) == len(set(steps))
 
 
 @pytest.mark.ray

@@ -12,7 +12,7 @@ from spikeseg.datasets.packed.reader import PackedDataset
 from spikeseg.platform.config.errors import ConfigError
 from spikeseg.platform.config.recipes import Resolved, override
 from spikeseg.platform.config.schema import ExperimentConfig
-from spikeseg.platform.train.data_checks import check_data
+from spikeseg.platform.loading.data_checks import check_data
 from spikeseg.platform.train.preparation import check_parts
 
 
