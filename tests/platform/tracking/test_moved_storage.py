@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ def tracked(storage: Path) -> str:
 
 @pytest.mark.parametrize("name", ["moved", "sp ace", "a%20b"])
 def test_artifacts_are_found_beside_the_database(
-    storage: Path, caplog: pytest.LogCaptureFixture, name: str
+    storage: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     before = storage / "before"
     before.mkdir()
@@ -34,6 +35,9 @@ def test_artifacts_are_found_beside_the_database(
     with caplog.at_level(logging.WARNING):
         assert read_run(tracking_uri(after), run_id).read("notes.txt") == b"kept"
     assert f"artifacts were in {(before / 'artifacts').as_uri()}, and are found in" in caplog.text
+    # MLflow remembers for the life of a process where a run's artifacts are.
+    cache = "mlflow.tracking._tracking_service.utils._artifact_repos_cache"
+    monkeypatch.setattr(cache, OrderedDict())
     # What comes later lies there too, and nothing is made where it lay.
     journal = open_journal(after / "run" / "journal")
     journal.text("more.txt", "also")

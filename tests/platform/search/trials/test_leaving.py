@@ -56,12 +56,13 @@ def test_a_block_that_ends_by_itself_after_the_signal_says_so_too(tmp_path: Path
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     try:
         with (
-            pytest.raises(StoppedError, match="SIGHUP"),
+            pytest.raises(StoppedError) as stopped,
             left_by_signals(tmp_path / "leave", lambda: {0}),
         ):
             signal.raise_signal(signal.SIGHUP)
     finally:
         signal.signal(signal.SIGHUP, before)
+    assert stopped.value.number == signal.SIGHUP
 
 
 @pytest.mark.parametrize("name", ["SIGHUP", "SIGUSR1", "SIGUSR2"])
