@@ -52,6 +52,7 @@ def test_a_link_that_leads_out_of_the_storage_is_not_continued(tmp_path: Path, d
     assert [path.name for path in other.iterdir()] == ["plan.json"]
 
 
+@pytest.mark.slow
 def test_two_sweeps_of_one_second_have_names_of_their_own(
     tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -72,6 +73,7 @@ def stopped(line: str) -> None:
         raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_with_the_same_data_elsewhere(tmp_path: Path, data: Path) -> None:
     toy_plan(tmp_path, **listed(4, 2))
     before, after = tmp_path / "A", tmp_path / "B"
@@ -84,7 +86,11 @@ def test_a_sweep_goes_on_with_the_same_data_elsewhere(tmp_path: Path, data: Path
     assert run_toys(after, tmp_path, resume="toy").counts == {"COMPLETE": 2}
 
 
-@pytest.mark.parametrize("known", [True, False], ids=["recorded", "of an earlier version"])
+@pytest.mark.parametrize(
+    "known",
+    [True, pytest.param(False, marks=pytest.mark.slow)],
+    ids=["recorded", "of an earlier version"],
+)
 def test_other_data_is_no_moved_data(tmp_path: Path, data: Path, known: bool) -> None:
     toy_plan(tmp_path, **listed(4, 2))
     with pytest.raises(SweepUnfinishedError):

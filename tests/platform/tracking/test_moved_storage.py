@@ -22,7 +22,9 @@ def tracked(storage: Path) -> str:
     return sync(journal.folder, tracking_uri(storage), EXPERIMENT)
 
 
-@pytest.mark.parametrize("name", ["moved", "sp ace", "a%20b"])
+@pytest.mark.parametrize(
+    "name", ["moved", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sp ace", "a%20b"))]
+)
 def test_artifacts_are_found_beside_the_database(
     storage: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

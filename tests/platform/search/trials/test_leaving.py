@@ -65,7 +65,10 @@ def test_a_block_that_ends_by_itself_after_the_signal_says_so_too(tmp_path: Path
     assert stopped.value.number == signal.SIGHUP
 
 
-@pytest.mark.parametrize("name", ["SIGHUP", "SIGUSR1", "SIGUSR2"])
+@pytest.mark.parametrize(
+    "name",
+    ["SIGHUP", *(pytest.param(name, marks=pytest.mark.slow) for name in ("SIGUSR1", "SIGUSR2"))],
+)
 def test_every_notice_to_leave_ends_a_sweep_as_sigterm_does(
     tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
