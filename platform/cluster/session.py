@@ -181,6 +181,7 @@ def _start_local(cpus: int) -> None:
     """Start a cluster of this machine alone; retried where a busy machine was too slow for Ray."""
     import ray
 
+    _require_short_sockets()
     if os.environ.get(_AUTH, "token").lower() == "token":
         ensure_token()
     else:
@@ -214,22 +215,34 @@ def _start_local(cpus: int) -> None:
         return
 
 
+def _ray_folder() -> Path:
+    # Not TMPDIR, which batch systems make longer than the path of a socket may be.
+    above = os.environ.get("RAY_TMPDIR") or "/tmp"
+    return Path(above).absolute() / f"spikeseg-ray-{os.getuid()}"
+
+
+def _require_short_sockets() -> None:
+    """Refuse a folder whose path is too long for sockets; Ray's own words would be an assertion.
+
+    Raises:
+        ValueError: Says by how many bytes, and what to set.
+    """
+    longest = os.fsencode(_ray_folder() / "ray" / _SOCKET)
+    if len(longest) > _LONGEST_SOCKET:
+        raise ValueError(
+            f"RAY_TMPDIR {os.environ.get('RAY_TMPDIR')}: Ray's sockets below it would have paths "
+            f"of {len(longest)} bytes, and the system takes {_LONGEST_SOCKET}: set it to a folder "
+            f"with a path at least {len(longest) - _LONGEST_SOCKET} bytes shorter, or unset it"
+        )
+
+
 def _private_folder() -> Path:
     """Folder around Ray's sockets and logs, this user's alone: others could replace them.
 
     Raises:
         ValueError: Where somebody else made it.
     """
-    # Not TMPDIR, which batch systems make longer than the path of a socket may be.
-    above = os.environ.get("RAY_TMPDIR") or "/tmp"
-    folder = Path(above).absolute() / f"spikeseg-ray-{os.getuid()}"
-    longest = os.fsencode(folder / "ray" / _SOCKET)
-    if len(longest) > _LONGEST_SOCKET:
-        raise ValueError(
-            f"RAY_TMPDIR {above}: Ray's sockets below it would have paths of {len(longest)} bytes, "
-            f"and the system takes {_LONGEST_SOCKET}: set it to a folder with a path at least "
-            f"{len(longest) - _LONGEST_SOCKET} bytes shorter, or unset it"
-        )
+    folder = _ray_folder()
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700, parents=True)
     status = folder.lstat()

@@ -156,6 +156,7 @@ def test_a_local_cluster_without_a_token_is_warned_of(
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     monkeypatch.setattr("ray.init", lambda **_: None)
     monkeypatch.setattr(session, "_LOCAL", {})
+    monkeypatch.setattr(session, "_LONGEST_SOCKET", 1000)  # nothing is started there
     session._start_local(1)
     assert "RAY_AUTH_MODE=disabled: the local cluster asks for no token" in caplog.text
 
@@ -196,7 +197,7 @@ def test_a_path_too_long_for_sockets_is_refused_with_the_remedy(
     above = str(tmp_path / ("x" * length))[:length]
     monkeypatch.setenv("RAY_TMPDIR", above)
     with pytest.raises(ValueError, match=r"Ray's sockets below it would have paths of") as refused:
-        session._private_folder()
+        session._start_local(1)
     assert f"RAY_TMPDIR {above}: " in str(refused.value)
     assert "bytes shorter, or unset it" in str(refused.value)
     assert not list(tmp_path.iterdir()), "nothing is left"
