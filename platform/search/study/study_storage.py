@@ -212,7 +212,7 @@ def _reason(error: Exception) -> str:
         return f"its driver is not installed ({error})"
     if isinstance(error, OSError):
         return f"cannot be opened ({error.strerror})"
-    if isinstance(getattr(error, "orig", None), sqlite3.Error):
+    if isinstance(error, sqlalchemy.exc.DBAPIError) and isinstance(error.orig, sqlite3.Error):
         # Other drivers' texts may name host and user.
         return f"cannot be opened (sqlite: {error.orig})"
     return f"cannot be opened ({type(error).__name__})"

@@ -25,7 +25,7 @@ class TrialActor(tune.Trainable):
 
     def setup(self, config: WorkOrder) -> None:
         """Take a work order."""
-        self._leave, self._number = config.get("leave"), config["number"]
+        self._leave, self._number = config.get("leave", ""), config["number"]
         self._reports: Generator[TrialReport, None, None] = type(self).trial_function(config)
 
     def step(self) -> dict[str, Any]:
@@ -35,7 +35,8 @@ class TrialActor(tune.Trainable):
         except PreemptedError:
             # The driver ends this process once all trials have left; nothing is reported: the
             # trial has not ended, it goes on when the sweep does.
-            mark_left(Path(self._leave), self._number)
+            if self._leave:
+                mark_left(Path(self._leave), self._number)
             time.sleep(_LONGEST_WAIT)
             raise
         # As text: Tune would flatten a mapping into keys of its own.
