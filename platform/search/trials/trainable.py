@@ -25,7 +25,7 @@ class TrialActor(tune.Trainable):
 
     def setup(self, config: WorkOrder) -> None:
         """Take a work order."""
-        self._leave, self._number = config.get("leave", ""), config["number"]
+        self._leave, self._number = config.get("leave", ""), config.get("number", 0)
         self._reports: Generator[TrialReport, None, None] = type(self).trial_function(config)
 
     def step(self) -> dict[str, Any]:
