@@ -90,5 +90,6 @@ def list_runs(storage: str | Path | None = None, *, sweep: str | None = None) ->
 
 def _storage(storage: str | Path | None) -> Path:
     from .platform.config.storage import default_storage
+    from .platform.config.typed_paths import resolve_path
 
-    return default_storage() if storage is None else Path(storage)
+    return default_storage() if storage is None else resolve_path(storage)

@@ -5,17 +5,32 @@ what OpenCV hides: a label's mode and palette, and the EXIF orientation.
 """
 
 import io
+import logging
 import struct
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from .spec import DataError, LabelSpace
 
+_log = logging.getLogger(__name__)
+
 _LABEL_MODES = ("L", "P", "I;16", "I;16B", "I")
 _ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF's orientation -> what turns a picture upright."""
+# Bits of a sample that cameras and scanners store in 16.
+_DEPTHS = (8, 10, 12, 14, 16)
 # Where a PNG's header says how many bits a sample has.
 _PNG_BITS = 24
 # Its size lies before; the header is always the first chunk.
@@ -57,7 +72,7 @@ def check_image(path: Path, data: bytes) -> tuple[bytes, np.ndarray, bool]:
     # Pillow raises on truncated data where OpenCV may return a partly grey picture.
     probe = open_picture(path, data, "image")
     mode = probe.mode
-    rotation = probe.getexif().get(_ORIENTATION, 1)
+    rotation = read_orientation(probe)
     if rotation != 1:
         raise DataError(
             f"{path}: EXIF orientation {rotation}: the label would not match; store it upright"
@@ -79,6 +94,21 @@ def check_image(path: Path, data: bytes) -> tuple[bytes, np.ndarray, bool]:
     return data, image, True
 
 
+def read_orientation(picture: Image.Image) -> int:
+    """How a picture is turned, by its EXIF: 2 to 8, and 1 for upright.
+
+    Metadata that cannot be read, and values that mean nothing (EXIF 2.32, 4.6.4 A), are no damage
+    of its pixels: they stand upright.
+    """
+    try:
+        value = picture.getexif().get(_ORIENTATION, 1)
+    except Exception as error:
+        # Broken metadata makes Pillow raise anything: SyntaxError, struct.error, KeyError, ...
+        _log.debug("metadata of a picture left out: %r", error)
+        return 1
+    return value if isinstance(value, int) and value in _TURNS else 1
+
+
 def read_photo(path: Path) -> np.ndarray:
     """Read an image that has no label: turned upright by its EXIF, any mode made RGB.
 
@@ -86,7 +116,8 @@ def read_photo(path: Path) -> np.ndarray:
         path: A file that Pillow reads.
 
     Returns:
-        (H, W, 3) uint8; transparency is dropped, of 16-bit grey the upper eight bits are kept.
+        (H, W, 3) uint8; transparency is dropped, of 16-bit grey the upper eight of the bits that
+        its values take are kept. What of the file is left out is logged as a warning.
 
     Raises:
         DataError: Where the file is missing, damaged, enormous, or has no range of its own.
@@ -94,11 +125,14 @@ def read_photo(path: Path) -> np.ndarray:
     data = _read_bytes(path)
     try:
         with Image.open(io.BytesIO(data)) as picture:
-            upright = ImageOps.exif_transpose(picture)
+            pages = getattr(picture, "n_frames", 1)
+            if pages > 1:
+                _log.warning("%s: has %d pages or frames: the first one is read", path, pages)
+            turn = _TURNS.get(read_orientation(picture))
+            upright = picture if turn is None else picture.transpose(turn)
             if upright.mode.startswith("I;16"):
                 # Pillow's own conversion clips at 255, which leaves a white picture.
-                grey = (np.asarray(upright) >> 8).astype(np.uint8)
-                return np.repeat(grey[..., None], 3, axis=2)
+                return np.repeat(_upper_bits(np.asarray(upright), path)[..., None], 3, axis=2)
             if upright.mode in ("I", "F"):
                 raise DataError(
                     f"{path}: pixels of mode {upright.mode} have no range of their own; "
@@ -113,6 +147,17 @@ def read_photo(path: Path) -> np.ndarray:
         raise DataError(f"{path}: not an image") from error
     except (OSError, SyntaxError, ValueError) as error:
         raise DataError(f"{path}: the image cannot be decoded ({error})") from error
+
+
+def _upper_bits(values: np.ndarray, path: Path) -> np.ndarray:
+    """Eight bits of (H, W) uint16 grey: cameras store 10, 12 or 14 bits in files of 16."""
+    largest = int(values.max())
+    bits = next(bits for bits in _DEPTHS if largest < 1 << bits)
+    if bits < 16:
+        _log.warning(
+            "%s: a file of 16 bits whose values end at %d: read as %d bits", path, largest, bits
+        )
+    return (values >> (bits - 8)).astype(np.uint8)
 
 
 def read_label(path: Path, space: LabelSpace) -> np.ndarray:
@@ -212,6 +257,10 @@ def open_picture(
             picture.verify()
         with Image.open(io.BytesIO(data), formats=formats) as picture:
             picture.load()
+    except UnidentifiedImageError as error:
+        # Its own text names an object in memory.
+        kinds = " or ".join(formats)
+        raise DataError(f"{path}: the {kind} cannot be decoded (not a {kinds})") from error
     except Exception as error:
         # Damaged bytes make decoders raise anything: zlib.error, struct.error, a bomb's error.
         raise DataError(f"{path}: the {kind} cannot be decoded ({error})") from error

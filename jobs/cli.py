@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from ..datasets.printable_text import make_printable
+from .display.lossy_output import keep_working_without_readers
 
 _VERBS = {
     "benchmark": "benchmark.verbs",
@@ -95,7 +96,8 @@ def run(command: click.Command, arguments: Sequence[str] | None = None) -> None:
 
 def main() -> None:
     """Entry point of the `spikeseg` command."""
-    run(root)
+    with keep_working_without_readers():
+        run(root)
 
 
 def _print_error(error: BaseException) -> None:

@@ -173,13 +173,14 @@ def inspect(  # noqa: PLR0913
     from ..datasets.packed.reader import PackedDataset
     from ..datasets.printable_text import make_printable
     from ..platform.config.recipes import load_experiment
+    from ..platform.config.stored_json import to_json
 
     # The data that is looked at also decides what a recipe leaves to its data.
     items = [f"data.path={json.dumps(path)}"]
     resolved = None if augmented is None else load_experiment(augmented, items)
     dataset = PackedDataset.open(path)
     report = inspect_packed(dataset)
-    text = json.dumps(report.to_json(), indent=1) if as_json else format_report(report)
+    text = to_json(report.to_json()) if as_json else format_report(report)
     print(make_printable(text))
     if html is not None or sheet is not None:
         if resolved is None:

@@ -17,8 +17,11 @@ _PACKAGES = ("torch", "ray", "mlflow", "optuna", "pyarrow", "numpy", "pydantic",
 @storage_option
 def command(storage: Path) -> int:
     """Print versions, devices and whether the storage can be written; 1 where a need is unmet."""
+    from ..datasets.cpu_count import count_usable_cpus
+
     problems = []
-    print(f"python {sys.version.split()[0]}, {os.cpu_count()} cores")
+    cpus = count_usable_cpus()
+    print(f"python {sys.version.split()[0]}, {cpus} of {os.cpu_count()} CPUs may be used here")
     for name in _PACKAGES:
         try:
             print(f"{name} {metadata.version(name)}")

@@ -1,6 +1,5 @@
 """`spikeseg energy`: the theoretical energy of one image, layer by layer."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ def command(
     **machine: Any,
 ) -> None:
     """Estimate the energy of RUN on validation images, with MACs and spike counts per layer."""
+    from ..platform.config.stored_json import to_json
     from ..platform.runs.find_run import find_run
     from ..platform.runs.predict_images import Machine, measure_checkpoint_energy
 
@@ -38,7 +38,7 @@ def command(
         find_run(word, storage).weights, overrides, Machine(**machine)
     )
     if as_json:
-        print(json.dumps(report, indent=1))
+        print(to_json(report))
         return
     print(f"{'layer':60} {'MACs':>13} {'spikes':>7} {'mJ':>10}")
     for row in report["rows"]:

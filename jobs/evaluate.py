@@ -1,6 +1,5 @@
 """`spikeseg evaluate`: score a run on a packed data set, per class, image and form."""
 
-import json
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -86,6 +85,7 @@ def command(word: str, overrides: tuple[str, ...], **options: Unpack[_Options]) 
     MLflow, SWEEP/TRIAL, SWEEP/best, or latest; `spikeseg runs` lists them. The trained form is
     scored; --folded and --runtime score another one beside it.
     """
+    from ..platform.config.stored_json import to_json
     from ..platform.scoring.evaluate_run import evaluate_run
     from ..platform.scoring.level_curve import evaluate_levels
     from ..platform.scoring.report_files import write_report_files
@@ -107,7 +107,7 @@ def command(word: str, overrides: tuple[str, ...], **options: Unpack[_Options]) 
         if options["output"] is not None:
             page = write_report_files(report, worker, options["output"], worst=options["worst"])
     if options["as_json"]:
-        print(json.dumps(report, indent=1))
+        print(to_json(report))
         return
     _print_report(report)
     if page is not None:

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from ..platform.config.storage import default_storage
+from ..platform.config.typed_paths import resolve_path
 
 
 def storage_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -21,6 +22,7 @@ def storage_option(command: Callable[..., Any]) -> Callable[..., Any]:
         "--storage",
         type=click.Path(path_type=Path, file_okay=False),
         default=default_storage,
+        callback=lambda context, option, value: resolve_path(value),
         show_default="$SPIKESEG_STORAGE or ./runs",
         help="Folder of all runs.",
     )(command)

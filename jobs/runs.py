@@ -1,7 +1,6 @@
 """`spikeseg runs`: list the runs of a storage folder, and remove some."""
 
 import dataclasses
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,12 +32,13 @@ def command(context: click.Context, sweep: str | None, as_json: bool, storage: P
     """
     if context.invoked_subcommand is not None:
         return
+    from ..platform.config.stored_json import to_json
     from ..platform.runs.list_runs import list_runs
 
     plain_logging()
     runs = list_runs(storage, sweep=sweep)
     if as_json:
-        print(json.dumps([dataclasses.asdict(item) for item in runs], indent=1))
+        print(to_json([dataclasses.asdict(item) for item in runs]))
     elif not runs:
         print(f"no runs in {storage.absolute()}")
     else:
@@ -71,7 +71,8 @@ def remove(words: tuple[str, ...], yes: bool, storage: Path) -> None:
 
 def _row(item: "RunSummary") -> tuple[str, ...]:
     def score(name: str, digits: int) -> str:
-        return f"{item.metrics[name]:.{digits}f}" if name in item.metrics else "-"
+        value = item.metrics.get(name)
+        return "-" if value is None else f"{value:.{digits}f}"
 
     neuron = ("-" if value is None else str(value) for value in (item.T, item.D))
     return (

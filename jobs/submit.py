@@ -15,9 +15,18 @@ from .cli import run
 def command(address: str | None, no_wait: bool, arguments: tuple[str, ...]) -> int:
     """Submit VERB as a Ray job, stream its logs, return its exit code."""
     from ..platform.cluster.job_submission import submit
+    from ..platform.tracking.job_names import job_arguments, job_variables
 
+    def tell(line: str) -> None:
+        print(line, flush=True)
+
+    variables = job_variables(tell)
     return submit(
-        arguments, address=address, wait=not no_wait, tell=lambda line: print(line, flush=True)
+        job_arguments(arguments),
+        address=address,
+        wait=not no_wait,
+        tell=tell,
+        variables=variables,
     )
 
 

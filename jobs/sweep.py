@@ -37,7 +37,8 @@ def command(  # noqa: PLR0913
     Values of every trial's experiment are given as FIELD=VALUE, those of the recipe itself as
     sweep.FIELD=VALUE.
     """
-    from ..platform.cluster.signals import first_signal
+    from ..platform.cluster.signals import first_of_signals
+    from ..platform.train.faults.preemption import LEAVE_SIGNALS
 
     plain_logging()
     if resume is not None and recipe is not None and "=" in recipe:
@@ -51,7 +52,7 @@ def command(  # noqa: PLR0913
         return continuation(recipe, overrides, name, storage, concurrency=concurrency, here=here)
 
     try:
-        with first_signal(signal.SIGTERM, _exit_on_sigterm):
+        with first_of_signals([n for n in LEAVE_SIGNALS if n != signal.SIGINT], _exit_on_signal):
             from ..platform.runs.find_run import find_run_to_resume, resolve_initial_run
 
             if resume is not None:
@@ -75,9 +76,13 @@ def command(  # noqa: PLR0913
             )
     except (SystemExit, KeyboardInterrupt) as left:
         # A signal before Ray starts, or Ray's own answer to one while it starts or ends.
-        if isinstance(left, SystemExit) and left.code != signal.SIGTERM:
-            raise
-        caught = signal.SIGTERM if isinstance(left, SystemExit) else signal.SIGINT
+        caught = signal.SIGINT
+        if isinstance(left, _SignalExit):
+            caught = left.number
+        elif isinstance(left, SystemExit):
+            if left.code != signal.SIGTERM:
+                raise
+            caught = signal.SIGTERM
         print(f"spikeseg: stopped by {caught.name}, no trial was running", file=sys.stderr)
         if resume is not None:
             print(f"continue: {again(resume)}", file=sys.stderr)
@@ -119,11 +124,21 @@ def _sweep(
     print(f"trials:   {command_line('runs', '--sweep', outcome.name, *home)}")
     print(f"continue: {again(outcome.name)}")
     print(f"compare:  {command_line('ui', *home)}")
-    return 1 if set(outcome.counts) == {"FAIL"} else 0
+    for sentence in outcome.lost:
+        print(f"LOST: {sentence}")
+    return 1 if outcome.lost or set(outcome.counts) == {"FAIL"} else 0
 
 
-def _exit_on_sigterm() -> None:
-    sys.exit(signal.SIGTERM)
+class _SignalExit(SystemExit):
+    """The end of the process by a signal, whose number an exit code alone would not tell."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+        self.number = signal.Signals(number)
+
+
+def _exit_on_signal(number: int) -> None:
+    raise _SignalExit(number)
 
 
 def continuation(

@@ -20,11 +20,13 @@ from .options import command_line, overrides_argument, plain_logging, storage_op
 @storage_option
 def command(
     recipe: str | None, overrides: tuple[str, ...], resume: str | None, storage: Path
-) -> None:
+) -> int:
     """Train RECIPE (a shipped name or a YAML file), or continue a run with --resume RUN.
 
     init.segmentor=RUN starts from the weights of another run. A continued run takes FIELD=VALUE
-    of settings that decide no result, such as trainer.workers.
+    of settings that decide no result, such as trainer.workers. Exit code 1 where training failed,
+    or something that was to be kept (records, pictures, a mirror's copies) is lost; what is only
+    not sent to MLflow yet is safe, and no failure.
     """
     from ..platform.config.recipes import load_experiment
     from ..platform.runs.find_run import find_run_to_resume, resolve_initial_run
@@ -60,8 +62,13 @@ def command(
     start.append(f"init.segmentor={outcome.name}")
     print(f"go on from it: {command_line('train', recipe or 'RECIPE', *start, *home)}")
     print(f"compare:       {command_line('ui', *home)}")
-    if outcome.mirror_lacks is not None:
-        print(f"\n{outcome.mirror_lacks}")
+    if outcome.unsent:
+        again = command_line("track", "sync", outcome.name, *home)
+        print(f"\nnot everything reached MLflow yet; all of it is kept: {again}")
+    lost = [*outcome.lost, *filter(None, [outcome.mirror_lacks])]
+    for sentence in lost:
+        print(f"\nLOST: {sentence}" if sentence in outcome.lost else f"\n{sentence}")
+    return 1 if lost else 0
 
 
 if __name__ == "__main__":

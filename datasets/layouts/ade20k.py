@@ -8,7 +8,13 @@ import numpy as np
 
 from ..images import read_colours, read_image, read_label
 from ..spec import DataError, EncodedRow, RawRow, load_label_space
-from .image_label_pairs import find_root, list_stems, read_pair, require_equal_size
+from .image_label_pairs import (
+    find_root,
+    list_stems,
+    list_visible,
+    read_pair,
+    require_equal_size,
+)
 from .segments import Segment, make_segment_row
 
 _FOLDERS = {"train": "training", "val": "validation"}
@@ -98,7 +104,7 @@ class ADE20KPanoptic:
 
 def _list_rows(source: Path, partial: bool, *, panoptic: bool) -> list[RawRow]:
     if any((source / place).is_dir() for place in ("images/ADE", "index_ade20k.mat")) or any(
-        source.glob("**/*_seg.png")
+        list_visible(source, "**/*_seg.png")
     ):
         raise DataError(
             f"{source}: this is a full ADE20K release, whose _seg.png hold other codes; the "

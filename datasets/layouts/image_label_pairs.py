@@ -1,6 +1,6 @@
 """Shared by readers of image and label files: split lists, folders, the checks of one pair."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..images import read_image, read_label
@@ -74,8 +74,15 @@ def list_stems(folder: Path, suffix: str, *, deep: bool = False) -> list[str]:
         deep: Look one folder deeper, and return `folder/stem`.
     """
     pattern = f"*/*{suffix}" if deep else f"*{suffix}"
-    names = [path.relative_to(folder).as_posix() for path in folder.glob(pattern)]
+    names = [path.relative_to(folder).as_posix() for path in list_visible(folder, pattern)]
     return sorted(name.removesuffix(suffix) for name in names)
+
+
+def list_visible(folder: Path, pattern: str) -> Iterator[Path]:
+    """Files that match a pattern, without hidden ones: macOS puts a `._NAME` beside every file."""
+    for path in folder.glob(pattern):
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts):
+            yield path
 
 
 def read_pair(row: RawRow, space: LabelSpace) -> EncodedRow:

@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ log = logging.getLogger(__name__)
 
 WRITING = ".writing"
 """Last part of temporary names: readers pass such files over."""
-_NO_FLOCK = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
+_NO_FLOCK = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 
 
 def write_file(path: Path, content: bytes | str, *, durable: bool = False) -> None:
@@ -27,11 +28,26 @@ def write_file(path: Path, content: bytes | str, *, durable: bool = False) -> No
     """
     writing = temporary_beside(path)
     try:
-        writing.write_bytes(content.encode() if isinstance(content, str) else content)
-        place_file(writing, path, durable=durable)
+        with named_in_errors(path):
+            writing.write_bytes(content.encode() if isinstance(content, str) else content)
+            place_file(writing, path, durable=durable)
     except BaseException:
         writing.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def named_in_errors(path: Path) -> Iterator[None]:
+    """Give the system's errors in the block, which name no file, the file's name.
+
+    Writing to a full disk fails so: `No space left on device`, and nothing else.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
 
 
 def temporary_beside(path: Path) -> Path:
@@ -61,12 +77,39 @@ def place_file(written: Path, target: Path, *, durable: bool = False) -> None:
 
 
 def flush_to_disk(path: Path) -> None:
-    """Fsync a file's content, or a folder's entries."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Fsync a file's content, or a folder's entries where the file system can do that.
+
+    Raises:
+        OSError: Where a file's content cannot be flushed: then it is not kept.
+    """
+    is_folder = path.is_dir()
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        # SMB, FUSE and others know no fsync of folders (EINVAL, EBADF, EPERM, ...).
+        if not is_folder or error.errno == errno.EIO:
+            raise
+        log.debug("%s: the folder cannot be flushed: %s", path, error.strerror)
+
+
+def delete_folder(path: Path) -> bool:
+    """Delete what is not needed any more, as far as the file system lets it.
+
+    NFS keeps a file that somebody has open under another name (`.nfs…`), so that its folder is not
+    empty; that is no reason to end any work.
+
+    Returns:
+        Whether nothing of it is left.
+    """
+    shutil.rmtree(path, ignore_errors=True)
+    left = path.exists()
+    if left:
+        log.debug("%s: not all of it could be deleted yet", path)
+    return not left
 
 
 @contextmanager

@@ -7,12 +7,12 @@ There is no scheduler in here: `pack` maps shards over threads of this process, 
 import csv
 import io
 import json
-import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Unpack
 
+from ..cpu_count import count_usable_cpus
 from ..spec import DataError, RawDataset
 from .channel_sums import ChannelSums
 from .label_counts import LabelCounts
@@ -192,7 +192,7 @@ def pack(
     """
     plan = plan_pack(name, dataset, source, **options)
     storage = output if isinstance(output, Storage) else Storage.at(output)
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(workers or count_usable_cpus()) as pool:
 
         def shards() -> Iterable[WrittenShard]:
             return pool.map(lambda i: write_shard(plan.task(i), storage), range(len(plan.shards)))

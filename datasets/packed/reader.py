@@ -1,6 +1,5 @@
 """Reads rows of a packed data set, from any thread, with every damage named."""
 
-import errno
 import hashlib
 import os
 import stat
@@ -28,8 +27,6 @@ _OPEN_FILES = 32
 _MOST_GROUP_ROWS = 1 << 10
 # Damaged bytes make Arrow and the decoders raise any of these.
 _DAMAGE = (ValueError, LookupError, TypeError, OSError, pa.ArrowException)
-# These say nothing about the bytes.
-_AWAY = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENOTCONN)
 
 
 class PackedDataset:
@@ -263,10 +260,18 @@ class _OpenShard(CheckedParquet):
     """
 
     def __init__(self, path: Path) -> None:
-        super().__init__(pa.memory_map(str(path)), SCHEMA, most_rows=_MOST_GROUP_ROWS)
+        super().__init__(_open_mapped(path), SCHEMA, most_rows=_MOST_GROUP_ROWS)
         metadata = self.file.metadata
         groups = range(self.file.num_row_groups)
         self.ends = np.cumsum([metadata.row_group(number).num_rows for number in groups])
+
+
+def _open_mapped(path: Path) -> pa.NativeFile:
+    """Map a file into memory; open it to be read where the file system maps none."""
+    try:
+        return pa.memory_map(str(path))
+    except OSError:
+        return pa.OSFile(str(path))
 
 
 def _local_size(path: str) -> int | None:
@@ -288,8 +293,8 @@ def _name_damage(where: str) -> Iterator[None]:
     except _DAMAGE as error:
         if isinstance(error, StorageAwayError):
             raise
-        if isinstance(error, OSError) and error.errno in _AWAY:
-            raise StorageAwayError(make_printable(f"{where}: {error}")) from error
+        if isinstance(error, OSError) and error.errno is not None:
+            raise StorageAwayError(make_printable(f"{where}: cannot be read: {error}")) from error
         raise DataError(f"{where}: it is damaged ({error!r})") from error
 
 

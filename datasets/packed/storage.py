@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pathlib import Path
 from pyarrow import fs
 
 from ..spec import DataError
-from .files import WRITING, place_file
+from .files import WRITING, delete_folder, place_file
 
 _CHUNK = 1 << 20
 _SECRET_IN_QUERY = re.compile(
@@ -89,24 +90,29 @@ class Storage:
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        """A local file to write into; on the folder's own disk where that is local."""
-        beside = None
-        if self.local is not None:
+        """A local file to write into; on the folder's own disk where that is local.
+
+        There it has the mode that the umask gives a new file, and keeps it.
+        """
+        if self.local is None:
+            handle, name = tempfile.mkstemp(suffix=WRITING)
+            os.close(handle)
+            path = Path(name)
+        else:
             beside = self.local / ".packing"
             beside.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(suffix=WRITING, dir=beside)
-        os.close(handle)
+            path = beside / f"{uuid.uuid4().hex}{WRITING}"
+            path.touch(exist_ok=False)
         try:
-            yield Path(name)
+            yield path
         finally:
-            Path(name).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
     def publish(self, scratch: Path, name: str) -> None:
         """Move or upload a finished local file to its name in the folder."""
         if self.local is not None:
             target = self.local / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            scratch.chmod(0o644)
             place_file(scratch, target, durable=True)
             return
         self.filesystem.create_dir(os.path.dirname(self.path(name)), recursive=True)  # noqa: PTH120
@@ -139,7 +145,9 @@ class Storage:
     def delete(self, name: str) -> None:
         """Remove a file or folder; absent ones are no error."""
         info = self.filesystem.get_file_info(self.path(name))
-        if info.type == fs.FileType.Directory:
+        if info.type == fs.FileType.Directory and self.local is not None:
+            delete_folder(self.local / name)
+        elif info.type == fs.FileType.Directory:
             self.filesystem.delete_dir(self.path(name))
         elif info.type == fs.FileType.File:
             self.filesystem.delete_file(self.path(name))

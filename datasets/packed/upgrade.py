@@ -1,10 +1,10 @@
 """Packed data of an earlier schema version brought to the newest, in place."""
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from ..cpu_count import count_usable_cpus
 from ..spec import DataError
 from .baselines import count_shard_labels
 from .label_counts import LabelCounts
@@ -51,7 +51,7 @@ def upgrade_packed(
     done, total = 0, sum(manifest.splits.values())
     for split in manifest.splits:
         counts[split] = LabelCounts(len(classes))
-        for part, rows in _count_shards(dataset, split, workers or os.cpu_count() or 1):
+        for part, rows in _count_shards(dataset, split, workers or count_usable_cpus()):
             counts[split].add(part)
             done += rows
             if progress is not None:

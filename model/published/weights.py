@@ -1,6 +1,7 @@
 """Load, convert and write published checkpoints without running code from files."""
 
 import json
+import logging
 import pickle
 import shutil
 from collections import OrderedDict
@@ -17,8 +18,11 @@ from ..config import ModelConfig
 from .architecture import ClassifierNeuron, Recognized, build_recognized, from_json, recognize
 from .inert_pickle import load_inert
 from .keys import BACKBONE, DECODER, KeyReport, compare_keys, to_published_name
+from .safetensors_file import UNREADABLE, load_tensors
+from .wrappings import find_state_dict, unwrap_keys
 
-_CONTAINERS = ("state_dict", "model")
+_log = logging.getLogger(__name__)
+
 _HEADS = ("head.", "head_kd.", DECODER, "neck.")
 _AUXILIARY = ".pixel_head."
 _TENSORS, _RECORD = "model.safetensors", "model.json"
@@ -187,8 +191,8 @@ def read_published(path: Path) -> tuple[dict[str, Tensor], list[str]]:
     placeholders: list[str] = []
     if path.suffix == ".safetensors":
         try:
-            return safetensors.torch.load_file(path), placeholders
-        except safetensors.SafetensorError as error:
+            return _unwrap(load_tensors(path), path), placeholders
+        except UNREADABLE as error:
             raise ValueError(f"{path}: not a safetensors file ({error})") from error
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -196,18 +200,20 @@ def read_published(path: Path) -> tuple[dict[str, Tensor], list[str]]:
         content = load_inert(path, placeholders)
     except Exception as error:  # A damaged file can raise anything.
         raise ValueError(f"{path}: not a checkpoint that torch can read ({error})") from error
-    for name in _CONTAINERS:
-        inner = content.get(name) if isinstance(content, dict) else None
-        # A placeholder is an empty dict.
-        if isinstance(inner, dict) and inner:
-            content = inner
-            break
+    content = find_state_dict(content)
     if not isinstance(content, dict):
         raise ValueError(f"{path}: holds no state dict, but {type(content).__name__}")
     tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
     if not tensors:
         raise ValueError(f"{path}: its state dict holds no tensors")
-    return tensors, placeholders
+    return _unwrap(tensors, path), placeholders
+
+
+def _unwrap(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    unwrapped, parts = unwrap_keys(state)
+    if parts:
+        _log.warning("%s: taken off its keys, what wrapped the model: %s", path, ", ".join(parts))
+    return unwrapped
 
 
 def require_published(model: nn.Module) -> list[str]:
@@ -324,8 +330,8 @@ def read_converted(path: Path) -> tuple[nn.Module, Recognized]:
     """
     try:
         recognized = from_json(json.loads((path / _RECORD).read_text()))
-        tensors = safetensors.torch.load_file(path / _TENSORS)
-    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+        tensors = load_tensors(path / _TENSORS)
+    except (OSError, *UNREADABLE) as error:
         raise ValueError(f"{path}: holds no converted weights ({error})") from error
     with torch.device("meta"):
         model = build_recognized(recognized)

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import math
 import re
 import stat
 from collections.abc import Mapping
@@ -10,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
-import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from ...datasets.packed.files import flush_to_disk
+from ...datasets.packed.files import flush_to_disk, named_in_errors
+from ...model.published.safetensors_file import UNREADABLE, load_tensors
 
 _FORMAT = 1
 # Anything else that storage answers says nothing about the file.
@@ -41,6 +42,12 @@ class Evaluation:
     step: int
     metrics: dict[str, float]
     replayed: bool = False
+
+
+def rank_score(metrics: Mapping[str, Any]) -> float:
+    """val/mIoU by which evaluations are compared; one that is no number is below every other."""
+    score = float(metrics["val/mIoU"])
+    return score if math.isfinite(score) else -math.inf
 
 
 @dataclass(frozen=True)
@@ -78,8 +85,8 @@ class Checkpoint:
                 f"{path}: its header would have {header} bytes, at most {_HEADER_BYTES} are read"
             )
         try:
-            return safetensors.torch.load_file(path)
-        except (safetensors.SafetensorError, KeyError, TypeError, RuntimeError) as error:
+            return load_tensors(path)
+        except UNREADABLE as error:
             raise ValueError(f"{path}: no readable safetensors file ({error})") from error
 
     def state_dict(self) -> dict[str, Any]:
@@ -238,6 +245,7 @@ def manifest_digest(manifest: Mapping[str, Any]) -> str:
 
 def write_synced(path: Path, data: bytes) -> dict[str, Any]:
     """Write a file and fsync it; returns its size and SHA-256."""
-    path.write_bytes(data)
-    flush_to_disk(path)
+    with named_in_errors(path):
+        path.write_bytes(data)
+        flush_to_disk(path)
     return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}

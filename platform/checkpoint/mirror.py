@@ -7,7 +7,6 @@ Object stores have no rename and no append, and need none for this.
 """
 
 import logging
-import shutil
 import threading
 import uuid
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from typing import TypeVar
 import pyarrow as pa
 from pyarrow import fs
 
-from ...datasets.packed.files import WRITING, write_file
+from ...datasets.packed.files import WRITING, delete_folder, write_file
 from ..tracking.journal import FILES, confined
 from ..tracking.journal_lines import RECORDS
 from .checkpoint import Checkpoint, read_checkpoint
@@ -197,7 +196,7 @@ class Mirror:
             name = f"step-{step:08d}"
             target = run.path / "checkpoints" / name
             writing = run.path / "checkpoints" / f".writing-{name}" / name
-            shutil.rmtree(writing.parent, ignore_errors=True)
+            delete_folder(writing.parent)
             writing.mkdir(parents=True)
             selector = fs.FileSelector(f"{self._base}/checkpoints/{name}")
             for info in ask(lambda selected=selector: self._fs.get_file_info(selected)):
@@ -206,7 +205,7 @@ class Mirror:
                 read_checkpoint(writing)
             except ValueError as error:
                 _log.warning("copy left out: %s", error)
-                shutil.rmtree(writing.parent)
+                delete_folder(writing.parent)
                 continue
             writing.rename(target)
             writing.parent.rmdir()

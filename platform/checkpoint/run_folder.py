@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import re
-import shutil
 import socket
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -19,10 +18,16 @@ from typing import Any
 
 from torch import Tensor
 
-from ...datasets.packed.files import flush_to_disk, write_file
+from ...datasets.packed.files import (
+    delete_folder,
+    flush_to_disk,
+    named_in_errors,
+    write_file,
+)
 from .checkpoint import (
     Checkpoint,
     Evaluation,
+    rank_score,
     read_checkpoint,
     write_checkpoint,
     write_synced,
@@ -78,8 +83,9 @@ class RunFolder:
         """
         number = self._owner() + 1
         while True:
+            attempt = self.path / "attempts" / f"{number:06d}"
             try:
-                with (self.path / "attempts" / f"{number:06d}").open("x") as file:
+                with named_in_errors(attempt), attempt.open("x") as file:
                     json.dump(
                         {"host": socket.gethostname(), "pid": os.getpid(), "time": time.time()},
                         file,
@@ -91,11 +97,11 @@ class RunFolder:
         for leftover in (self.path / "checkpoints").glob(f".{_LEAVING}-*"):
             self._put_back(leftover)
         for leftover in (self.path / "checkpoints").glob(f".{_LEAVING}-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+            delete_folder(leftover)
         for leftover in (self.path / "checkpoints").glob(".writing-*"):
             # A later attempt may have claimed the folder meanwhile, and be at work.
             if int(leftover.name.rpartition("-")[2]) < number:
-                shutil.rmtree(leftover, ignore_errors=True)
+                delete_folder(leftover)
         return number
 
     def _put_back(self, leaving: Path) -> None:
@@ -107,8 +113,8 @@ class RunFolder:
         try:
             read_checkpoint(checkpoint)
         except ValueError:
-            # Its deletion had begun.
-            shutil.rmtree(checkpoint, ignore_errors=True)
+            # Its deletion had begun, and may not come to its end: it must not pass for one.
+            checkpoint.rename(leaving)
 
     def save(
         self, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]
@@ -129,14 +135,14 @@ class RunFolder:
         """
         final = self.path / "checkpoints" / f"step-{step:08d}"
         writing = self.path / "checkpoints" / f".writing-{step:08d}-{self.attempt}"
-        shutil.rmtree(writing, ignore_errors=True)
+        delete_folder(writing)
         try:
             write_checkpoint(writing, step, tensors, state)
             self._place(writing, final)
             flush_to_disk(final.parent)
             self._mark()
         except BaseException as error:
-            shutil.rmtree(writing, ignore_errors=True)
+            delete_folder(writing)
             if isinstance(error, OSError):
                 # A later attempt clears away what it finds half-written: then that is the reason.
                 self.check_owner()
@@ -157,7 +163,7 @@ class RunFolder:
                     # Training took these steps anew (a rollback, or another number of workers).
                     leaving = final.with_name(f".{_LEAVING}-{final.name}-{self.attempt}")
                     final.rename(leaving)
-                    shutil.rmtree(leaving, ignore_errors=True)
+                    delete_folder(leaving)
                 writing.rename(final)
                 return
             except OSError:
@@ -204,7 +210,7 @@ class RunFolder:
         Raises:
             ValueError: Where there is none.
         """
-        for evaluation in sorted(history, key=lambda item: -item.metrics["val/mIoU"]):
+        for evaluation in sorted(history, key=lambda item: -rank_score(item.metrics)):
             try:
                 return evaluation, self.at(evaluation.step)
             except ValueError as error:
@@ -232,8 +238,13 @@ class RunFolder:
             self.check_owner()
             # Renamed first: a kill in the middle leaves no checkpoint that is half there.
             leaving = folder.with_name(f".{_LEAVING}-{folder.name}-{self.attempt}")
-            folder.rename(leaving)
-            shutil.rmtree(leaving)
+            try:
+                folder.rename(leaving)
+            except OSError as error:
+                _log.warning("%s: not deleted, tried again later: %s", folder, error.strerror)
+        # Those that could not be deleted whole before, too.
+        for leaving in (self.path / "checkpoints").glob(f".{_LEAVING}-*-{self.attempt}"):
+            delete_folder(leaving)
 
     def check_owner(self) -> None:
         """Raise `FencedError` where a later attempt owns the folder."""
@@ -286,7 +297,7 @@ def find_checkpoint(folder: Path) -> Checkpoint:
             f"{folder}: the run has had no evaluation yet; name one of its checkpoints, as "
             f"{newest.path}"
         )
-    best = max(newest.state["history"], key=lambda item: item["metrics"]["val/mIoU"])
+    best = max(newest.state["history"], key=lambda item: rank_score(item["metrics"]))
     return read_checkpoint(folder / "checkpoints" / f"step-{best['step']:08d}")
 
 

@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -120,7 +120,12 @@ def _check_form(address: str, source: str) -> str:
 
 
 def submit(
-    arguments: Sequence[str], *, address: str | None, wait: bool, tell: Callable[[str], None]
+    arguments: Sequence[str],
+    *,
+    address: str | None,
+    wait: bool,
+    tell: Callable[[str], None],
+    variables: Mapping[str, str],
 ) -> int:
     """Submit a verb as a Ray job.
 
@@ -130,6 +135,7 @@ def submit(
             or this machine's, if not given.
         wait: Whether to stream logs until it ends.
         tell: Takes lines for a person.
+        variables: Environment variables of the job.
 
     Returns:
         The job's own exit code; 0 where it is not waited for.
@@ -145,7 +151,7 @@ def submit(
     token = check_dashboard(dashboard)
     with _explain_errors(dashboard.address):
         client = _open_client(dashboard.address, token)
-        job = _send(client, dashboard.address, arguments)
+        job = _send(client, dashboard.address, arguments, variables)
     tell(f"job {job} at {dashboard.address}")
     tell(f"the same by hand: {plain_command(dashboard.address, arguments)}")
     if not wait:
@@ -173,7 +179,12 @@ def _open_client(address: str, token: str) -> "JobSubmissionClient":
             del os.environ[_DASHBOARD]
 
 
-def _send(client: "JobSubmissionClient", address: str, arguments: Sequence[str]) -> str:
+def _send(
+    client: "JobSubmissionClient",
+    address: str,
+    arguments: Sequence[str],
+    variables: Mapping[str, str],
+) -> str:
     """Send the package and the command; returns the job's id."""
     with tempfile.TemporaryDirectory(prefix="spikeseg-") as folder:
         package = copy_package(Path(folder))
@@ -181,7 +192,7 @@ def _send(client: "JobSubmissionClient", address: str, arguments: Sequence[str])
             entrypoint=entrypoint(address, arguments),
             runtime_env={
                 "py_modules": [str(package)],
-                "env_vars": {**settings(), "PYTHONUNBUFFERED": "1"},
+                "env_vars": {**settings(), "PYTHONUNBUFFERED": "1", **variables},
             },
             metadata={"spikeseg": shlex.join(arguments)},
         )

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from ...datasets.cpu_count import count_usable_cpus
 from .head_checks import check_head
 from .loopback import host_of, is_loopback
 from .token import ensure_token
@@ -41,6 +42,9 @@ _LOCAL = {
 # alone; else it takes the machine's address and listens on all of them. No other node can join.
 _JOINABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 _STARTS = 3
+# Of `sockaddr_un`, without its last zero; and the longest that Ray makes in its folder.
+_LONGEST_SOCKET = 107
+_SOCKET = "session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store"
 
 
 def settings() -> dict[str, str]:
@@ -80,7 +84,7 @@ def connected(*, cpus: float) -> Iterator[None]:
     with contextlib.ExitStack() as opened:
         if address in ("", "local"):
             opened.enter_context(_on_loopback())
-            _start_local(max(int(-(-cpus // 1)), os.cpu_count() or 1))
+            _start_local(max(int(-(-cpus // 1)), count_usable_cpus()))
         else:
             head = _find_head(address)
             if _is_on_loopback(head):
@@ -177,6 +181,7 @@ def _start_local(cpus: int) -> None:
     """Start a cluster of this machine alone; retried where a busy machine was too slow for Ray."""
     import ray
 
+    _require_short_sockets()
     if os.environ.get(_AUTH, "token").lower() == "token":
         ensure_token()
     else:
@@ -210,14 +215,34 @@ def _start_local(cpus: int) -> None:
         return
 
 
+def _ray_folder() -> Path:
+    # Not TMPDIR, which batch systems make longer than the path of a socket may be.
+    above = os.environ.get("RAY_TMPDIR") or "/tmp"
+    return Path(above).absolute() / f"spikeseg-ray-{os.getuid()}"
+
+
+def _require_short_sockets() -> None:
+    """Refuse a folder whose path is too long for sockets; Ray's own words would be an assertion.
+
+    Raises:
+        ValueError: Says by how many bytes, and what to set.
+    """
+    longest = os.fsencode(_ray_folder() / "ray" / _SOCKET)
+    if len(longest) > _LONGEST_SOCKET:
+        raise ValueError(
+            f"RAY_TMPDIR {os.environ.get('RAY_TMPDIR')}: Ray's sockets below it would have paths "
+            f"of {len(longest)} bytes, and the system takes {_LONGEST_SOCKET}: set it to a folder "
+            f"with a path at least {len(longest) - _LONGEST_SOCKET} bytes shorter, or unset it"
+        )
+
+
 def _private_folder() -> Path:
     """Folder around Ray's sockets and logs, this user's alone: others could replace them.
 
     Raises:
         ValueError: Where somebody else made it.
     """
-    # Not TMPDIR, which batch systems make longer than the path of a socket may be.
-    folder = Path(os.environ.get("RAY_TMPDIR") or "/tmp") / f"spikeseg-ray-{os.getuid()}"
+    folder = _ray_folder()
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700, parents=True)
     status = folder.lstat()

@@ -66,15 +66,27 @@ def ensure_token() -> None:
         try:
             with os.fdopen(handle, "w") as made:
                 made.write(secrets.token_hex(32))
-            # Another process may make one at the same time: the first one stays.
-            with contextlib.suppress(FileExistsError):
-                os.link(name, file)
+            _name_once(Path(name), file)
         finally:
             Path(name).unlink()
     except OSError as error:
         raise ValueError(
             f"{file}: Ray's token cannot be made ({error.strerror}); set {_PATH} to a file of yours"
         ) from error
+
+
+def _name_once(made: Path, file: Path) -> None:
+    """Give a finished file its name; another process may do so at the same time: the first wins."""
+    with contextlib.suppress(FileExistsError):
+        try:
+            os.link(made, file)
+        except FileExistsError:
+            raise
+        except OSError:
+            # No hard links (SMB, exFAT, FUSE): readers meanwhile may see it empty.
+            handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(handle, "w") as named:
+                named.write(made.read_text())
 
 
 def _hide_from_others(file: Path) -> None:

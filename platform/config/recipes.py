@@ -27,6 +27,7 @@ from .errors import (
 )
 from .redaction import TOKEN
 from .schema import ExperimentConfig
+from .typed_paths import resolve_path
 from .yaml_source import parse_value, read_yaml
 
 _CREDENTIALS = re.compile(
@@ -48,7 +49,7 @@ _ADDED: dict[str, Any] = {
     "trainer.ema_start": "constant",
 }
 RECIPES = Path(__file__).resolve().parents[2] / "jobs" / "recipes"
-PLACES = ("data.path", "init.backbone", "init.segmentor")
+PLACES = ("data.path", "init.backbone", "init.segmentor", "tracking.journal")
 """Fields that hold paths, from the working folder, or addresses."""
 
 
@@ -136,10 +137,20 @@ def parse_overrides(overrides: Sequence[str], origin: str = COMMAND_LINE) -> dic
     for item in overrides:
         key, text = split_override(item, origin)
         try:
-            values[key] = parse_value(text)
+            values[key] = _parse_place(text) if key in PLACES else parse_value(text)
         except ValueError as error:
             raise ConfigError(f"{origin}: {key}: {error}") from error
     return values
+
+
+def _parse_place(text: str) -> Any:
+    """The value of a field that holds a path: as it is typed, unless it is quoted or null.
+
+    In YAML ` #` would end it, and `%` could not begin it.
+    """
+    if text[:1] in ("", "'", '"', "!"):
+        return parse_value(text)
+    return None if text in ("null", "Null", "NULL", "~") else text
 
 
 def override(
@@ -288,15 +299,21 @@ def _validate(tree: Any, origins: dict[str, str]) -> Resolved:
                 "a token, since every run records its configuration; give them as the storage's "
                 "own environment variables or files"
             )
-    return Resolved(_with_absolute_paths(config), origins)
+    return Resolved(_with_absolute_paths(config, origins), origins)
 
 
-def _with_absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
-    for section, name in (key.split(".") for key in PLACES):
+def _with_absolute_paths(config: ExperimentConfig, origins: dict[str, str]) -> ExperimentConfig:
+    for key in PLACES:
+        section, name = key.split(".")
         part = getattr(config, section)
         path = getattr(part, name)
         if path is not None and "://" not in path:
-            part = part.model_copy(update={name: str(Path(path).absolute())})
+            try:
+                resolved = str(resolve_path(path))
+            except ValueError as error:
+                origin = find_origin([section, name], origins, _SOURCE)
+                raise ConfigError(f"{origin}: {key}: {error}") from error
+            part = part.model_copy(update={name: resolved})
             config = config.model_copy(update={section: part})
     return config
 

@@ -4,6 +4,7 @@ A name becomes a folder, a run's name in MLflow, an object store's key, a line o
 cell of a page: what means something to one of them is no part of a name.
 """
 
+import itertools
 import re
 from pathlib import Path
 
@@ -33,6 +34,26 @@ def check_run_name(name: str, option: str) -> str:
     if not _NAME.fullmatch(name) or len(name.encode()) > _LONGEST or name.endswith((".", " ")):
         raise ConfigError(f"{option}: got {shown(name)}: {_RULE}")
     return name
+
+
+def make_folder(storage: Path, name: str) -> Path:
+    """Make the folder of a name that this program chose; a number is added where it is taken.
+
+    Names end with the second they were made in, and two may be started in one.
+
+    Args:
+        storage: Folder of all runs; made where it is not there.
+        name: The name.
+    """
+    storage.mkdir(parents=True, exist_ok=True)
+    for number in itertools.count(1):
+        folder = storage / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return folder
+    raise AssertionError("numbers do not end")
 
 
 def check_word(word: str) -> str:

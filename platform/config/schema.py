@@ -1,6 +1,5 @@
 """The fields of an experiment, with types, ranges and defaults."""
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -8,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from ...datasets.transforms import TransformConfig
 from ...model.config import LossConfig, ModelConfig
 from .phases import TransformPhase, list_phases
+from .typed_paths import resolve_path
 
 
 class _Section(BaseModel):
@@ -65,7 +65,7 @@ class InitConfig(_Section):
     @classmethod
     def _absolute(cls, path: str | None) -> str | None:
         # Workers on other nodes have working folders of their own.
-        return None if path is None else str(Path(path).expanduser().absolute())
+        return None if path is None else str(resolve_path(path))
 
     @model_validator(mode="after")
     def _not_both(self) -> "InitConfig":

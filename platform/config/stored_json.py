@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,6 +32,19 @@ def read_stored(path: Path, kind: type[Value]) -> Value:
         return _adapter(kind).validate_json(content, strict=True)
     except ValidationError as error:
         raise ConfigError(f"{path}: {_first_fault(error)}") from None
+
+
+def to_json(value: Any) -> str:
+    """A value as text of JSON; numbers that are not finite, which JSON has not, become null."""
+    return json.dumps(_finite(value), indent=1, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def check_stored(value: Any, kind: type[Value], where: str) -> Value:

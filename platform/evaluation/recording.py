@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ...model.accounting.spike_map import SpikeMaps
 from ..checkpoint.checkpoint import Evaluation
+from ..config.stored_json import to_json
 from ..figures import charts
 from ..figures import contact_sheet as sheets
 from ..tracking.journal import Journal, file_of
@@ -68,7 +69,7 @@ def record_evaluation(
     )
     name = f"{evaluation.step:08d}.json"
     for table, rows in tables.items():
-        recorder.text(f"tables/{table}/{name}", json.dumps(rows, indent=1))
+        recorder.text(f"tables/{table}/{name}", to_json(rows))
     if sheet is not None:
         recorder.image("val/rows", evaluation.step, sheet)
     recorder.sync()
@@ -138,7 +139,7 @@ def record_result(
     if split == "test":
         journal.metrics(last, result.scores)
     journal.image(f"{split}/rows_of_best", last, sheet)
-    journal.text(f"tables/{split}_classes.json", json.dumps(result.classes, indent=1))
+    journal.text(f"tables/{split}_classes.json", to_json(result.classes))
     journal.text(f"tables/{split}_confusion.json", json.dumps(result.confusion.tolist()))
     for name, data in drawn.items():
         journal.picture(f"figures/{name}", data)

@@ -10,6 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from ...datasets.cpu_count import count_usable_cpus
 from ...datasets.packed.pack import run_plan
 from ...datasets.packed.plan import PackPlan
 from ...datasets.packed.shard import ShardTask, WrittenShard, write_shard
@@ -56,7 +57,7 @@ def pack_dataset(
             tasks = workers or _count_ray_cores()
             log.info("packing %d shards over %d Ray tasks", len(plan.shards), tasks)
             return run_plan(plan, storage, lambda: _pack_over_ray(plan, storage, tasks), progress)
-    count = min(workers or os.cpu_count() or 1, len(plan.shards))
+    count = min(workers or count_usable_cpus(), len(plan.shards))
     if count == 1 or plan.rows < _SMALL:
         numbers = range(len(plan.shards))
         return run_plan(

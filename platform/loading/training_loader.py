@@ -1,7 +1,6 @@
 """Rows to device batches for one worker: the same micro-batches whatever the number of workers."""
 
 import logging
-import os
 import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...datasets.cpu_count import count_usable_cpus
 from ...datasets.packed.plan import BadRowPolicy
 from ...datasets.packed.reader import PackedDataset
 from ...datasets.segment_targets import encode_segments
@@ -270,7 +270,7 @@ class TrainingRows:
 
 def count_decode_threads() -> int:
     """Count the threads to decode with: half of this process's cores, one to eight."""
-    return max(1, min(8, len(os.sched_getaffinity(0)) // 2))
+    return max(1, min(8, count_usable_cpus() // 2))
 
 
 def _require_instances(instances: np.ndarray | None) -> np.ndarray:

@@ -262,7 +262,7 @@ def _find(word: str, storage: Path, kinds: Sequence[Kind]) -> FoundRun | None:
     # A path that leaves the storage is one from this folder.
     inside = [] if ".." in Path(word).parts else [storage / word]
     for path in (*inside, Path(word)):
-        run = identify(path) if word.strip("./") else None
+        run = identify(_follow_link(path, storage)) if word.strip("./") else None
         if run is not None:
             return run
     if _RUN_ID.fullmatch(word):
@@ -274,6 +274,19 @@ def _find(word: str, storage: Path, kinds: Sequence[Kind]) -> FoundRun | None:
     known = runs_in(storage)
     usable = [run for run in known if run.kind in kinds]
     return _by_prefix(word, usable) or _by_prefix(word, known)
+
+
+def _follow_link(path: Path, storage: Path) -> Path:
+    """The folder that a link names, so that a run keeps its name and its storage's database.
+
+    A folder of the storage that lies on another disk stays what the storage calls it.
+    """
+    if not path.is_symlink():
+        return path
+    target = path.resolve()
+    if target.is_relative_to(storage.resolve()):
+        return storage / target.relative_to(storage.resolve())
+    return path if path.absolute().parent == storage else target
 
 
 def _by_prefix(prefix: str, runs: Sequence[FoundRun]) -> FoundRun | None:

@@ -1,12 +1,12 @@
 """What a storage folder holds: one summary a run, read from the folders without MLflow."""
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from ..checkpoint.checkpoint import rank_score
 from ..config.errors import ConfigError
 from ..config.yaml_source import parse_value
 from .find_run import BEST, SWEEP_PLAN, FoundRun, find_run, runs_in, start_of, trials_of
@@ -103,7 +103,7 @@ def _metrics(run: FoundRun) -> dict[str, float]:
     for path in sorted(run.folder.glob("checkpoints/step-*/state.json"), reverse=True):
         history = [item["metrics"] for item in read_json(path).get("history", ())]
         if history:
-            return history[-1] if run.kind == "trial" else max(history, key=_rank)
+            return history[-1] if run.kind == "trial" else max(history, key=rank_score)
     return {}
 
 
@@ -119,7 +119,3 @@ def checkpoint_metrics(checkpoint: Path) -> dict[str, float]:
         return result["metrics"]
     at_step = (item["metrics"] for item in state["history"] if item["step"] == state["step"])
     return next(at_step, {})
-
-
-def _rank(metrics: Mapping[str, float]) -> float:
-    return metrics["val/mIoU"]

@@ -1,7 +1,7 @@
 """What a finished checkpoint is used for: scores, label maps of image files, energy."""
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +18,7 @@ from ...model.segmentor import build_uncalibrated_segmentor
 from ..checkpoint.run_folder import find_checkpoint
 from ..cluster.worker_group import OneWorker
 from ..config.errors import COMMAND_LINE, ConfigError
+from ..config.machine import adapt_to_machine
 from ..config.recipes import Resolved, load_resolved, override, parse_overrides
 from ..evaluation.panoptic import predict_segments
 from ..evaluation.scores import (
@@ -60,8 +61,8 @@ class Machine(NamedTuple):
     """What a command computes with, whatever machine its run was trained on.
 
     Attributes:
-        device: `auto`, `cpu` or `cuda`; None takes the run's, and the CPU where its GPU is missing.
-        threads: torch threads; None takes the run's.
+        device: `auto`, `cpu` or `cuda`; None takes what the machine has.
+        threads: torch threads; None takes the run's, and no more than the machine lends.
     """
 
     device: str | None = None
@@ -91,30 +92,18 @@ def load_model(
     except ValueError as error:
         raise ConfigError(str(error)) from error
     values = parse_overrides(overrides)
-    resolved = override(load_resolved(config), values, COMMAND_LINE)
-    device = _choose_device(resolved.config.trainer.device, machine, asked=values)
-    if device.type == "cpu" and resolved.config.model.neuron.backend == "cuda":
-        _log.warning("model.neuron.backend cuda needs a GPU: neurons run as on any CPU")
-        resolved = override(resolved, {"model.neuron.backend": "auto"}, COMMAND_LINE)
+    asked = {"trainer.device": machine.device, "trainer.threads": machine.threads}
+    values |= {key: value for key, value in asked.items() if value is not None}
+    resolved = adapt_to_machine(override(load_resolved(config), values, COMMAND_LINE), values)
     model = build_uncalibrated_segmentor(resolved.config.model)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise ConfigError(f"{saved.path}: the weights do not fit the model: {error}") from error
-    torch.set_num_threads(machine.threads or resolved.config.trainer.threads)
+    torch.set_num_threads(resolved.config.trainer.threads)
+    device = choose_device(resolved.config.trainer.device)
     space = LabelSpace.from_json(label_space)
     return LoadedModel(saved.path, model.eval().to(device), resolved, space, device)
-
-
-def _choose_device(recorded: str, machine: Machine, *, asked: Collection[str]) -> torch.device:
-    """The device that was asked for, else the run's, else the CPU."""
-    if machine.device is not None:
-        return choose_device(machine.device)
-    missing = recorded == "cuda" and not torch.cuda.is_available()
-    if missing and "trainer.device" not in asked:
-        _log.warning("the run was trained with trainer.device cuda; torch sees no GPU: on the CPU")
-        return choose_device("cpu")
-    return choose_device(recorded)
 
 
 def evaluate_checkpoint(

@@ -1,11 +1,11 @@
 """Delete runs and sweeps that nothing needs any more."""
 
 import re
-import shutil
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...datasets.packed.files import delete_folder
 from ..config.errors import ConfigError
 from ..config.run_names import require_inside
 from ..tracking.journal_lines import RECORDS
@@ -60,7 +60,11 @@ def remove_run(removal: Removal) -> None:
     # Renamed first: what a kill leaves is no half of a run.
     leaving = folder.with_name(f".removing-{folder.name}")
     folder.rename(leaving)
-    shutil.rmtree(leaving)
+    if not delete_folder(leaving):
+        raise RuntimeError(
+            f"{leaving}: not all of it could be deleted; a process may have files of it open: "
+            "delete the folder once that has ended"
+        )
 
 
 def _require_unneeded(run: FoundRun, leaving: Collection[Path] = ()) -> None:

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ...datasets.packed.reader import PackedDataset
-from ..config.recipes import ConfigError, Resolved, load_resolved
+from ..config.recipes import ConfigError, Resolved, load_resolved, override
 from ..tracking.code_state import code_digest, git_state
 from ..tracking.journal_lines import read_records
 from ..tracking.provenance import environment, hardware, packages
@@ -106,7 +108,9 @@ def plan_replay(run_id: str, storage: Path, data: str | None = None) -> Plan:
     if data is not None:
         section = resolved.config.data.model_copy(update={"path": str(Path(data).absolute())})
         resolved = Resolved(resolved.config.model_copy(update={"data": section}), resolved.origins)
-    differences = _compare_data(run, resolved.config.data.path) + compare_provenance(made_of)
+    resolved, elsewhere = _use_machine(resolved)
+    differences = _compare_data(run, resolved.config.data.path) + elsewhere
+    differences += compare_provenance(made_of)
     starts = made_of.get("starts", [])
     intervals = {str(start.get("log_every")) for start in starts if isinstance(start, dict)}
     # A parameter is the first start's, the configuration the last one's.
@@ -123,6 +127,25 @@ def _read_json(run_id: str, content: bytes) -> dict[str, Any]:
     if not isinstance(made_of, dict):
         raise ConfigError(f"run {run_id}: artifact provenance.json: not an object")
     return made_of
+
+
+def _use_machine(resolved: Resolved) -> tuple[Resolved, list[Difference]]:
+    """The recorded device and backend where they are here; else this machine's, and what differs.
+
+    The number of workers, threads and everything else that the record has is repeated.
+    """
+    if torch.cuda.is_available():
+        return resolved, []
+    recorded = {
+        "trainer.device": resolved.config.trainer.device,
+        "model.neuron.backend": resolved.config.model.neuron.backend,
+    }
+    missing = [key for key, value in recorded.items() if value == "cuda"]
+    if not missing:
+        return resolved, []
+    texts = [f"{key} was cuda, is auto, since torch sees no GPU here" for key in missing]
+    here = override(resolved, dict.fromkeys(missing, "auto"), "this machine")
+    return here, [Difference("hardware", text) for text in texts]
 
 
 def _compare_data(run: TrackedRun, path: str) -> list[Difference]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,20 +13,24 @@ from ..cluster.cluster_loss import interrupt_when_lost
 from ..cluster.node_checks import check_storage
 from ..cluster.session import connected, worker_nodes
 from ..config.recipes import ConfigError, dump, flat
+from ..loading.data_checks import check_data
+from ..train.failure import PreemptedError
 from ..train.preparation import check_parts, load_initial_weights, open_data
 from ..train.trainer import preflight
 from .study.study import Keeper
 from .study.study_storage import check_storage_address, read_address
-from .study.trial_records import VERDICT, Proposal, TrialRecord, TrialReport, Verdict
+from .study.trial_records import VERDICT, Proposal, TrialReport, Verdict
 from .sweep_file.measured_metrics import check_categories
 from .sweep_file.plan import SweepPlan, load_sweep
 from .sweep_folder import SweepFolder
-from .sweep_results import finish_sweep, why_no_result
-from .sweep_standing import Standing, best_trial, front_trials
+from .sweep_outcome import SweepOutcome, describe_outcome
+from .sweep_results import finish_sweep
+from .sweep_standing import Standing
 from .sweep_status import SweepStatus, Watcher
 from .sweep_tracking import SweepRecord
 from .trials.capacity import trials_at_once
-from .trials.engine import StoppedError, TrialQueue, run_here, stopped_by_signals
+from .trials.engine import TrialQueue, run_here
+from .trials.leaving import StoppedError, left_by_signals, stopped_by_signals
 from .trials.trial import reports
 from .trials.trial_training import TrialFunction
 
@@ -68,44 +73,6 @@ class SweepOptions:
     name: str | None = None
     concurrency: int | None = None
     here: bool = False
-
-
-@dataclass(frozen=True)
-class TrialResult:
-    """A finished trial.
-
-    Attributes:
-        number: Its number in the study.
-        params: Dotted key -> value.
-        values: Objective -> value.
-        folder: Its run folder; `spikeseg evaluate` takes it.
-    """
-
-    number: int
-    params: dict[str, Any]
-    values: dict[str, float]
-    folder: Path
-
-
-@dataclass(frozen=True)
-class SweepOutcome:
-    """What a sweep left behind.
-
-    Attributes:
-        name: The sweep's name; `--resume NAME` takes it.
-        folder: Its folder: study, trials, results table, best recipe, figures.
-        best: The best trial by the first objective; None where none finished.
-        front: Trials that no other beats in every objective.
-        counts: State -> trials.
-        missing: Where there is no best trial, why; else empty.
-    """
-
-    name: str
-    folder: Path
-    best: TrialResult | None
-    front: list[TrialResult]
-    counts: dict[str, int]
-    missing: str
 
 
 def sweep(
@@ -185,16 +152,21 @@ def sweep(
             record.close(finished=finished)
     if not finished:
         raise _unfinished(keeper, "the engine ended", 1)
-    return _outcome(plan, keeper)
+    return describe_outcome(plan, keeper, record)
 
 
 def _run(
     engine: Callable[[TrialQueue], None], orders: TrialQueue, progress: Callable[[str], None]
 ) -> None:
     """Run the trials; those that run when this ends early stay RUNNING, to be continued."""
+    keeper = orders.keeper
     try:
-        with _can_be_stopped(orders.keeper, progress):
-            engine(orders)
+        with _can_be_stopped(keeper, progress, leave=orders.leave):
+            try:
+                engine(orders)
+            except PreemptedError as error:
+                # Of the trial that ran here; the signal is what ends the block.
+                progress(f"{keeper.folder.name}: {error}")
     except SweepUnfinishedError:
         raise
     except Exception as error:
@@ -206,10 +178,22 @@ def _run(
 
 
 @contextlib.contextmanager
-def _can_be_stopped(keeper: Keeper, progress: Callable[[str], None]) -> Iterator[None]:
-    """Turn a signal that ends the block into `SweepUnfinishedError`."""
+def _can_be_stopped(
+    keeper: Keeper, progress: Callable[[str], None], *, leave: Path | None = None
+) -> Iterator[None]:
+    """Turn a signal that ends the block into `SweepUnfinishedError`.
+
+    Args:
+        keeper: The sweep's.
+        progress: Takes a line for a person.
+        leave: File that tells trials to end with a checkpoint; None where none runs.
+    """
     try:
-        with stopped_by_signals():
+        with (
+            stopped_by_signals()
+            if leave is None
+            else left_by_signals(leave, lambda: keeper.live_numbers)
+        ):
             yield
     except StoppedError as stop:
         progress(f"{keeper.folder.name}: stopping ({stop.number.name})")
@@ -315,9 +299,13 @@ def _orders(
 ) -> TrialQueue:
     watcher = Watcher(plan, keeper)
     resources = plan.recipe.resources
+    # Of this driver alone: the order to an earlier one must not speak for it.
+    leave = keeper.folder / f"leave-{time.time_ns()}"
+    dataset = open_data(plan.base.config)
 
     def prepare(proposal: Proposal) -> dict[str, Any]:
         resolved = plan.experiment(proposal.point)
+        check_data(resolved.config, dataset)
         config = dump(resolved.config)
         run = RunFolder(proposal.folder)
         run.write("config.yaml", config)
@@ -333,6 +321,7 @@ def _orders(
             "workers": plan.recipe.workers_per_trial,
             "resources": {"CPU": resources.cpu, "GPU": resources.gpu},
             "max_failures": plan.recipe.max_failures,
+            "leave": str(leave),
         }
 
     def on_report(number: int, report: TrialReport, verdict: Verdict) -> None:
@@ -349,7 +338,7 @@ def _orders(
         if show is not None:
             show(status)
 
-    return TrialQueue(keeper, prepare, on_report, work)
+    return TrialQueue(keeper, prepare, on_report, work, leave)
 
 
 def _follow(standing: Standing, keeper: Keeper, record: SweepRecord) -> None:
@@ -361,26 +350,3 @@ def _follow(standing: Standing, keeper: Keeper, record: SweepRecord) -> None:
     if standing.hypervolume is not None:
         values["sweep/hypervolume"] = standing.hypervolume
     record.follow(keeper.finished, values)
-
-
-def _outcome(plan: SweepPlan, keeper: Keeper) -> SweepOutcome:
-    best = best_trial(plan, keeper.records)
-    states = [item.state for item in keeper.records.values()]
-    return SweepOutcome(
-        name=keeper.folder.name,
-        folder=keeper.folder,
-        best=None if best is None else _result(plan, keeper, best),
-        front=[_result(plan, keeper, item) for item in front_trials(plan, keeper.records)],
-        counts={state: states.count(state) for state in sorted(set(states))},
-        missing=why_no_result(keeper.records),
-    )
-
-
-def _result(plan: SweepPlan, keeper: Keeper, item: TrialRecord) -> TrialResult:
-    names = [objective.metric for objective in plan.recipe.objectives]
-    return TrialResult(
-        number=item.number,
-        params=dict(item.point),
-        values=dict(zip(names, item.values, strict=True)),
-        folder=keeper.folder / "trials" / str(item.number),
-    )

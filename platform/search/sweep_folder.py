@@ -15,9 +15,11 @@ import yaml
 from pydantic import BaseModel, Field
 
 from ...datasets.packed.files import hold_lock, write_file
-from ..config.recipes import ConfigError, dump, load_resolved
-from ..config.run_names import check_run_name, require_inside
+from ...datasets.packed.reader import PackedDataset
+from ..config.recipes import ConfigError, dump, load_resolved, override
+from ..config.run_names import check_run_name, make_folder, require_inside
 from ..config.stored_json import read_stored
+from ..config.typed_paths import sqlite_address
 from ..tracking.tracking_uri import without_user
 from .study.study_storage import begin_study, check_storage_address
 from .sweep_file.plan import SweepPlan, SweepRequest
@@ -42,6 +44,7 @@ class StoredPlan(BaseModel):
     trials: Annotated[int, Field(ge=1)]
     # Folders of an earlier version say neither where their study lies nor what was asked for.
     study: str | None = None
+    data_digest: str | None = None
     request: StoredRequest | None = None
 
 
@@ -90,22 +93,22 @@ class SweepFolder:
             "base": dump(plan.base.config),
             "trials": trials or plan.trials,
             "study": None if study is None else without_user(study),
+            "data_digest": _data_digest(plan.base.config.data.path),
             **({} if plan.request is None else {"request": asdict(plan.request)}),
         }
         if resume is None:
-            stamp = time.strftime("%Y%m%d-%H%M%S")
-            name = name or f"sweep-{plan.recipe.name}-{stamp}"
-            path = storage / check_run_name(name, "the sweep's name")
-            if (path / _PLAN).exists():
-                raise ConfigError(
-                    f"{path}: there is a sweep of this name; continue it with --resume"
-                )
+            path = _new_folder(plan, storage, name)
             if study is not None:
-                begin_study(study, path.name, [o.direction for o in plan.recipe.objectives])
+                try:
+                    begin_study(study, path.name, [o.direction for o in plan.recipe.objectives])
+                except ConfigError:
+                    if name is None:
+                        path.rmdir()
+                    raise
         else:
             path = storage / check_run_name(resume, "--resume")
             require_inside(path, storage, f"--resume {resume}")
-            started = _read_plan(path, started, storage, resume, trials)
+            started = _read_plan(path, started, plan, trials)
             # A sweep that was killed at once may have none yet in its folder.
             if study is None:
                 exists = check_storage_address(_inside(path), f"--resume {resume}: its study")
@@ -164,15 +167,52 @@ def _unknown_sweep(name: str, storage: Path) -> ConfigError:
 
 def _inside(path: Path) -> str:
     """The address of a study that lies in its sweep's folder."""
-    return f"sqlite:///{path / 'study.db'}"
+    return sqlite_address(path / "study.db")
 
 
-def _read_plan(path: Path, now: dict, storage: Path, resume: str, trials: int | None) -> dict:
+def _new_folder(plan: SweepPlan, storage: Path, name: str | None) -> Path:
+    if name is None:
+        made = f"sweep-{plan.recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        return make_folder(storage, check_run_name(made, "the sweep's name"))
+    path = storage / check_run_name(name, "the sweep's name")
+    if (path / _PLAN).exists():
+        raise ConfigError(f"{path}: there is a sweep of this name; continue it with --resume")
+    return path
+
+
+def _data_digest(path: str) -> str | None:
+    """Digest of the packed data; None where it cannot be opened, which others say."""
+    try:
+        return PackedDataset.open(path).digest
+    except (ValueError, OSError):
+        return None
+
+
+def _with_data_moved(base: str, before: str | None, plan: SweepPlan) -> str:
+    """The base of a sweep's beginning, with the data where it lies now if that is the same data.
+
+    Args:
+        base: As YAML.
+        before: Digest of the data it began with; None where an earlier version began it.
+        plan: The sweep as it is continued.
+    """
+    then, now = load_resolved(base), plan.base.config.data.path
+    if then.config.data.path == now:
+        return base
+    known = before or _data_digest(then.config.data.path)
+    if known is None or known != _data_digest(now):
+        return base
+    return dump(override(then, {"data.path": now}, "moved data").config)
+
+
+def _read_plan(path: Path, now: dict, plan: SweepPlan, trials: int | None) -> dict:
+    resume = path.name
     if not (path / _PLAN).is_file():
-        raise _unknown_sweep(resume, storage)
+        raise _unknown_sweep(resume, path.parent)
     before = read_stored(path / _PLAN, StoredPlan).model_dump(exclude_unset=True)
     # Fields that came later have their defaults in a plan of an earlier version.
     before["base"] = dump(load_resolved(before["base"]).config)
+    before["base"] = _with_data_moved(before["base"], before.get("data_digest"), plan)
     for part, word in (("recipe", "recipe"), ("base", "base experiment or overrides")):
         if before[part] != now[part]:
             raise ConfigError(

@@ -10,6 +10,7 @@ from typing import Any
 
 from ...datasets.packed.files import write_file
 from ..config.recipes import dump, override
+from ..config.stored_json import to_json
 from ..evaluation.baselines import describe_baselines
 from .study.importance import measure_importances
 from .study.study import Keeper
@@ -42,11 +43,11 @@ def finish_sweep(plan: SweepPlan, keeper: Keeper, folder: Path, record: SweepRec
     if len(results_of(keeper.records)) >= _ENOUGH_RESULTS:
         shares = measure_importances(keeper.study, plan.recipe.objectives)
     files = {
-        "results.json": json.dumps(rows, indent=1),
+        "results.json": to_json(rows),
         "results.csv": _csv(rows, rows),
-        "front.json": json.dumps(front_rows, indent=1),
+        "front.json": to_json(front_rows),
         "front.csv": _csv(front_rows, rows),
-        "importance.json": json.dumps(shares, indent=1),
+        "importance.json": to_json(shares),
     }
     best = best_trial(plan, keeper.records)
     if best is not None:

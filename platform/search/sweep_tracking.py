@@ -26,6 +26,7 @@ _POLL_SECONDS = 15.0
 # MLflow's import and a new database would slow the start of Ray and of the first trials.
 _FIRST_SECONDS = 60.0
 _STOP_SECONDS = 30.0
+_LEAVE_SECONDS = 5.0
 _STATES = ("COMPLETE", "PRUNED", "FAIL", "RUNNING")
 _STATUS: dict[str, Status] = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 
@@ -157,7 +158,7 @@ class SweepRecord:
     def close(self, *, finished: bool) -> None:
         """Record the sweep's end and send what is left; what MLflow does not take stays here."""
         self.journal.finish("FINISHED" if finished else "KILLED")
-        self._sender.stop(timeout=_STOP_SECONDS)
+        self._sender.stop(timeout=_STOP_SECONDS if finished else _LEAVE_SECONDS)
         self.journal.close()
 
 

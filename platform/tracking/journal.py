@@ -70,6 +70,7 @@ class Journal:
     ) -> None:
         self.folder = folder
         self.dropped = 0
+        self.first_drop = ""
         self._mirror = mirror
         self._limit = limit
         self._path = folder / RECORDS
@@ -248,6 +249,7 @@ class Journal:
 
     def _drop(self, reason: str) -> bool:
         if not self.dropped:
+            self.first_drop = reason
             _log.warning(
                 "%s: not recorded, and more may follow (limit %.0f MB): %s",
                 self.folder,

@@ -2,16 +2,25 @@
 
 import contextlib
 import json
+import logging
 import os
+import sqlite3
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from ...datasets.packed.files import hold_lock, place_file
 from ..config.redaction import scrubbed_message
-from .tracking_uri import sqlite_file, without_user
+from ..config.typed_paths import sqlite_address, sqlite_file
+from .mlflow_failure import describe_failure
+from .tracking_uri import without_user
 
+_log = logging.getLogger(__name__)
+
+# Where MLflow's tables hold places of artifacts.
+_PATHS = (("experiments", "artifact_location"), ("runs", "artifact_uri"))
 TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 _QUIET = {
@@ -52,6 +61,7 @@ def connect(uri: str) -> Any:
 
         install_bounds()
     make_database(uri)
+    find_moved_artifacts(uri)
     return mlflow.MlflowClient(tracking_uri=uri)
 
 
@@ -79,8 +89,45 @@ def make_database(uri: str, artifacts: str | None = None) -> None:
         with tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent) as folder:
             making = Path(folder) / file.name
             root = artifacts or (file.absolute().parent / "artifacts").as_uri()
-            SqlAlchemyStore(f"sqlite:///{making}", root).engine.dispose()
+            SqlAlchemyStore(sqlite_address(making), root).engine.dispose()
             place_file(making, file)
+
+
+def find_moved_artifacts(uri: str) -> None:
+    """Name artifacts by where they lie now, where a storage was moved with its database.
+
+    MLflow stores whole paths. Artifacts of a storage always lie beside its database: where the
+    recorded place is gone and there are some there, the database's paths are brought up to date.
+    """
+    file = sqlite_file(uri)
+    if file is None or not file.is_file() or not (file.parent / "artifacts").is_dir():
+        return
+    here = (file.absolute().parent / "artifacts").as_uri()
+    try:
+        with contextlib.closing(sqlite3.connect(file, timeout=5)) as database:
+            rows = database.execute("select distinct artifact_location from experiments").fetchall()
+            gone = [place for (place,) in rows if _is_gone(place, here)]
+            for place in gone:
+                for table, column in _PATHS:
+                    database.execute(
+                        f"update {table} set {column} = ? || substr({column}, ?) "
+                        f"where {column} = ? or substr({column}, 1, ?) = ?",
+                        (here, len(place) + 1, place, len(place) + 1, f"{place}/"),
+                    )
+            database.commit()
+    except sqlite3.Error as error:
+        _log.warning("%s: artifacts are named by a place that is gone (%s)", file, error)
+        return
+    if gone:
+        _log.warning("%s: artifacts were in %s, and are found in %s", file, gone[0], here)
+
+
+def _is_gone(place: str | None, here: str) -> bool:
+    """Whether a recorded place of artifacts is a folder of ours that is not there any more."""
+    if place is None or place == here or not place.startswith("file://"):
+        return False
+    path = Path(unquote(urlsplit(place).path))
+    return path.name == "artifacts" and not path.exists()
 
 
 @contextlib.contextmanager
@@ -93,12 +140,14 @@ def clear_mlflow_errors(uri: str) -> Iterator[None]:
     from google.protobuf.json_format import ParseError
     from mlflow.exceptions import MlflowException
     from requests import RequestException
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
-    except (MlflowException, RequestException) as error:
+    except (MlflowException, RequestException, SQLAlchemyError) as error:
         # Not from the error: its own text has the whole address.
-        text = f"MLflow at {without_user(uri)} is out of reach: {scrubbed_message(error)}"
+        what = describe_failure(uri, error)
+        text = f"MLflow at {without_user(uri)} {what}: {scrubbed_message(error)}"
         raise RuntimeError(text) from None
     except (ParseError, json.JSONDecodeError, AttributeError, TypeError, KeyError) as error:
         # What MLflow's client raises over JSON of another shape; ours is no exception to it.

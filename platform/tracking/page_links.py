@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlencode
 
+from ..config.typed_paths import sqlite_file
 from .mlflow_client import connect
-from .tracking_uri import sqlite_file, tracking_uri
+from .tracking_uri import tracking_uri
 
 _MODE = {"workflowType": "machine_learning"}
 _DATABASES = ("*/mlflow.db", "*/*/mlflow.db")

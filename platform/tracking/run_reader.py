@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..config.typed_paths import sqlite_file
 from .journal import confined
 from .mlflow_client import clear_mlflow_errors, connect
-from .tracking_uri import sqlite_file, without_user
+from .tracking_uri import without_user
 
 _DEEPEST_FOLDER = 12
 _MOST_ARTIFACTS = 100_000

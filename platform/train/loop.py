@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterator
 
 from ..checkpoint.background_writer import CheckpointWriter, open_writer
-from ..checkpoint.checkpoint import Evaluation
+from ..checkpoint.checkpoint import Evaluation, rank_score
 from ..checkpoint.mirror import find_newest
 from ..checkpoint.run_folder import RunFolder
 from ..cluster.worker_group import WorkerGroup
@@ -147,7 +147,7 @@ class Training:
     @property
     def best(self) -> Evaluation | None:
         """The evaluation with the highest val/mIoU so far, the earliest among equals."""
-        return max(self.history, key=lambda item: item.metrics["val/mIoU"], default=None)
+        return max(self.history, key=lambda item: rank_score(item.metrics), default=None)
 
     @property
     def mirror_lacks(self) -> str | None:

@@ -25,6 +25,7 @@ from ..checkpoint.run_folder import find_checkpoint
 from ..config.recipes import ConfigError
 from ..config.schema import ExperimentConfig, TrainerConfig
 from ..evaluation.recording import Recorder
+from ..loading.data_checks import check_data
 from .optimizer import build_optimizer, describe_parameters
 from .schedule import describe_slow_average
 
@@ -38,7 +39,7 @@ def check_parts(config: ExperimentConfig) -> nn.Module:
     Raises:
         ConfigError: Names the key and the rule.
     """
-    open_data(config)
+    check_data(config, open_data(config))
     device = choose_device(config.trainer.device)
     if config.trainer.precision == "fp16" and device.type != "cuda":
         raise ConfigError(

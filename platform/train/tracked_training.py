@@ -17,6 +17,7 @@ from ..checkpoint.mirror import fetch_newest_journal
 from ..checkpoint.run_folder import FencedError, RunFolder
 from ..cluster.worker_group import WorkerGroup
 from ..config.recipes import Resolved, dump, flat, load_resolved
+from ..config.schema import ExperimentConfig
 from ..evaluation.baselines import baseline_metrics
 from ..evaluation.recording import metrics_of_step
 from ..tracking.code_state import code_diff
@@ -31,6 +32,12 @@ from .loop import Training
 if TYPE_CHECKING:
     from ..tracking.upload.upload_thread import Sender
 
+# Longest waits for MLflow: at a training's end, and where a process must go soon.
+_SEND_SECONDS = 30.0
+_LEAVE_SECONDS = 5.0
+LOST = "lost.txt"
+"""File in a trial's folder that says which records could not be kept."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -42,18 +49,22 @@ class TrackedRun(NamedTuple):
         folder: The run's folder.
         tags: Further tags for the tracker.
         parent: Journal id of the sweep that this run is a trial of; None for a run of its own.
+        tracker: MLflow's address as the driver resolved it; None where nothing of it is sent by
+            this process, or the driver's own environment says it.
     """
 
     resolved: Resolved
     folder: Path
     tags: Mapping[str, str]
     parent: str | None = None
+    tracker: str | None = None
 
     @classmethod
     def from_message(cls, message: Mapping[str, Any]) -> "TrackedRun":
         """Read back what `to_message` made; keys of others are left alone."""
         resolved = Resolved(load_resolved(message["config"]).config, message["origins"])
-        return cls(resolved, Path(message["folder"]), message["tags"], message["parent"])
+        folder, tags = Path(message["folder"]), message["tags"]
+        return cls(resolved, folder, tags, message["parent"], message.get("tracker"))
 
     def to_message(self) -> dict[str, Any]:
         """Plain values that another process can be sent."""
@@ -63,6 +74,7 @@ class TrackedRun(NamedTuple):
             "folder": str(self.folder),
             "tags": dict(self.tags),
             "parent": self.parent,
+            "tracker": self.tracker,
         }
 
 
@@ -121,21 +133,30 @@ def _open_journal(tracked: TrackedRun, run: RunFolder, world_size: int) -> Itera
         )
         opened.callback(journal.close)
         is_root = tracked.parent is None
-        if is_root and (sender := start_sender(journal, run.path, config.tracking.experiment)):
-            opened.callback(sender.stop, timeout=30)
+        patience = [_SEND_SECONDS]
+        if is_root and (sender := start_sender(journal, tracked)):
+            opened.callback(lambda: sender.stop(timeout=patience[-1]))
         monitor = SystemMonitor(journal, config.tracking.system_interval)
         monitor.start()
         opened.callback(monitor.stop)
         try:
             yield journal
         except BaseException as error:
-            # A run that another process took over has not failed.
-            if is_root and not isinstance(error, FencedError):
-                journal.finish("KILLED" if isinstance(error, PreemptedError) else "FAILED")
+            # A run that another process took over has not failed; how a trial failed, its sweep
+            # says.
+            if isinstance(error, PreemptedError):
+                journal.finish("KILLED")
+                patience.append(_LEAVE_SECONDS)
+            elif is_root and not isinstance(error, FencedError):
+                journal.finish("FAILED")
             raise
         monitor.stop()
         if is_root:
             journal.finish("FINISHED")
+        elif journal.dropped:
+            # For the sweep's driver; where the disk is full, this may find no room either.
+            with contextlib.suppress(OSError):
+                run.write(LOST, f"{journal.dropped} records: {journal.first_drop}")
 
 
 def make_journal(
@@ -158,7 +179,7 @@ def make_journal(
     in_run = run.path / "journal"
     local = config.tracking.journal
     journal = Journal(
-        in_run if local is None else Path(local) / _flat_name(run.path),
+        journal_folder(run.path, config),
         mirror=None if local is None else in_run,
         limit=config.tracking.journal_limit_mb * 1_000_000,
         run_name=tags.get("run_name", run.path.name),
@@ -195,17 +216,31 @@ def start_history(journal: Path, command: str, log_every: int) -> list[dict[str,
     return [*before, this] if before[-1:] != [this] else before
 
 
-def start_sender(journal: Journal, folder: Path, experiment: str) -> "Sender | None":
+def start_sender(journal: Journal, tracked: TrackedRun) -> "Sender | None":
     """Start the thread that sends a journal to MLflow; None, with a warning, without MLflow."""
+    folder = tracked.folder
+    uri = tracked.tracker or tracking_uri(folder.parent)
+    experiment = tracked.resolved.config.tracking.experiment
     try:
         from ..tracking.upload.upload_thread import Sender
 
-        sender = Sender(journal.folder, tracking_uri(folder.parent), experiment, folder)
+        sender = Sender(journal.folder, uri, experiment, folder)
     except Exception as error:  # A tracker must never end a training.
         _log.warning("not sent to MLflow: %s; send it with: spikeseg track sync %s", error, folder)
         return None
     sender.start()
     return sender
+
+
+def journal_folder(run: Path, config: ExperimentConfig) -> Path:
+    """Where a run's journal is written on this machine.
+
+    Args:
+        run: The run's folder.
+        config: Its configuration.
+    """
+    local = config.tracking.journal
+    return run / "journal" if local is None else Path(local) / _flat_name(run)
 
 
 def _flat_name(path: Path) -> str:

@@ -2,7 +2,7 @@
 
 import json
 import logging
-import shutil
+import math
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,19 +12,21 @@ from typing import Any
 
 from torch import nn
 
+from ...datasets.packed.files import delete_folder
 from ..checkpoint.mirror import Mirror, check_mirror
 from ..checkpoint.run_folder import RunFolder
 from ..cluster.worker_group import OneWorker, ProcessGroup
-from ..config.recipes import ConfigError, Resolved, config_digest, dump
-from ..config.run_names import check_run_name, require_inside
+from ..config.recipes import ConfigError, Resolved, config_digest, dump, load_resolved
+from ..config.run_names import check_run_name, make_folder, require_inside
 from ..tracking.tracking_uri import check_uri, tracking_uri
+from ..tracking.upload.upload_offset import unsent
 from .failure import Decision, PreemptedError, decide
 from .faults.preemption import Notice
 from .preparation import check_parts, choose_device, load_initial_weights
 from .progress import FollowedLog, write_log_line
 from .ray_workers import PermanentFailure, WorkerPool, fit_workers
 from .resume import resume_config
-from .tracked_training import TrackedRun
+from .tracked_training import TrackedRun, journal_folder
 from .worker import run_worker
 
 _log = logging.getLogger(__name__)
@@ -50,6 +52,8 @@ class TrainOutcome:
         contact_sheet: PNG of image, truth, prediction and error.
         tracking_uri: Where MLflow holds the run.
         mirror_lacks: What the mirror lacked at the end, a sentence; None for nothing.
+        lost: Sentences about records and pictures that could not be kept.
+        unsent: Whether the journal holds records that MLflow lacks; they are safe.
     """
 
     name: str
@@ -61,6 +65,8 @@ class TrainOutcome:
     contact_sheet: Path
     tracking_uri: str
     mirror_lacks: str | None = None
+    lost: tuple[str, ...] = ()
+    unsent: bool = False
 
 
 def train(
@@ -85,9 +91,9 @@ def train(
         TrainingFailedError: Where training could not be finished.
     """
     storage = storage.absolute()
-    name = check_run_name(name or make_run_name(resolved), "the run's name")
+    made = check_run_name(name or make_run_name(resolved), "the run's name")
     load_initial_weights(preflight(resolved, storage), resolved.config)
-    folder = storage / name
+    folder = storage / made if name else make_folder(storage, made)
     if (folder / "config.yaml").exists():
         raise ConfigError(f"{folder}: there is a run of this name; continue it with --resume")
     run = RunFolder(folder)
@@ -95,10 +101,11 @@ def train(
     run.write("origins.json", json.dumps(resolved.origins, indent=1))
     try:
         return _run(resolved, run, progress, dict(tags or {}))
-    except ValueError:
+    except (ValueError, RuntimeError) as error:
         # Refused before a worker claimed the folder: nothing is left to resume.
-        if not any((folder / "attempts").iterdir()):
-            shutil.rmtree(folder, ignore_errors=True)
+        resumable = isinstance(error, TrainingFailedError)
+        if not resumable and not any((folder / "attempts").iterdir()):
+            delete_folder(folder)
         raise
 
 
@@ -217,16 +224,19 @@ def _train_here(
 
 def _outcome(run: RunFolder) -> TrainOutcome:
     result = json.loads((run.path / "result.json").read_text())
+    text = (run.path / "config.yaml").read_text()
     return TrainOutcome(
         name=run.path.name,
         folder=run.path,
         best_step=result["best_step"],
-        metrics=result["metrics"],
+        metrics={k: math.nan if v is None else v for k, v in result["metrics"].items()},
         classes=result["classes"],
         split=result["split"],
         contact_sheet=run.path / "figures" / "contact_sheet.png",
         tracking_uri=tracking_uri(run.path.parent),
         mirror_lacks=result.get("mirror_lacks"),
+        lost=tuple(result.get("lost", ())),
+        unsent=unsent(journal_folder(run.path, load_resolved(text).config)) > 0,
     )
 
 
@@ -246,9 +256,9 @@ def _train_on_ray(
     fewest = trainer.min_workers or trainer.workers
     with connected(cpus=fewest), FollowedLog(run.path / _PROGRESS, progress):
         environment: dict[str, str] = {}
+        uri = tracking_uri(run.path.parent)
         nodes = worker_nodes()
         if nodes:
-            uri = tracking_uri(run.path.parent)
             check_nodes(nodes, run.path.parent, uri)
             environment = {**settings(), "MLFLOW_TRACKING_URI": uri}
         pool = WorkerPool(
@@ -258,7 +268,8 @@ def _train_on_ray(
             max_failures=trainer.max_failures,
             environment=environment,
         )
-        message = {**TrackedRun(resolved, run.path, tags).to_message(), "leave": str(leave)}
+        tracked = TrackedRun(resolved, run.path, tags, tracker=uri)
+        message = {**tracked.to_message(), "leave": str(leave)}
         progress(f"{run.path.name}: starting {trainer.workers} Ray Train workers")
         try:
             # Ray took the signal when it started, to end at once.

@@ -1,6 +1,5 @@
 """One worker's whole work, the same in this process and on Ray Train."""
 
-import json
 import logging
 from collections.abc import Callable, Mapping
 
@@ -8,6 +7,7 @@ from ...datasets.packed.files import write_file
 from ..checkpoint.run_folder import RunFolder
 from ..cluster.worker_group import WorkerGroup
 from ..config.recipes import Resolved
+from ..config.stored_json import to_json
 from ..evaluation.baselines import is_degenerate, known_baselines
 from ..evaluation.recording import SplitResult, contact_sheet, record_result
 from ..evaluation.scores import class_table
@@ -57,6 +57,7 @@ def _finish(
     classes = class_table(training.dataset.label_space, counts)
     result = SplitResult(split, scores, classes, counts.confusion)
     run.check_owner()
+    lost: list[str] = []
     try:
         _draw(training, result, journal)
         if resolved.config.tracking.checkpoints:
@@ -66,6 +67,7 @@ def _finish(
         # A picture must never cost a finished training.
         _log.warning("%s: not every figure could be drawn: %s", run.path.name, error)
         journal.tags({"figures_failed": str(error)})
+        lost.append(f"not every figure could be kept: {error}")
     metrics = {**best.metrics, **scores}
     verdict: dict[str, bool] = {}
     if known_baselines(metrics, split):
@@ -81,8 +83,12 @@ def _finish(
     }
     if training.mirror_lacks is not None:
         content["mirror_lacks"] = training.mirror_lacks
+    if journal.dropped:
+        lost.append(f"{journal.dropped} records could not be kept: {journal.first_drop}")
+    if lost:
+        content["lost"] = lost
     run.check_owner()
-    run.write("result.json", json.dumps(content, indent=1))
+    run.write("result.json", to_json(content))
 
 
 def _draw(training: Training, result: SplitResult, journal: Journal) -> None:

@@ -23,6 +23,7 @@ class Head:
             no such page (None).
         page: Answer to every page, of a server that is no head; None for a head.
         address: Where it listens, HOST:PORT.
+        bodies: What was sent with each.
         requests: Method, path, authorization of each request by HTTP.
     """
 
@@ -31,6 +32,7 @@ class Head:
     mode: str | None = "token"
     page: str | None = None
     address: str = ""
+    bodies: list[bytes] = field(default_factory=list)
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
 
     def answer(self, path: str, authorization: str | None) -> tuple[int, str]:
@@ -57,7 +59,7 @@ def dashboard(head: Head) -> Iterator[Head]:
 
     class Handler(BaseHTTPRequestHandler):
         def _reply(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            head.bodies.append(self.rfile.read(int(self.headers.get("Content-Length", 0))))
             authorization = self.headers.get("Authorization")
             head.requests.append((self.command, self.path, authorization))
             status, text = head.answer(self.path, authorization)

@@ -9,10 +9,15 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ...images import check_image, encode_png, open_picture, require_jpeg_end
+from ...images import (
+    check_image,
+    encode_png,
+    open_picture,
+    read_orientation,
+    require_jpeg_end,
+)
 from ...spec import DataError
 
-_ORIENTATION = 0x0112
 _PNG_BITS = 24
 # Of 16 bits the upper eight are kept: a picture that uses less than these twelve would lose them.
 _LEAST_16_BIT_RANGE = 0x1000
@@ -207,10 +212,7 @@ def _require_plain(picture: Image.Image, data: bytes, where: Path) -> None:
     if picture.format == "PNG" and b"eXIf" not in data and b"exif" not in data:
         # Pillow decodes a whole PNG to look for the block.
         return
-    try:
-        rotation = picture.getexif().get(_ORIENTATION, 1)
-    except Exception as error:
-        raise DataError(f"{where}: its EXIF block cannot be read ({error})") from error
+    rotation = read_orientation(picture)
     if rotation != 1:
         raise DataError(
             f"{where}: EXIF orientation {rotation}: the mask would not match; store it upright"

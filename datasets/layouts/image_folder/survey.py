@@ -1,7 +1,6 @@
 """Every file of a source looked at before anything is written: sizes, masks, equal pictures."""
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ...cpu_count import count_usable_cpus
 from ...spec import DataError
 from .bands import read_bands
 from .class_table import ClassTable, match_code, require_known
@@ -97,7 +97,7 @@ def survey_items(items: Sequence[Item], source: SourceFiles, channels: int = 3) 
     if len(words) > _MOST_WORDS:
         raise DataError(f"{source.root}: {len(words)} labels, at most {_MOST_WORDS} can be classes")
     ids = {word: index for index, word in enumerate(words)}
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(count_usable_cpus()) as pool:
         return list(pool.map(lambda item: _survey_item(item, source, ids, channels), items))
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import sqlite3
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from optuna.trial import FrozenTrial
 
 from ...config.recipes import ConfigError
 from ...config.run_names import shown
+from ...config.typed_paths import resolve_path, sqlite_address, sqlite_file
 from ...tracking.tracking_uri import without_user
 
 _NO_JOURNAL = (ValueError, LookupError, TypeError, AssertionError)
@@ -79,7 +81,8 @@ def _exists(address: str, name: str) -> bool:
     engine = sqlalchemy.create_engine(address)
     try:
         # To look into a file that is not there would make it.
-        if engine.dialect.name == "sqlite" and not _file_exists(Path(engine.url.database or "")):
+        file = sqlite_file(address)
+        if file is not None and not _file_exists(file):
             return False
         tables = sqlalchemy.inspect(engine).get_table_names()
     finally:
@@ -174,7 +177,7 @@ def read_trials(study: optuna.Study, where: str) -> list[FrozenTrial]:
 def _absolute(address: str) -> str:
     """The address with an absolute path; a `ConfigError` where no study can be stored there."""
     if "://" not in address:
-        return str(Path(address).absolute())
+        return str(_resolve(address))
     try:
         url = sqlalchemy.make_url(address)
     except (ValueError, sqlalchemy.exc.ArgumentError) as error:
@@ -188,7 +191,14 @@ def _absolute(address: str) -> str:
             "must be sqlite:///PATH, without options: a study in memory ends with its process, "
             "one that is only read takes no trials",
         )
-    return f"{url.drivername}:///{Path(file).absolute()}"
+    return sqlite_address(_resolve(file)).replace("sqlite", url.drivername, 1)
+
+
+def _resolve(path: str) -> Path:
+    try:
+        return resolve_path(path)
+    except ValueError as error:
+        raise ConfigError(f"SPIKESEG_STUDY: {error}") from error
 
 
 def _refused(address: str, rule: str, name: str = "SPIKESEG_STUDY") -> ConfigError:
@@ -202,4 +212,7 @@ def _reason(error: Exception) -> str:
         return f"its driver is not installed ({error})"
     if isinstance(error, OSError):
         return f"cannot be opened ({error.strerror})"
+    if isinstance(error, sqlalchemy.exc.DBAPIError) and isinstance(error.orig, sqlite3.Error):
+        # Other drivers' texts may name host and user.
+        return f"cannot be opened (sqlite: {error.orig})"
     return f"cannot be opened ({type(error).__name__})"

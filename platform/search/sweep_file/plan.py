@@ -18,6 +18,7 @@ from ...config.recipes import (
     recipe_names,
     split_override,
 )
+from ...config.typed_paths import resolve_path
 from ...config.yaml_source import read_yaml
 from .dimensions import Choices
 from .measured_metrics import check_metrics
@@ -123,9 +124,15 @@ def make_request(recipe: str, overrides: Sequence[str]) -> SweepRequest:
         key, value = split_override(item)
         local = key in PLACES and "://" not in value
         local = local or (key == "sweep.base" and Path(value).is_file())
-        absolute.append(f"{key}={Path(value).absolute()}" if local else item)
+        absolute.append(f"{key}={_resolve(item, key, value)}" if local else item)
     where = recipe if recipe in sweep_names() else str(Path(recipe).absolute())
     return SweepRequest(where, tuple(absolute))
+
+
+def _resolve(item: str, key: str, value: str) -> str:
+    """The absolute path of an override's value; null stays null."""
+    path = value if key == "sweep.base" else parse_overrides([item])[key]
+    return "null" if path is None else str(resolve_path(path))
 
 
 def check_plan(

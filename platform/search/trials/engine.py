@@ -1,13 +1,11 @@
 """The queue of trials that every engine works off, and the engine that needs no Ray."""
 
-import contextlib
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
-from ...cluster.signals import first_signal
 from ...config.yaml_source import ConfigError
 from ..study.study import Keeper
 from ..study.trial_records import Proposal, TrialReport, Verdict
@@ -31,19 +29,26 @@ class TrialQueue:
         prepare: Makes a work order of a proposal; raises `ConfigError` where the model refuses.
         on_report: Called after every report and decision, also for processes that were lost.
         trial_function: Turns a work order into reports; a training, unless a test says otherwise.
+        leave: File that is there once the sweep is told to end; None where nobody makes one.
     """
 
     keeper: Keeper
     prepare: Callable[[Proposal], WorkOrder]
     on_report: OnReport
     trial_function: TrialFunction
+    leave: Path | None = None
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the sweep is told to end: no trial begins any more."""
+        return self.leave is not None and self.leave.exists()
 
     def next(self) -> tuple[int, WorkOrder] | None:
         """Number and work order of the next trial; None when none is left.
 
         A combination that the model refuses fails as a trial, and the next one is taken.
         """
-        while (proposal := self.keeper.next()) is not None:
+        while not self.leaving and (proposal := self.keeper.next()) is not None:
             try:
                 return proposal.number, self.prepare(proposal)
             except ConfigError as error:
@@ -65,46 +70,14 @@ class TrialQueue:
             self.on_report(number, TrialReport(step=verdict.step, failure=reason), verdict)
 
 
-class StoppedError(RuntimeError):
-    """The block was interrupted by SIGTERM or Ctrl-C.
-
-    Args:
-        number: The signal.
-    """
-
-    def __init__(self, number: signal.Signals) -> None:
-        super().__init__(number)
-        self.number = number
-
-
-@contextlib.contextmanager
-def stopped_by_signals() -> Iterator[None]:
-    """While the block runs, SIGTERM interrupts it as Ctrl-C does; the second one as before.
-
-    Ray's own answer to the signal, which it takes when it starts, ends the process in an abort.
-
-    Raises:
-        StoppedError: Where the block was interrupted.
-    """
-    received = [signal.SIGINT]
-
-    def interrupt() -> None:
-        # Ray raises an interrupt of its own for Ctrl-C: it carries no number.
-        received.append(signal.SIGTERM)
-        raise KeyboardInterrupt
-
-    try:
-        with first_signal(signal.SIGTERM, interrupt):
-            yield
-    except KeyboardInterrupt as stop:
-        raise StoppedError(received[-1]) from stop
-
-
 def run_here(queue: TrialQueue) -> None:
     """Run one trial after the other in this process, without Ray.
 
     Args:
         queue: The sweep's trials.
+
+    Raises:
+        PreemptedError: Where a trial was told to end, and has kept its checkpoint.
     """
     while (trial := queue.next()) is not None:
         number, order = trial

@@ -63,7 +63,7 @@ class KeeperSearcher(Searcher):
     def suggest(self, trial_id: str) -> Any:
         """The next trial's work order; FINISHED when none is left, None to be asked again."""
         trial = self._queue.next()
-        if trial is None:
+        if trial is None:  # none is left, or the sweep is told to end
             return Searcher.FINISHED if self._queue.keeper.live == 0 else None
         number, order = trial
         self._numbers[trial_id] = number

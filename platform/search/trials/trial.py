@@ -19,7 +19,11 @@ def reports(order: WorkOrder) -> Generator[TrialReport, None, None]:
     Args:
         order: The trial's work order: `config` (YAML), `origins`, `folder`, `tags`, `parent` (the
             sweep's journal id), `workers` (1 trains in this process, more on Ray Train),
-            `resources` (`CPU` and `GPU` of one worker).
+            `resources` (`CPU` and `GPU` of one worker), `leave` (the file that tells it to end with
+            a checkpoint; None where nobody makes one).
+
+    Raises:
+        PreemptedError: Where the trial was told to end; it goes on when the sweep does.
 
     Yields:
         One report per evaluation, those of an earlier attempt first; a failure is the last one,
@@ -30,6 +34,7 @@ def reports(order: WorkOrder) -> Generator[TrialReport, None, None]:
         yield TrialReport(failure=f"not run again: {ended} says that this trial has ended")
         return
     from ...checkpoint.run_folder import RunFolder
+    from ...train.failure import PreemptedError
 
     spent_file = Path(order["folder"]) / _SPENT
     started = time.monotonic()
@@ -51,6 +56,8 @@ def reports(order: WorkOrder) -> Generator[TrialReport, None, None]:
                     attempt=attempt,
                 )
                 started = now
+    except PreemptedError:
+        raise
     except Exception as error:
         # An exception would cost the warm process, and Tune would repeat the same bug.
         yield TrialReport(failure=failure_reason(error), seconds=time.monotonic() - started)

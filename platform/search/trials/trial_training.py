@@ -1,6 +1,7 @@
 """One worker's part of a trial's training, and the reason of a trial that failed."""
 
 from collections.abc import Callable, Generator
+from pathlib import Path
 from typing import Any
 
 from ..study.trial_records import TrialReport
@@ -18,14 +19,21 @@ def train_trial(order: WorkOrder, group: Any) -> Evaluations:
         order: The work order, as `reports` takes it.
         group: The workers (`WorkerGroup`).
 
+    Raises:
+        PreemptedError: Where the sweep is told to end: a checkpoint of this step is written.
+
     Yields:
         Evaluation, whether it is the last one, and how often the folder was claimed.
     """
+    from ...train.faults.preemption import Notice
     from ...train.tracked_training import TrackedRun, tracked_training
 
     tracked = TrackedRun.from_message(order)
     last = tracked.resolved.config.trainer.max_steps
-    with tracked_training(tracked, group) as (training, _):
+    notice = Notice()
+    if order.get("leave"):
+        notice.watch(lambda: False, Path(order["leave"]))
+    with tracked_training(tracked, group, notice=notice) as (training, _):
         for evaluation in training.evaluations():
             yield evaluation, evaluation.step >= last, training.run.attempt
 

@@ -32,10 +32,12 @@ def follow_workers(order: WorkOrder) -> Evaluations:
         Evaluation, whether it is the last one, and how often the folder was claimed.
 
     Raises:
+        PreemptedError: Where the workers were told to end, and have.
         WorkersFailedError: Where a worker met an error that another attempt would meet again.
     """
     import ray
 
+    from ...train.failure import PreemptedError
     from ...train.ray_workers import PermanentFailure
 
     folder = Path(order["folder"])
@@ -66,6 +68,8 @@ def follow_workers(order: WorkOrder) -> Evaluations:
                     report = json.loads(line)
                     final = report["final"]
                     yield Evaluation(**report["evaluation"]), final, report["attempt"]
+                if failure is not None and failure.again:
+                    raise PreemptedError(failure.error)
                 if failure is not None:
                     raise WorkersFailedError(failure.error)
                 if ended:

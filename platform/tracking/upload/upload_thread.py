@@ -10,6 +10,7 @@ from pathlib import Path
 from ...config.redaction import scrubbed_message
 from ..journal_lines import RECORDS
 from ..mlflow_client import TIMEOUT
+from ..mlflow_failure import describe_failure
 from ..tracking_uri import without_user
 from .journal_faults import JournalError
 from .upload_offset import unsent, upload_lock
@@ -112,7 +113,7 @@ class Sender:
                     # A server that is alive but slow would otherwise never get a batch through.
                     self._set_request_timeout(min(2 * _request_timeout(), _LONGEST_REQUEST))
                 if wait == _FIRST_RETRY:
-                    _log.warning("%s, will retry: %s", self._what_failed(), text)
+                    _log.warning("%s, will retry: %s", self._what_failed(error), text)
                 wait = min(2 * wait, _LONGEST_WAIT)
             else:
                 wait = _FIRST_RETRY
@@ -129,11 +130,11 @@ class Sender:
             else:
                 self._stop.wait(wait)
 
-    def _what_failed(self) -> str:
+    def _what_failed(self, error: Exception) -> str:
         """What is not sent: one journal, or nothing at all."""
         if len(self._failing) == 1 and len(self._journals.read()) > 1:
             return f"{next(iter(self._failing))}: not sent"
-        return f"{without_user(self._uri)}: MLflow is out of reach"
+        return f"{without_user(self._uri)}: MLflow {describe_failure(self._uri, error)}"
 
     def _send_all(self) -> None:
         """Send what the journals gained since they were sent last.

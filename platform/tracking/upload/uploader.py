@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ...config.typed_paths import sqlite_file
 from ..image_names import write_grid_files
 from ..journal import FILES
 from ..journal_lines import describe_damage
 from ..mlflow_client import clear_mlflow_errors, connect
 from ..recorded_files import UnsendableError, named_recorded_file
-from ..tracking_uri import sqlite_file
 from .dead_letters import refused, set_aside, try_again, unsendable
 from .journal_faults import first_run_record, stored_records
 from .upload_offset import SentOffset, upload_lock

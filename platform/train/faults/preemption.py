@@ -52,7 +52,9 @@ class Notice:
         self._order = order
 
     @contextlib.contextmanager
-    def on_signal(self, *, order: Path | None = None) -> Iterator[None]:
+    def on_signal(
+        self, *, order: Path | None = None, also: Callable[[int], None] = lambda number: None
+    ) -> Iterator[None]:
         """While the block runs, treat any of `LEAVE_SIGNALS` as a notice to leave.
 
         The second signal, of whichever kind, does what it did before: it ends the process. Needs
@@ -60,6 +62,7 @@ class Notice:
 
         Args:
             order: File to make at the signal, for workers that `watch` it.
+            also: Called with the signal's number, after the file was made.
         """
 
         def handle(number: int) -> None:
@@ -72,6 +75,7 @@ class Notice:
                 f"spikeseg: {signal.Signals(number).name}: ends after this step with its "
                 "checkpoint; a second signal ends at once\n"
             )
+            also(number)
 
         try:
             with first_of_signals(LEAVE_SIGNALS, handle):

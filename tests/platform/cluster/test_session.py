@@ -156,6 +156,7 @@ def test_a_local_cluster_without_a_token_is_warned_of(
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     monkeypatch.setattr("ray.init", lambda **_: None)
     monkeypatch.setattr(session, "_LOCAL", {})
+    monkeypatch.setattr(session, "_LONGEST_SOCKET", 1000)  # nothing is started there
     session._start_local(1)
     assert "RAY_AUTH_MODE=disabled: the local cluster asks for no token" in caplog.text
 
@@ -186,3 +187,25 @@ def test_a_folder_for_sockets_that_is_not_ours_is_refused(
         folder.mkdir()
     with pytest.raises(ValueError, match="spikeseg-ray-4711: must be a folder of this user"):
         session._private_folder()
+
+
+@pytest.mark.parametrize("length", [60, 100, 200])
+def test_a_path_too_long_for_sockets_is_refused_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    """Ray itself tells it by an assertion about a socket's name, after it began."""
+    above = str(tmp_path / ("x" * length))[:length]
+    monkeypatch.setenv("RAY_TMPDIR", above)
+    with pytest.raises(ValueError, match=r"Ray's sockets below it would have paths of") as refused:
+        session._start_local(1)
+    assert f"RAY_TMPDIR {above}: " in str(refused.value)
+    assert "bytes shorter, or unset it" in str(refused.value)
+    assert not list(tmp_path.iterdir()), "nothing is left"
+
+
+def test_a_long_tmpdir_is_not_where_sockets_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", "/tmp/" + "x" * 100)
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp")
+    assert session._private_folder() == Path(f"/tmp/spikeseg-ray-{os.getuid()}")

@@ -231,3 +231,27 @@ def test_results_of_other_types_are_refused_with_file_and_key(
     with pytest.raises(ConfigError) as caught:
         find_run("sweep-toy/best", storage)
     assert str(caught.value).startswith(f"{path}: {message}")
+
+
+def test_a_link_to_a_run_is_that_run(storage: Path, tmp_path: Path) -> None:
+    """Under its own name, and with its own storage's database, wherever the link lies."""
+    run = make_run(storage / "linked-run")
+    (storage / "favourite").symlink_to(run)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "far").symlink_to(run)
+    for word in ("favourite", str(storage / "favourite"), str(elsewhere / "far")):
+        found = find_run(word, storage)
+        assert (found.word, found.storage.resolve()) == ("linked-run", storage.resolve())
+        assert find_run_to_resume(word, storage, kind="run")[0] == "linked-run"
+
+
+def test_a_run_whose_folder_lies_on_another_disk_keeps_its_name(
+    storage: Path, tmp_path: Path
+) -> None:
+    big = make_run(tmp_path / "big" / "data-7")
+    (storage / "mine").symlink_to(big)
+    found = find_run("mine", storage)
+    assert found.folder == storage / "mine"
+    with pytest.raises(ConfigError, match=f"--storage {big.parent}"):
+        find_run_to_resume("mine", storage, kind="run")

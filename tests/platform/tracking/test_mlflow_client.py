@@ -12,6 +12,7 @@ from alembic.runtime.migration import HeadMaintainer
 from journals import four_runs_at_once, open_journal
 from requests import ReadTimeout
 
+from spikeseg.platform.config.recipes import Resolved, load_experiment
 from spikeseg.platform.tracking import mlflow_client as client
 from spikeseg.platform.tracking.tracking_uri import check_uri, tracking_uri, without_user
 from spikeseg.platform.tracking.upload import uploader as tracking
@@ -19,9 +20,14 @@ from spikeseg.platform.tracking.upload.dead_letters import set_aside
 from spikeseg.platform.tracking.upload.upload_offset import unsent
 from spikeseg.platform.tracking.upload.upload_thread import Sender
 from spikeseg.platform.tracking.upload.uploader import sync
-from spikeseg.platform.train.tracked_training import start_sender
+from spikeseg.platform.train.tracked_training import TrackedRun, start_sender
 
 EXPERIMENT = "client"
+
+
+def _tracked(folder: Path) -> TrackedRun:
+    items = ["data.path=d", f"tracking.experiment={EXPERIMENT}"]
+    return TrackedRun(Resolved(load_experiment("shapes_tiny", items).config, {}), folder, {})
 
 
 def test_four_runs_at_once_reach_one_database_that_none_of_them_had(tmp_path: Path) -> None:
@@ -62,7 +68,7 @@ def test_a_client_that_fails_at_the_start_is_made_again(
 
     monkeypatch.setattr(tracking, "connect", connect)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri(storage))
-    sender = start_sender(journal, storage / "run", EXPERIMENT)
+    sender = start_sender(journal, _tracked(storage / "run"))
     assert sender is not None
     sender.stop(timeout=60)
     assert not left

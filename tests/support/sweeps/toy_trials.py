@@ -12,6 +12,7 @@ from spikeseg.platform.checkpoint.run_folder import RunFolder
 from spikeseg.platform.config.recipes import Resolved, dump, load_resolved
 from spikeseg.platform.search.study.trial_records import Proposal, TrialReport
 from spikeseg.platform.search.sweep_file.plan import SweepPlan
+from spikeseg.platform.train.failure import PreemptedError
 from spikeseg.platform.train.tracked_training import make_journal
 
 NAN, RAISES, DIES, DIES_ONCE = 13, 14, 15, 16
@@ -50,6 +51,10 @@ def toy(given: dict[str, Any]) -> Generator[TrialReport, None, None]:
     step = history[-1][0] if history else 0
     _forget_the_unkept(folder, step)
     while step < config.trainer.max_steps:
+        if given.get("leave") and Path(given["leave"]).exists():
+            if journal is not None:
+                journal.finish("KILLED")
+            raise PreemptedError(f"asked to leave at step {step}")
         step += config.trainer.evaluate_every
         seconds = float(os.environ.get("TOY_SECONDS", "0"))
         time.sleep(seconds)

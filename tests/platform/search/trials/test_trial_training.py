@@ -104,7 +104,7 @@ def test_a_run_sends_its_journal_and_its_end_and_a_trial_leaves_both_to_its_driv
 ) -> None:
     sent: list[Path] = []
     monkeypatch.setattr(
-        tracked_training, "start_sender", lambda journal, folder, _: sent.append(folder)
+        tracked_training, "start_sender", lambda journal, tracked: sent.append(tracked.folder)
     )
     config = small(data, max_steps=1, evaluate_every=1)
     tracked = TrackedRun(Resolved(config, {}), tmp_path / "run", {}, parent)

@@ -1,0 +1,147 @@
+"""A signal to a sweep on Ray Tune: every trial keeps its step, then the driver goes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from toy_sweep import listed, run_toys, toy_plan
+from toy_trials import trained_steps
+
+from spikeseg.platform.search import sweep as tuner
+from spikeseg.platform.search import sweep_tracking
+from spikeseg.platform.search.sweep import SweepUnfinishedError
+from spikeseg.platform.search.trials.leaving import StoppedError, left_by_signals, mark_left
+from spikeseg.platform.tracking.journal import read_records
+
+SUPPORT = Path(__file__).resolve().parents[3] / "support"
+DRIVER = """
+import sys
+from pathlib import Path
+from toy_sweep import run_toys
+from spikeseg.platform.search import sweep
+sweep.check_trials = lambda plan: None
+data, storage = map(Path, sys.argv[1:])
+try:
+    run_toys(data, storage, lambda line: print(line, flush=True), name="toy", here=False)
+except sweep.SweepUnfinishedError as error:
+    print(error, flush=True)
+    sys.exit(error.code)
+"""
+
+
+def test_the_block_ends_once_every_trial_has_left(tmp_path: Path) -> None:
+    leave, live = tmp_path / "leave-1", {3, 4}
+    before = signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+    try:
+        with pytest.raises(StoppedError) as stopped, left_by_signals(leave, lambda: live):
+            signal.raise_signal(signal.SIGUSR1)
+            assert leave.exists()
+            mark_left(leave, 3)
+            time.sleep(0.5)
+            mark_left(leave, 4)
+            time.sleep(30)
+            pytest.fail("nobody ended the block")
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert stopped.value.number == signal.SIGUSR1
+    assert not list(tmp_path.iterdir()), "orders and marks are removed"
+
+
+def test_a_block_that_ends_by_itself_after_the_signal_says_so_too(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        with (
+            pytest.raises(StoppedError) as stopped,
+            left_by_signals(tmp_path / "leave", lambda: {0}),
+        ):
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert stopped.value.number == signal.SIGHUP
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["SIGHUP", *(pytest.param(name, marks=pytest.mark.slow) for name in ("SIGUSR1", "SIGUSR2"))],
+)
+def test_every_notice_to_leave_ends_a_sweep_as_sigterm_does(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def kill(line: str) -> None:
+        if line.startswith("trial"):
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(tuner, "check_trials", lambda plan: None)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setattr(sweep_tracking, "_LEAVE_SECONDS", 0.1)
+    monkeypatch.setattr(sweep_tracking, "_STOP_SECONDS", 0.1)
+    number = signal.Signals[name]
+    toy_plan(tmp_path, **listed(4, 2))
+    outside = signal.signal(number, signal.SIG_DFL)
+    try:
+        with pytest.raises(SweepUnfinishedError) as caught:
+            run_toys(data, tmp_path, kill, name="toy")
+    finally:
+        signal.signal(number, outside)
+    assert (caught.value.name, caught.value.code) == ("toy", 128 + number)
+    # The trial ended its step and was told so to MLflow; it goes on, and does no step twice.
+    records = list(read_records(tmp_path / "toy" / "trials" / "0" / "journal"))
+    assert records[-1]["kind"] == "status"
+    assert records[-1]["status"] == "KILLED"
+    assert not list((tmp_path / "toy").glob("leave-*"))
+    assert run_toys(data, tmp_path, resume="toy").counts == {"COMPLETE": 2}
+    steps = trained_steps(tmp_path / "toy" / "trials" / "0")
+    assert len(steps) == len(set(steps))
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGINT"])
+def test_trials_on_tune_keep_their_step_and_go_on(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(tuner, "check_trials", lambda plan: None)
+    toy_plan(tmp_path, steps=20, **listed(4, 2))
+    paths = [str(SUPPORT), str(SUPPORT / "sweeps"), os.environ.get("PYTHONPATH", "")]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "TOY_SECONDS": "0.5",
+        "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
+    }
+    with subprocess.Popen(
+        [sys.executable, "-c", DRIVER, str(data), str(tmp_path)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        # Whoever starts the tests in the background may have left Ctrl-C ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as driver:
+        assert driver.stdout is not None
+        for line in driver.stdout:
+            if line.startswith("trial"):
+                break
+        driver.send_signal(signal.Signals[name])
+        rest = driver.stdout.read()
+        code = driver.wait(120)
+    assert code == 128 + signal.Signals[name]
+    assert f"toy: stopped by {name}, 0 of 2 trials have ended" in rest
+    sweep = tmp_path / "toy"
+    begun = [folder for folder in (sweep / "trials").iterdir() if (folder / "toy.json").is_file()]
+    assert begun
+    for folder in begun:
+        last = list(read_records(folder / "journal"))[-1]
+        assert (last["kind"], last["status"]) == ("status", "KILLED")
+    assert not list(sweep.glob("leave-*"))
+    kept = {f.name: len(json.loads((f / "toy.json").read_text())) for f in begun}
+    assert run_toys(data, tmp_path, resume="toy").counts == {"COMPLETE": 2}
+    # What was kept was not done again.
+    for number, steps in kept.items():
+        ledger = (sweep / "trials" / number / "ledger").read_text().split()
+        assert steps > 0 and len(ledger) == len(set(ledger)) == 20
