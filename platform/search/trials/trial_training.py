@@ -21,12 +21,16 @@ def train_trial(order: WorkOrder, group: Any) -> Evaluations:
     Yields:
         Evaluation, whether it is the last one, and how often the folder was claimed.
     """
+    from ...evaluation.recording import record_trial
     from ...train.tracked_training import TrackedRun, tracked_training
 
     tracked = TrackedRun.from_message(order)
     last = tracked.resolved.config.trainer.max_steps
-    with tracked_training(tracked, group) as (training, _):
+    with tracked_training(tracked, group) as (training, journal):
         for evaluation in training.evaluations():
+            # Before the driver hears of it: that may end this process.
+            if journal is not None and evaluation.step >= last and not evaluation.replayed:
+                record_trial(journal, training.evaluated, training.history)
             yield evaluation, evaluation.step >= last, training.run.attempt
 
 
