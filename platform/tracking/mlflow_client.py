@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,6 +87,37 @@ def make_database(uri: str, artifacts: str | None = None) -> None:
             place_file(making, file)
 
 
+_REMEDIES = {
+    r"error code 401\b|UNAUTHENTICATED": (
+        "asks who you are: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
+        "MLFLOW_TRACKING_TOKEN"
+    ),
+    r"error code 403\b|PERMISSION_DENIED": (
+        "does not let this user do that: ask for the right to edit the experiment, or name another "
+        "(tracking.experiment=NAME)"
+    ),
+    r"CERTIFICATE_VERIFY_FAILED": (
+        "has a certificate of an authority that this machine does not know: name the authority's "
+        "file, MLFLOW_TRACKING_SERVER_CERT_PATH=FILE.pem"
+    ),
+    r"RESOURCE_ALREADY_EXISTS": (
+        "has something of this name already that this user may not see: choose another name"
+    ),
+}
+"""What a server answers, as MLflow's client reports it -> what it means and what to do."""
+
+
+def find_remedy(error: Exception) -> str:
+    """What an answer of a shared server means and what to do; empty where that is not known.
+
+    Args:
+        error: What MLflow's client raised.
+    """
+    text = f"{getattr(error, 'error_code', '')} {error}"
+    found = (remedy for pattern, remedy in _REMEDIES.items() if re.search(pattern, text))
+    return next(found, "")
+
+
 @contextlib.contextmanager
 def clear_mlflow_errors(uri: str) -> Iterator[None]:
     """Turn MLflow's errors into one sentence with its address, without passwords.
@@ -101,8 +133,9 @@ def clear_mlflow_errors(uri: str) -> Iterator[None]:
         yield
     except (MlflowException, RequestException) as error:
         # Not from the error: its own text has the whole address.
-        text = f"MLflow at {without_user(uri)} is out of reach: {scrubbed_message(error)}"
-        raise RuntimeError(text) from None
+        remedy, said = find_remedy(error), scrubbed_message(error)
+        state = f"{remedy} ({said})" if remedy else f"is out of reach: {said}"
+        raise RuntimeError(f"MLflow at {without_user(uri)} {state}") from None
     except (ParseError, json.JSONDecodeError, AttributeError, TypeError, KeyError) as error:
         # What MLflow's client raises over JSON of another shape; ours is no exception to it.
         said = f"{type(error).__name__}: {scrubbed_message(error)}"

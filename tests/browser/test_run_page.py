@@ -4,12 +4,14 @@ import time
 from pathlib import Path
 
 import pytest
-from chromium import expect_texts, save_screenshot, starting_with
+from chromium import expect_texts, save_screenshot
 from mlflow import MlflowClient
 from playwright.sync_api import Page, expect
 from take_pictures import open_picture
 from tracked_sweep import TrackedSweep
 from tracking_server import TrackingServer
+
+from spikeseg.platform.tracking.page_links import link_run
 
 pytestmark = pytest.mark.browser
 
@@ -23,7 +25,7 @@ def test_from_the_list_of_runs_a_person_reaches_the_best_run_and_what_it_was_mad
     best = client.get_run(sweep.best)
     runs = f"{server.url}/#/experiments/{experiment.experiment_id}/runs"
     page.goto(f"{runs}?orderByKey=metrics.%60val%2FmIoU%60&orderByAsc=false")
-    trials = page.get_by_role("row").get_by_role("link").filter(has_text=starting_with("trial-"))
+    trials = page.get_by_role("row").get_by_role("link").filter(has_text="#")
     expect(trials.first).to_have_text(best.info.run_name or "")
 
     trials.first.click()
@@ -41,6 +43,36 @@ def test_from_the_list_of_runs_a_person_reaches_the_best_run_and_what_it_was_mad
     expect_texts(page, "val/mIoU", "train/loss", "energy/mJ")
     open_picture(page, "val/rows")
     save_screenshot(page, pictures / "run.png", height=900)
+
+
+@pytest.mark.slow
+def test_values_pictures_and_sentence_lie_inside_of_the_window(
+    page: Page, server: TrackingServer, sweep: TrackedSweep, pictures: Path
+) -> None:
+    run = MlflowClient(server.url).get_run(sweep.best)
+    page.set_viewport_size({"width": 1440, "height": 900})
+    page.goto(link_run(server.url, run.info.experiment_id, sweep.best))
+    expect_texts(page, "Description", "val/mIoU")
+    strip = page.locator("img[src*='strip.png']")
+    expect(strip).to_be_visible()
+    page.wait_for_function("document.querySelector(\"img[src*='strip']\").naturalWidth > 700")
+    value = page.get_by_text(str(run.data.metrics["val/mIoU"])[:8]).first
+    sentence = page.get_by_text(f"{run.data.metrics['val/mIoU']:.1f} % mIoU on val").first
+    for part in (strip, page.get_by_text("Value", exact=True).first, value, sentence):
+        box = part.bounding_box()
+        assert box is not None
+        assert box["x"] >= 0 and box["x"] + box["width"] <= 1440
+        assert box["y"] >= 0 and box["y"] + box["height"] <= 900
+    shown = page.evaluate(
+        """() => {
+            const img = document.querySelector("img[src*='strip']").getBoundingClientRect();
+            const at = (y) => document.elementFromPoint(img.left + img.width / 2, y).tagName;
+            return [at(img.top + 3), at(img.bottom - 12)];
+        }"""
+    )
+    # Not folded away below what MLflow shows of a description.
+    assert shown == ["IMG", "IMG"]
+    page.screenshot(path=pictures / "run_overview.png")
 
 
 @pytest.mark.slow

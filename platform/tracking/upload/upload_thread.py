@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ...config.redaction import scrubbed_message
 from ..journal_lines import RECORDS
-from ..mlflow_client import TIMEOUT
+from ..mlflow_client import TIMEOUT, find_remedy
 from ..tracking_uri import without_user
 from .journal_faults import JournalError
 from .upload_offset import unsent, upload_lock
@@ -107,12 +107,13 @@ class Sender:
                 _log.warning("not sent to MLflow, which cannot be imported here: %s", error)
                 return
             except Exception as error:  # A tracker must never end a training.
-                text = scrubbed_message(error)
+                text, remedy = scrubbed_message(error), find_remedy(error)
                 if "Read timed out" in text or "operation timed out" in text:
                     # A server that is alive but slow would otherwise never get a batch through.
                     self._set_request_timeout(min(2 * _request_timeout(), _LONGEST_REQUEST))
                 if wait == _FIRST_RETRY:
-                    _log.warning("%s, will retry: %s", self._what_failed(), text)
+                    said = f"the server {remedy} ({text})" if remedy else text
+                    _log.warning("%s, will retry: %s", self._what_failed(), said)
                 wait = min(2 * wait, _LONGEST_WAIT)
             else:
                 wait = _FIRST_RETRY
