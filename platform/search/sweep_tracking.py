@@ -56,6 +56,7 @@ class SweepRecord:
                 **source_tags(f"spikeseg sweep {recipe.name}", code),
                 "run": folder.name,
                 "sweep": folder.name,
+                "state": "RUNNING",
                 "recipe": recipe.name,
                 "base": recipe.base,
                 "trials": str(trials),
@@ -209,6 +210,7 @@ class SweepRecord:
 
     def close(self, *, finished: bool) -> None:
         """Record the sweep's end and send what is left; what MLflow does not take stays here."""
+        self.journal.tags({"state": "COMPLETE" if finished else "KILLED"})
         self.journal.finish("FINISHED" if finished else "KILLED")
         self._sender.stop(timeout=_STOP_SECONDS)
         self.journal.close()

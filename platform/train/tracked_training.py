@@ -145,10 +145,13 @@ def _open_journal(tracked: TrackedRun, run: RunFolder, world_size: int) -> Itera
         except BaseException as error:
             # A run that another process took over has not failed.
             if is_root and not isinstance(error, FencedError):
-                journal.finish("KILLED" if isinstance(error, PreemptedError) else "FAILED")
+                asked = isinstance(error, PreemptedError)
+                journal.tags({"state": "KILLED" if asked else "FAIL"})
+                journal.finish("KILLED" if asked else "FAILED")
             raise
         monitor.stop()
         if is_root:
+            journal.tags({"state": "COMPLETE"})
             journal.finish("FINISHED")
 
 
@@ -186,6 +189,7 @@ def make_journal(
             **source_tags(source, about),
             **(request_view() if parent is None else {}),
             "run": word.word,
+            "state": "RUNNING",
             NOTE: write_note(f"{subject}.", describe_repetition(resolved, changed, word), ()),
             **tags,
         },
