@@ -38,8 +38,8 @@ def test_another_shape_or_type_is_named(trained: TrainedRun, wrong: np.ndarray) 
 def test_a_damaged_or_missing_file_is_named_with_its_folder(
     trained: TrainedRun, tmp_path: Path, file: str
 ) -> None:
-    for content in (b"\x80", None):
-        folder = tmp_path / str(content)
+    for name, content in (("damaged", b"\x80"), ("missing", None)):
+        folder = tmp_path / name
         shutil.copytree(trained.folder / "model", folder)
         (folder / file).unlink()
         if content is not None:
