@@ -17,6 +17,7 @@ from ...platform.tracking.journal_lines import read_records
 from ...platform.tracking.metric_table import METRICS
 from ...platform.tracking.mlflow_client import connect
 from ...platform.tracking.mlflow_server import server_command, server_environment
+from ...platform.tracking.shared_view import VIEW_TAG, request_view, share_view
 from ...platform.tracking.tracking_uri import tracking_uri
 from ...platform.train.tracked_training import make_journal
 from ..cli import run
@@ -66,16 +67,17 @@ def fill_experiment(storage: Path, runs: int) -> str:
 
     base = load_experiment("shapes_tiny", [f"data.path={storage / 'shapes'}"])
     point = {"model.neuron.timesteps": 2, "loss.mask_weight": 7.5}
-    folder = RunFolder(storage / "one")
+    folder = RunFolder(storage / f"one-{time.time_ns()}")
     folder.claim()
-    journal = make_journal(override(base, point, "sweep"), folder, 1, {"trial": "0"})
+    point_of = override(base, point, "sweep")
+    journal = make_journal(point_of, folder, 1, {"trial": "0"})
     journal.close()
     values: dict[str, dict[str, str]] = {"params": {}, "tags": {}}
     for record in read_records(journal.folder):
         if record["kind"] in values:
             values[record["kind"]].update(record["values"])
     client = connect(tracking_uri(storage))
-    experiment = client.create_experiment("many")
+    experiment = client.create_experiment(f"many-{time.time_ns()}")
     names = [name for name, metric in METRICS.items() if not metric.needs]
     now = time.time_ns() // 1_000_000
     for number in range(runs):
@@ -86,6 +88,7 @@ def fill_experiment(storage: Path, runs: int) -> str:
             params=[Param(key, value) for key, value in values["params"].items()],
             tags=[RunTag(key, value) for key, value in values["tags"].items()],
         )
+    share_view(client, experiment, request_view()[VIEW_TAG], now)
     return experiment
 
 

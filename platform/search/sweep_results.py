@@ -11,6 +11,7 @@ from typing import Any
 
 from ...datasets.packed.files import write_file
 from ..checkpoint.run_folder import find_checkpoint
+from ..checkpoint.trained_model import leave_model
 from ..config.recipes import dump, override
 from ..evaluation.baselines import describe_baselines
 from ..tracking.journal import Journal, append_model, file_of
@@ -24,7 +25,6 @@ from ..tracking.run_page import (
     write_note,
 )
 from ..train.preparation import open_data
-from ..train.trained_model import leave_model
 from .study.importance import measure_importances
 from .study.study import Keeper
 from .study.trial_records import TrialRecord

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from ...datasets.packed.files import write_file
 from ..checkpoint.run_folder import RunFolder
+from ..checkpoint.trained_model import leave_model
 from ..cluster.worker_group import WorkerGroup
 from ..config.recipes import Resolved
 from ..evaluation.baselines import is_degenerate, known_baselines
@@ -22,7 +23,6 @@ from .faults.preemption import Notice
 from .faults.worker_guard import Guard
 from .loop import Training
 from .tracked_training import TrackedRun, tracked_training
-from .trained_model import leave_model
 
 _log = logging.getLogger(__name__)
 

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from ...datasets.packed.reader import PackedDataset
-from ..checkpoint.checkpoint import Checkpoint
-from ..checkpoint.model_folder import EXAMPLE, FILES, write_model_folder
 from ..config.schema import ExperimentConfig
 from ..tracking.run_page import name_neuron
+from .checkpoint import Checkpoint
+from .model_folder import EXAMPLE, FILES, write_model_folder
 
 _FOLDER = "model"
 
