@@ -140,6 +140,7 @@ def _view_state(
         "tags.`state`",
     ]
     narrow = {f"tags.`{name}`": _NARROW for name in ("T", "D")}
+    narrow |= {"tags.`state`": 95, "tags.`normalization`": 100}
     return {
         "orderByKey": f"metrics.`{objectives[0].metric}`",
         "orderByAsc": objectives[0].ascending,
@@ -149,7 +150,7 @@ def _view_state(
         "columnWidths": {name: narrow.get(name, _WIDE) for name in columns},
         "runsHiddenMode": "SHOW_ALL",
         "compareRunCharts": _charts(varied or list(_NEURON), objectives),
-        "compareRunSections": [{**_generated(_SECTION), "name": "Comparison", "display": True}],
+        "compareRunSections": [_section()],
         # Else MLflow sorts our charts behind those that it makes of every metric.
         "isAccordionReordered": True,
     }
@@ -182,3 +183,9 @@ def _charts(varied: Sequence[str], objectives: Sequence[Objective]) -> list[dict
 
 def _generated(identity: str) -> dict[str, Any]:
     return {"uuid": identity, "isGenerated": False, "deleted": False, "isReordered": False}
+
+
+def _section() -> dict[str, Any]:
+    """Where both charts stand: side by side, wide enough for the names of parameters."""
+    shape = {"columns": 2, "cardHeight": 420}
+    return {**_generated(_SECTION), "name": "Comparison", "display": True, **shape}
