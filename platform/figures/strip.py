@@ -10,8 +10,8 @@ from ...datasets.spec import LabelSpace
 from .charts import render_png
 from .contact_sheet import colour_errors
 
-WIDTH, HEIGHT = 760, 72
-"""Pixels: MLflow's page shows so much without folding and without scrolling sideways."""
+WIDTH, HEIGHT = 760, 50
+"""Pixels: MLflow's page shows so much below two lines of text, without scrolling sideways."""
 _DPI = 100
 
 
@@ -42,14 +42,14 @@ def draw_strip(
             axes.imshow(picture, interpolation="nearest", aspect="auto")
             axes.set_axis_off()
     known = [(str(item["class"]), item["IoU"]) for item in classes if item["IoU"] is not None]
-    bars = figure.add_axes((0.515, 0.1, 0.23, 0.6))
+    bars = figure.add_axes((0.525, 0.1, 0.22, 0.62))
     heights = [float(value or 0.0) for _, value in known]
     bars.bar(range(len(known)), heights, color="#3b6ea8", width=0.8)
     bars.set_ylim(0, 100)
     bars.set_xticks([])
     bars.set_yticks([0, 100])
     bars.set_title("IoU per class, %", fontsize=6, pad=2)
-    line = figure.add_axes((0.79, 0.1, 0.2, 0.6))
+    line = figure.add_axes((0.79, 0.1, 0.2, 0.62))
     line.plot([step for step, _ in curve], [value for _, value in curve], marker="o", markersize=2)
     line.set_title("val mIoU over steps, %", fontsize=6, pad=2)
     line.set_xticks([])

@@ -1,6 +1,6 @@
 """What the top of a run's page in MLflow says: name, result in a sentence, pictures, how to repeat.
 
-MLflow shows the first 90 pixels of a description and folds the rest, so the sentence and a low
+MLflow shows the first 100 pixels of a description and folds the rest, so the sentence and a low
 strip of pictures come first.
 """
 
@@ -100,7 +100,7 @@ def describe_subject(config: ExperimentConfig) -> str:
     neuron = config.model.neuron
     return (
         f"T = {neuron.timesteps}, D = {neuron.levels}, normalization {neuron.normalization}; "
-        f"recipe {config.name}, seed {config.seed}, data {config.data.path}"
+        f"recipe {config.name}, seed {config.seed}, data {Path(config.data.path).name}"
     )
 
 

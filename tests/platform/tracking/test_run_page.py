@@ -56,7 +56,7 @@ def test_the_sentence_holds_score_rank_energy_and_what_it_was() -> None:
     sentence, picture, *_ = note.split("\n\n")
     assert sentence == (
         "**29.0 % mIoU on val** at 0.0333 mJ an image (rank 1 of 6 in a; 7.8 % without looking at "
-        "the image): T = 1, D = 4, normalization levels; recipe shapes_tiny, seed 1, data /d."
+        "the image): T = 1, D = 4, normalization levels; recipe shapes_tiny, seed 1, data d."
     )
     assert picture == "![strip](get-artifact?path=figures%2Fstrip.png&run_uuid={run_id})"
     assert "spikeseg replay sweep-a/3 --execute --storage /s" in note

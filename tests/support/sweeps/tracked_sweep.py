@@ -96,6 +96,7 @@ def write_sweep(storage: Path) -> TrackedSweep:
                 },
             )
         _finish_page(journal, resolved, run.path, miou)
+        journal.tags({"state": "COMPLETE"})
         journal.finish("FINISHED")
         trials.append(sync(journal.folder, uri, experiment))
         scores.append(best)
