@@ -15,6 +15,7 @@ from .options import command_line, plain_logging, storage_option
 def command(storage: Path) -> None:
     """Pack shapes, train shapes_tiny on two workers, sweep six trials, evaluate the best."""
     from ..platform.demo import run_demo
+    from ..platform.tracking.page_links import describe_run_page
 
     plain_logging()
     with open_progress() as display:
@@ -33,6 +34,8 @@ def command(storage: Path) -> None:
     print(f"runs:          {command_line('runs', *home)}")
     print(f"evaluate:      {command_line('evaluate', best, *home)}")
     print(f"compare:       {command_line('ui', *home)}    (or: make ui)")
+    for line in describe_run_page(outcome.recipe.parent, storage):
+        print(f"  {line}")
     longer = command_line("train", outcome.recipe, "trainer.max_steps=600")
     print(f"longer:        {longer}")
 

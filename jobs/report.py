@@ -25,10 +25,13 @@ def command(words: tuple[str, ...], output: Path, storage: Path) -> None:
     """
     from ..platform.runs.find_run import find_mlflow_ids
     from ..platform.runs.html_report import write_report
+    from ..platform.tracking.page_links import describe_report_pages
 
     plain_logging()
     run_ids, storage = find_mlflow_ids(words, storage, kinds=("run", "trial", "sweep"))
     print(f"report: {write_report(run_ids, storage=storage, output=output).absolute()}")
+    for line in describe_report_pages(run_ids, storage):
+        print(line)
 
 
 if __name__ == "__main__":

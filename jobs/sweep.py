@@ -95,6 +95,7 @@ def _sweep(
     """Run the sweep and say what came of it; returns the exit code."""
     # Seconds on a slow disk, in which a signal may come.
     from ..platform.search.sweep import SweepOptions, SweepUnfinishedError, sweep
+    from ..platform.tracking.page_links import describe_run_page
 
     try:
         with open_progress() as display:
@@ -124,6 +125,8 @@ def _sweep(
     print(f"trials:   {command_line('runs', '--sweep', outcome.name, *home)}")
     print(f"continue: {again(outcome.name)}")
     print(f"compare:  {command_line('ui', *home)}")
+    for line in describe_run_page(outcome.folder, storage):
+        print(f"  {line}")
     for sentence in outcome.lost:
         print(f"LOST: {sentence}")
     return 1 if outcome.lost or set(outcome.counts) == {"FAIL"} else 0

@@ -30,6 +30,7 @@ def command(
     """
     from ..platform.config.recipes import load_experiment
     from ..platform.runs.find_run import find_run_to_resume, resolve_initial_run
+    from ..platform.tracking.page_links import describe_run_page
     from ..platform.train.trainer import resume_training, train
 
     plain_logging()
@@ -62,6 +63,8 @@ def command(
     start.append(f"init.segmentor={outcome.name}")
     print(f"go on from it: {command_line('train', recipe or 'RECIPE', *start, *home)}")
     print(f"compare:       {command_line('ui', *home)}")
+    for line in describe_run_page(outcome.folder, storage):
+        print(f"  {line}")
     if outcome.unsent:
         again = command_line("track", "sync", outcome.name, *home)
         print(f"\nnot everything reached MLflow yet; all of it is kept: {again}")

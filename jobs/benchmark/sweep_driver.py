@@ -258,7 +258,7 @@ def _made_up_trials(
             curve = list(_made_up_curve(plan, random.Random(order["config"])))
             journal = Journal(
                 Path(order["folder"]) / "journal",
-                run_name=order["tags"]["run_name"],
+                run_name=order["tags"]["run"],
                 tags=order["tags"],
                 params={},
                 parent=order["parent"],

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from ...datasets.packed.files import write_file
+from ...platform.config.recipes import flat, load_resolved
 from ...platform.runs.find_run import FoundRun, find_run, trials_of
 from ...platform.tracking.journal_lines import read_records
 from ..cli import run
@@ -40,6 +41,14 @@ def command(words: tuple[str, ...], storage: Path, output: Path) -> None:
 
 def _read_collection(path: Path) -> list[dict[str, Any]]:
     return json.loads(path.read_text()) if path.is_file() else []
+
+
+def _read_fields(found: FoundRun) -> dict[str, str]:
+    """Every field of a run's configuration; its journal has few of them as parameters."""
+    path = found.folder / "config.yaml"
+    if not path.is_file():
+        return {}
+    return {key: str(v) for key, v in flat(load_resolved(path.read_text()).config).items()}
 
 
 def read_curve(found: FoundRun) -> dict[str, Any]:
@@ -77,7 +86,7 @@ def read_curve(found: FoundRun) -> dict[str, Any]:
         "commit": tags.get("git_sha", ""),
         "dirty": tags.get("dirty") == "true",
         "data": tags.get("data_digest", ""),
-        "params": {name: value for name, value in params.items() if name not in _LEFT_OUT},
+        "params": {k: v for k, v in (_read_fields(found) | params).items() if k not in _LEFT_OUT},
         "evaluations": [{"step": step, **evaluations[step]} for step in sorted(evaluations)],
         "test": test,
     }

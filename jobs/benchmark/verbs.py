@@ -13,6 +13,7 @@ _VERBS: dict[str, str] = {
     "loop": "benchmark.loop",
     "model": "benchmark.model",
     "neuron": "benchmark.neuron",
+    "pages": "benchmark.tracking_pages",
     "sweep": "benchmark.sweep",
     "tracking": "benchmark.tracking",
 }

@@ -46,6 +46,8 @@ _ADDED: dict[str, Any] = {
     "optimizer.decay": "poly",
     "optimizer.decay_over": "steps",
     "optimizer.decay_vectors": True,
+    "tracking.register": None,
+    "tracking.tags": {},
     "trainer.ema_start": "constant",
 }
 RECIPES = Path(__file__).resolve().parents[2] / "jobs" / "recipes"

@@ -1,5 +1,7 @@
 """The fields of an experiment, with types, ranges and defaults."""
 
+import re
+import warnings
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -8,6 +10,18 @@ from ...datasets.transforms import TransformConfig
 from ...model.config import LossConfig, ModelConfig
 from .phases import TransformPhase, list_phases
 from .typed_paths import resolve_path
+
+OWN_TAGS = frozenset(
+    (
+        *("T", "D", "normalization", "seed", "recipe", "base", "sweep", "trial", "trials"),
+        *("group", "run", "run_name", "world_size", "attempt", "attempts", "state", "reason"),
+        *("violations", "degenerate", "best_trial", "best_point", "replay_of", "ray_job_id"),
+        *("git_sha", "dirty", "code_diff_digest", "code_digest", "config_digest", "data_digest"),
+        *("figures_failed", "records_dropped", "records_damaged"),
+    )
+)
+"""Names of tags that the platform sets itself."""
+_TAG = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,99}")
 
 
 class _Section(BaseModel):
@@ -225,6 +239,10 @@ class TrainerConfig(_Section):
         return self
 
 
+# pydantic warns of it: its models have a class method of this name, which nobody calls.
+warnings.filterwarnings("ignore", 'Field name "register" in "TrackingConfig" shadows')
+
+
 class TrackingConfig(_Section):
     """What MLflow is told.
 
@@ -241,6 +259,10 @@ class TrackingConfig(_Section):
         code_diff: Whether the difference of the code from its commit becomes an artifact. It is
             left out unless asked for, since only secrets of known forms and names are hidden in
             it; the tags tell in any case that there is one, and its digest.
+        tags: A team's own tags, on runs, trials and sweeps: letters, digits, `_` and `-`, and no
+            name that the platform uses itself.
+        register: Name in MLflow's registry under which a sweep's best trial, or a run of its own,
+            becomes a version with the alias `champion`; None registers nothing.
     """
 
     experiment: str = Field(default="spikeseg", min_length=1)
@@ -251,6 +273,19 @@ class TrackingConfig(_Section):
     system_interval: float = Field(default=10.0, ge=1)
     first_step: bool | None = None
     code_diff: bool = False
+    tags: dict[str, str] = {}
+    register: str | None = Field(default=None, pattern=r"^[^/:]+$", max_length=250)
+
+    @field_validator("tags")
+    @classmethod
+    def _tags_are_free(cls, tags: dict[str, str]) -> dict[str, str]:
+        for name in tags:
+            if not _TAG.fullmatch(name) or name in OWN_TAGS:
+                raise ValueError(
+                    f"{name!r} must be letters, digits, _ and - (at most 100), and none of "
+                    f"{', '.join(sorted(OWN_TAGS))}"
+                )
+        return tags
 
 
 class ExperimentConfig(_Section):

@@ -1,5 +1,6 @@
 """YAML 1.2 with the line of every key; only what JSON can hold."""
 
+import json
 import math
 from collections.abc import Iterator
 from itertools import islice
@@ -149,3 +150,12 @@ def parse_value(text: str) -> Any:
         return _construct(*_compose(text))
     except _UNREADABLE as error:
         raise ValueError(f"{text!r} is not valid YAML") from error
+
+
+def yaml_word(value: Any) -> str:
+    """A value as text that `parse_value` reads back: a plain word, or JSON."""
+    try:
+        plain = isinstance(value, str) and value and parse_value(value) == value
+    except ValueError:
+        plain = False
+    return value if plain else json.dumps(value, ensure_ascii=False)

@@ -1,6 +1,9 @@
 """Records an evaluation in the run's journal: metrics, tables, contact sheet."""
 
+import csv
+import io
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -12,9 +15,13 @@ from ..checkpoint.checkpoint import Evaluation
 from ..config.stored_json import to_json
 from ..figures import charts
 from ..figures import contact_sheet as sheets
+from ..figures.strip import draw_strip
 from ..tracking.journal import Journal, file_of
+from ..tracking.run_page import SHEET, STRIP
 from .baselines import drop_baselines
 from .scores import EvaluatedModel, sheet_rows
+
+_log = logging.getLogger(__name__)
 
 
 class Recorder(Protocol):
@@ -70,9 +77,20 @@ def record_evaluation(
     name = f"{evaluation.step:08d}.json"
     for table, rows in tables.items():
         recorder.text(f"tables/{table}/{name}", to_json(rows))
+        # MLflow's pages show this one as a table that sorts; it has the newest evaluation.
+        recorder.text(f"tables/{table}.csv", table_csv(rows))
     if sheet is not None:
         recorder.image("val/rows", evaluation.step, sheet)
     recorder.sync()
+
+
+def table_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows of one table as CSV; what has no value is an empty cell."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
 
 
 def metrics_of_step(evaluation: Evaluation) -> dict[str, float]:
@@ -93,6 +111,70 @@ def contact_sheet(evaluated: EvaluatedModel, split: str) -> bytes:
         rows = sheet_rows(evaluated, split, indices)
     maps = [item[0].numpy() for item in spikes.maps]
     return sheets.draw_contact_sheet(rows, evaluated.dataset.label_space, maps)
+
+
+def draw_page_strip(
+    evaluated: EvaluatedModel,
+    split: str,
+    classes: Sequence[Mapping[str, Any]],
+    history: Sequence[Evaluation],
+) -> bytes:
+    """PNG for the top of a run's page: the split's first row, IoU per class, the curve."""
+    rows = sheet_rows(evaluated, split, [0])
+    curve = [(item.step, item.metrics["val/mIoU"]) for item in history]
+    return draw_strip(rows[0][1:], evaluated.dataset.label_space, classes, curve)
+
+
+def record_figures(
+    journal: Journal, classes: Sequence[Mapping[str, Any]], history: Sequence[Evaluation]
+) -> dict[str, bytes]:
+    """Record what can be drawn without the network: curves, classes, firing over steps.
+
+    Args:
+        journal: The run's journal.
+        classes: Per-class table.
+        history: Every evaluation of the run.
+
+    Returns:
+        File name -> PNG.
+    """
+    drawn = {
+        "curves.png": charts.draw_curves(_curves(history)),
+        "classes.png": charts.draw_class_bars({row["class"]: row["IoU"] for row in classes}),
+    }
+    tables = sorted(file_of(journal.folder, "tables/layers").glob("*.json"))
+    layers = {int(path.stem): json.loads(path.read_text()) for path in tables}
+    if layers:
+        rates, names = _rates(list(layers.values()))
+        drawn["firing.png"] = charts.draw_firing(rates, names, list(layers))
+    for name, data in drawn.items():
+        journal.picture(f"figures/{name}", data)
+    return drawn
+
+
+def record_trial(
+    journal: Journal, evaluated: EvaluatedModel, history: Sequence[Evaluation]
+) -> None:
+    """Record the figures of a trial that has its full budget, from its last evaluation.
+
+    A picture that cannot be drawn costs a tag, never the trial.
+
+    Args:
+        journal: The trial's journal.
+        evaluated: Its network and data.
+        history: Every evaluation.
+    """
+    try:
+        table = file_of(journal.folder, f"tables/val_classes/{history[-1].step:08d}.json")
+        classes = json.loads(table.read_text())
+        record_figures(journal, classes, history)
+        journal.picture(STRIP, draw_page_strip(evaluated, "val", classes, history))
+        if evaluated.config.tracking.images:
+            sheet = f"pictures/val/rows/{history[-1].step:08d}.png"
+            journal.artifact(SHEET, file_of(journal.folder, sheet))
+    except (ValueError, TypeError, IndexError, KeyError, OSError) as error:
+        _log.warning("%s: not every figure could be drawn: %s", journal.folder, error)
+        journal.tags({"figures_failed": str(error)})
 
 
 class SplitResult(NamedTuple):
@@ -126,24 +208,18 @@ def record_result(
         File name -> PNG of each figure, the contact sheet included.
     """
     split, classes = result.split, [row["class"] for row in result.classes]
-    drawn = {
-        "curves.png": charts.draw_curves(_curves(history)),
-        "confusion.png": charts.draw_confusion(result.confusion.numpy(), classes),
-    }
-    tables = sorted(file_of(journal.folder, "tables/layers").glob("*.json"))
-    layers = {int(path.stem): json.loads(path.read_text()) for path in tables}
-    if layers:
-        rates, names = _rates(list(layers.values()))
-        drawn["firing.png"] = charts.draw_firing(rates, names, list(layers))
+    confusion = charts.draw_confusion(result.confusion.numpy(), classes)
+    drawn = {"confusion.png": confusion, "contact_sheet.png": sheet}
     last = history[-1].step
     if split == "test":
         journal.metrics(last, result.scores)
     journal.image(f"{split}/rows_of_best", last, sheet)
     journal.text(f"tables/{split}_classes.json", to_json(result.classes))
+    journal.text(f"tables/{split}_classes.csv", table_csv(result.classes))
     journal.text(f"tables/{split}_confusion.json", json.dumps(result.confusion.tolist()))
     for name, data in drawn.items():
         journal.picture(f"figures/{name}", data)
-    return {"contact_sheet.png": sheet, **drawn}
+    return {**drawn, **record_figures(journal, result.classes, history)}
 
 
 def _curves(history: Sequence[Evaluation]) -> dict[str, list[tuple[int, float]]]:

@@ -42,6 +42,30 @@ def draw_confusion(counts: np.ndarray, classes: Sequence[str]) -> bytes:
     return render_png(figure)
 
 
+def draw_class_bars(values: Mapping[str, float | None]) -> bytes:
+    """Draw a bar for the IoU of every class, the lowest at the bottom.
+
+    Args:
+        values: Class -> IoU in percent; None where the class never occurs, which is left out.
+
+    Returns:
+        PNG.
+    """
+    known = sorted(((v, name) for name, v in values.items() if v is not None))
+    figure = Figure(figsize=(6, 0.8 + 0.2 * max(1, len(known))), layout="constrained")
+    axes = figure.add_subplot()
+    axes.barh(range(len(known)), [value for value, _ in known], color="#3b6ea8")
+    axes.set_yticks(range(len(known)), [name for _, name in known], fontsize=7)
+    for position, (value, _) in enumerate(known):
+        axes.text(value + 1, position, f"{value:.1f}", va="center", fontsize=7)
+    axes.set_xlim(0, 108)
+    axes.set_xlabel("IoU, %")
+    # Names are anybody's: a $ in one is no formula.
+    for text in axes.get_yticklabels():
+        text.set_parse_math(False)
+    return render_png(figure)
+
+
 def draw_firing(rates: np.ndarray, layers: Sequence[str], steps: Sequence[int]) -> bytes:
     """Draw the mean spike count of every layer's input over training.
 

@@ -34,8 +34,7 @@ def draw_contact_sheet(
     for index, (row_id, image, truth, predicted) in enumerate(rows):
         labelled = truth != space.ignore_label
         wrong = (predicted != truth) & labelled
-        error = np.where(wrong[..., None], _WRONG, _RIGHT)
-        error[~labelled] = 0
+        error = colour_errors(truth, predicted, space)
         pictures = [image, colour_label(truth, space), colour_label(predicted, space), error]
         pictures += [colour_spikes(item, highest) for item in spikes[index : index + 1]]
         share = 100 * (1 - wrong.sum() / max(1, int(labelled.sum())))
@@ -45,6 +44,15 @@ def draw_contact_sheet(
         titles.append(f"spikes, 0 to {highest:.2g}")
     legend = [*zip(space.classes, space.palette, strict=True), ("ignored", (0, 0, 0))]
     return encode_png(np.asarray(draw_sheet(cells, legend, titles=titles)))
+
+
+def colour_errors(truth: np.ndarray, predicted: np.ndarray, space: LabelSpace) -> np.ndarray:
+    """(H, W, 3) uint8: wrong pixels red, right ones grey, ignored ones black."""
+    labelled = truth != space.ignore_label
+    wrong = (predicted != truth) & labelled
+    error = np.where(wrong[..., None], _WRONG, _RIGHT)
+    error[~labelled] = 0
+    return error
 
 
 def colour_spikes(spikes: np.ndarray, highest: float) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from ...datasets.inspection.html_page import render_page
 from ...datasets.packed.files import write_file
+from ..config.recipes import flat, load_resolved
 from ..figures import charts
 from ..tracking.metric_table import metric_label
 from ..tracking.run_reader import TrackedRun, read_run
@@ -96,9 +97,20 @@ def _list_scores(runs: Sequence[TrackedRun]) -> list[list[Any]]:
 
 
 def _list_differing_parameters(runs: Sequence[TrackedRun]) -> list[list[Any]]:
-    names = sorted({name for run in runs for name in run.params})
-    rows = [[name, *(run.params.get(name) for run in runs)] for name in names]
+    values = [_read_parameters(run) for run in runs]
+    names = sorted({name for item in values for name in item})
+    rows = [[name, *(item.get(name) for item in values)] for name in names]
     return [row for row in rows if len(set(row[1:])) > 1]
+
+
+def _read_parameters(run: TrackedRun) -> dict[str, str]:
+    """Every field of a run's configuration; MLflow's parameters are few, and those of the start."""
+    text = run.read("config.yaml") or b""
+    try:
+        fields = flat(load_resolved(text.decode()).config)
+    except ValueError:
+        fields = {}
+    return {**{key: str(value) for key, value in fields.items()}, **run.params}
 
 
 def _draw_curves(runs: Sequence[TrackedRun]) -> bytes:
@@ -124,7 +136,9 @@ def _describe_run(run: TrackedRun) -> dict[str, Any]:
         "name": run.name,
         "run_id": run.run_id,
         "status": run.status,
-        "note": "\n".join(line for line in note.splitlines() if line.strip("`\n ")),
+        "note": "\n".join(
+            line for line in note.splitlines() if line.strip("`\n ") and not line.startswith("![")
+        ),
         "tags": [[name, run.tags[name]] for name in _SHOWN_TAGS if name in run.tags],
         "pictures": [(title, png) for title, png in pictures if png is not None],
         "tables": list(_read_tables(run)),

@@ -349,4 +349,4 @@ def _follow(standing: Standing, keeper: Keeper, record: SweepRecord) -> None:
     values = {"sweep/best": standing.best.values[0]}
     if standing.hypervolume is not None:
         values["sweep/hypervolume"] = standing.hypervolume
-    record.follow(keeper.finished, values)
+    record.follow(keeper.finished, values, standing.best)

@@ -3,23 +3,46 @@
 import csv
 import io
 import json
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ...datasets.packed.files import write_file
+from ..checkpoint.run_folder import find_checkpoint
+from ..checkpoint.trained_model import leave_model
 from ..config.recipes import dump, override
 from ..config.stored_json import to_json
 from ..evaluation.baselines import describe_baselines
+from ..tracking.journal import Journal, append_model, file_of
+from ..tracking.journal_lines import read_records
+from ..tracking.run_page import (
+    NOTE,
+    SHEET,
+    STRIP,
+    describe_scores,
+    name_neuron,
+    write_note,
+)
+from ..train.preparation import open_data
 from .study.importance import measure_importances
 from .study.study import Keeper
 from .study.trial_records import TrialRecord
 from .sweep_figures import draw_sweep
 from .sweep_file.plan import SweepPlan
-from .sweep_standing import best_trial, front_trials, is_degenerate_trial, results_of
+from .sweep_standing import (
+    best_trial,
+    front_trials,
+    is_degenerate_trial,
+    learned_results,
+    results_of,
+    signed_values,
+)
 from .sweep_status import devices_of_a_trial
 from .sweep_tracking import SweepRecord
+
+_log = logging.getLogger(__name__)
 
 _ENOUGH_RESULTS = 4
 
@@ -57,19 +80,76 @@ def finish_sweep(plan: SweepPlan, keeper: Keeper, folder: Path, record: SweepRec
         # Tags, since parameters keep their first value and a sweep may be extended.
         journal.tags({"best_trial": str(best.number), "best_point": json.dumps(best.point)})
         names = [objective.metric for objective in plan.recipe.objectives]
+        values = dict(zip(names, best.values, strict=True))
         journal.metrics(
             keeper.finished,
-            {f"best/{n.replace('/', '_')}": v for n, v in zip(names, best.values, strict=True)},
+            {**{f"best/{name.replace('/', '_')}": v for name, v in values.items()}, **values},
         )
     for name, text in files.items():
         write_file(folder / name, text)
         journal.text(name, text)
-    for name, content in draw_sweep(plan, keeper.records, shares).items():
+    drawn = draw_sweep(plan, keeper.records, shares)
+    for name, content in drawn.items():
         (folder / "figures").mkdir(exist_ok=True)
         write_file(folder / "figures" / f"{name}.png", content)
         journal.artifact(f"figures/{name}.png", folder / "figures" / f"{name}.png")
     why = why_no_result(keeper.records)
-    journal.tags({"mlflow.note.content": describe_sweep(plan, rows, front_rows, why)})
+    if best is not None:
+        _leave_model(plan, best, folder / "trials" / str(best.number))
+    record.record_ranks(rank_results(plan, keeper.records))
+    shown = [f"figures/{name}.png" for name in drawn]
+    sentence = ""
+    if best is not None:
+        shown[:0] = _copy_pictures(journal, folder / "trials" / str(best.number) / "journal")
+        sentence = _describe_best(plan, best)
+    note = write_note(sentence, describe_sweep(plan, rows, front_rows, why), shown)
+    journal.tags({NOTE: note})
+
+
+def rank_results(
+    plan: SweepPlan, records: Mapping[int, TrialRecord]
+) -> list[tuple[int, TrialRecord]]:
+    """Place and trial of every result by the first objective; equal values share a place."""
+    done = sorted(learned_results(records), key=lambda item: signed_values(plan, item))
+    values = [signed_values(plan, item)[0] for item in done]
+    return [(values.index(value) + 1, item) for value, item in zip(values, done, strict=True)]
+
+
+def _describe_best(plan: SweepPlan, best: TrialRecord) -> str:
+    config = plan.experiment(best.point).config
+    scores = describe_scores(best.history.get(best.step, {}))
+    return (
+        f"{f'{scores}: ' if scores else ''}the best is trial {best.number} "
+        f"({name_neuron(config)}, seed {config.seed}); differences smaller than the spread of "
+        "seeds mean nothing."
+    )
+
+
+def _leave_model(plan: SweepPlan, best: TrialRecord, trial: Path) -> None:
+    """Have the best trial's journal hold its model, once."""
+    records = trial / "journal"
+    try:
+        known = [r for r in read_records(records) if r["kind"] == "model"]
+        config = plan.experiment(best.point).config
+        checkpoint = find_checkpoint(trial / "checkpoints" / f"step-{best.step:08d}")
+        if any(
+            r["step"] == checkpoint.step and r["register"] == config.tracking.register
+            for r in known
+        ):
+            return
+        append_model(records, leave_model(trial, checkpoint, open_data(config), config))
+    except (ValueError, OSError) as error:
+        _log.warning("%s: its model is not logged: %s", trial, error)
+
+
+def _copy_pictures(journal: Journal, trial: Path) -> list[str]:
+    """Copy the best trial's strip and contact sheet into the sweep's run; their paths there."""
+    copied = []
+    for path in (STRIP, SHEET):
+        if file_of(trial, path).is_file():
+            journal.artifact(f"best_trial/{Path(path).name}", file_of(trial, path))
+            copied.append(f"best_trial/{Path(path).name}")
+    return copied
 
 
 def why_no_result(records: Mapping[int, TrialRecord]) -> str:

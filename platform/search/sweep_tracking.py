@@ -2,17 +2,20 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from ..checkpoint.run_folder import RunFolder
 from ..config.recipes import ConfigError, config_digest, dump
 from ..tracking.code_state import code_diff, code_digest, git_state
-from ..tracking.journal import Journal, Status, append_end, read_records
+from ..tracking.journal import Journal, Status, append_end, append_tags, file_of, read_records
 from ..tracking.provenance import provenance, versions
+from ..tracking.run_page import NOTE, TRIAL_PICTURES, describe_trial, renew_note, source_tags
+from ..tracking.run_parameters import MOST_PARAMETERS
+from ..tracking.shared_view import Objective, request_view
 from ..tracking.tracking_uri import tracking_uri
 from ..tracking.upload.upload_thread import Sender
 from ..train.tracked_training import make_journal
@@ -27,6 +30,7 @@ _POLL_SECONDS = 15.0
 _FIRST_SECONDS = 60.0
 _STOP_SECONDS = 30.0
 _LEAVE_SECONDS = 5.0
+_OWN_PARAMETERS = 6
 _STATES = ("COMPLETE", "PRUNED", "FAIL", "RUNNING")
 _STATUS: dict[str, Status] = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 
@@ -44,21 +48,24 @@ class SweepRecord:
     def __init__(self, plan: SweepPlan, folder: Path, storage: Path, *, trials: int) -> None:
         recipe = plan.recipe
         objectives = [f"{o.metric} ({o.direction})" for o in recipe.objectives]
+        code = git_state()
         self.journal = Journal(
             folder / "journal",
             run_name=folder.name,
             tags={
+                **plan.base.config.tracking.tags,
+                **source_tags(f"spikeseg sweep {recipe.name}", code),
+                "run": folder.name,
                 "sweep": folder.name,
+                "state": "RUNNING",
                 "recipe": recipe.name,
                 "base": recipe.base,
                 "trials": str(trials),
-                **git_state(),
+                **code,
                 "code_digest": code_digest(),
                 "config_digest": config_digest(plan.base.config),
                 **{f"version.{name}": value for name, value in versions().items()},
-                "mlflow.note.content": (
-                    f"Sweep `{recipe.name}` over `{recipe.base}`; its trials are the runs below.\n"
-                ),
+                NOTE: f"Sweep `{recipe.name}` over `{recipe.base}`; its trials are below.\n",
             },
             params={
                 "sweep.sampler": recipe.sampler.name,
@@ -66,11 +73,19 @@ class SweepRecord:
                 "sweep.pruner": recipe.pruner.rule,
                 "sweep.objectives": ", ".join(objectives),
                 "sweep.constraints": ", ".join(map(str, recipe.constraints)) or "none",
-                **{
-                    f"space.{key}": json.dumps(dimension.model_dump(mode="json"))
-                    for key, dimension in recipe.space.dimensions.items()
-                },
+                "data.path": plan.base.config.data.path,
+                **_space_parameters(plan),
             },
+        )
+        self.journal.tags(
+            request_view(
+                self.journal.id[:12],
+                sweep=folder.name,
+                varied=list(recipe.space.dimensions),
+                objectives=[
+                    Objective(o.metric, o.direction == "minimize") for o in recipe.objectives
+                ],
+            )
         )
         made_of = provenance(plan.base, world_size=recipe.workers_per_trial)
         self.journal.text("config.yaml", dump(plan.base.config))
@@ -100,7 +115,7 @@ class SweepRecord:
         same = {key: value for key, value in sorted(point.items()) if key != "seed"}
         digest = hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()
         return {
-            "run_name": f"{self._folder.name}-{number}",
+            "run": f"{self._folder.name}/{number}",
             "sweep": self._folder.name,
             "trial": str(number),
             "group": digest[:12],
@@ -120,9 +135,37 @@ class SweepRecord:
             tags["degenerate"] = "true"
         if not (folder / "journal" / "records.jsonl").is_file():
             self._create_journal(folder, item)
-        elif _last_tags(folder / "journal") == tags:
-            return
-        append_end(folder / "journal", tags, _STATUS[item.state])
+        end = _read_end(folder / "journal")
+        if end.tags != tags:
+            note = {NOTE: self._describe(item, end.note, "")}
+            append_end(folder / "journal", {**tags, **note}, _STATUS[item.state])
+
+    def record_ranks(self, ranked: Sequence[tuple[int, TrialRecord]]) -> None:
+        """Put every result's place in the sweep into the sentence of its page.
+
+        Args:
+            ranked: Place from 1 on, and trial.
+        """
+        for place, item in ranked:
+            journal = self._folder / "trials" / str(item.number) / "journal"
+            end = _read_end(journal)
+            rank = f"rank {place} of {len(ranked)} in {self._folder.name}"
+            note = self._describe(item, end.note, rank)
+            if note != end.note:
+                append_tags(journal, {NOTE: note})
+
+    def _describe(self, item: TrialRecord, before: str, rank: str) -> str:
+        """The description of a trial that has ended."""
+        try:
+            config = self._plan.experiment(item.point).config
+        except ConfigError as error:
+            return renew_note(before, f"{item.state}: {error}", ())
+        complete = item.state == "COMPLETE"
+        files = self._folder / "trials" / str(item.number) / "journal"
+        pictures = [path for path in TRIAL_PICTURES if file_of(files, path).is_file()]
+        state = "" if complete else f"{item.state}, {item.reason}"
+        last = item.history.get(item.step, {})
+        return renew_note(before, describe_trial(config, last, state, rank), pictures)
 
     def _create_journal(self, folder: Path, item: TrialRecord) -> None:
         """Create the journal of a trial that never ran."""
@@ -133,9 +176,12 @@ class SweepRecord:
             make_journal(resolved, run, 1, tags, parent=self.journal.id).close()
         except ConfigError:
             params = {key: str(value) for key, value in item.point.items()}
-            name = tags["run_name"]
             Journal(
-                folder / "journal", run_name=name, tags=tags, params=params, parent=self.journal.id
+                folder / "journal",
+                run_name=f"#{item.number}",
+                tags={**self._plan.base.config.tracking.tags, **tags},
+                params=params,
+                parent=self.journal.id,
             ).close()
 
     def reconcile(self, keeper: Keeper) -> None:
@@ -144,9 +190,17 @@ class SweepRecord:
             if item.state in ("COMPLETE", "PRUNED", "FAIL"):
                 self.record_end(item)
 
-    def follow(self, done: int, values: Mapping[str, float]) -> None:
-        """Record metrics of the whole sweep; the step is the number of ended trials."""
-        self.journal.metrics(done, values)
+    def follow(self, done: int, values: Mapping[str, float], best: TrialRecord) -> None:
+        """Record metrics of the whole sweep; the step is the number of ended trials.
+
+        Args:
+            done: Ended trials.
+            values: Metrics of the sweep.
+            best: The best trial so far, whose objectives have the names that trials use: a sweep's
+                row in a table of runs shows them.
+        """
+        names = [objective.metric for objective in self._plan.recipe.objectives]
+        self.journal.metrics(done, {**values, **dict(zip(names, best.values, strict=True))})
 
     def finish(self, keeper: Keeper) -> None:
         """Record how many trials ended in which state."""
@@ -157,13 +211,45 @@ class SweepRecord:
 
     def close(self, *, finished: bool) -> None:
         """Record the sweep's end and send what is left; what MLflow does not take stays here."""
+        self.journal.tags({"state": "COMPLETE" if finished else "KILLED"})
         self.journal.finish("FINISHED" if finished else "KILLED")
         self._sender.stop(timeout=_STOP_SECONDS if finished else _LEAVE_SECONDS)
         self.journal.close()
 
 
-def _last_tags(journal: Path) -> dict[str, str] | None:
-    """Tags of the end that the journal's last records are; None where it has not ended."""
-    records = list(read_records(journal))[-2:]
-    kinds = [record["kind"] for record in records]
-    return records[0]["values"] if kinds == ["tags", "status"] else None
+def _space_parameters(plan: SweepPlan) -> dict[str, str]:
+    """What a sweep searches, a dimension a parameter; the last ones are counted where many."""
+    values = {
+        f"space.{key}": json.dumps(dimension.model_dump(mode="json"))
+        for key, dimension in plan.recipe.space.dimensions.items()
+    }
+    room = MOST_PARAMETERS - _OWN_PARAMETERS
+    if len(values) <= room:
+        return values
+    shown = dict(list(values.items())[: room - 1])
+    return {**shown, "space": f"{len(values) - len(shown)} more, in recipe.yaml"}
+
+
+class _End(NamedTuple):
+    """The end that a journal's last records are.
+
+    Attributes:
+        tags: Its tags without the description; None where the run has not ended.
+        note: The newest description; empty where there is none.
+    """
+
+    tags: dict[str, str] | None
+    note: str
+
+
+def _read_end(journal: Path) -> _End:
+    note, records = "", list[dict[str, Any]]()
+    for record in read_records(journal):
+        if record["kind"] == "tags":
+            note = record["values"].get(NOTE, note)
+            if set(record["values"]) == {NOTE}:  # written after the end
+                continue
+        records = [*records[-1:], record]
+    if [record["kind"] for record in records] != ["tags", "status"]:
+        return _End(None, note)
+    return _End({k: v for k, v in records[0]["values"].items() if k != NOTE}, note)

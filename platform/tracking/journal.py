@@ -5,6 +5,7 @@ and texts are files beside it. Uploading the whole journal any number of times g
 because a step that is redone keeps its first record and everything else overwrites.
 """
 
+import json
 import logging
 import os
 import shutil
@@ -152,7 +153,14 @@ class Journal:
         stored = source.relative_to(run) if source.is_relative_to(run) else source
         self._append({"kind": "link", "path": path, "source": str(stored)})
 
-    def dataset(self, name: str, digest: str, context: str, source: str) -> None:
+    def dataset(
+        self,
+        name: str,
+        digest: str,
+        context: str,
+        source: str,
+        profile: Mapping[str, Any] | None = None,
+    ) -> None:
         """Record a data set that the run read.
 
         Args:
@@ -160,9 +168,15 @@ class Journal:
             digest: Its content's digest.
             context: What it was used for (`train`, `val`, `test`).
             source: Where it lay.
+            profile: What MLflow shows of it: rows, classes, shares; None for nothing.
         """
         entry = {"name": name, "digest": digest[:36], "context": context, "source": source}
+        entry |= {} if profile is None else {"profile": json.dumps(profile)}
         self._append({"kind": "dataset", **entry})
+
+    def model(self, record: Mapping[str, Any]) -> None:
+        """Record the model that a run trained, as `model_record` describes it."""
+        self._append({"kind": "model", **record})
 
     def finish(self, status: Status) -> None:
         """Record that the run ended."""
@@ -288,16 +302,37 @@ def append_end(folder: Path, tags: Mapping[str, str], status: Status) -> None:
         tags: Tags to set.
         status: How the run ended.
     """
+    end = {"kind": "status", "status": status, "time": _now()}
+    _append_lines(folder, [{"kind": "tags", "values": dict(tags)}, end])
+
+
+def append_tags(folder: Path, tags: Mapping[str, str]) -> None:
+    """Record tags of a run whose own process is done with its journal.
+
+    Args:
+        folder: The journal's folder.
+        tags: Tags to set.
+    """
+    _append_lines(folder, [{"kind": "tags", "values": dict(tags)}])
+
+
+def _append_lines(folder: Path, records: list[dict[str, Any]]) -> None:
     path = folder / RECORDS
     cut_torn_line(path)
-    records = [
-        {"kind": "tags", "values": dict(tags)},
-        {"kind": "status", "status": status, "time": _now()},
-    ]
     with path.open("ab") as file:
         file.write(b"".join(record_line(record) for record in records))
         file.flush()
         os.fsync(file.fileno())
+
+
+def append_model(folder: Path, record: Mapping[str, Any]) -> None:
+    """Record the model of a run whose own process is done with its journal.
+
+    Args:
+        folder: The journal's folder.
+        record: As `model_record` describes it.
+    """
+    _append_lines(folder, [{"kind": "model", **record}])
 
 
 def file_of(folder: Path, path: str) -> Path:

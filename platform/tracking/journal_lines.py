@@ -41,6 +41,12 @@ _FIELDS: dict[str, dict[str, Callable[[Any], bool]]] = {
     "image": {"name": _text, "step": _whole, "time": _whole, "path": _text},
     "file": {"path": _text},
     "link": {"path": _text, "source": _text},
+    "model": {
+        **dict.fromkeys(("name", "folder", "example", "dataset"), _text),
+        **{"params": _values, "tags": _values, "digests": _values, "step": _whole},
+        "files": lambda v: isinstance(v, list) and all(map(_text, v)),
+        "register": lambda v: v is None or _text(v),
+    },
     "dataset": {"name": _text, "digest": _text, "context": _text, "source": _text},
     "status": {"status": ("FINISHED", "FAILED", "KILLED").__contains__, "time": _whole},
 }

@@ -89,7 +89,10 @@ def make_database(uri: str, artifacts: str | None = None) -> None:
         with tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent) as folder:
             making = Path(folder) / file.name
             root = artifacts or (file.absolute().parent / "artifacts").as_uri()
-            SqlAlchemyStore(sqlite_address(making), root).engine.dispose()
+            store = SqlAlchemyStore(sqlite_address(making), root)
+            # MLflow's pages would list it beside ours, for ever empty.
+            store.delete_experiment(SqlAlchemyStore.DEFAULT_EXPERIMENT_ID)
+            store.engine.dispose()
             place_file(making, file)
 
 

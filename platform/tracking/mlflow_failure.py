@@ -1,5 +1,6 @@
 """Why MLflow did not take or give something, as far as its error says it."""
 
+import re
 import sqlite3
 from collections.abc import Iterator
 
@@ -22,9 +23,28 @@ _REMEDIES = {
     "no such table": "another program made it, or another version of MLflow",
 }
 
+# What a server answers, as the client reports it -> what it means and what to do.
+_ANSWERED = {
+    r"error code 401\b|UNAUTHENTICATED": (
+        "asks who you are: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
+        "MLFLOW_TRACKING_TOKEN"
+    ),
+    r"error code 403\b|PERMISSION_DENIED": (
+        "does not let this user do that: ask for the right to edit the experiment, or name another "
+        "(tracking.experiment=NAME)"
+    ),
+    r"CERTIFICATE_VERIFY_FAILED": (
+        "has a certificate of an authority that this machine does not know: name the authority's "
+        "file, MLFLOW_TRACKING_SERVER_CERT_PATH=FILE.pem"
+    ),
+    r"RESOURCE_ALREADY_EXISTS": (
+        "has something of this name already that this user may not see: choose another name"
+    ),
+}
+
 
 def describe_failure(uri: str, error: BaseException) -> str:
-    """What goes on after `MLflow`: `is out of reach`, `answers with an error`, or its database.
+    """What goes on after `MLflow`: `is out of reach`, what a server asks for, or its database.
 
     Args:
         uri: MLflow's tracking URI.
@@ -35,6 +55,9 @@ def describe_failure(uri: str, error: BaseException) -> str:
     from requests.exceptions import HTTPError, Timeout
     from sqlalchemy.exc import SQLAlchemyError
 
+    remedy = _find_remedy(error)
+    if remedy:
+        return remedy
     chain = list(_chain(error))
     if any(isinstance(item, HTTPError) for item in chain):
         return _ANSWERS
@@ -62,3 +85,14 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         seen.add(id(error))
         yield error
         error = error.__cause__ or error.__context__
+
+
+def _find_remedy(error: BaseException) -> str:
+    """What an answer of a shared server means and what to do; empty where that is not known.
+
+    Args:
+        error: What MLflow's client raised.
+    """
+    text = f"{getattr(error, 'error_code', '')} {error}"
+    found = (remedy for pattern, remedy in _ANSWERED.items() if re.search(pattern, text))
+    return next(found, "")

@@ -5,6 +5,7 @@ MLflow's pages begin in the mode that the browser last had, at first `GenAI`; an
 """
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,8 +13,13 @@ from urllib.parse import urlencode
 
 from ..config.typed_paths import sqlite_file
 from .mlflow_client import connect
-from .tracking_uri import tracking_uri
+from .shared_view import view_key
+from .tracking_uri import tracking_uri, without_user
 
+_log = logging.getLogger(__name__)
+
+LOCAL_SERVER = "http://127.0.0.1:5000"
+"""Where `spikeseg ui` serves unless it is told otherwise."""
 _MODE = {"workflowType": "machine_learning"}
 _DATABASES = ("*/mlflow.db", "*/*/mlflow.db")
 
@@ -26,34 +32,41 @@ class NewestRun(NamedTuple):
         experiment: That experiment's name.
         run_id: Its id.
         sweep_trials: Ids of all trials of its sweep; none where it belongs to no sweep.
+        view: Key of the view of its experiment that shows it; None where there is none.
     """
 
     experiment_id: str
     experiment: str
     run_id: str
     sweep_trials: tuple[str, ...]
+    view: str | None
 
 
-def link_experiment(server: str, experiment_id: str) -> str:
-    """Address of the table of an experiment's runs.
+def link_experiment(
+    server: str, experiment_id: str, view: str | None = None, *, charts: bool = False
+) -> str:
+    """Address of the table of an experiment's runs, or of its charts.
 
     Args:
         server: Address of MLflow's server, without a slash at its end.
         experiment_id: The experiment.
+        view: Key of the shared view that it opens with; None for MLflow's own columns.
+        charts: Whether it opens on the view's charts: parameters against objectives.
     """
-    return f"{server}/#/experiments/{experiment_id}/runs?{urlencode(_MODE)}"
+    query = _MODE | ({} if view is None else {"viewStateShareKey": view})
+    query |= {"compareRunsMode": "CHART"} if charts else {}
+    return f"{server}/#/experiments/{experiment_id}/runs?{urlencode(query)}"
 
 
-def link_comparison(server: str, experiment_id: str, runs: Sequence[str]) -> str:
-    """Address of the page that compares runs.
+def link_run(server: str, experiment_id: str, run_id: str) -> str:
+    """Address of a run's page.
 
     Args:
         server: Address of MLflow's server.
-        experiment_id: Their experiment.
-        runs: Their ids.
+        experiment_id: The run's experiment.
+        run_id: Its id.
     """
-    query = {"runs": json.dumps(list(runs)), "experiments": json.dumps([experiment_id])} | _MODE
-    return f"{server}/#/compare-runs?{urlencode(query)}"
+    return f"{server}/#/experiments/{experiment_id}/runs/{run_id}?{urlencode(_MODE)}"
 
 
 def find_newest_run(uri: str) -> NewestRun | None:
@@ -69,7 +82,9 @@ def find_newest_run(uri: str) -> NewestRun | None:
         return None
     run = newest[0]
     experiment = client.get_experiment(run.info.experiment_id)
-    parent = run.data.tags.get("mlflow.parentRunId", run.info.run_id)
+    tags, parent = run.data.tags, run.data.tags.get("mlflow.parentRunId", run.info.run_id)
+    if parent != run.info.run_id:
+        tags = client.get_run(parent).data.tags
     trials = client.search_runs(
         [experiment.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'", max_results=100
     )
@@ -78,7 +93,53 @@ def find_newest_run(uri: str) -> NewestRun | None:
         experiment.name,
         run.info.run_id,
         tuple(trial.info.run_id for trial in trials),
+        view_key(tags),
     )
+
+
+def describe_run_page(folder: Path, storage: Path) -> list[str]:
+    """Addresses of a run's page, and of its sweep's table and charts, as lines to print.
+
+    Args:
+        folder: Of a run or a sweep.
+        storage: Folder of all runs.
+
+    Returns:
+        Nothing where MLflow has no run of it or cannot be asked. Of runs in a file, the addresses
+        are those of `spikeseg ui`.
+    """
+    try:
+        run_id = json.loads((folder / "journal" / "sent.json").read_text())["run_id"]
+        return _describe_pages_of(str(run_id), storage)
+    except Exception as error:
+        # Nothing is lost: `spikeseg ui` looks them up again.
+        _log.info("%s: its page is not known: %s", folder, error)
+        return []
+
+
+def _describe_pages_of(run_id: str, storage: Path) -> list[str]:
+    uri = tracking_uri(storage)
+    run = connect(uri).get_run(run_id)
+    server = without_user(uri).rstrip("/") if uri.startswith("http") else LOCAL_SERVER
+    experiment, view = run.info.experiment_id, view_key(run.data.tags)
+    lines = [
+        f"page:     {link_run(server, experiment, run_id)}",
+        f"table:    {link_experiment(server, experiment, view)}",
+    ]
+    if "trials" in run.data.tags:
+        lines.append(f"charts:   {link_experiment(server, experiment, view, charts=True)}")
+    return lines
+
+
+def describe_report_pages(run_ids: Sequence[str], storage: Path) -> list[str]:
+    """Addresses of the pages of some runs, as lines to print.
+
+    Args:
+        run_ids: Ids of the runs in MLflow.
+        storage: Folder of all runs.
+    """
+    lines = (line for run_id in run_ids for line in _describe_pages_of(run_id, storage)[:1])
+    return list(dict.fromkeys(lines))
 
 
 class Pages(NamedTuple):
@@ -108,10 +169,10 @@ def describe_pages(server: str, storage: Path) -> Pages:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         return Pages(server, [f"its newest runs could not be looked up: {reason[0][:200]}"])
     if newest is not None:
-        first = link_experiment(server, newest.experiment_id)
+        first = link_experiment(server, newest.experiment_id, newest.view)
         lines = [f"runs of {newest.experiment}: {first}"]
         if len(newest.sweep_trials) > 1:
-            link = link_comparison(server, newest.experiment_id, newest.sweep_trials)
+            link = link_experiment(server, newest.experiment_id, newest.view, charts=True)
             lines.append(f"its newest sweep's trials compared: {link}")
         return Pages(first, lines)
     lines = [f"{storage.absolute()} holds no run yet"]

@@ -1,7 +1,5 @@
-"""Provenance of a run: code, configuration, packages, machine, and the line that repeats it."""
+"""Provenance of a run: code, configuration, packages, machine."""
 
-import contextlib
-import json
 import os
 import platform
 import re
@@ -12,15 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ..config.recipes import (
-    PLACES,
-    RECIPES,
-    ConfigError,
-    Resolved,
-    config_digest,
-    flat,
-    load_experiment,
-)
+from ..config.recipes import Resolved, config_digest
 from ..config.redaction import (
     LONGEST_MESSAGE,
     SECRET_VARIABLE,
@@ -29,7 +19,6 @@ from ..config.redaction import (
     shorten,
 )
 from ..config.schema import ExperimentConfig
-from ..config.yaml_source import parse_value
 from .code_state import code_digest, git_state
 
 _PACKAGES = ("torch", "ray", "mlflow", "optuna", "pyarrow", "numpy", "cupy-cuda13x")
@@ -159,54 +148,7 @@ def versions() -> dict[str, str]:
     return installed
 
 
-def rerun_line(resolved: Resolved) -> str:
-    """The command that repeats a run: recipe, overrides, and whatever else differs from it."""
-    tree = resolved.config.model_dump(mode="json")
-    keys = [key for key, at in resolved.origins.items() if at in ("command line", "sweep")]
-    # A recipe may name them from the folder where it is started, which is not the next one's.
-    keys += [key for key in PLACES if key not in keys and _at(tree, key) is not None]
-    recipe = resolved.recipe or _recipe_of(resolved)
-
-    def words() -> list[str]:
-        return [f"{key}={_yaml_word(_at(tree, key))}" for key in keys]
-
-    with contextlib.suppress(ConfigError):
-        # A sweep's recipe, say, changes its base in ways that no origin above tells.
-        again, wanted = flat(load_experiment(recipe, words()).config), flat(resolved.config)
-        keys += [key for key, value in wanted.items() if again.get(key) != value]
-    return shlex.join(["spikeseg", "train", recipe, *words()])
-
-
-def _recipe_of(resolved: Resolved) -> str:
-    """The recipe of a configuration that was read back, by where its name stands."""
-    source = Path(resolved.origins.get("name", "").rpartition(":")[0])
-    return str(source) if source.suffix and source.parent != RECIPES else resolved.config.name
-
-
-def run_description(resolved: Resolved) -> str:
-    """Markdown for the top of the run's page."""
-    return (
-        f"Repeat this run:\n\n```\n{rerun_line(resolved)}\n```\n\n"
-        "Repeat and compare step by step, from its id: `spikeseg replay RUN_ID --execute`\n"
-    )
-
-
 def command_line() -> str:
     """The command line of this process, without values that are named like secrets."""
     arguments = [scrubbed_argument(shorten(word, LONGEST_MESSAGE)) for word in sys.argv[1:]]
     return shlex.join([Path(sys.argv[0]).name, *arguments])
-
-
-def _yaml_word(value: Any) -> str:
-    try:
-        plain = isinstance(value, str) and value and parse_value(value) == value
-    except ValueError:
-        plain = False
-    return value if plain else json.dumps(value, ensure_ascii=False)
-
-
-def _at(tree: Mapping[str, Any], key: str) -> Any:
-    node: Any = tree
-    for part in key.split("."):
-        node = node[part]
-    return node

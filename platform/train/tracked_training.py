@@ -16,13 +16,24 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..checkpoint.mirror import fetch_newest_journal
 from ..checkpoint.run_folder import FencedError, RunFolder
 from ..cluster.worker_group import WorkerGroup
-from ..config.recipes import Resolved, dump, flat, load_resolved
+from ..config.recipes import Resolved, dump, load_resolved
 from ..config.schema import ExperimentConfig
 from ..evaluation.baselines import baseline_metrics
-from ..evaluation.recording import metrics_of_step
+from ..evaluation.recording import contact_sheet, metrics_of_step
 from ..tracking.code_state import code_diff
 from ..tracking.journal import Journal, file_of
-from ..tracking.provenance import provenance, run_description, run_tags
+from ..tracking.provenance import provenance, run_tags
+from ..tracking.run_page import (
+    NOTE,
+    describe_repetition,
+    describe_subject,
+    show_name,
+    source_tags,
+    word_of,
+    write_note,
+)
+from ..tracking.run_parameters import changed_fields, run_parameters
+from ..tracking.shared_view import request_view
 from ..tracking.system_metrics import SystemMonitor
 from ..tracking.tracking_uri import tracking_uri
 from .failure import PreemptedError
@@ -115,6 +126,9 @@ def tracked_training(
             for past in training.history:
                 journal.metrics(past.step, metrics_of_step(past))
             _record_data(journal, training)
+            if training.step == 0 and config.tracking.images:
+                # The slider of a run's pictures in MLflow begins here, at the untrained network.
+                journal.image("val/rows", 0, contact_sheet(training.evaluated, "val"))
         yield training, journal
 
 
@@ -145,13 +159,16 @@ def _open_journal(tracked: TrackedRun, run: RunFolder, world_size: int) -> Itera
             # A run that another process took over has not failed; how a trial failed, its sweep
             # says.
             if isinstance(error, PreemptedError):
+                journal.tags({"state": "KILLED"})
                 journal.finish("KILLED")
                 patience.append(_LEAVE_SECONDS)
             elif is_root and not isinstance(error, FencedError):
+                journal.tags({"state": "FAIL"})
                 journal.finish("FAILED")
             raise
         monitor.stop()
         if is_root:
+            journal.tags({"state": "COMPLETE"})
             journal.finish("FINISHED")
         elif journal.dropped:
             # For the sweep's driver; where the disk is full, this may find no room either.
@@ -178,17 +195,26 @@ def make_journal(
     config = resolved.config
     in_run = run.path / "journal"
     local = config.tracking.journal
+    changed, word = changed_fields(resolved), word_of(run.path)
+    about = run_tags(config, world_size=world_size, attempt=run.attempt)
+    source = f"spikeseg train {config.name}" if parent is None else "spikeseg sweep"
+    subject = describe_subject(config)
     journal = Journal(
         journal_folder(run.path, config),
         mirror=None if local is None else in_run,
         limit=config.tracking.journal_limit_mb * 1_000_000,
-        run_name=tags.get("run_name", run.path.name),
+        run_name=show_name(config, tags.get("trial")),
         tags={
-            **run_tags(config, world_size=world_size, attempt=run.attempt),
-            "mlflow.note.content": run_description(resolved),
+            **config.tracking.tags,
+            **about,
+            **source_tags(source, about),
+            **(request_view() if parent is None else {}),
+            "run": word.word,
+            "state": "RUNNING",
+            NOTE: write_note(f"{subject}.", describe_repetition(resolved, changed, word), ()),
             **tags,
         },
-        params={key: str(value) for key, value in flat(config).items()},
+        params=run_parameters(resolved, changed),
         parent=parent,
     )
     journal.text("config.yaml", dump(config))
@@ -258,4 +284,15 @@ def _record_data(journal: Journal, training: Training) -> None:
     for split in dataset.splits:
         # MLflow keeps one input per name and digest, with its first context only.
         name = f"{dataset.label_space.name}-{split}"
-        journal.dataset(name, dataset.digest, split, training.config.data.path)
+        pixels = dataset.class_pixels(split)
+        profile = {
+            "rows": dataset.splits[split],
+            "classes": len(dataset.label_space.classes),
+            "pixel_share_percent": {
+                label: round(100 * count / max(1, sum(pixels)), 2)
+                for label, count in zip(dataset.label_space.classes, pixels, strict=True)
+            },
+            "data_digest": dataset.digest,
+        }
+        source = training.config.data.path
+        journal.dataset(name, dataset.split_digests[split], split, source, profile)

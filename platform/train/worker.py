@@ -5,13 +5,20 @@ from collections.abc import Callable, Mapping
 
 from ...datasets.packed.files import write_file
 from ..checkpoint.run_folder import RunFolder
+from ..checkpoint.trained_model import leave_model
 from ..cluster.worker_group import WorkerGroup
 from ..config.recipes import Resolved
 from ..config.stored_json import to_json
 from ..evaluation.baselines import is_degenerate, known_baselines
-from ..evaluation.recording import SplitResult, contact_sheet, record_result
+from ..evaluation.recording import (
+    SplitResult,
+    contact_sheet,
+    draw_page_strip,
+    record_result,
+)
 from ..evaluation.scores import class_table
 from ..tracking.journal import Journal
+from ..tracking.run_page import NOTE, PICTURES, STRIP, describe_run
 from .faults.preemption import Notice
 from .faults.worker_guard import Guard
 from .loop import Training
@@ -68,7 +75,15 @@ def _finish(
         _log.warning("%s: not every figure could be drawn: %s", run.path.name, error)
         journal.tags({"figures_failed": str(error)})
         lost.append(f"not every figure could be kept: {error}")
+    try:
+        checkpoint = run.at(best.step)
+        journal.model(leave_model(run.path, checkpoint, training.dataset, resolved.config))
+    except (ValueError, OSError) as error:
+        _log.warning("%s: its model is not logged: %s", run.path.name, error)
+        journal.tags({"model_failed": str(error)})
+        lost.append(f"its model could not be logged: {error}")
     metrics = {**best.metrics, **scores}
+    journal.tags({NOTE: describe_run(resolved, run.path, metrics, pictures=PICTURES)})
     verdict: dict[str, bool] = {}
     if known_baselines(metrics, split):
         verdict["degenerate"] = is_degenerate(metrics, split)
@@ -97,6 +112,8 @@ def _draw(training: Training, result: SplitResult, journal: Journal) -> None:
     figures.mkdir(exist_ok=True)
     sheet = contact_sheet(training.evaluated, result.split)
     drawn = record_result(journal, result, history=training.history, sheet=sheet)
+    strip = draw_page_strip(training.evaluated, result.split, result.classes, training.history)
+    journal.picture(STRIP, strip)
     for name, data in drawn.items():
         write_file(figures / name, data)
 

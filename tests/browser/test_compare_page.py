@@ -1,4 +1,4 @@
-"""The UI's compare page shows what a sweep is about, as a person sees it."""
+"""The charts that a sweep's view opens with: what it varies against its objectives."""
 
 from pathlib import Path
 
@@ -6,43 +6,31 @@ import pytest
 from chromium import save_screenshot
 from mlflow import MlflowClient
 from playwright.sync_api import Page, expect
-from take_pictures import open_compare_page
-from tracked_sweep import TrackedSweep
+from tracked_sweep import VARIED, TrackedSweep
 from tracking_server import TrackingServer
+
+from spikeseg.platform.tracking.page_links import link_experiment
 
 pytestmark = pytest.mark.browser
 
-CHOSEN_METRICS = ("val/mIoU", "energy/mJ")
-AXES = (
-    "loss.mask_weight",
-    "model.neuron.levels",
-    "model.neuron.normalization",
-    "model.neuron.timesteps",
-    *CHOSEN_METRICS,
-)
 
-
-def test_the_compare_page_shows_neuron_and_loss_weights_against_scores_of_eight_trials(
+def test_the_charts_of_a_sweep_s_view_compare_its_trials_and_no_baseline(
     page: Page, server: TrackingServer, sweep: TrackedSweep, pictures: Path
 ) -> None:
     client = MlflowClient(server.url)
     experiment = client.get_experiment_by_name(sweep.experiment)
     assert experiment is not None
-    open_compare_page(page, server.url, experiment.experiment_id, sweep.trials)
-
-    for axis in AXES:
-        expect(page.locator(".parcoords").get_by_text(axis, exact=True)).to_be_visible()
+    page.goto(link_experiment(server.url, experiment.experiment_id, "neuron", charts=True))
+    cards = page.get_by_test_id("experiment-view-compare-runs-card")
+    parallel = cards.filter(has_text="Parallel Coordinates")
+    expect(parallel).to_be_visible()
+    expect(cards.first).to_contain_text("Parallel Coordinates")
+    expect(cards.nth(1)).to_contain_text("energy/mJ vs. val/mIoU")
+    drawn = parallel.locator("svg")
+    expect(drawn.first).to_be_visible()
+    words = parallel.inner_text()
+    # Long names are cut in their middle.
+    for name in ("val/mIoU", "energy/mJ", *(key[-3:] for key in VARIED)):
+        assert name in words
+    assert "baseline" not in words
     save_screenshot(page, pictures / "compare.png", height=640)
-    shown = " ".join(page.locator("body").inner_text().split())
-    runs = [client.get_run(run_id) for run_id in sweep.trials]
-    for number, run in enumerate(runs):
-        assert f"trial-{number}" in shown
-        assert run.info.run_id in shown
-    for axis in AXES[:4]:
-        assert " ".join([axis, *(run.data.params[axis] for run in runs)]) in shown
-    # The table of metrics holds only the columns in sight.
-    scores = shown[shown.index("Metrics Show diff") : shown.index("Artifacts")].split()
-    for metric in CHOSEN_METRICS:
-        assert metric in scores
-    measured = {f"{run.data.metrics['val/mIoU']:.2f}" for run in runs}
-    assert len(measured & set(scores)) >= 4

@@ -9,18 +9,28 @@ from playwright.sync_api import Page, expect
 from tracked_sweep import TrackedSweep
 from tracking_server import TrackingServer
 
-from spikeseg.platform.tracking.page_links import link_experiment
+from spikeseg.platform.tracking.page_links import describe_pages
 
 pytestmark = pytest.mark.browser
 
 
-def test_the_named_page_opens_on_the_runs_and_not_on_a_welcome(
+def test_the_named_page_answers_which_neuron_is_best(
     page: Page, server: TrackingServer, sweep: TrackedSweep, pictures: Path
 ) -> None:
-    experiment = MlflowClient(server.url).get_experiment_by_name(sweep.experiment)
-    assert experiment is not None
-    page.goto(link_experiment(server.url, experiment.experiment_id))
+    client = MlflowClient(server.url)
+    page.set_viewport_size({"width": 1440, "height": 900})
+    page.goto(describe_pages(server.url, sweep.storage).first)
     expect(page.get_by_text("Run Name", exact=True).first).to_be_visible()
     expect(page.get_by_text(sweep.experiment).first).to_be_visible()
+    for head in ("val/mIoU", "energy/mJ", "snn/firing_rate", "T", "D", "normalization", "state"):
+        column = page.get_by_role("columnheader").filter(has_text=head).first
+        expect(column).to_be_visible()
+        box = column.bounding_box()
+        assert box is not None and box["x"] + box["width"] <= 1440
+    names = page.get_by_role("row").get_by_role("link").filter(has_text="#")
+    best = client.get_run(sweep.best)
+    expect(names.first).to_have_text(best.info.run_name or "")
+    assert names.count() == len(sweep.trials)
     save_screenshot(page, pictures / "experiment.png", height=640)
     assert "Start Demo" not in page.locator("body").inner_text()
+    assert "invalid" not in page.locator("body").inner_text()

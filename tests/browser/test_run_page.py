@@ -4,12 +4,15 @@ import time
 from pathlib import Path
 
 import pytest
-from chromium import expect_texts, save_screenshot, starting_with
+from chromium import expect_texts, save_screenshot
 from mlflow import MlflowClient
 from playwright.sync_api import Page, expect
 from take_pictures import open_picture
 from tracked_sweep import TrackedSweep
 from tracking_server import TrackingServer
+
+from spikeseg.jobs.benchmark.tracking_pages import fill_experiment
+from spikeseg.platform.tracking.page_links import link_experiment, link_run
 
 pytestmark = pytest.mark.browser
 
@@ -23,7 +26,7 @@ def test_from_the_list_of_runs_a_person_reaches_the_best_run_and_what_it_was_mad
     best = client.get_run(sweep.best)
     runs = f"{server.url}/#/experiments/{experiment.experiment_id}/runs"
     page.goto(f"{runs}?orderByKey=metrics.%60val%2FmIoU%60&orderByAsc=false")
-    trials = page.get_by_role("row").get_by_role("link").filter(has_text=starting_with("trial-"))
+    trials = page.get_by_role("row").get_by_role("link").filter(has_text="#")
     expect(trials.first).to_have_text(best.info.run_name or "")
 
     trials.first.click()
@@ -44,17 +47,52 @@ def test_from_the_list_of_runs_a_person_reaches_the_best_run_and_what_it_was_mad
 
 
 @pytest.mark.slow
+def test_values_pictures_and_sentence_lie_inside_of_the_window(
+    page: Page, server: TrackingServer, sweep: TrackedSweep, pictures: Path
+) -> None:
+    run = MlflowClient(server.url).get_run(sweep.best)
+    page.set_viewport_size({"width": 1440, "height": 900})
+    page.goto(link_run(server.url, run.info.experiment_id, sweep.best))
+    expect_texts(page, "Description", "val/mIoU")
+    strip = page.locator("img[src*='strip.png']")
+    expect(strip).to_be_visible()
+    page.wait_for_function("document.querySelector(\"img[src*='strip']\").naturalWidth > 700")
+    value = page.get_by_text(str(run.data.metrics["val/mIoU"])[:8]).first
+    sentence = page.get_by_text(f"{run.data.metrics['val/mIoU']:.1f} % mIoU on val").first
+    for part in (strip, page.get_by_text("Value", exact=True).first, value, sentence):
+        box = part.bounding_box()
+        assert box is not None
+        assert box["x"] >= 0 and box["x"] + box["width"] <= 1440
+        assert box["y"] >= 0 and box["y"] + box["height"] <= 900
+    page.screenshot(path=pictures / "run_overview.png")
+    hidden = page.evaluate(
+        """() => {
+            const img = document.querySelector("img[src*='strip']");
+            const bottom = img.getBoundingClientRect().bottom;
+            const cut = [];
+            for (let node = img.parentElement; node; node = node.parentElement) {
+                if (getComputedStyle(node).overflowY === "hidden") {
+                    cut.push(bottom - node.getBoundingClientRect().bottom);
+                }
+            }
+            return Math.max(0, ...cut);
+        }"""
+    )
+    assert hidden <= 1, "MLflow folds a part of the strip away"
+
+
+@pytest.mark.slow
 def test_five_hundred_runs_open_in_a_time_that_is_printed(
     page: Page, server: TrackingServer
 ) -> None:
-    client = MlflowClient(server.url)
-    experiment = client.create_experiment(f"many-{time.time_ns()}")
-    store = MlflowClient(f"sqlite:///{server.storage / 'mlflow.db'}")
-    for number in range(500):
-        run = store.create_run(experiment, run_name=f"run-{number}")
-        store.log_metric(run.info.run_id, "val/mIoU", number / 10, step=1)
-        store.set_terminated(run.info.run_id)
+    experiment = fill_experiment(server.storage, 500)
+    sizes: list[int] = []
+    page.on(
+        "response",
+        lambda answer: sizes.append(len(answer.body())) if "runs/search" in answer.url else None,
+    )
     started = time.monotonic()
-    page.goto(f"{server.url}/#/experiments/{experiment}/runs")
-    expect(page.get_by_text("run-499", exact=True).first).to_be_visible(timeout=120_000)
+    page.goto(link_experiment(server.url, experiment, "runs"))
+    expect(page.get_by_text("T2 D4 levels #", exact=False).first).to_be_visible(timeout=120_000)
     print(f"experiment page with 500 runs: first rows after {time.monotonic() - started:.1f} s")
+    assert sizes and max(sizes) < 2_000_000

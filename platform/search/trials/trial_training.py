@@ -25,6 +25,7 @@ def train_trial(order: WorkOrder, group: Any) -> Evaluations:
     Yields:
         Evaluation, whether it is the last one, and how often the folder was claimed.
     """
+    from ...evaluation.recording import record_trial
     from ...train.faults.preemption import Notice
     from ...train.tracked_training import TrackedRun, tracked_training
 
@@ -33,8 +34,11 @@ def train_trial(order: WorkOrder, group: Any) -> Evaluations:
     notice = Notice()
     if order.get("leave"):
         notice.watch(lambda: False, Path(order["leave"]))
-    with tracked_training(tracked, group, notice=notice) as (training, _):
+    with tracked_training(tracked, group, notice=notice) as (training, journal):
         for evaluation in training.evaluations():
+            # Before the driver hears of it: that may end this process.
+            if journal is not None and evaluation.step >= last and not evaluation.replayed:
+                record_trial(journal, training.evaluated, training.history)
             yield evaluation, evaluation.step >= last, training.run.attempt
 
 

@@ -13,8 +13,11 @@ from ..journal import FILES
 from ..journal_lines import describe_damage
 from ..mlflow_client import clear_mlflow_errors, connect
 from ..recorded_files import UnsendableError, named_recorded_file
+from ..run_page import NOTE, RUN_ID
+from ..shared_view import VIEW_TAG, share_view
 from .dead_letters import refused, set_aside, try_again, unsendable
 from .journal_faults import first_run_record, stored_records
+from .models import send_model
 from .upload_offset import SentOffset, upload_lock
 
 _log = logging.getLogger(__name__)
@@ -23,6 +26,10 @@ JOURNAL_TAG = "spikeseg.journal"
 PARENT_TAG = "spikeseg.parent_journal"
 _PARENT = "mlflow.parentRunId"
 _BATCH = 500
+_FIRST = {
+    name: position
+    for position, name in enumerate(("val/mIoU", "energy/mJ", "test/mIoU", "snn/firing_rate"))
+}
 
 Record = dict[str, Any]
 
@@ -211,7 +218,11 @@ class Uploader:
                 tags.update(record["values"])
             elif record["kind"] == "image":
                 tags["mlflow.loggedImages"] = "true"
+        # MLflow's page of a run lists metrics as they first came.
+        metrics.sort(key=lambda metric: _FIRST.get(metric.key, len(_FIRST)))
         self._call_in_parts(metrics, _BATCH, lambda part: client.log_batch(run_id, metrics=part))
+        if NOTE in tags:
+            tags[NOTE] = tags[NOTE].replace(RUN_ID, run_id)
         entries = [RunTag(key, str(value)[:5000]) for key, value in tags.items()]
         self._call_in_parts(entries, 90, lambda part: client.log_batch(run_id, tags=part))
         parameters = [Param(key, str(value)[:6000]) for key, value in params.items()]
@@ -221,8 +232,16 @@ class Uploader:
             50,
             lambda part: client.log_inputs(run_id, [_dataset_input(r) for r in part]),
         )
+        if VIEW_TAG in tags:
+            identity = client.get_run(run_id).info.experiment_id
+            made = first_run_record(self._journal)["time"]
+            share_view(client, identity, tags[VIEW_TAG], made)
         latest = {r["path"]: r for r in batch if r["kind"] in ("file", "link", "image")}
         self._call_in_parts(list(latest.values()), 1, lambda part: self._send_file(part[0]))
+        models = [r for r in batch if r["kind"] == "model"]
+        self._call_in_parts(
+            models, 1, lambda part: send_model(client, run_id, part[0], self._run_folder)
+        )
         self._send_status([r for r in batch if r["kind"] in ("run", "status")])
         self._sent.write(batch[-1]["end"], self._run_id)
 
@@ -369,6 +388,11 @@ def _dataset_input(record: Record) -> Any:
 
     source = json.dumps({"uri": record["source"]})
     dataset = Dataset(
-        name=record["name"], digest=record["digest"], source_type="local", source=source
+        name=record["name"],
+        digest=record["digest"],
+        source_type="local",
+        source=source,
+        # Journals of an earlier version have none.
+        profile=record.get("profile"),
     )
     return DatasetInput(dataset, [InputTag("mlflow.data.context", record["context"])])

@@ -18,6 +18,7 @@ from spikeseg.platform.search.sweep import SweepOptions, sweep
 from spikeseg.platform.search.sweep_status import SweepStatus, summary
 from spikeseg.platform.search.trials.trial import reports
 from spikeseg.platform.tracking.metric_table import METRICS, evaluation_metrics
+from spikeseg.platform.tracking.run_page import NOTE, SHEET, STRIP
 from spikeseg.platform.tracking.tracking_uri import tracking_uri
 
 TINY = (
@@ -226,7 +227,14 @@ def test_a_sweep_and_its_trial_hold_the_names_of_their_lists(tmp_path: Path, dat
     assert "system/cpu_utilization_percentage" in trial.data.metrics
     kept = {item.path for item in client.list_artifacts(trial.info.run_id)}
     wanted = {name.partition("/")[0] for name in run_contents.names("Artifacts")}
-    assert kept == wanted - {"figures", "checkpoints"}
+    assert kept == wanted - {"checkpoints"}
+    assert len(trial.data.params) <= 20 and len(parent.data.params) <= 20
+    figures = {item.path for item in client.list_artifacts(trial.info.run_id, "figures")}
+    assert {STRIP, SHEET, "figures/classes.png", "figures/curves.png"} <= figures
+    assert trial.info.run_name == "T1 D1 levels #0" and trial.data.tags["run"] == "toy/0"
+    note = trial.data.tags[NOTE]
+    assert f"{trial.data.metrics['val/mIoU']:.1f} % mIoU on val" in note
+    assert "spikeseg replay toy/0 --execute" in note
     names = {item.dataset.name for item in trial.inputs.dataset_inputs}
     assert names == {"shapes-train", "shapes-val", "shapes-test"}
     of_a_sweep = run_contents.names("Tags of a sweep")

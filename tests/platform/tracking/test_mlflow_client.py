@@ -138,3 +138,10 @@ def test_the_time_for_an_answer_grows_with_late_ones_alone_and_falls_again(
         time.sleep(0.01)
     sender.stop(timeout=5)
     assert allowed[: len(answers)] == ["5", "10", "20", "20", "10", "5"]
+
+
+def test_a_database_of_ours_shows_no_empty_experiment(tmp_path: Path) -> None:
+    tracker = client.connect(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    assert tracker.search_experiments() == []
+    tracker.create_experiment("shapes")
+    assert [experiment.name for experiment in tracker.search_experiments()] == ["shapes"]

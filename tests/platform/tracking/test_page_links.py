@@ -4,6 +4,7 @@ from pathlib import Path
 
 from spikeseg.platform.tracking.mlflow_client import connect
 from spikeseg.platform.tracking.page_links import describe_pages, link_experiment
+from spikeseg.platform.tracking.shared_view import request_view
 from spikeseg.platform.tracking.tracking_uri import tracking_uri
 
 SERVER = "http://127.0.0.1:5000"
@@ -37,9 +38,20 @@ def test_trials_of_the_newest_sweep_have_a_page_that_compares_them(tmp_path: Pat
     trials = [record(tmp_path, "sweeps", 2000 + n, parent) for n in range(3)]
     record(tmp_path, "sweeps", 500, parent="another")
     _, compared = describe_pages(SERVER, tmp_path).lines
-    assert "/#/compare-runs?runs=" in compared
-    assert [trial in compared for trial in trials] == [True] * 3
-    assert parent not in compared
+    home = connect(tracking_uri(tmp_path)).get_run(trials[0]).info.experiment_id
+    assert compared.endswith(link_experiment(SERVER, home, charts=True))
+
+
+def test_the_pages_of_a_sweep_open_with_the_view_that_its_run_asks_for(tmp_path: Path) -> None:
+    parent = record(tmp_path, "sweeps", 1000)
+    for number in range(2):
+        record(tmp_path, "sweeps", 2000 + number, parent)
+    client = connect(tracking_uri(tmp_path))
+    for name, value in request_view("abc", sweep="sweep-a").items():
+        client.set_tag(parent, name, value)
+    pages = describe_pages(SERVER, tmp_path)
+    assert pages.first.endswith("&viewStateShareKey=abc")
+    assert pages.lines[1].endswith("&viewStateShareKey=abc&compareRunsMode=CHART")
 
 
 def test_a_storage_without_runs_says_so_and_names_neighbours_that_have_some(

@@ -1,17 +1,15 @@
 """What a run is made of is recorded whole, and secrets never."""
 
 import json
-import shlex
 from pathlib import Path
 
 import pytest
 from trained_run import TrainedRun
 
 from spikeseg.platform.config.code_redaction import scrubbed_code
-from spikeseg.platform.config.recipes import ConfigError, load_experiment, override
+from spikeseg.platform.config.recipes import ConfigError, load_experiment
 from spikeseg.platform.config.redaction import scrubbed
-from spikeseg.platform.search.sweep_file.plan import load_sweep
-from spikeseg.platform.tracking.provenance import environment, rerun_line
+from spikeseg.platform.tracking.provenance import environment
 
 SECRET = "s3cr3t-value-that-must-not-leak"
 PLANTED = {
@@ -217,62 +215,6 @@ def test_a_secret_with_blanks_or_escaped_quotes_is_hidden_whole(text: str) -> No
     assert scrubbed(scrubbed(text)) == scrubbed(text)
 
 
-def test_the_line_that_repeats_a_run_gives_the_same_configuration() -> None:
-    given = ["trainer.max_steps=7", "data.transform.crop=[48, 48]", "trainer.ema_decay=null"]
-    resolved = override(load_experiment("camvid_tiny", given), {"model.neuron.levels": 2}, "sweep")
-    program, verb, recipe, *overrides = shlex.split(rerun_line(resolved))
-    assert (program, verb) == ("spikeseg", "train")
-    assert load_experiment(recipe, overrides).config == resolved.config
-
-
-@pytest.mark.parametrize(
-    "given",
-    [
-        ["name=other"],
-        ["tracking.experiment='123'"],
-        ["tracking.experiment='null'"],
-        ["tracking.experiment='a b: c'"],
-        ["tracking.experiment='!tag'"],
-        ["tracking.experiment='@team'"],
-        ["tracking.experiment='%ü🙂'"],
-    ],
-)
-def test_names_and_quoted_words_survive_the_line(given: list[str]) -> None:
-    resolved = load_experiment("shapes_tiny", given)
-    _, _, recipe, *overrides = shlex.split(rerun_line(resolved))
-    assert load_experiment(recipe, overrides).config == resolved.config
-
-
-def test_the_line_of_a_trial_holds_what_its_sweep_changes() -> None:
-    plan = load_sweep("demo")
-    resolved = plan.experiment(plan.recipe.first[0] if plan.recipe.first else {})
-    _, _, recipe, *overrides = shlex.split(rerun_line(resolved))
-    assert load_experiment(recipe, overrides).config == resolved.config
-
-
-def test_the_line_of_a_recipe_without_a_name_of_its_own_names_its_file(tmp_path: Path) -> None:
-    recipe = tmp_path / "mine.yaml"
-    recipe.write_text("extends: [shapes_tiny]\ntrainer: {max_steps: 7}\n")
-    resolved = load_experiment(str(recipe))
-    _, _, found, *overrides = shlex.split(rerun_line(resolved))
-    assert (found, overrides) == (str(recipe), [f"data.path={resolved.config.data.path}"])
-
-
-def test_the_line_can_be_given_in_another_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recipe = tmp_path / "mine.yaml"
-    recipe.write_text(
-        "extends: [shapes_tiny]\ndata: {path: here}\ninit: {segmentor: weights.safetensors}\n"
-    )
-    monkeypatch.chdir(tmp_path)
-    resolved = load_experiment(str(recipe))
-    line = rerun_line(resolved)
-    monkeypatch.chdir("/")
-    _, _, found, *overrides = shlex.split(line)
-    assert load_experiment(found, overrides).config == resolved.config
-
-
 def test_a_configuration_with_a_password_in_an_address_is_refused() -> None:
     for address in (
         "s3://me:hunter2@bucket/x",
@@ -290,12 +232,3 @@ def test_a_configuration_with_a_password_in_an_address_is_refused() -> None:
 def test_a_long_word_of_language_is_no_token() -> None:
     path = "/data/runs_averyveryverylongfoldername"
     assert load_experiment("shapes_tiny", [f"data.path={path}"]).config.data.path == path
-
-
-def test_the_line_of_a_recipe_file_names_the_file(tmp_path: Path) -> None:
-    recipe = tmp_path / "mine.yaml"
-    recipe.write_text("extends: [shapes_tiny]\nname: mine\nseed: 9\n")
-    resolved = load_experiment(str(recipe))
-    _, _, found, *overrides = shlex.split(rerun_line(resolved))
-    assert found == str(recipe)
-    assert load_experiment(found, overrides).config == resolved.config

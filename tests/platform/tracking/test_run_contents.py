@@ -42,8 +42,10 @@ def test_every_metric_has_a_name_of_the_list(trained: TrainedRun) -> None:
 
 def test_every_tag_has_a_name_of_the_list(trained: TrainedRun) -> None:
     tags = trained.client.get_run(trained.run_id).data.tags
+    named = run_contents.names("Tags")
+    assert {k for k in named if k.startswith(("mlflow.", "spikeseg."))} <= {*tags}
     ours = {k for k in tags if not k.startswith(("mlflow.", "version.", "spikeseg."))}
-    listed = run_contents.names("Tags")
+    listed = {k for k in named if not k.startswith(("mlflow.", "spikeseg."))}
     assert ours <= listed
     optional = {
         "sweep",
@@ -52,6 +54,7 @@ def test_every_tag_has_a_name_of_the_list(trained: TrainedRun) -> None:
         "ray_job_id",
         "replay_of",
         "figures_failed",
+        "model_failed",
         "records_dropped",
         "records_damaged",
         "git_sha",
@@ -59,7 +62,7 @@ def test_every_tag_has_a_name_of_the_list(trained: TrainedRun) -> None:
         "code_diff_digest",
     }
     assert listed - ours <= optional
-    assert "figures_failed" not in tags
+    assert not {"figures_failed", "model_failed"} & {*tags}
     assert (tags["T"], tags["D"], tags["normalization"]) == ("1", "4", "levels")
 
 
@@ -83,7 +86,7 @@ def test_every_evaluation_leaves_one_picture_of_the_same_rows(
 ) -> None:
     pictures = sorted(p for p in artifacts(trained, "images") if "val~rows+" in p)
     steps = [int(Path(path).name.split("+")[2]) for path in pictures if path.endswith(".png")]
-    assert steps == [2, 4]
+    assert steps == [0, 2, 4]
     assert len(pictures) == 2 * len(steps)
     whole = [
         np.asarray(Image.open(read(trained, path, tmp_path)))
@@ -93,7 +96,9 @@ def test_every_evaluation_leaves_one_picture_of_the_same_rows(
     # Image and truth are the first two of five columns, and the same every time.
     width = 2 * whole[0].shape[1] // 5 - 10
     top = whole[0].shape[0] // 3
-    assert np.array_equal(whole[0][20:top, :width], whole[1][20:top, :width])
+    # Below the caption, which has the share of pixels that are right.
+    for later in whole[1:]:
+        assert np.array_equal(whole[0][46:top, :width], later[46:top, :width])
 
 
 def test_tables_hold_every_class_and_every_layer(trained: TrainedRun, tmp_path: Path) -> None:
@@ -112,7 +117,13 @@ def test_the_data_of_every_split_is_an_input_with_its_digest(trained: TrainedRun
     run = trained.client.get_run(trained.run_id)
     inputs = run.inputs.dataset_inputs
     assert {item.tags[0].value for item in inputs} == {"train", "val", "test"}
-    assert {item.dataset.digest for item in inputs} == {run.data.tags["data_digest"][:36]}
+    digests = {item.tags[0].value: item.dataset.digest for item in inputs}
+    profiles = {item.tags[0].value: json.loads(item.dataset.profile) for item in inputs}
+    assert len(set(digests.values())) == 3
+    for profile in profiles.values():
+        assert profile["data_digest"] == run.data.tags["data_digest"]
+        assert profile["rows"] > 0 and profile["classes"] == 9
+        assert sum(profile["pixel_share_percent"].values()) == pytest.approx(100, abs=0.1)
 
 
 def test_the_best_checkpoint_among_the_artifacts_is_whole(
@@ -130,3 +141,47 @@ def test_the_description_holds_the_line_that_repeats_the_run(trained: TrainedRun
     note = trained.client.get_run(trained.run_id).data.tags["mlflow.note.content"]
     assert "spikeseg train shapes_tiny" in note
     assert "trainer.max_steps=4" in note
+
+
+def test_the_page_begins_with_the_result_and_parameters_are_few(
+    trained: TrainedRun,
+) -> None:
+    run = trained.client.get_run(trained.run_id)
+    sentence, strip = run.data.tags["mlflow.note.content"].split("\n\n")[:2]
+    assert f"{run.data.metrics['val/mIoU']:.1f} % mIoU on val" in sentence
+    assert f"run_uuid={trained.run_id}" in strip
+    assert len(run.data.params) <= 20
+    assert run.data.params["trainer.max_steps"] == "4"
+
+
+def test_the_model_is_there_once_with_its_scores_and_labels_images(trained: TrainedRun) -> None:
+    import mlflow
+
+    run = trained.client.get_run(trained.run_id)
+    (model,) = trained.client.search_logged_models([run.info.experiment_id])
+    assert (str(model.status), model.source_run_id) == ("READY", trained.run_id)
+    assert model.params == {"T": "1", "D": "4", "normalization": "levels"}
+    scores = {m.key: (m.value, m.dataset_name, m.dataset_digest) for m in model.metrics}
+    digests = {i.tags[0].value: i.dataset.digest for i in run.inputs.dataset_inputs}
+    assert scores["val/mIoU"] == (run.data.metrics["best/val_mIoU"], "shapes-val", digests["val"])
+    assert scores["test/mIoU"][1:] == ("shapes-test", digests["test"])
+    loaded = mlflow.pyfunc.load_model(model.artifact_location)
+    images = np.random.default_rng(0).integers(0, 256, (2, 48, 64, 3), dtype=np.uint8)
+    labels = loaded.predict(images)
+    assert labels.shape == (2, 48, 64) and labels.dtype == np.uint8 and labels.max() < 9
+    assert not [p for p in Path(trained.folder / "model").iterdir() if p.suffix == ".pkl"]
+
+
+def test_sending_a_run_again_doubles_no_model_and_no_point(trained: TrainedRun) -> None:
+    from spikeseg.platform.tracking.upload.uploader import sync
+
+    run = trained.client.get_run(trained.run_id)
+    curve = trained.client.get_metric_history(trained.run_id, "val/mIoU")
+    journal = trained.folder / "journal"
+    (journal / "sent.json").unlink()
+    experiment = trained.client.get_experiment(run.info.experiment_id)
+    assert sync(journal, f"sqlite:///{trained.storage / 'mlflow.db'}", experiment.name)
+    assert len(trained.client.search_logged_models([run.info.experiment_id])) == 1
+    again = trained.client.get_run(trained.run_id)
+    assert len(again.outputs.model_outputs) == 1
+    assert trained.client.get_metric_history(trained.run_id, "val/mIoU") == curve

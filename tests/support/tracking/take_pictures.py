@@ -1,4 +1,4 @@
-"""Screenshots for the README from a real storage folder: compare page, run page, report.
+"""Screenshots for the documents from a real storage folder: runs, charts, run page, report.
 
 Usage: python tests/support/tracking/take_pictures.py STORAGE OUTPUT, after `make demo`.
 """
@@ -13,37 +13,8 @@ from playwright.sync_api import Page, expect
 from tracking_server import TrackingServer
 
 from spikeseg.platform.runs.html_report import write_report
-from spikeseg.platform.tracking.page_links import link_comparison
-
-_PARAMETERS = ("model.neuron.timesteps",)
-_METRICS = ("val/mIoU", "energy/mJ")
-_CONSTANT = ("val/baseline_majority",)
-
-
-def choose(page: Page, box: int, names: tuple[str, ...], *, without: tuple[str, ...] = ()) -> None:
-    """Choose entries in one of the compare page's two boxes: 0 parameters, 1 metrics.
-
-    MLflow chooses some by itself, of which a narrow box shows the first alone; `without` takes out.
-    """
-    field = page.get_by_role("combobox").nth(box)
-    # A closed box takes no text.
-    field.press("ArrowDown")
-    for name in (*names, *without):
-        field.fill(name)
-        entry = page.locator("[aria-selected]").and_(page.get_by_title(name, exact=True))
-        if name in without and not entry.count():
-            continue
-        if (entry.get_attribute("aria-selected") == "true") == (name in without):
-            entry.click()
-    page.get_by_text("Parameters:", exact=True).click()
-
-
-def open_compare_page(page: Page, url: str, experiment: str, runs: list[str]) -> None:
-    """Open MLflow's compare page and choose neuron parameters and scores on it."""
-    page.goto(link_comparison(url, experiment, runs))
-    expect_texts(page, f"Comparing {len(runs)} Runs from 1 Experiment", "Parallel Coordinates Plot")
-    choose(page, 0, _PARAMETERS)
-    choose(page, 1, _METRICS, without=_CONSTANT)
+from spikeseg.platform.tracking.page_links import link_experiment, link_run
+from spikeseg.platform.tracking.shared_view import view_key
 
 
 def main(storage: Path, output: Path) -> None:
@@ -63,13 +34,17 @@ def main(storage: Path, output: Path) -> None:
             [training.info.run_id], storage=storage, output=output / "report.html"
         )
         with open_page(executable) as page:
-            chosen = [run.info.run_id for run in trials]
-            open_compare_page(page, server.url, trials[0].info.experiment_id, chosen)
+            parent = client.get_run(trials[0].data.tags["mlflow.parentRunId"])
+            at, view = parent.info.experiment_id, view_key(parent.data.tags)
+            page.goto(link_experiment(server.url, at, view))
+            expect_texts(page, "Run Name")
+            save(page, output / "runs.png", height=640)
+            page.goto(link_experiment(server.url, at, view, charts=True))
+            expect_texts(page, "Parallel Coordinates")
             save(page, output / "compare.png", height=640)
-            experiment, run_id = training.info.experiment_id, training.info.run_id
-            page.goto(f"{server.url}/#/experiments/{experiment}/runs/{run_id}/model-metrics")
-            expect_texts(page, "Add chart")
-            open_picture(page, "val/rows")
+            page.goto(link_run(server.url, at, training.info.run_id))
+            expect_texts(page, "Description")
+            page.wait_for_function("document.querySelector(\"img[src*='strip']\").naturalWidth > 0")
             save(page, output / "run.png", height=900)
             page.goto(report.absolute().as_uri())
             expect_texts(page, "Scores")

@@ -1,0 +1,99 @@
+"""Models in MLflow: each once, whatever breaks, and the best one a version with an alias."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from trained_run import TrainedRun
+
+from spikeseg.platform.tracking.journal import Journal
+from spikeseg.platform.tracking.journal_lines import read_records
+from spikeseg.platform.tracking.upload.uploader import sync
+
+
+def record_of(trained: TrainedRun) -> dict[str, Any]:
+    (record,) = [r for r in read_records(trained.folder / "journal") if r["kind"] == "model"]
+    return {key: value for key, value in record.items() if key not in ("kind", "end")}
+
+
+def journal_with_model(folder: Path, trained: TrainedRun, register: str | None) -> Path:
+    """A run's folder with a model of its own, and its journal."""
+    shutil.copytree(trained.folder / "model", folder / "model")
+    journal = Journal(folder / "journal", run_name=folder.name, tags={}, params={"T": "1"})
+    journal.metrics(record_of(trained)["step"], {"val/mIoU": 5.0})
+    journal.model({**record_of(trained), "register": register})
+    journal.finish("FINISHED")
+    journal.close()
+    return journal.folder
+
+
+def test_a_registered_model_is_one_version_and_the_champion_is_the_newest(
+    storage: Path, trained: TrainedRun
+) -> None:
+    uri = f"sqlite:///{storage / 'mlflow.db'}"
+    client = MlflowClient(uri)
+    first = journal_with_model(storage / "run-a", trained, "shapes")
+    sync(first, uri, "x")
+    (first / "sent.json").unlink()
+    sync(first, uri, "x")
+    assert len(client.search_model_versions("name = 'shapes'")) == 1
+    second = sync(journal_with_model(storage / "run-b", trained, "shapes"), uri, "x")
+    assert len(client.search_model_versions("name = 'shapes'")) == 2
+    assert client.get_model_version_by_alias("shapes", "champion").run_id == second
+    sync(journal_with_model(storage / "run-c", trained, None), uri, "x")
+    assert len(client.search_model_versions("name = 'shapes'")) == 2
+
+
+@pytest.mark.parametrize("broken", ["log_model_artifacts", "log_outputs", "finalize_logged_model"])
+def test_a_connection_that_breaks_leaves_one_whole_model_in_the_end(
+    storage: Path, trained: TrainedRun, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    uri = f"sqlite:///{storage / 'mlflow.db'}"
+    journal = journal_with_model(storage / "run-a", trained, None)
+
+    def breaks(*_: object, **__: object) -> None:
+        raise MlflowException("connection lost")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MlflowClient, broken, breaks)
+        with pytest.raises(RuntimeError, match="connection lost"):
+            sync(journal, uri, "x")
+    run_id = sync(journal, uri, "x")
+    client = MlflowClient(uri)
+    run = client.get_run(run_id)
+    (model,) = client.search_logged_models([run.info.experiment_id])
+    assert str(model.status) == "READY"
+    assert [output.model_id for output in run.outputs.model_outputs] == [model.model_id]
+    assert [metric.value for metric in model.metrics] == [5.0]
+    assert len(client.get_metric_history(run_id, "val/mIoU")) == 1
+
+
+def test_a_model_whose_file_is_gone_is_set_aside_and_holds_nothing_up(
+    storage: Path, trained: TrainedRun
+) -> None:
+    uri = f"sqlite:///{storage / 'mlflow.db'}"
+    journal = journal_with_model(storage / "run-a", trained, None)
+    (storage / "run-a" / "model" / "model.safetensors").unlink()
+    run_id = sync(journal, uri, "x")
+    assert MlflowClient(uri).get_run(run_id).info.status == "FINISHED"
+    assert "model.safetensors" in (journal / "dead_letters.jsonl").read_text()
+
+
+def test_a_server_without_models_takes_the_rest(
+    storage: Path, trained: TrainedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = f"sqlite:///{storage / 'mlflow.db'}"
+    journal = journal_with_model(storage / "run-a", trained, None)
+
+    def unknown(*_: object, **__: object) -> None:
+        error = MlflowException("404")
+        error.error_code = "ENDPOINT_NOT_FOUND"
+        raise error
+
+    monkeypatch.setattr(MlflowClient, "search_logged_models", unknown)
+    run_id = sync(journal, uri, "x")
+    assert MlflowClient(uri).get_run(run_id).info.status == "FINISHED"
+    assert "knows no models" in (journal / "dead_letters.jsonl").read_text()
