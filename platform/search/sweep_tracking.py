@@ -29,8 +29,8 @@ _POLL_SECONDS = 15.0
 # MLflow's import and a new database would slow the start of Ray and of the first trials.
 _FIRST_SECONDS = 60.0
 _STOP_SECONDS = 30.0
-_LEAVE_SECONDS = 5.0
 _OWN_PARAMETERS = 6
+_LEAVE_SECONDS = 8.0
 _STATES = ("COMPLETE", "PRUNED", "FAIL", "RUNNING")
 _STATUS: dict[str, Status] = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 

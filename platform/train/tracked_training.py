@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 # Longest waits for MLflow: at a training's end, and where a process must go soon.
 _SEND_SECONDS = 30.0
-_LEAVE_SECONDS = 5.0
+_LEAVE_SECONDS = 8.0
 LOST = "lost.txt"
 """File in a trial's folder that says which records could not be kept."""
 
