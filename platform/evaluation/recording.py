@@ -5,6 +5,7 @@ import io
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -15,9 +16,9 @@ from ..checkpoint.checkpoint import Evaluation
 from ..config.stored_json import to_json
 from ..figures import charts
 from ..figures import contact_sheet as sheets
-from ..figures.strip import draw_strip
+from ..figures.strip import draw_strip, fit_page
 from ..tracking.journal import Journal, file_of
-from ..tracking.run_page import SHEET, STRIP
+from ..tracking.run_page import SHEET, SMALL, STRIP
 from .baselines import drop_baselines
 from .scores import EvaluatedModel, sheet_rows
 
@@ -147,9 +148,15 @@ def record_figures(
     if layers:
         rates, names = _rates(list(layers.values()))
         drawn["firing.png"] = charts.draw_firing(rates, names, list(layers))
+    _record_drawn(journal, drawn)
+    return drawn
+
+
+def _record_drawn(journal: Journal, drawn: Mapping[str, bytes]) -> None:
+    """Record figures as artifacts, and copies of them that fit the run's page."""
     for name, data in drawn.items():
         journal.picture(f"figures/{name}", data)
-    return drawn
+        journal.picture(f"{SMALL}/{name}", fit_page(data))
 
 
 def record_trial(
@@ -171,7 +178,8 @@ def record_trial(
         journal.picture(STRIP, draw_page_strip(evaluated, "val", classes, history))
         if evaluated.config.tracking.images:
             sheet = f"pictures/val/rows/{history[-1].step:08d}.png"
-            journal.artifact(SHEET, file_of(journal.folder, sheet))
+            name, data = Path(SHEET).name, file_of(journal.folder, sheet).read_bytes()
+            _record_drawn(journal, {name: data})
     except (ValueError, TypeError, IndexError, KeyError, OSError) as error:
         _log.warning("%s: not every figure could be drawn: %s", journal.folder, error)
         journal.tags({"figures_failed": str(error)})
@@ -217,8 +225,7 @@ def record_result(
     journal.text(f"tables/{split}_classes.json", to_json(result.classes))
     journal.text(f"tables/{split}_classes.csv", table_csv(result.classes))
     journal.text(f"tables/{split}_confusion.json", json.dumps(result.confusion.tolist()))
-    for name, data in drawn.items():
-        journal.picture(f"figures/{name}", data)
+    _record_drawn(journal, drawn)
     return {**drawn, **record_figures(journal, result.classes, history)}
 
 

@@ -1,9 +1,11 @@
 """One low strip of a run's pictures, for the top of its page: a row, classes, the curve."""
 
+import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image
 
 from ...datasets.pictures import colour_label
 from ...datasets.spec import LabelSpace
@@ -13,6 +15,16 @@ from .contact_sheet import colour_errors
 WIDTH, HEIGHT = 760, 50
 """Pixels: MLflow's page shows so much below two lines of text, without scrolling sideways."""
 _DPI = 100
+
+
+def fit_page(png: bytes) -> bytes:
+    """Shrink a PNG to the strip's width: one that is wider would widen the whole page."""
+    picture = Image.open(io.BytesIO(png)).convert("RGB")
+    if picture.width > WIDTH:
+        picture.thumbnail((WIDTH, picture.height))
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def draw_strip(

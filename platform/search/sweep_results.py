@@ -15,11 +15,13 @@ from ..checkpoint.trained_model import leave_model
 from ..config.recipes import dump, override
 from ..config.stored_json import to_json
 from ..evaluation.baselines import describe_baselines
+from ..figures.strip import fit_page
 from ..tracking.journal import Journal, append_model, file_of
 from ..tracking.journal_lines import read_records
 from ..tracking.run_page import (
     NOTE,
     SHEET,
+    SMALL,
     STRIP,
     describe_scores,
     name_neuron,
@@ -97,7 +99,9 @@ def finish_sweep(plan: SweepPlan, keeper: Keeper, folder: Path, record: SweepRec
     if best is not None:
         _leave_model(plan, best, folder / "trials" / str(best.number))
     record.record_ranks(rank_results(plan, keeper.records))
-    shown = [f"figures/{name}.png" for name in drawn]
+    shown = [f"{SMALL}/{name}.png" for name in drawn]
+    for name, content in drawn.items():
+        journal.picture(f"{SMALL}/{name}.png", fit_page(content))
     sentence = ""
     if best is not None:
         shown[:0] = _copy_pictures(journal, folder / "trials" / str(best.number) / "journal")
@@ -145,7 +149,7 @@ def _leave_model(plan: SweepPlan, best: TrialRecord, trial: Path) -> None:
 def _copy_pictures(journal: Journal, trial: Path) -> list[str]:
     """Copy the best trial's strip and contact sheet into the sweep's run; their paths there."""
     copied = []
-    for path in (STRIP, SHEET):
+    for path in (STRIP, f"{SMALL}/{Path(SHEET).name}"):
         if file_of(trial, path).is_file():
             journal.artifact(f"best_trial/{Path(path).name}", file_of(trial, path))
             copied.append(f"best_trial/{Path(path).name}")

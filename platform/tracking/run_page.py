@@ -23,9 +23,11 @@ STRIP = "figures/strip.png"
 """Artifact with a run's pictures in one low strip."""
 SHEET = "figures/contact_sheet.png"
 """Artifact with image, truth, prediction and error of a few rows."""
-TRIAL_PICTURES = (STRIP, SHEET, "figures/classes.png", "figures/curves.png")
+SMALL = "figures/small"
+"""Folder of copies of figures that are no wider than the page."""
+TRIAL_PICTURES = (STRIP, *(f"{SMALL}/{n}.png" for n in ("contact_sheet", "classes", "curves")))
 """Pictures of a trial that has its full budget, the one that is seen at once first."""
-PICTURES = (*TRIAL_PICTURES, "figures/confusion.png")
+PICTURES = (*TRIAL_PICTURES, f"{SMALL}/confusion.png")
 """Those of a finished training."""
 _REPEAT = "Repeat this run:"
 RUN_ID = "{run_id}"

@@ -8,7 +8,7 @@ from PIL import Image
 
 from spikeseg.datasets.spec import load_label_space
 from spikeseg.platform.figures.charts import draw_class_bars
-from spikeseg.platform.figures.strip import HEIGHT, WIDTH, draw_strip
+from spikeseg.platform.figures.strip import HEIGHT, WIDTH, draw_strip, fit_page
 
 SPACE = load_label_space("shapes")
 CLASSES = [{"class": name, "IoU": 10.0 * n} for n, name in enumerate(SPACE.classes)]
@@ -38,3 +38,10 @@ def test_wrong_pixels_are_red_in_the_strip() -> None:
     drawn = np.asarray(Image.open(io.BytesIO(draw_strip(row, SPACE, CLASSES, []))).convert("RGB"))
     errors = drawn[8:42, 300:370].reshape(-1, 3)
     assert (errors[:, 0] > 150).all() and (errors[:, 1] < 80).all()
+
+
+@pytest.mark.parametrize(("width", "kept"), [(1200, WIDTH), (WIDTH, WIDTH), (300, 300)])
+def test_a_picture_for_a_page_is_never_wider_than_the_strip(width: int, kept: int) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, 100)).save(buffer, "PNG")
+    assert size_of(fit_page(buffer.getvalue())) == (kept, round(100 * kept / width))

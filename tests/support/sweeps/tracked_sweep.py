@@ -11,9 +11,16 @@ from spikeseg.datasets.spec import load_label_space
 from spikeseg.platform.checkpoint.run_folder import RunFolder
 from spikeseg.platform.config.recipes import Resolved, load_experiment, override
 from spikeseg.platform.figures.contact_sheet import draw_contact_sheet
-from spikeseg.platform.figures.strip import draw_strip
+from spikeseg.platform.figures.strip import draw_strip, fit_page
 from spikeseg.platform.tracking.journal import Journal
-from spikeseg.platform.tracking.run_page import NOTE, SHEET, STRIP, describe_run
+from spikeseg.platform.tracking.run_page import (
+    NOTE,
+    SHEET,
+    SMALL,
+    STRIP,
+    TRIAL_PICTURES,
+    describe_run,
+)
 from spikeseg.platform.tracking.shared_view import request_view
 from spikeseg.platform.tracking.tracking_uri import tracking_uri
 from spikeseg.platform.tracking.upload.uploader import sync
@@ -112,8 +119,9 @@ def _finish_page(journal: Journal, resolved: Resolved, folder: Path, miou: float
     image, truth, predicted = _row(300)
     journal.picture(STRIP, draw_strip((image, truth, predicted), space, classes, [(300, miou)]))
     journal.picture(SHEET, _sheet(300))
+    journal.picture(f"{SMALL}/contact_sheet.png", fit_page(_sheet(300)))
     metrics = {"val/mIoU": miou, "energy/mJ": 0.4, "val/baseline_majority": 7.8}
-    journal.tags({NOTE: describe_run(resolved, folder, metrics, pictures=(STRIP, SHEET))})
+    journal.tags({NOTE: describe_run(resolved, folder, metrics, pictures=TRIAL_PICTURES[:2])})
 
 
 def _row(step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
