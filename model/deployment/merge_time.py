@@ -50,7 +50,7 @@ def merge_time(folded: Spike2Former | SpikeFPNSegmentor) -> None:
             elif _keeps_state(child) and not _is_in_embedding(folded, child):
                 setattr(module, name, _OverSteps(child, timesteps))
     for module in folded.modules():
-        module.merged = True  # pyright: ignore[reportAttributeAccessIssue]
+        module.merged = True  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
         if isinstance(module, QueryHead | fpn.SpikeFPNHead):
             module.merged_steps = timesteps
         if isinstance(module, pixel_decoder.EncoderLayer | pixel_decoder.AttentionEncoderLayer):

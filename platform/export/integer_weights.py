@@ -11,11 +11,13 @@ import numpy as np
 
 from ..config.errors import ConfigError
 from .onnx_graph import drop_unread, iterate_readers
+from .packages import require_package
 
 Runtime = Literal["onnx", "openvino"]
 # Processors without VNNI add two products in 16 bits: 2 * 127 * D has to fit.
 MOST_LEVELS = 128
 # Operations that move counts and change none.
+_MICROSOFT = "com.microsoft"
 _MOVES = ("Reshape", "Transpose", "Identity", "Squeeze", "Unsqueeze", "Slice", "Flatten")
 
 
@@ -33,10 +35,12 @@ def quantize_weights(model: Any, runtime: Runtime) -> int:
 
     Args:
         model: An `onnx.ModelProto` of `build_onnx`, float32.
-        runtime: Who is to be fast with it. Both read either. `openvino`: a convolution between
-            DequantizeLinear and QuantizeLinear, output and bias float. `onnx`: where neurons
-            alone read a convolution, QLinearConv with output scale 1, which is the neuron itself
-            up to its Clip; its bias is rounded too, to int32 in units of the weight's scale.
+        runtime: Who is to be fast with it. `openvino`: each such convolution stands between
+            DequantizeLinear and QuantizeLinear, its output and bias are float; every runtime reads
+            it. `onnx`: where neurons alone read a convolution it is QLinearConv with output scale
+            1, which is the neuron itself up to its Clip (the bias is rounded to int32, in units of
+            the weight's scale); other 1x1 convolutions are MatMulIntegerToFloat, an operation of
+            ONNX Runtime; the rest keep float32, for which it has no fast integer form.
 
     Returns:
         Number of convolutions with int8 weights.
@@ -56,6 +60,8 @@ def quantize_weights(model: Any, runtime: Runtime) -> int:
         if node.op_type == "Conv" and pass_.reads_counts(node):
             pass_.quantize(node, integer_output=runtime == "onnx")
     pass_.write()
+    if runtime == "onnx":
+        model.opset_import.add(domain=_MICROSOFT, version=1)
     return pass_.count
 
 
@@ -73,6 +79,14 @@ def _find_neurons(graph: Any) -> dict[str, _Neuron]:
     return neurons
 
 
+def _is_pointwise(conv: Any) -> bool:
+    """Whether a convolution is a product over channels at every pixel."""
+    onnx = require_package("onnx")
+    values = {item.name: onnx.helper.get_attribute_value(item) for item in conv.attribute}
+    ones = [*values.get("kernel_shape", [0]), *values.get("strides", [1])]
+    return set(ones) == {1} and values.get("group", 1) == 1 and not any(values.get("pads", []))
+
+
 class _Quantization:
     """New nodes and constants of a graph, and what stands for its tensors in 8 bits.
 
@@ -82,13 +96,13 @@ class _Quantization:
     """
 
     def __init__(self, graph: Any, neurons: dict[str, _Neuron]) -> None:
-        from onnx import numpy_helper
+        onnx = require_package("onnx")
 
         self.count = 0
         self._graph = graph
         self._neurons = neurons
         self._producers = {name: node for node in graph.node for name in node.output}
-        self._arrays = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
+        self._arrays = {t.name: onnx.numpy_helper.to_array(t) for t in graph.initializer}
         self._readers: dict[str, list[Any]] = {}
         for name, node in iterate_readers(graph):
             self._readers.setdefault(name, []).append(node)
@@ -97,7 +111,6 @@ class _Quantization:
         self._eight_bits: dict[str, str] = {}
         self._add("count_scale", np.array(1, np.float32))
         self._add("count_zero", np.array(0, np.uint8))
-        self._add("weight_zero", np.array(0, np.int8))
 
     def reads_counts(self, conv: Any) -> bool:
         """Whether a convolution's input is spike counts and its weight a constant."""
@@ -116,7 +129,7 @@ class _Quantization:
         fires = [n for n in self._neurons.values() if n.source == name]
         outputs = {output.name for output in self._graph.output}
         alone = len(fires) == len(readers) > 0 and name not in outputs
-        if integer_output and not alone:
+        if integer_output and not alone and not _is_pointwise(conv):
             return
         self.count += 1
         weight = self._arrays[conv.input[1]]
@@ -127,8 +140,10 @@ class _Quantization:
         self._add(f"{name}_weight", rounded)
         self._add(f"{name}_scale", scale.astype(np.float32))
         self._add(f"{name}_zero", np.zeros(len(weight), np.int8))
-        if integer_output:
+        if integer_output and alone:
             self._make_integer(conv, fires, scale)
+        elif integer_output:
+            self._make_product(conv)
         else:
             self._make_float(conv)
 
@@ -148,8 +163,24 @@ class _Quantization:
         conv.input[0], conv.input[1] = real, weight
         self._replaced[id(conv)] = [*before, conv]
 
+    def _make_product(self, conv: Any) -> None:
+        """A 1x1 convolution whose output stays float: a product over channels, which come last."""
+        name = conv.output[0]
+        last, result = f"{name}_channels_last", f"{name}_product"
+        weight = self._arrays[f"{name}_weight"]
+        self._add(f"{name}_matrix", np.ascontiguousarray(weight.reshape(len(weight), -1).T))
+        inputs = [last, f"{name}_matrix", "count_scale", f"{name}_scale", "count_zero", ""]
+        if len(conv.input) == 3:
+            inputs.append(conv.input[2])
+        counts = self._in_eight_bits(conv.input[0])
+        self._replaced[id(conv)] = [
+            self._node("Transpose", [counts], last, perm=[0, 2, 3, 1]),
+            self._node("MatMulIntegerToFloat", inputs, result, domain=_MICROSOFT),
+            self._node("Transpose", [result], name, perm=[0, 3, 1, 2]),
+        ]
+
     def _make_integer(self, conv: Any, fires: Sequence[_Neuron], scale: np.ndarray) -> None:
-        from onnx import helper
+        onnx = require_package("onnx")
 
         name = conv.output[0]
         inputs = [self._in_eight_bits(conv.input[0]), "count_scale", "count_zero"]
@@ -172,7 +203,7 @@ class _Quantization:
             output = neuron.round.output[0]
             clip = self._node("Clip", [whole, "count_zero", most], f"{output}_counts")
             back = [f"{output}_counts", "count_scale", "count_zero"]
-            nodes += [clip, helper.make_node("DequantizeLinear", back, [output])]
+            nodes += [clip, onnx.helper.make_node("DequantizeLinear", back, [output])]
             self._eight_bits[output] = f"{output}_counts"
             self._replaced[id(neuron.clip)] = self._replaced[id(neuron.round)] = []
         self._replaced[id(conv)] = nodes
@@ -187,15 +218,15 @@ class _Quantization:
         return self._eight_bits[name]
 
     def _add(self, name: str, array: np.ndarray) -> None:
-        from onnx import numpy_helper
+        onnx = require_package("onnx")
 
         self._arrays[name] = array
-        self._graph.initializer.append(numpy_helper.from_array(array, name))
+        self._graph.initializer.append(onnx.numpy_helper.from_array(array, name))
 
     def _node(self, kind: str, inputs: Sequence[str], output: str, **attributes: Any) -> Any:
-        from onnx import helper
+        onnx = require_package("onnx")
 
-        return helper.make_node(kind, list(inputs), [output], **attributes)
+        return onnx.helper.make_node(kind, list(inputs), [output], **attributes)
 
     def write(self) -> None:
         """Put the new nodes into the graph, and take out what nobody reads any more."""

@@ -90,7 +90,7 @@ def clean_graph(graph: Any) -> None:
 
 def _join_clamps(graph: Any) -> None:
     """One Clip in the place of Max and Min with constants."""
-    from onnx import helper
+    onnx = require_package("onnx")
 
     producers = {name: node for node in graph.node for name in node.output}
     nodes = []
@@ -103,8 +103,8 @@ def _join_clamps(graph: Any) -> None:
         names = []
         for side, value in zip(("least", "most"), limits, strict=True):
             names.append(f"{node.output[0]}_{side}")
-            graph.initializer.append(helper.make_tensor(names[-1], kind, [], [value]))
-        clip = helper.make_node("Clip", [source, *names], list(node.output), name=node.name)
+            graph.initializer.append(onnx.helper.make_tensor(names[-1], kind, [], [value]))
+        clip = onnx.helper.make_node("Clip", [source, *names], list(node.output), name=node.name)
         clip.metadata_props.extend(node.metadata_props)
         nodes.append(clip)
     del graph.node[:]
@@ -129,25 +129,25 @@ def _find_bounds(
 
 def _read_constant(name: str, producers: dict[str, Any]) -> tuple[int, float] | None:
     """Type and value of a number that is computed of constants alone; else None."""
-    from onnx import helper, numpy_helper
+    onnx = require_package("onnx")
 
     node = producers.get(name)
     if node is None:
         return None
     if node.op_type == "Constant" and node.attribute[0].name == "value":
-        values = numpy_helper.to_array(node.attribute[0].t)
+        values = onnx.numpy_helper.to_array(node.attribute[0].t)
         kind = node.attribute[0].t.data_type
         return (kind, float(values)) if values.ndim == 0 else None
     if node.op_type in ("Cast", "CastLike"):
         inner = _read_constant(node.input[0], producers)
         if inner is None or node.op_type == "CastLike":
             return inner
-        return helper.get_attribute_value(node.attribute[0]), inner[1]
+        return onnx.helper.get_attribute_value(node.attribute[0]), inner[1]
     return None
 
 
 def _bypass_products_with_one(graph: Any) -> None:
-    from onnx import numpy_helper
+    onnx = require_package("onnx")
 
     # A factor of several axes may also widen its operand: these do not.
     ones = {
@@ -155,7 +155,7 @@ def _bypass_products_with_one(graph: Any) -> None:
         for tensor in graph.initializer
         if tensor.data_type in (1, 11)
         and len(tensor.dims) <= 1
-        and (numpy_helper.to_array(tensor) == 1).all()
+        and (onnx.numpy_helper.to_array(tensor) == 1).all()
     }
     kept = {output.name for output in graph.output}
     renamed: dict[str, str] = {}
