@@ -9,6 +9,7 @@ import torch
 
 from ...datasets.packed.files import place_file, temporary_beside
 from ...datasets.packed.reader import PackedDataset
+from ...model.neuron.kinds import find_neurons as find_model_neurons
 from ..config.errors import ConfigError
 from .integer_weights import quantize_weights
 from .metadata import KEY, PROGRAM_FILE, ExportSource, describe_network, encode_metadata
@@ -119,7 +120,8 @@ def export_network(
         return metadata
     tell("translating it to ONNX")
     model = build_onnx(program, form)
-    neurons = find_neurons(model.graph)
+    known = {name for name, _ in find_model_neurons(source.model)}
+    neurons = {path: name for path, name in find_neurons(model.graph).items() if path in known}
     metadata["integer_convolutions"] = 0
     if request.weights == "int8":
         metadata["integer_convolutions"] = quantize_weights(model, request.runtime)

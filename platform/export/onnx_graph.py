@@ -67,7 +67,9 @@ def find_neurons(graph: Any) -> dict[str, str]:
         if not scopes:
             continue
         path = scopes[0].strip("[]").split(", ")[-2].strip("'")
-        names.setdefault(path.removeprefix("segmentor."), []).append(node.output[0])
+        # A neuron with a state stands in a module that parts its steps.
+        path = path.removeprefix("segmentor.").removesuffix(".neuron")
+        names.setdefault(path, []).append(node.output[0])
     return {path: tensors[0] for path, tensors in names.items() if len(tensors) == 1}
 
 

@@ -1,5 +1,6 @@
 """Whole exports of a tiny network: what the file says, what it computes, what is refused."""
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -122,6 +123,33 @@ def test_an_onnx_file_runs_by_the_lines_of_the_documentation(
     palette = np.array(opened.metadata["palette"], np.uint8)
     shown = np.asarray(Image.open(tmp_path / "labels.png"))
     assert (shown == palette[labels[0]]).all(-1).mean() > 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("compat", ["corrected", "published"])
+def test_the_query_decoder_exports(data: Path, tmp_path: Path, compat: Any) -> None:
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    config = experiment(data)
+    model_config = dataclasses.replace(config.model, compat=compat)
+    config = config.model_copy(update={"model": model_config})
+    torch.manual_seed(0)
+    model = settle(build_uncalibrated_segmentor(model_config), torch.randn(4, 3, 32, 32))
+    dataset = PackedDataset.open(data)
+    source = ExportSource(model, config, dataset.label_space, "tiny")
+    path = tmp_path / "net.onnx"
+    written = export_network(source, dataset, ExportRequest(path, images=2))
+    assert written["size"] == (None if compat == "corrected" else [32, 32])
+    assert written["parity"]["spikes_compared"] > 1000
+    opened = open_exported(path, "onnx", threads=1)
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 3, 32, 32), np.uint8)
+    assert opened.predict_logits(pictures).shape == (3, 9, 32, 32)
+    larger = pictures.repeat(2, 2)
+    if compat == "corrected":
+        assert opened.predict_logits(larger).shape == (3, 9, 64, 32)
+    else:
+        with pytest.raises(ValueError, match="it takes images of 32 x 32, got 64 x 32"):
+            opened.predict_logits(larger)
 
 
 def test_wrong_requests_are_refused_before_work_starts(tmp_path: Path) -> None:
