@@ -72,7 +72,7 @@ def images() -> np.ndarray:
 
 @pytest.mark.parametrize("runtime", ["onnx", "openvino"])
 def test_weights_that_eight_bits_hold_change_nothing(runtime: Any, images: np.ndarray) -> None:
-    model = build(weights(2.0**-8, 3, 3), weights(2.0**-6, 1, 1), np.float32([0.25, 1.5]))
+    model = build(weights(2.0**-8, 3, 3), weights(2.0**-6, 1, 1), np.array([0.25, 1.5], np.float32))
     expected = run(model, images)
     clean_graph(model.graph)
     assert not any(node.op_type == "Mul" for node in model.graph.node)
@@ -88,11 +88,13 @@ def test_weights_that_eight_bits_hold_change_nothing(runtime: Any, images: np.nd
 def test_other_weights_are_rounded_to_the_nearest_step_of_their_channel(
     runtime: Any, images: np.ndarray
 ) -> None:
-    second = weights(2.0**-6, 1, 1) * np.float32([[[[1.0]]], [[[1 / 3]]]])
+    second = weights(2.0**-6, 1, 1) * np.array([[[[1.0]]], [[[1 / 3]]]], np.float32)
     second[:, 1] += 0.3 * np.abs(second).max((1, 2, 3))[:, None, None] / 127
-    model = build(weights(2.0**-8, 3, 3), second, np.float32([0.25, 1.5]))
+    model = build(weights(2.0**-8, 3, 3), second, np.array([0.25, 1.5], np.float32))
     step = np.abs(second).max((1, 2, 3), keepdims=True) / 127
-    rounded = build(weights(2.0**-8, 3, 3), np.rint(second / step) * step, np.float32([0.25, 1.5]))
+    rounded = build(
+        weights(2.0**-8, 3, 3), np.rint(second / step) * step, np.array([0.25, 1.5], np.float32)
+    )
     exact, expected = run(model, images), run(rounded, images)
     quantize_weights(model, runtime)
     found = run(model, images)
@@ -101,7 +103,7 @@ def test_other_weights_are_rounded_to_the_nearest_step_of_their_channel(
 
 
 def test_a_convolution_of_an_image_stays_as_it_is(images: np.ndarray) -> None:
-    model = build(weights(2.0**-8, 3, 3), weights(2.0**-6, 1, 1), np.float32([0, 0]))
+    model = build(weights(2.0**-8, 3, 3), weights(2.0**-6, 1, 1), np.array([0, 0], np.float32))
     # Without the first neuron its convolution reads the image.
     for node in model.graph.node:
         if node.op_type == "Conv" and node.input[0] == "in":
