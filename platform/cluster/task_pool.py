@@ -83,9 +83,9 @@ class TaskPool(Generic[_Task, _Result]):
             import ray
 
             count = self._size.processes or max(1, int(offered_cpus()) // threads)
-            actor: Any = ray.remote(
-                num_cpus=threads, max_restarts=2, max_task_retries=2, max_concurrency=1
-            )(_Actor)
+            # Ray's types know no option of an actor but its resources.
+            remote: Any = ray.remote
+            actor = remote(num_cpus=threads, max_restarts=2, max_task_retries=2)(_Actor)
             actors = [actor.remote(self._build) for _ in range(count)]
             owners: dict[Any, Any] = {}
             waiting = iter(tasks)
