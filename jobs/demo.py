@@ -15,7 +15,7 @@ from .options import command_line, plain_logging, storage_option
 def command(storage: Path) -> None:
     """Pack shapes, train shapes_tiny on two workers, sweep six trials, evaluate the best."""
     from ..platform.demo import run_demo
-    from ..platform.tracking.page_links import describe_run_page
+    from ..platform.tracking.pages.page_links import describe_run_page
 
     plain_logging()
     with open_progress() as display:

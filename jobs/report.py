@@ -25,7 +25,7 @@ def command(words: tuple[str, ...], output: Path, storage: Path) -> None:
     """
     from ..platform.runs.find_run import find_mlflow_ids
     from ..platform.runs.html_report import write_report
-    from ..platform.tracking.page_links import describe_report_pages
+    from ..platform.tracking.pages.page_links import describe_report_pages
 
     plain_logging()
     run_ids, storage = find_mlflow_ids(words, storage, kinds=("run", "trial", "sweep"))

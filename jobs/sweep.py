@@ -95,7 +95,7 @@ def _sweep(
     """Run the sweep and say what came of it; returns the exit code."""
     # Seconds on a slow disk, in which a signal may come.
     from ..platform.search.sweep import SweepOptions, SweepUnfinishedError, sweep
-    from ..platform.tracking.page_links import describe_run_page
+    from ..platform.tracking.pages.page_links import describe_run_page
 
     try:
         with open_progress() as display:

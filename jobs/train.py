@@ -30,7 +30,7 @@ def command(
     """
     from ..platform.config.recipes import load_experiment
     from ..platform.runs.find_run import find_run_to_resume, resolve_initial_run
-    from ..platform.tracking.page_links import describe_run_page
+    from ..platform.tracking.pages.page_links import describe_run_page
     from ..platform.train.trainer import resume_training, train
 
     plain_logging()

@@ -13,7 +13,7 @@ from .options import storage_option
 @click.option(
     "--port",
     type=click.IntRange(1, 65535),
-    default=5000,  # as `page_links.LOCAL_SERVER`
+    default=5000,  # as `pages.page_links.LOCAL_SERVER`
     show_default=True,
     help="Port to listen on.",
 )

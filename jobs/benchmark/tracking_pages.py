@@ -17,7 +17,7 @@ from ...platform.tracking.journal_lines import read_records
 from ...platform.tracking.metric_table import METRICS
 from ...platform.tracking.mlflow_client import connect
 from ...platform.tracking.mlflow_server import server_command, server_environment
-from ...platform.tracking.shared_view import VIEW_TAG, request_view, share_view
+from ...platform.tracking.pages.shared_view import VIEW_TAG, request_view, share_view
 from ...platform.tracking.tracking_uri import tracking_uri
 from ...platform.train.tracked_training import make_journal
 from ..cli import run

@@ -5,7 +5,7 @@ from typing import Any
 
 from ...datasets.packed.reader import PackedDataset
 from ..config.schema import ExperimentConfig
-from ..tracking.run_page import name_neuron
+from ..tracking.pages.run_page import name_neuron
 from .checkpoint import Checkpoint
 from .model_folder import EXAMPLE, FILES, write_model_folder
 

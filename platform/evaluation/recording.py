@@ -18,7 +18,7 @@ from ..figures import charts
 from ..figures import contact_sheet as sheets
 from ..figures.strip import draw_strip, fit_page
 from ..tracking.journal import Journal, file_of
-from ..tracking.run_page import SHEET, SMALL, STRIP
+from ..tracking.pages.run_page import SHEET, SMALL, STRIP
 from .baselines import drop_baselines
 from .scores import EvaluatedModel, sheet_rows
 

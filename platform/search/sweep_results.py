@@ -18,7 +18,7 @@ from ..evaluation.baselines import describe_baselines
 from ..figures.strip import fit_page
 from ..tracking.journal import Journal, append_model, file_of
 from ..tracking.journal_lines import read_records
-from ..tracking.run_page import (
+from ..tracking.pages.run_page import (
     NOTE,
     SHEET,
     SMALL,

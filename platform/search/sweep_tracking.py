@@ -12,10 +12,10 @@ from ..checkpoint.run_folder import RunFolder
 from ..config.recipes import ConfigError, config_digest, dump
 from ..tracking.code_state import code_diff, code_digest, git_state
 from ..tracking.journal import Journal, Status, append_end, append_tags, file_of, read_records
+from ..tracking.pages.run_page import NOTE, TRIAL_PICTURES, describe_trial, renew_note, source_tags
+from ..tracking.pages.run_parameters import MOST_PARAMETERS
+from ..tracking.pages.shared_view import Objective, request_view
 from ..tracking.provenance import provenance, versions
-from ..tracking.run_page import NOTE, TRIAL_PICTURES, describe_trial, renew_note, source_tags
-from ..tracking.run_parameters import MOST_PARAMETERS
-from ..tracking.shared_view import Objective, request_view
 from ..tracking.tracking_uri import tracking_uri
 from ..tracking.upload.upload_thread import Sender
 from ..train.tracked_training import make_journal

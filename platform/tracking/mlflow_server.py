@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ..cluster.loopback import is_loopback
 from .mlflow_client import make_database
-from .page_links import describe_pages
+from .pages.page_links import describe_pages
 from .tracking_uri import tracking_uri, without_user
 
 # What MLflow shipped for the user `admin` until it stopped to ship one.

@@ -22,8 +22,7 @@ from ..evaluation.baselines import baseline_metrics
 from ..evaluation.recording import contact_sheet, metrics_of_step
 from ..tracking.code_state import code_diff
 from ..tracking.journal import Journal, file_of
-from ..tracking.provenance import provenance, run_tags
-from ..tracking.run_page import (
+from ..tracking.pages.run_page import (
     NOTE,
     describe_repetition,
     describe_subject,
@@ -32,8 +31,9 @@ from ..tracking.run_page import (
     word_of,
     write_note,
 )
-from ..tracking.run_parameters import changed_fields, run_parameters
-from ..tracking.shared_view import request_view
+from ..tracking.pages.run_parameters import changed_fields, run_parameters
+from ..tracking.pages.shared_view import request_view
+from ..tracking.provenance import provenance, run_tags
 from ..tracking.system_metrics import SystemMonitor
 from ..tracking.tracking_uri import tracking_uri
 from .failure import PreemptedError

@@ -18,7 +18,7 @@ from ..evaluation.recording import (
 )
 from ..evaluation.scores import class_table
 from ..tracking.journal import Journal
-from ..tracking.run_page import NOTE, PICTURES, STRIP, describe_run
+from ..tracking.pages.run_page import NOTE, PICTURES, STRIP, describe_run
 from .faults.preemption import Notice
 from .faults.worker_guard import Guard
 from .loop import Training

@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 from tracked_sweep import VARIED, TrackedSweep
 from tracking_server import TrackingServer
 
-from spikeseg.platform.tracking.page_links import link_experiment
+from spikeseg.platform.tracking.pages.page_links import link_experiment
 
 pytestmark = pytest.mark.browser
 

@@ -12,7 +12,7 @@ from tracked_sweep import TrackedSweep
 from tracking_server import TrackingServer
 
 from spikeseg.jobs.benchmark.tracking_pages import fill_experiment
-from spikeseg.platform.tracking.page_links import link_experiment, link_run
+from spikeseg.platform.tracking.pages.page_links import link_experiment, link_run
 
 pytestmark = pytest.mark.browser
 

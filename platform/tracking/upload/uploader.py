@@ -12,9 +12,9 @@ from ..image_names import write_grid_files
 from ..journal import FILES
 from ..journal_lines import describe_damage
 from ..mlflow_client import clear_mlflow_errors, connect
+from ..pages.run_page import NOTE, RUN_ID
+from ..pages.shared_view import VIEW_TAG, share_view
 from ..recorded_files import UnsendableError, named_recorded_file
-from ..run_page import NOTE, RUN_ID
-from ..shared_view import VIEW_TAG, share_view
 from .dead_letters import refused, set_aside, try_again, unsendable
 from .journal_faults import first_run_record, stored_records
 from .models import send_model

@@ -18,7 +18,7 @@ from spikeseg.platform.search.sweep import SweepOptions, sweep
 from spikeseg.platform.search.sweep_status import SweepStatus, summary
 from spikeseg.platform.search.trials.trial import reports
 from spikeseg.platform.tracking.metric_table import METRICS, evaluation_metrics
-from spikeseg.platform.tracking.run_page import NOTE, SHEET, STRIP
+from spikeseg.platform.tracking.pages.run_page import NOTE, SHEET, STRIP
 from spikeseg.platform.tracking.tracking_uri import tracking_uri
 
 TINY = (

@@ -13,7 +13,7 @@ from spikeseg.platform.config.recipes import Resolved, load_experiment, override
 from spikeseg.platform.figures.contact_sheet import draw_contact_sheet
 from spikeseg.platform.figures.strip import draw_strip, fit_page
 from spikeseg.platform.tracking.journal import Journal
-from spikeseg.platform.tracking.run_page import (
+from spikeseg.platform.tracking.pages.run_page import (
     NOTE,
     SHEET,
     SMALL,
@@ -21,7 +21,7 @@ from spikeseg.platform.tracking.run_page import (
     TRIAL_PICTURES,
     describe_run,
 )
-from spikeseg.platform.tracking.shared_view import request_view
+from spikeseg.platform.tracking.pages.shared_view import request_view
 from spikeseg.platform.tracking.tracking_uri import tracking_uri
 from spikeseg.platform.tracking.upload.uploader import sync
 from spikeseg.platform.train.tracked_training import make_journal

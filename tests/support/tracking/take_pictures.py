@@ -13,8 +13,8 @@ from playwright.sync_api import Page, expect
 from tracking_server import TrackingServer
 
 from spikeseg.platform.runs.html_report import write_report
-from spikeseg.platform.tracking.page_links import link_experiment, link_run
-from spikeseg.platform.tracking.shared_view import view_key
+from spikeseg.platform.tracking.pages.page_links import link_experiment, link_run
+from spikeseg.platform.tracking.pages.shared_view import view_key
 
 
 def main(storage: Path, output: Path) -> None:

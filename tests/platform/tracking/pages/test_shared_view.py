@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from spikeseg.platform.tracking.shared_view import (
+from spikeseg.platform.tracking.pages.shared_view import (
     VIEW_TAG,
     Objective,
     experiment_tag,

@@ -1,7 +1,7 @@
 """Few parameters, and those that tell a run from others."""
 
 from spikeseg.platform.config.recipes import config_digest, flat, load_experiment, override
-from spikeseg.platform.tracking.run_parameters import (
+from spikeseg.platform.tracking.pages.run_parameters import (
     MOST_PARAMETERS,
     changed_fields,
     run_parameters,

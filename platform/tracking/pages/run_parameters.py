@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..config.recipes import PLACES, RECIPES, ConfigError, Resolved, flat, load_experiment
-from ..config.yaml_source import yaml_word
+from ...config.recipes import PLACES, RECIPES, ConfigError, Resolved, flat, load_experiment
+from ...config.yaml_source import yaml_word
 
 MOST_PARAMETERS = 20
 """Parameters of one run; a table of more is not read."""

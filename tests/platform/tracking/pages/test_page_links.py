@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from spikeseg.platform.tracking.mlflow_client import connect
-from spikeseg.platform.tracking.page_links import describe_pages, link_experiment
-from spikeseg.platform.tracking.shared_view import request_view
+from spikeseg.platform.tracking.pages.page_links import describe_pages, link_experiment
+from spikeseg.platform.tracking.pages.shared_view import request_view
 from spikeseg.platform.tracking.tracking_uri import tracking_uri
 
 SERVER = "http://127.0.0.1:5000"

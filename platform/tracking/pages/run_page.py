@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlencode
 
-from ..config.recipes import Resolved
-from ..config.schema import ExperimentConfig
-from ..config.yaml_source import yaml_word
+from ...config.recipes import Resolved
+from ...config.schema import ExperimentConfig
+from ...config.yaml_source import yaml_word
 from .run_parameters import changed_fields, recipe_of, value_at
 
 NOTE = "mlflow.note.content"

@@ -7,7 +7,7 @@ import pytest
 
 from spikeseg.platform.config.recipes import Resolved, load_experiment, override
 from spikeseg.platform.search.sweep_file.plan import load_sweep
-from spikeseg.platform.tracking.run_page import (
+from spikeseg.platform.tracking.pages.run_page import (
     STRIP,
     TRIAL_PICTURES,
     describe_run,
@@ -19,7 +19,7 @@ from spikeseg.platform.tracking.run_page import (
     source_tags,
     word_of,
 )
-from spikeseg.platform.tracking.run_parameters import changed_fields
+from spikeseg.platform.tracking.pages.run_parameters import changed_fields
 
 METRICS = {"val/mIoU": 29.03, "energy/mJ": 0.0333, "val/baseline_majority": 7.8}
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlencode
 
-from ..config.typed_paths import sqlite_file
-from .mlflow_client import connect
+from ...config.typed_paths import sqlite_file
+from ..mlflow_client import connect
+from ..tracking_uri import tracking_uri, without_user
 from .shared_view import view_key
-from .tracking_uri import tracking_uri, without_user
 
 _log = logging.getLogger(__name__)
 
