@@ -12,6 +12,7 @@ from ..checkpoint.checkpoint import Evaluation
 from ..figures import charts
 from ..figures import contact_sheet as sheets
 from ..tracking.journal import Journal, file_of
+from ..tracking.metric_table import separate_energy_rules
 from .baselines import drop_baselines
 from .scores import EvaluatedModel, sheet_rows
 
@@ -147,9 +148,10 @@ def record_result(
 
 def _curves(history: Sequence[Evaluation]) -> dict[str, list[tuple[int, float]]]:
     """Metric of the last evaluation -> (step, value) of every evaluation that has it."""
+    recorded = [(item.step, separate_energy_rules(item.metrics)) for item in history]
     return {
-        name: [(item.step, item.metrics[name]) for item in history if name in item.metrics]
-        for name in drop_baselines(history[-1].metrics)
+        name: [(step, metrics[name]) for step, metrics in recorded if name in metrics]
+        for name in drop_baselines(recorded[-1][1])
     }
 
 

@@ -15,6 +15,7 @@ from ...datasets.images import read_photo
 from ...datasets.pictures import overlay
 from ...datasets.spec import LabelSpace, Row
 from ...datasets.transforms import TransformConfig, fit_size, test_transform
+from ...model.accounting.energy import price_earlier
 from ...model.metrics.segmentation import segmentation_scores
 from ...model.postprocess import PanopticMap
 from ...model.segmentor import build_uncalibrated_segmentor
@@ -244,4 +245,5 @@ def measure_checkpoint_energy(checkpoint: Path, overrides: Sequence[str]) -> dic
     loaded = load_model(checkpoint, overrides)
     config = loaded.resolved.config
     evaluated = EvaluatedModel(loaded.model, open_data(config), config, loaded.device)
-    return asdict(measure_energy(evaluated))
+    report = measure_energy(evaluated)
+    return {**asdict(report), "earlier_mj": price_earlier(report.operations)}

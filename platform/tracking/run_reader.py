@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .journal import confined
+from .metric_table import separate_energy_series
 from .mlflow_client import clear_mlflow_errors, connect
 from .tracking_uri import sqlite_file, without_user
 
@@ -25,7 +26,7 @@ class TrackedRun:
         status: Such as FINISHED.
         params: Name -> value.
         tags: Name -> value.
-        series: Metric -> (step, value), by step.
+        series: Metric -> (step, value), by step; energies of an earlier rule by their own name.
         artifacts: Paths of all artifacts.
     """
 
@@ -92,7 +93,7 @@ def read_run(uri: str, run_id: str) -> TrackedRun:
         status=run.info.status,
         params=dict(run.data.params),
         tags=dict(run.data.tags),
-        series=series,
+        series=separate_energy_series(series),
         artifacts=artifacts,
         _client=client,
     )
