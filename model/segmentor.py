@@ -102,6 +102,15 @@ def check_finite(image: Tensor) -> Tensor:
     return image
 
 
+def _transpose(parameter: Tensor) -> Tensor:
+    """Transpose of a parameter that asks for a gradient only where one can be taken.
+
+    Without gradients a view of a parameter still says that it requires one, and has no function
+    for it: counters that hook what requires a gradient fail on it.
+    """
+    return (parameter if torch.is_grad_enabled() else parameter.detach()).T
+
+
 class QueryHead(nn.Module):
     """Pixel decoder, query decoder and mask embedding.
 
@@ -148,8 +157,9 @@ class QueryHead(nn.Module):
                 level.shape[-2], level.shape[-1], num_features=E // 2, device=level.device
             )
             positions.append(position.flatten(1).to(level.dtype))
-        query = self.query_feat.weight.T.expand(T, B, -1, -1)
-        collected = self.transformer_decoder(query, memories, self.query_embed.weight.T, positions)
+        query = _transpose(self.query_feat.weight).expand(T, B, -1, -1)
+        placed = _transpose(self.query_embed.weight)
+        collected = self.transformer_decoder(query, memories, placed, positions)
         if self.last_only:
             collected = collected[-1:]
         queries = torch.stack(collected, 1).transpose(-1, -2)

@@ -1,8 +1,8 @@
-"""What a finished checkpoint is used for: scores, label maps of image files, energy."""
+"""What a finished checkpoint is used for: scores and label maps of image files."""
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from ...datasets.images import read_photo
 from ...datasets.pictures import overlay
 from ...datasets.spec import LabelSpace, Row
 from ...datasets.transforms import TransformConfig, fit_size, test_transform
-from ...model.accounting.energy import price_earlier
 from ...model.metrics.segmentation import segmentation_scores
 from ...model.postprocess import PanopticMap
 from ...model.segmentor import build_uncalibrated_segmentor
@@ -27,7 +26,6 @@ from ..evaluation.panoptic import predict_segments
 from ..evaluation.scores import (
     EvaluatedModel,
     class_table,
-    measure_energy,
     predict_labels,
     score_split,
 )
@@ -230,20 +228,3 @@ def _require_size(config: TransformConfig, name: object, image: np.ndarray) -> N
             f"{name}: {height} x {width} pixels would enter the network, at most {_MOST_PIXELS} "
             "may; resize or cut it"
         )
-
-
-def measure_checkpoint_energy(checkpoint: Path, overrides: Sequence[str]) -> dict[str, Any]:
-    """Measure the theoretical energy of one image on validation rows, as JSON types.
-
-    Args:
-        checkpoint: A checkpoint's or a run's folder.
-        overrides: Items `field=value`.
-
-    Raises:
-        ConfigError: Where checkpoint or data are wrong.
-    """
-    loaded = load_model(checkpoint, overrides)
-    config = loaded.resolved.config
-    evaluated = EvaluatedModel(loaded.model, open_data(config), config, loaded.device)
-    report = measure_energy(evaluated)
-    return {**asdict(report), "earlier_mj": price_earlier(report.operations)}

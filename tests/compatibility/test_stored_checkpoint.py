@@ -74,7 +74,7 @@ def test_images_get_the_labels_that_they_got(
 def test_every_layer_costs_the_energy_that_it_cost(
     stored: Stored, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ran = spikeseg(capsys, "energy", str(stored.run), stored.data_here, "--json")
+    ran = spikeseg(capsys, "energy", str(stored.run), stored.data_here, "--json", "--images", "2")
     assert ran.code == 0, ran.err
     report, before = json.loads(ran.out), stored.expected["energy"]
     layers = [r for r in report["rows"] if r["kind"] in ("convolution", "linear")]
