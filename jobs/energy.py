@@ -24,6 +24,14 @@ _LARGEST = 6
     help="Name of a rule, all of them, or a YAML file of picojoules.",
 )
 @click.option("--forms", is_flag=True, help="Also fold the network and unroll its spikes.")
+@click.option(
+    "--standard",
+    type=click.Choice(["neurobench", "spikingjelly"]),
+    help="Also say the figures of this standard, under its names.",
+)
+@click.option(
+    "--pictures", type=click.Path(path_type=Path, file_okay=False), help="Folder for pictures."
+)
 @click.option("--layers", is_flag=True, help="Show every layer.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @storage_option
@@ -91,6 +99,10 @@ def _describe(report: dict[str, Any], layers: bool, all_rules: bool) -> list[str
             f"({', '.join(form['multiplies'])}), {form['accumulates']:,.0f} accumulates, "
             f"{form['norms_and_factors']:,.0f} by norms and constants"
         )
+    for standard in ("neurobench", "spikingjelly"):
+        if standard in report:
+            lines += [f"{standard}: {json.dumps(report[standard])}"]
+    lines += report.get("pictures", [])
     return [*lines, f"total {total:.6f} mJ per image: {report['rule']}"]
 
 

@@ -14,10 +14,16 @@ from .options import overrides_argument, plain_logging, run_argument, storage_op
 @run_argument
 @overrides_argument
 @click.option("--split", default="test", show_default=True, help="Split to score.")
+@click.option("--no-operations", is_flag=True, help="Do not count operations.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @storage_option
 def command(
-    word: str, overrides: tuple[str, ...], split: str, as_json: bool, storage: Path
+    word: str,
+    overrides: tuple[str, ...],
+    split: str,
+    no_operations: bool,
+    as_json: bool,
+    storage: Path,
 ) -> None:
     """Score the best checkpoint of RUN, or the checkpoint that RUN names, on a split, per class.
 
@@ -28,7 +34,9 @@ def command(
     from ..platform.runs.predict_images import evaluate_checkpoint
 
     plain_logging()
-    report = evaluate_checkpoint(find_run(word, storage).weights, overrides, split=split)
+    report = evaluate_checkpoint(
+        find_run(word, storage).weights, overrides, split=split, operations=not no_operations
+    )
     if as_json:
         print(json.dumps(report, indent=1))
         return
@@ -36,6 +44,8 @@ def command(
     print(format_class_table(report["classes"]))
     for name, value in report["metrics"].items():
         print(f"{name:12} {value:.4f}")
+    if "energy_mj" in report:
+        print(f"{'energy':12} {report['energy_mj']:.6f} mJ an image (rule paper)")
 
 
 if __name__ == "__main__":

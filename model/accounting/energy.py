@@ -1,8 +1,8 @@
 """Energy of one image from counted operations, under a table of picojoules per operation."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -130,6 +130,19 @@ class EnergyReport:
     rule: str
     form: Form = "unrolled"
     operations: list[LayerOperations] = field(default_factory=list, repr=False)
+
+    def tabulate(self) -> list[dict[str, Any]]:
+        """Everything that was counted of each layer, and what it costs, as JSON types.
+
+        Any rule can be applied to the rows later; `mj` is 0 where this one charges nothing.
+        """
+        priced = {(row.name, row.kind): row for row in self.rows}
+        table = []
+        for counted in self.operations:
+            row = priced.get((counted.name, counted.kind))
+            costs = {"mj": row.mj if row else 0.0, "operations": row.operations if row else 0.0}
+            table.append({**asdict(counted), **costs, "spiking_input": counted.operands > 0})
+        return table
 
 
 def price_layers(

@@ -11,6 +11,7 @@ from ...model.accounting.spike_map import SpikeMaps
 from ..checkpoint.checkpoint import Evaluation
 from ..figures import charts
 from ..figures import contact_sheet as sheets
+from ..figures.energy_charts import draw_layer_energy
 from ..tracking.journal import Journal, file_of
 from ..tracking.metric_table import separate_energy_rules
 from .baselines import drop_baselines
@@ -134,6 +135,9 @@ def record_result(
     layers = {int(path.stem): json.loads(path.read_text()) for path in tables}
     if layers:
         rates, names = _rates(list(layers.values()))
+        newest = layers[max(layers)]
+        if all("operations" in row for row in newest):
+            drawn["energy.png"] = draw_layer_energy(newest)
         drawn["firing.png"] = charts.draw_firing(rates, names, list(layers))
     last = history[-1].step
     if split == "test":

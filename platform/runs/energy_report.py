@@ -22,7 +22,10 @@ from ..config.errors import ConfigError
 from ..evaluation.energy_rules import load_rules
 from ..evaluation.scores import EvaluatedModel
 from ..evaluation.split_operations import count_split_operations
+from ..evaluation.standards import STANDARDS
+from ..loading.evaluation_loader import read_evaluation_batches
 from ..train.preparation import open_data
+from .energy_pictures import write_energy_pictures
 from .predict_images import load_model
 
 _FORM_IMAGES = 8
@@ -36,12 +39,16 @@ class EnergyRequest(NamedTuple):
         images: Rows from its start; None takes all.
         rule: As `load_rules` takes it; under `all` the layers are priced by `paper`.
         forms: Whether the network is also folded, on at most eight images.
+        standard: Key of `STANDARDS` whose figures are wanted too.
+        pictures: Folder to write pictures into.
     """
 
     split: str = "val"
     images: int | None = None
     rule: str = "paper"
     forms: bool = False
+    standard: str | None = None
+    pictures: Path | None = None
 
 
 def measure_checkpoint_energy(
@@ -87,6 +94,18 @@ def measure_checkpoint_energy(
     }
     if request.forms:
         result["forms"] = _price_forms(evaluated, request, rule)
+    if request.standard is not None:
+        rows = len(counted.images)
+        batches = read_evaluation_batches(
+            dataset, request.split, config.data.transform, range(rows), config.data.evaluation_batch
+        )
+        images = [batch.images.to(loaded.device) for batch in batches]
+        result[request.standard] = STANDARDS[request.standard](loaded.model, images, counted.layers)
+    if request.pictures is not None:
+        written = write_energy_pictures(
+            evaluated, request.split, report.tabulate(), request.pictures
+        )
+        result["pictures"] = [str(path) for path in written]
     return result
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from ...datasets.images import read_photo
 from ...datasets.pictures import overlay
 from ...datasets.spec import LabelSpace, Row
 from ...datasets.transforms import TransformConfig, fit_size, test_transform
+from ...model.accounting.energy import PAPER_RULE, price_layers
+from ...model.accounting.operations import OperationMeter
 from ...model.metrics.segmentation import segmentation_scores
 from ...model.postprocess import PanopticMap
 from ...model.segmentor import build_uncalibrated_segmentor
@@ -87,17 +90,19 @@ def load_model(checkpoint: Path, overrides: Sequence[str] = ()) -> LoadedModel:
 
 
 def evaluate_checkpoint(
-    checkpoint: Path, overrides: Sequence[str], *, split: str
+    checkpoint: Path, overrides: Sequence[str], *, split: str, operations: bool = True
 ) -> dict[str, Any]:
-    """Score a checkpoint on a split, at label resolution.
+    """Score a checkpoint on a split, at label resolution, and count what it computes.
 
     Args:
         checkpoint: A checkpoint's or a run's folder.
         overrides: Items `field=value`.
         split: Name of the split.
+        operations: Whether every image's operations are counted.
 
     Returns:
-        `checkpoint`, `rows`, `metrics` in percent, `classes` and `confusion`.
+        `checkpoint`, `rows`, `metrics` in percent, `classes` and `confusion`; where operations are
+        counted `energy_mj`, one image's energy under the rule `paper`, and `layers`.
 
     Raises:
         ConfigError: Where checkpoint, data or split are wrong.
@@ -111,9 +116,13 @@ def evaluate_checkpoint(
             f"{', '.join(dataset.splits)}"
         )
     evaluated = EvaluatedModel(loaded.model, dataset, config, loaded.device)
-    metrics, counts = score_split(evaluated, split, group=OneWorker())
+    meter = OperationMeter(loaded.model) if operations else None
+    with meter or nullcontext():
+        metrics, counts = score_split(evaluated, split, group=OneWorker())
     scores = segmentation_scores(counts.confusion)
     metrics |= {f"{split}/mDice": scores.mdice, f"{split}/mFscore": scores.mfscore}
+    priced = None if meter is None else price_layers(meter.rows(), PAPER_RULE)
+    counted = {} if priced is None else {"energy_mj": priced.total_mj, "layers": priced.tabulate()}
     return {
         "checkpoint": str(loaded.path),
         "data_digest": dataset.digest,
@@ -121,6 +130,7 @@ def evaluate_checkpoint(
         "metrics": metrics,
         "classes": class_table(loaded.space, counts),
         "confusion": counts.confusion.tolist(),
+        **counted,
     }
 
 

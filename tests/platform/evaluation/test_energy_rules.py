@@ -90,5 +90,5 @@ def test_a_wrong_table_is_refused(tmp_path: Path, content: str, message: str) ->
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="got 'papers'.*memory, paper, paper_layers, quantised"):
+    with pytest.raises(ConfigError, match=r"got 'papers'.*memory, paper, paper_layers, quantised"):
         load_rules("papers")
