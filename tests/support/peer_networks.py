@@ -23,9 +23,9 @@ def build_network(name: str) -> tuple[nn.Module, Tensor]:
     config = load_experiment(recipe).config.model
     neuron = dataclasses.replace(config.neuron, levels=levels)
     torch.manual_seed(0)
-    images = torch.randn(2, 3, 64, 96)
+    images = torch.randn(2, 3, 32, 64)
     model = build_segmentor(dataclasses.replace(config, neuron=neuron), images).train()
     with torch.no_grad():
-        for _ in range(20):
+        for _ in range(4):
             model(images)
     return model.eval(), images

@@ -82,3 +82,11 @@ def test_every_product_of_a_shipped_recipe_is_counted(name: str) -> None:
         model = build_uncalibrated_segmentor(load_experiment(name).config.model).eval()
     image = torch.empty(1, 3, 128, 96, device="meta")
     assert metered(model, image) == trace_products(model, image)
+
+
+@pytest.mark.slow
+def test_the_published_network_multiplies_as_often_as_its_trace() -> None:
+    with torch.device("meta"):
+        model = build_uncalibrated_segmentor(load_experiment("ade20k_sdtv2").config.model).eval()
+    counts = metered(model, torch.empty(1, 3, 512, 512, device="meta"))
+    assert round((counts["convolution"] + counts["matrix"]) / 1e9, 2) == 67.84
