@@ -32,7 +32,7 @@ test-all: $(STAMP)
 test-peers:
 	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e .
-	$(PEERS)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps \
+	$(PEERS)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps -c constraints.txt \
 	  neurobench==2.3.0 spikingjelly==2.0.0 snntorch loguru
 	$(PEERS)/bin/python tests/peers/count_with_peers.py --check
 
