@@ -1,6 +1,7 @@
 """Multiply-accumulates of every convolution and linear layer, and whether its input is spikes."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +38,7 @@ def count_macs(model: nn.Module, image: Tensor) -> list[LayerMacs]:
             every input passes for real-valued, since there are no values to look at.
         image: (B, 3, H, W) or (T, B, 3, H, W).
     """
-    steps = image.shape[0] if image.dim() == 5 else 1
+    steps: Any = image.shape[0] if image.dim() == 5 else 1
     if image.dim() == 4 and hasattr(model, "config"):
         steps = model.config.neuron.timesteps  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
     with OperationMeter(model, events=not image.is_meta) as meter:

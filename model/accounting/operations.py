@@ -206,9 +206,9 @@ class OperationMeter(TorchFunctionMode):
     def _end(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if not self._stack:
             return
-        name, module, _ = self._stack.pop()
+        name, _, _ = self._stack.pop()
         if module in self._neurons:
-            self._origins.depend(output, Spikes(1 / module.divisor, module.levels))
+            self._origins.depend(output, _read_unit(module))
             self._add(Record.plain(name, "neuron", output.numel()), None, None)
         if module is self._model:
             self._finish()
@@ -236,6 +236,10 @@ class OperationMeter(TorchFunctionMode):
             self._call.maps = []
         self._sums = {}
         self._origins.clear()
+
+
+def _read_unit(neuron: Any) -> Spikes:
+    return Spikes(1 / neuron.divisor, neuron.levels)
 
 
 def describe_layers(records: list[Record], mean: Tensor, images: int) -> list[LayerOperations]:
