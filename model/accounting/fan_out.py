@@ -14,7 +14,9 @@ the ones of its binary notation.
 """
 
 
-def count_slots(x: Tensor, unit: float, levels: int, dims: tuple[int, ...]) -> Tensor:
+def count_slots(
+    x: Tensor, unit: float, levels: int, dims: tuple[int, ...], *, bitwise: bool = True
+) -> Tensor:
     """Messages that a tensor of spikes sends in each coding, summed over some of its axes.
 
     Args:
@@ -22,12 +24,18 @@ def count_slots(x: Tensor, unit: float, levels: int, dims: tuple[int, ...]) -> T
         unit: Value of one spike.
         levels: D, largest count.
         dims: Axes to sum over; empty sums over none.
+        bitwise: Whether bits are counted, which takes most of the time; else they are 0.
 
     Returns:
         (3, ...) float64 whole numbers, in the order of `CODINGS`; the rest is x's shape without
         `dims`.
     """
     counts = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    if not bitwise and levels > 1:
+        # Two passes over the values, divided after they are summed.
+        total = (_sum(counts, dims) / unit).round_()
+        values = (_sum(counts.clamp(max=unit), dims) / unit).round_()
+        return torch.stack((values, total, torch.zeros_like(total)))
     if unit != 1.0:
         counts = counts / unit
     if levels == 1:
@@ -36,12 +44,12 @@ def count_slots(x: Tensor, unit: float, levels: int, dims: tuple[int, ...]) -> T
         return total.expand(3, *total.shape)
     counts = counts.round()
     total = _sum(counts, dims)
-    bitwise, half = total, 2
+    bits, half = total, 2
     while half <= levels:
         # Ones of n: n less the sum of n >> 1, n >> 2, ...
-        bitwise = bitwise - _sum((counts / half).floor_(), dims)
+        bits = bits - _sum((counts / half).floor_(), dims)
         half *= 2
-    return torch.stack((_sum(counts.clamp_(max=1), dims), total, bitwise))
+    return torch.stack((_sum(counts.clamp_(max=1), dims), total, bits))
 
 
 def _sum(x: Tensor, dims: tuple[int, ...]) -> Tensor:

@@ -78,17 +78,26 @@ class OperationMeter(TorchFunctionMode):
         events: Whether spikes are counted; else only dense products are, which also works on the
             meta device.
         keep_maps: Whether `maps` is filled.
+        bitwise: Whether bits of counts are counted, most of the cost; else `bitwise` is 0.
 
     Attributes:
         maps: One (B, h, w) per pass, on the CPU: accumulates of unary slots of convolutions at the
             place of the spike, resized to the finest of them; their sum is that of the layers.
     """
 
-    def __init__(self, model: nn.Module, *, events: bool = True, keep_maps: bool = False) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        events: bool = True,
+        keep_maps: bool = False,
+        bitwise: bool = True,
+    ) -> None:
         super().__init__()
         self._model = model
         self._events = events
         self._keep_maps = keep_maps
+        self._bitwise = bitwise
         self._handles: list[Any] = []
         self._stack: list[tuple[str, nn.Module, list[int]]] = []
         self._records: dict[tuple[str, str], Record] = {}
@@ -192,7 +201,9 @@ class OperationMeter(TorchFunctionMode):
         if module is self._model:
             image = args[0]
             steps = image.shape[0] if image.dim() == 5 else self._steps()
-            self._call = Call(steps, image.shape[-4], keep_maps=self._keep_maps)
+            self._call = Call(
+                steps, image.shape[-4], keep_maps=self._keep_maps, bitwise=self._bitwise
+            )
             self._images += image.shape[-4]
             self._origins.clear()
             self._origins.depend(image)

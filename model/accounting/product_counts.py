@@ -81,12 +81,16 @@ class Call:
         steps: T.
         images: B.
         keep_maps: Whether convolutions say where in the image their operations are.
+        bitwise: Whether bits of counts are counted.
     """
 
-    def __init__(self, steps: int, images: int, *, keep_maps: bool = False) -> None:
+    def __init__(
+        self, steps: int, images: int, *, keep_maps: bool = False, bitwise: bool = True
+    ) -> None:
         self.steps = steps
         self.images = images
         self.keep_maps = keep_maps
+        self._bitwise = bitwise
         self.maps: list[Tensor] = []
         self._sampled: dict[int, tuple[Tensor, str]] = {}
         self._slots: dict[tuple[Any, ...], Tensor] = {}
@@ -122,7 +126,7 @@ class Call:
         memory = x.untyped_storage()._cdata
         key = (memory, x.storage_offset(), x.shape, x.stride(), spikes, dims)
         if key not in self._slots:
-            self._slots[key] = count_slots(x, *spikes, dims)
+            self._slots[key] = count_slots(x, *spikes, dims, bitwise=self._bitwise)
         return self._slots[key]
 
     def join(self, operations: Tensor, spikes: Tensor, other: Tensor | None = None) -> Tensor:

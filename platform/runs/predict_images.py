@@ -116,7 +116,7 @@ def evaluate_checkpoint(
             f"{', '.join(dataset.splits)}"
         )
     evaluated = EvaluatedModel(loaded.model, dataset, config, loaded.device)
-    meter = OperationMeter(loaded.model) if operations else None
+    meter = OperationMeter(loaded.model, bitwise=False) if operations else None
     with meter or nullcontext():
         metrics, counts = score_split(evaluated, split, group=OneWorker())
     scores = segmentation_scores(counts.confusion)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from peer_networks import NETWORKS, build_network
+from peer_networks import build_network
 
 from spikeseg.model.accounting.operations import OperationMeter
 from spikeseg.platform.evaluation.standards import STANDARDS
@@ -20,7 +20,10 @@ SLOW = pytest.mark.slow
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=[] if n.startswith("shapes") else [SLOW]) for n in NETWORKS],
+    [
+        pytest.param(n, marks=[] if n.startswith("shapes") else [SLOW])
+        for n in json.loads(FIGURES.read_text())
+    ],
 )
 def test_figures_equal_those_of_the_packages(name: str) -> None:
     stored: dict[str, Any] = json.loads(FIGURES.read_text())[name]
@@ -39,9 +42,8 @@ def test_figures_equal_those_of_the_packages(name: str) -> None:
         assert ours["spikingjelly"][key] == pytest.approx(value, **near), key
     if name.endswith("_binary"):
         # Binary spikes are their own unrolled form.
-        unrolled = ours["spikingjelly"]["unrolled"]
-        for key, value in stored["spikingjelly"].items():
-            assert unrolled[key] == pytest.approx(value, **near), key
+        counted = stored["spikingjelly"]["SynOpCounter"]
+        assert ours["spikingjelly"]["unrolled"]["SynOpCounter"] == pytest.approx(counted, **near)
     assert 0 < ours["neurobench"]["activation_sparsity"] < 1
     assert ours["neurobench"]["footprint"] > 4 * sum(p.numel() for p in model.parameters())
 
@@ -52,8 +54,8 @@ def test_a_graded_spike_is_a_multiply_there_and_slots_here() -> None:
         model(images)
     figures = STANDARDS["neurobench"](model, [images], meter.rows())
     graded, unrolled = figures["synaptic_operations"], figures["unrolled"]
-    assert graded["Effective_MACs"] > graded["Effective_ACs"]
-    assert unrolled["Effective_ACs"] > unrolled["Effective_MACs"]
+    assert graded["Effective_MACs"] > unrolled["Effective_MACs"] > 0
+    assert unrolled["Effective_ACs"] > graded["Effective_ACs"]
 
 
 def test_parameters_ask_for_no_gradient_where_none_is_taken() -> None:
