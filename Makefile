@@ -2,12 +2,13 @@
 PYTHON ?= python3
 VENV := .venv
 LOCK := build/lock
+PEERS := build/peers
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PARALLEL := -n 2 --dist loadscope --no-loadscope-reorder
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-all lint lock hooks ui setup clean
+.PHONY: demo test test-all test-peers lint lock hooks ui setup clean
 
 setup: $(STAMP)
 
@@ -25,6 +26,15 @@ test: $(STAMP)
 
 test-all: $(STAMP)
 	$(BIN)/python -m pytest $(PARALLEL) -m "not gpu"
+
+# NeuroBench and SpikingJelly over our networks, in an environment of their own: without their
+# dependencies (torchvision among them), but for the two that they import.
+test-peers:
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e .
+	$(PEERS)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps -c constraints.txt \
+	  neurobench==2.3.0 spikingjelly==2.0.0 snntorch loguru
+	$(PEERS)/bin/python tests/peers/count_with_peers.py --check
 
 hooks: $(STAMP)
 	$(BIN)/pre-commit install

@@ -22,6 +22,7 @@ from .options import (
 class _Options(TypedDict):
     split: str
     as_json: bool
+    no_operations: bool
     window: str | None
     stride: str | None
     scales: str
@@ -46,6 +47,11 @@ class _Options(TypedDict):
 @run_argument
 @overrides_argument
 @click.option("--split", default="test", show_default=True, help="Split to score.")
+@click.option(
+    "--no-operations",
+    is_flag=True,
+    help="Do not count operations; they are where one process shows whole images once.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--window", metavar="HxW", help="Slide a window of this size over images.")
 @click.option("--stride", metavar="HxW", help="Pixels between windows.  [default: two thirds]")
@@ -119,6 +125,8 @@ def _print_report(report: dict[str, Any]) -> None:
     print(format_class_table(report["classes"]))
     for name, value in report["metrics"].items():
         print(f"{name:12} {value:.4f}")
+    if "energy_mj" in report:
+        print(f"{'energy':12} {report['energy_mj']:.6f} mJ an image (rule paper)")
     for form in report["forms"][1:]:
         score = form["metrics"][f"{report['split']}/mIoU"]
         print(

@@ -74,10 +74,14 @@ def _row(item: "RunSummary") -> tuple[str, ...]:
         value = item.metrics.get(name)
         return "-" if value is None else f"{value:.{digits}f}"
 
+    # Another column would be wider than what it says; a number of another rule must not stand bare.
+    energy = score("energy/mJ", 4)
+    if energy == "-" and "energy/mJ.earlier" in item.metrics:
+        energy = f"{score('energy/mJ.earlier', 4)} (earlier rule)"
     neuron = ("-" if value is None else str(value) for value in (item.T, item.D))
     return (
         *(item.word, item.recipe or "-", *neuron, item.normalization or "-"),
-        *(score("val/mIoU", 2), score("test/mIoU", 2), score("energy/mJ", 4)),
+        *(score("val/mIoU", 2), score("test/mIoU", 2), energy),
         *(item.state, item.started[:19].replace("T", " ")),
     )
 

@@ -108,6 +108,15 @@ def check_finite(image: Tensor) -> Tensor:
     return image
 
 
+def _transpose(parameter: Tensor) -> Tensor:
+    """Transpose of a parameter that asks for a gradient only where one can be taken.
+
+    Without gradients a view of a parameter still says that it requires one, and has no function
+    for it: counters that hook what requires a gradient fail on it.
+    """
+    return (parameter if torch.is_grad_enabled() else parameter.detach()).T
+
+
 class QueryHead(nn.Module):
     """Pixel decoder, query decoder and mask embedding.
 
@@ -184,7 +193,7 @@ class QueryHead(nn.Module):
             memories.append(
                 level + embedding[..., None] if merged else level.flatten(3) + embedding
             )
-        query, place = self.query_feat.weight.T, self.query_embed.weight.T
+        query, place = _transpose(self.query_feat.weight), _transpose(self.query_embed.weight)
         if steps is not None:
             # Tokens are maps of width 1.
             query, place = query[..., None], place[..., None]

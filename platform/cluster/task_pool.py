@@ -1,12 +1,12 @@
 """Tasks over processes of this machine or over a Ray cluster, each with a worker built once."""
 
 import multiprocessing
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from ...datasets.cpu_count import count_usable_cpus
 from .session import connected, offered_cpus
 
 _Task = TypeVar("_Task")
@@ -51,7 +51,7 @@ class TaskPool(Generic[_Task, _Result]):
         return self._run_on_ray(tasks) if self._size.ray else self._run_in_processes(tasks)
 
     def _run_in_processes(self, tasks: Iterable[_Task]) -> Iterator[_Result]:
-        count = self._size.processes or os.cpu_count() or 1
+        count = self._size.processes or count_usable_cpus()
         # Not forked: this process holds threads, and those of Arrow, OpenCV, torch survive no fork.
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(

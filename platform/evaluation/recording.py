@@ -16,8 +16,10 @@ from ..checkpoint.checkpoint import Evaluation
 from ..config.stored_json import to_json
 from ..figures import charts
 from ..figures import contact_sheet as sheets
+from ..figures.energy_charts import draw_layer_energy
 from ..figures.strip import draw_strip, fit_page
 from ..tracking.journal import Journal, file_of
+from ..tracking.metric_table import separate_energy_rules
 from ..tracking.pages.run_page import SHEET, SMALL, STRIP
 from .baselines import drop_baselines
 from .scores import EvaluatedModel, sheet_rows
@@ -147,6 +149,9 @@ def record_figures(
     layers = {int(path.stem): json.loads(path.read_text()) for path in tables}
     if layers:
         rates, names = _rates(list(layers.values()))
+        newest = layers[max(layers)]
+        if all("operations" in row for row in newest):
+            drawn["energy.png"] = draw_layer_energy(newest)
         drawn["firing.png"] = charts.draw_firing(rates, names, list(layers))
     _record_drawn(journal, drawn)
     return drawn
@@ -231,9 +236,10 @@ def record_result(
 
 def _curves(history: Sequence[Evaluation]) -> dict[str, list[tuple[int, float]]]:
     """Metric of the last evaluation -> (step, value) of every evaluation that has it."""
+    recorded = [(item.step, separate_energy_rules(item.metrics)) for item in history]
     return {
-        name: [(item.step, item.metrics[name]) for item in history if name in item.metrics]
-        for name in drop_baselines(history[-1].metrics)
+        name: [(step, metrics[name]) for step, metrics in recorded if name in metrics]
+        for name in drop_baselines(recorded[-1][1])
     }
 
 

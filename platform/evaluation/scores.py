@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ...datasets.packed.reader import PackedDataset
 from ...datasets.pictures import view_rgb
 from ...datasets.spec import LabelSpace
-from ...model.accounting.energy import EnergyReport, estimate_energy
+from ...model.accounting.energy import EnergyReport, estimate_energy, price_earlier
 from ...model.accounting.firing import FiringMonitor, FiringRow
 from ...model.metrics.panoptic import PanopticCounts
 from ...model.metrics.segmentation import confusion_counts, grouped_counts, segmentation_scores
@@ -19,7 +19,7 @@ from ..checkpoint.checkpoint import Evaluation
 from ..cluster.worker_group import WorkerGroup
 from ..config.schema import ExperimentConfig
 from ..loading.evaluation_loader import read_evaluation_batches
-from ..tracking.metric_table import split_metrics
+from ..tracking.metric_table import ENERGY_RULE, split_metrics
 from .baselines import baseline_metrics, describe_baselines
 from .panoptic import PanopticTotal, class_scores, panoptic_means, predict_segments
 
@@ -218,9 +218,12 @@ def measure_energy_and_health(
     with FiringMonitor(evaluated.model) as monitor:
         report = measure_energy(evaluated)
     firing = monitor.rows()
-    rates = [row.rate for row in report.rows if row.spiking_input]
+    layers = [row for row in report.rows if row.kind in ("convolution", "linear")]
+    rates = [row.rate for row in layers if row.spiking_input]
     energy = {
         "energy/mJ": report.total_mj,
+        "energy/mJ.earlier": price_earlier(report.operations),
+        "energy/rule": float(ENERGY_RULE),
         "snn/firing_rate": sum(rates) / max(1, len(rates)),
     }
     return report, firing, {**health_metrics(firing), **energy}

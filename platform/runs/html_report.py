@@ -24,7 +24,10 @@ _SHOWN_TAGS = (
     *("git_sha", "dirty", "code_diff_digest", "code_digest", "config_digest", "data_digest"),
     *("sweep", "trial", "state", "reason", "degenerate", "replay_of", "ray_job_id"),
 )
-_FIGURES = ("figures/confusion.png", "figures/firing.png", "figures/first_step.png")
+_FIGURES = (
+    *("figures/confusion.png", "figures/firing.png", "figures/energy.png"),
+    "figures/first_step.png",
+)
 _TEXTS = {
     "Resolved configuration": "config.yaml",
     "Provenance": "provenance.json",

@@ -9,6 +9,7 @@ from typing import Any
 from ..checkpoint.checkpoint import rank_score
 from ..config.errors import ConfigError
 from ..config.yaml_source import parse_value
+from ..tracking.metric_table import separate_energy_rules
 from .find_run import BEST, SWEEP_PLAN, FoundRun, find_run, runs_in, start_of, trials_of
 from .run_state import read_json, run_state
 
@@ -97,6 +98,10 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 def _metrics(run: FoundRun) -> dict[str, float]:
     """Of the result; without one of the best evaluation so far, of a trial of the last one."""
+    return separate_energy_rules(_read_metrics(run))
+
+
+def _read_metrics(run: FoundRun) -> dict[str, float]:
     result = read_json(run.folder / "result.json")
     if result:
         return result["metrics"]
@@ -116,6 +121,6 @@ def checkpoint_metrics(checkpoint: Path) -> dict[str, float]:
     state = read_json(checkpoint / "state.json")
     result = read_json(checkpoint.parents[1] / "result.json")
     if result and result["best_step"] == state["step"]:
-        return result["metrics"]
+        return separate_energy_rules(result["metrics"])
     at_step = (item["metrics"] for item in state["history"] if item["step"] == state["step"])
-    return next(at_step, {})
+    return separate_energy_rules(next(at_step, {}))

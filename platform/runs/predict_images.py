@@ -1,8 +1,9 @@
-"""What a finished checkpoint is used for: scores, label maps of image files, energy."""
+"""What a finished checkpoint is used for: scores and label maps of image files."""
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,8 @@ from torch import nn
 
 from ...datasets.spec import LabelSpace, Row
 from ...datasets.transforms import TransformConfig, find_test_size, test_transform
+from ...model.accounting.energy import PAPER_RULE, price_layers
+from ...model.accounting.operations import OperationMeter
 from ...model.metrics.segmentation import segmentation_scores
 from ...model.postprocess import PanopticMap
 from ...model.segmentor import build_uncalibrated_segmentor
@@ -24,7 +27,6 @@ from ..evaluation.panoptic import predict_segments
 from ..evaluation.scores import (
     EvaluatedModel,
     class_table,
-    measure_energy,
     predict_labels,
     score_split,
 )
@@ -107,17 +109,19 @@ def load_model(
 
 
 def evaluate_checkpoint(
-    checkpoint: Path, overrides: Sequence[str], *, split: str
+    checkpoint: Path, overrides: Sequence[str], *, split: str, operations: bool = True
 ) -> dict[str, Any]:
-    """Score a checkpoint on a split, at label resolution.
+    """Score a checkpoint on a split, at label resolution, and count what it computes.
 
     Args:
         checkpoint: A checkpoint's or a run's folder.
         overrides: Items `field=value`.
         split: Name of the split.
+        operations: Whether every image's operations are counted.
 
     Returns:
-        `checkpoint`, `rows`, `metrics` in percent, `classes` and `confusion`.
+        `checkpoint`, `rows`, `metrics` in percent, `classes` and `confusion`; where operations are
+        counted `energy_mj`, one image's energy under the rule `paper`, and `layers`.
 
     Raises:
         ConfigError: Where checkpoint, data or split are wrong.
@@ -131,9 +135,13 @@ def evaluate_checkpoint(
             f"{', '.join(dataset.splits)}"
         )
     evaluated = EvaluatedModel(loaded.model, dataset, config, loaded.device)
-    metrics, counts = score_split(evaluated, split, group=OneWorker())
+    meter = OperationMeter(loaded.model, bitwise=False) if operations else None
+    with meter or nullcontext():
+        metrics, counts = score_split(evaluated, split, group=OneWorker())
     scores = segmentation_scores(counts.confusion)
     metrics |= {f"{split}/mDice": scores.mdice, f"{split}/mFscore": scores.mfscore}
+    priced = None if meter is None else price_layers(meter.rows(), PAPER_RULE)
+    counted = {} if priced is None else {"energy_mj": priced.total_mj, "layers": priced.tabulate()}
     return {
         "checkpoint": str(loaded.path),
         "data_digest": dataset.digest,
@@ -141,6 +149,7 @@ def evaluate_checkpoint(
         "metrics": metrics,
         "classes": class_table(loaded.space, counts),
         "confusion": counts.confusion.tolist(),
+        **counted,
     }
 
 
@@ -189,22 +198,3 @@ def require_size(config: TransformConfig, name: object, image: np.ndarray) -> No
             f"{name}: {height} x {width} pixels would enter the network, at most {MOST_PIXELS} "
             "may; resize or cut it"
         )
-
-
-def measure_checkpoint_energy(
-    checkpoint: Path, overrides: Sequence[str], machine: Machine = RECORDED_MACHINE
-) -> dict[str, Any]:
-    """Measure the theoretical energy of one image on validation rows, as JSON types.
-
-    Args:
-        checkpoint: A checkpoint's or a run's folder.
-        overrides: Items `field=value`.
-        machine: What computes.
-
-    Raises:
-        ConfigError: Where checkpoint or data are wrong.
-    """
-    loaded = load_model(checkpoint, overrides, machine)
-    config = loaded.resolved.config
-    evaluated = EvaluatedModel(loaded.model, open_data(config), config, loaded.device)
-    return asdict(measure_energy(evaluated))

@@ -7,6 +7,8 @@ from typing import Any
 
 from ...datasets.packed.reader import PackedDataset
 from ...datasets.spec import LabelSpace
+from ...model.accounting.energy import PAPER_RULE, price_layers
+from ...model.accounting.operations import OperationMeter
 from ...model.metrics.segmentation import segmentation_scores
 from ..cluster.task_pool import TaskPool
 from ..config.errors import ConfigError
@@ -83,7 +85,13 @@ def evaluate_run(
             on_rows(done, rows)
             yield part
 
-    return describe_evaluation(worker, add_row_scores(report_each())), worker
+    if not request.counts_operations:
+        return describe_evaluation(worker, add_row_scores(report_each())), worker
+    with OperationMeter(worker.loaded.model, bitwise=False) as meter:
+        total = add_row_scores(report_each())
+    priced = price_layers(meter.rows(), PAPER_RULE)
+    counted = {"energy_mj": priced.total_mj, "layers": priced.tabulate()}
+    return {**describe_evaluation(worker, total), **counted}, worker
 
 
 def describe_evaluation(worker: ImageWorker, total: RowScores) -> dict[str, Any]:

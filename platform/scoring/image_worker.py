@@ -60,6 +60,7 @@ class EvaluateRequest(NamedTuple):
         energy: Whether the energy of every image is measured, by a forward pass of its own.
         submission: Files for the owners of a benchmark; None for none.
         levels: D of every neuron; None as trained.
+        operations: Whether operations are counted, where one process shows whole images once.
     """
 
     checkpoint: Path
@@ -72,6 +73,14 @@ class EvaluateRequest(NamedTuple):
     energy: bool = False
     submission: Submission | None = None
     levels: int | None = None
+    operations: bool = False
+
+    @property
+    def counts_operations(self) -> bool:
+        """Whether the passes of this process are one for each image, and their sum is asked for."""
+        plain = self.inference.window is None and not self.inference.flip
+        one = self.pool.processes == 1 and not self.pool.ray and self.inference.scales == (1.0,)
+        return self.operations and plain and one and not self.energy
 
 
 class FormCounts(NamedTuple):

@@ -45,6 +45,7 @@ def read_request(
         PoolSize(options["processes"], options["on_ray"], options["threads"] or 1),
         options["energy"],
         _read_submission(options),
+        operations=not options["no_operations"],
     )
 
 

@@ -108,7 +108,15 @@ METRICS = {
             ("position", "the most frequent class at each position"),
         )
     },
-    "energy/mJ": Metric("theoretical energy of one image", "mJ", "evaluation", "minimize"),
+    "energy/mJ": Metric(
+        "theoretical energy of one image: spikes as binary slots, every product, rule `paper`",
+        *("mJ", "evaluation", "minimize"),
+    ),
+    "energy/mJ.earlier": Metric(
+        "the same under the rule before: MACs x rate of convolutions and linear layers alone",
+        *("mJ", "evaluation", "minimize"),
+    ),
+    "energy/rule": Metric("version of the rule behind energy/mJ", "", "evaluation"),
     "snn/firing_rate": Metric(
         "mean spike count per neuron and time step over layers, in [0, D]", "spikes", "evaluation"
     ),
@@ -132,6 +140,64 @@ METRICS = {
     "system/gpu_memory_usage_megabytes": Metric("memory used on rank 0's GPU", "MB", "system"),
 }
 """Name in MLflow -> metric."""
+
+
+ENERGY_RULE = 2
+"""Version of the rule behind `energy/mJ`; what was recorded without one is of version 1."""
+
+
+def is_of_earlier_rule(metrics: Mapping[str, float]) -> bool:
+    """Whether `energy/mJ` among metrics was measured under the rule before `ENERGY_RULE`."""
+    return "energy/mJ" in metrics and metrics.get("energy/rule", 1) < ENERGY_RULE
+
+
+def separate_energy_rules(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Metrics whose energy of the earlier rule has that rule's name, never `energy/mJ`.
+
+    Whoever compares recorded runs takes their metrics through here.
+
+    Args:
+        metrics: As they were recorded.
+    """
+    if not is_of_earlier_rule(metrics):
+        return dict(metrics)
+    renamed = {"energy/mJ": "energy/mJ.earlier"}
+    return {renamed.get(name, name): value for name, value in metrics.items()}
+
+
+def separate_energy_series(
+    series: Mapping[str, list[tuple[int, float]]],
+) -> dict[str, list[tuple[int, float]]]:
+    """Series of a run whose points of the earlier rule are none of `energy/mJ`.
+
+    Args:
+        series: Metric -> (step, value), as recorded; a resumed run may have points of both rules.
+    """
+    ruled = {step for step, version in series.get("energy/rule", ()) if version >= ENERGY_RULE}
+    points = series.get("energy/mJ", [])
+    earlier = [point for point in points if point[0] not in ruled]
+    if not earlier:
+        return dict(series)
+    parts = {
+        "energy/mJ": [point for point in points if point[0] in ruled],
+        "energy/mJ.earlier": sorted(earlier + series.get("energy/mJ.earlier", [])),
+    }
+    return {name: part for name, part in {**series, **parts}.items() if part}
+
+
+def restore_earlier_rule(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Metrics of now as the earlier rule would have recorded them.
+
+    A sweep that was started under it goes on with it, so that its trials stay comparable.
+
+    Args:
+        metrics: As they are measured now.
+    """
+    if "energy/mJ.earlier" not in metrics:
+        return dict(metrics)
+    names = {"energy/mJ.earlier": "energy/mJ"}
+    dropped = ("energy/mJ", "energy/rule")
+    return {names.get(k, k): value for k, value in metrics.items() if k not in dropped}
 
 
 def split_metrics(split: str, scores: Mapping[str, float]) -> dict[str, float]:

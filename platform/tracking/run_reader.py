@@ -8,6 +8,7 @@ from typing import Any
 
 from ..config.typed_paths import sqlite_file
 from .journal import confined
+from .metric_table import separate_energy_series
 from .mlflow_client import clear_mlflow_errors, connect
 from .tracking_uri import without_user
 
@@ -26,7 +27,7 @@ class TrackedRun:
         status: Such as FINISHED.
         params: Name -> value.
         tags: Name -> value.
-        series: Metric -> (step, value), by step.
+        series: Metric -> (step, value), by step; energies of an earlier rule by their own name.
         artifacts: Paths of all artifacts.
     """
 
@@ -93,7 +94,7 @@ def read_run(uri: str, run_id: str) -> TrackedRun:
         status=run.info.status,
         params=dict(run.data.params),
         tags=dict(run.data.tags),
-        series=series,
+        series=separate_energy_series(series),
         artifacts=artifacts,
         _client=client,
     )

@@ -283,7 +283,7 @@ class Training:
                 self.best,
                 tables={
                     "val_classes": class_table(self.dataset.label_space, counts),
-                    "layers": [dataclasses.asdict(row) for row in report.rows],
+                    "layers": report.tabulate(),
                     "neurons": [dataclasses.asdict(row) for row in firing],
                 },
                 sheet=contact_sheet(self.evaluated, "val") if self.config.tracking.images else None,

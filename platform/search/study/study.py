@@ -10,12 +10,14 @@ import logging
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from ...config.yaml_source import ConfigError
+from ...tracking.metric_table import is_of_earlier_rule, restore_earlier_rule
 from ..sweep_file.plan import SweepPlan
 from ..sweep_file.schema import Limit, Objective
 from ..sweep_file.space import Point, Space
@@ -81,6 +83,8 @@ class Keeper:
         )
         self._interrupted = self._read_study()
         self._check_ended()
+        measured = (m for record in self.records.values() for m in record.history.values())
+        self._earlier_rule = any(map(is_of_earlier_rule, measured))
         if recipe.sampler.name in ("grid", "listed"):
             self.trials = min(trials, len(plan.points))
         elif (points := recipe.space.few_points()) is not None:
@@ -143,6 +147,8 @@ class Keeper:
         if report.failure is not None:
             self._spend(trial, report.seconds)
             return self._end(trial, Verdict("FAIL", report.failure, self._last_step(number)))
+        if self._earlier_rule:
+            report = replace(report, metrics=restore_earlier_rule(report.metrics))
         problem = self._problem(report.metrics)
         if problem:
             self._spend(trial, report.seconds)

@@ -45,18 +45,27 @@ def images() -> Tensor:
 def test_energy_is_counted_by_hand(images: Tensor) -> None:
     with torch.no_grad():
         report = estimate_energy(Net(), images)
+        graded = estimate_energy(Net(), images, form="graded")
     first, grouped, mixed = report.rows
     pixels, rate = 7 * 5, (3 + 3 + 4 + 0) / 4
-    assert (first.name, first.macs, first.spiking_input) == ("first", pixels * 4 * 27, False)
-    assert (grouped.name, grouped.macs, grouped.spiking_input) == ("grouped", pixels * 12, True)
-    assert (mixed.name, mixed.macs, mixed.spiking_input) == ("mixed", 10 * 7 * (4 + 6), False)
+    assert (first.name, first.spiking_input) == ("first", False)
+    assert (grouped.name, grouped.spiking_input) == ("grouped", True)
+    assert (mixed.name, mixed.spiking_input) == ("mixed", False)
+    assert first.macs == T * pixels * 4 * 27
+    assert grouped.macs == T * pixels * 12
+    assert mixed.macs == T * 10 * 7 * (4 + 6)
     assert (first.rate, mixed.rate) == (0.0, 0.0)
     assert grouped.rate == pytest.approx(rate)
-    # Picojoule of an operation x operations x steps; 1e9 of them are a millijoule.
-    assert first.mj == pytest.approx(4.6 * first.macs * T * 1e-9)
-    assert grouped.mj == pytest.approx(0.9 * rate * grouped.macs * T * 1e-9)
+    # Kernels of one pixel have no border: every spike reaches all three outputs of its group.
+    assert grouped.operations == grouped.shortcut == pytest.approx(rate * grouped.macs)
+    # Picojoule of an operation x operations; 1e9 of them are a millijoule.
+    assert first.mj == pytest.approx(4.6 * first.macs * 1e-9)
+    assert grouped.mj == pytest.approx(0.9 * rate * grouped.macs * 1e-9)
     assert report.total_mj == pytest.approx(first.mj + grouped.mj + mixed.mj)
-    assert "1 behind spikes" in report.rule and "2 behind real values" in report.rule
+    assert "1 layers accumulate" in report.rule and "2 multiply" in report.rule
+    # Sent as integers, three of four values are products.
+    assert graded.rows[1].multiplies and graded.rows[1].operations == 0.75 * grouped.macs
+    assert graded.rows[1].mj == pytest.approx(4.6 * 0.75 * grouped.macs * 1e-9)
 
 
 def test_firing_is_counted_over_all_passes_and_not_after_them(images: Tensor) -> None:

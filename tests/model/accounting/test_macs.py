@@ -9,7 +9,7 @@ import torch
 from models import small_config
 from torch import Tensor, nn
 
-from spikeseg.model.accounting.energy import PICOJOULE_PER_MAC, estimate_energy
+from spikeseg.model.accounting.energy import PAPER_RULE, estimate_energy
 from spikeseg.model.accounting.macs import LayerMacs, count_macs
 from spikeseg.model.deployment.fold import fold
 from spikeseg.model.published.classifier import build_classifier
@@ -38,7 +38,8 @@ def test_the_image_is_real_valued_whatever_its_values(image: Tensor, timesteps: 
     with torch.no_grad():
         first, *others = estimate_energy(model, image).rows
     assert first.name == FIRST and not first.spiking_input
-    assert first.mj == pytest.approx(PICOJOULE_PER_MAC * first.macs * timesteps * 1e-9)
+    assert first.mj == pytest.approx(PAPER_RULE.mac * first.macs * 1e-9)
+    assert first.macs == timesteps * 24 * 24 * 8 * 3 * 49
     assert any(row.spiking_input for row in others)
 
 

@@ -114,10 +114,14 @@ def test_energy_is_measured_on_the_first_images_that_were_asked_for(
 
 def test_the_firing_rate_is_the_mean_over_layers_behind_spikes(evaluated: EvaluatedModel) -> None:
     report, firing, metrics = measure_energy_and_health(evaluated)
-    rates = [line.rate for line in report.rows if line.spiking_input]
+    layers = [line for line in report.rows if line.kind in ("convolution", "linear")]
+    rates = [line.rate for line in layers if line.spiking_input]
     assert len(rates) > 1
     assert metrics["snn/firing_rate"] == pytest.approx(sum(rates) / len(rates))
     assert metrics["energy/mJ"] == pytest.approx(sum(line.mj for line in report.rows))
+    earlier = sum(4.6 * x.macs if not x.spiking_input else 0.9 * x.shortcut for x in layers)
+    assert metrics["energy/mJ.earlier"] == pytest.approx(earlier * 1e-9)
+    assert metrics["energy/mJ.earlier"] < metrics["energy/mJ"]
     assert metrics["snn/dead_fraction"] == max(line.dead for line in firing)
 
 

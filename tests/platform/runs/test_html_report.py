@@ -76,8 +76,8 @@ def test_the_page_shows_curves_pictures_tables_and_provenance(
     page: str, trained: TrainedRun
 ) -> None:
     found = parsed(page)
-    # Curves, contact sheet, confusion matrix, firing heat map.
-    assert found.tags.count("img") == 4
+    # Curves, contact sheet, confusion matrix, firing heat map, energy of layers.
+    assert found.tags.count("img") == 5
     assert "spikeseg train shapes_tiny" in page
     tags = trained.client.get_run(trained.run_id).data.tags
     for name in ("config_digest", "data_digest", "code_digest", "seed"):

@@ -36,7 +36,7 @@ def test_the_newest_start_stands_last_and_is_latest(tmp_path: Path) -> None:
 def test_a_run_without_a_result_shows_its_best_evaluation(tmp_path: Path) -> None:
     make_run(tmp_path / "one")
     (run,) = list_runs(tmp_path)
-    assert run.metrics == {"val/mIoU": 30.0, "energy/mJ": 0.2}
+    assert run.metrics == {"val/mIoU": 30.0, "energy/mJ.earlier": 0.2}
 
 
 def test_a_sweep_is_one_line_with_its_best_trial_and_lists_its_trials_on_demand(

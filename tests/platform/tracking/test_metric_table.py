@@ -15,6 +15,9 @@ from spikeseg.platform.tracking.metric_table import (
     NEEDS,
     evaluation_metrics,
     metric_label,
+    restore_earlier_rule,
+    separate_energy_rules,
+    separate_energy_series,
     split_metrics,
 )
 
@@ -60,3 +63,35 @@ def test_a_label_says_unit_and_direction_where_there_are_any() -> None:
     assert metric_label("snn/firing_rate") == "snn/firing_rate (spikes)"
     assert metric_label("train/lr") == "train/lr"
     assert metric_label("somebody/else") == "somebody/else"
+
+
+NOW = {"val/mIoU": 40.0, "energy/mJ": 0.06, "energy/mJ.earlier": 0.03, "energy/rule": 2.0}
+BEFORE = {"val/mIoU": 41.0, "energy/mJ": 0.031}
+
+
+def test_energies_of_two_rules_never_have_one_name() -> None:
+    assert separate_energy_rules(NOW) == NOW
+    assert separate_energy_rules(BEFORE) == {"val/mIoU": 41.0, "energy/mJ.earlier": 0.031}
+    assert separate_energy_rules({"val/mIoU": 1.0}) == {"val/mIoU": 1.0}
+
+
+def test_a_sweep_of_the_earlier_rule_goes_on_with_it() -> None:
+    assert restore_earlier_rule(NOW) == {"val/mIoU": 40.0, "energy/mJ": 0.03}
+    # Read back from a checkpoint of that time.
+    assert restore_earlier_rule(BEFORE) == BEFORE
+
+
+def test_a_run_resumed_across_rules_has_a_series_of_each() -> None:
+    series = {
+        "energy/mJ": [(10, 0.3), (20, 0.6)],
+        "energy/mJ.earlier": [(20, 0.29)],
+        "energy/rule": [(20, 2.0)],
+        "val/mIoU": [(10, 1.0), (20, 2.0)],
+    }
+    assert separate_energy_series(series) == {
+        **series,
+        "energy/mJ": [(20, 0.6)],
+        "energy/mJ.earlier": [(10, 0.3), (20, 0.29)],
+    }
+    before = {"energy/mJ": [(10, 0.3)]}
+    assert separate_energy_series(before) == {"energy/mJ.earlier": [(10, 0.3)]}
