@@ -6,13 +6,13 @@ what OpenCV hides: a label's mode and palette, and the EXIF orientation.
 
 import io
 import logging
-import struct
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from .encoded_pixels import decode_image, encode_png
 from .spec import DataError, LabelSpace
 
 _log = logging.getLogger(__name__)
@@ -33,11 +33,6 @@ _TURNS = {
 _DEPTHS = (8, 10, 12, 14, 16)
 # Where a PNG's header says how many bits a sample has.
 _PNG_BITS = 24
-# Its size lies before; the header is always the first chunk.
-_PNG_SIZE = 16
-_PNG_START, _JPEG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"\xff\xd8\xff"
-# Where Pillow refuses, too: beyond it a file of kilobytes takes gigabytes.
-MOST_PIXELS = 178_956_970
 FORMATS = ("JPEG", "PNG")
 _EXACT_IN_FLOAT32 = 1 << 23
 _JPEG_SCAN, _JPEG_END = b"\xff\xda", b"\xff\xd9"
@@ -290,111 +285,10 @@ def count_values(values: np.ndarray) -> np.ndarray:
     return np.sum(counts, axis=0, dtype=np.int64).ravel()
 
 
-def decode_image(data: bytes, size: tuple[int, int] | None = None) -> np.ndarray:
-    """Decode a JPEG or PNG to (H, W, 3) uint8 RGB.
-
-    Args:
-        data: Bytes of the file.
-        size: Height and width that it must have; nothing is decoded where its header says
-            otherwise. If not given, any size up to `MOST_PIXELS`.
-
-    Raises:
-        DataError: Where it is of another format, size or damaged.
-    """
-    image = _decode(data, cv2.IMREAD_COLOR, "an image", size)
-    if image is None:
-        raise DataError("an image of these bytes cannot be decoded")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-
-def encode_bands(bands: np.ndarray) -> bytes:
-    """Encode (H, W, C) uint8 as one grey PNG of C H x W pixels, channel below channel."""
-    height, width, channels = bands.shape
-    return encode_png(bands.transpose(2, 0, 1).reshape(channels * height, width))
-
-
-def decode_bands(data: bytes, channels: int, size: tuple[int, int] | None = None) -> np.ndarray:
-    """Decode an image of any number of channels to (H, W, C) uint8; as `decode_image`.
-
-    Args:
-        data: What `encode_bands` made; of three channels a JPEG or PNG in RGB.
-        channels: C.
-        size: Height and width that it must have.
-    """
-    if channels == 3:
-        return decode_image(data, size)
-    stacked = None if size is None else (size[0] * channels, size[1])
-    planes = _decode(data, cv2.IMREAD_UNCHANGED, f"an image of {channels} channels", stacked)
-    if planes is None or planes.ndim != 2 or planes.dtype != np.uint8 or len(planes) % channels:
-        raise DataError(f"an image of these bytes is not a grey PNG of {channels} channels")
-    planes = planes.reshape(channels, -1, planes.shape[1])
-    return np.ascontiguousarray(planes.transpose(1, 2, 0))
-
-
-def decode_index(data: bytes, size: tuple[int, int] | None = None) -> np.ndarray:
-    """Decode an index map to (H, W) uint8; as `decode_image`."""
-    label = _decode(data, cv2.IMREAD_UNCHANGED, "a label map", size)
-    if label is None or label.ndim != 2 or label.dtype != np.uint8:
-        raise DataError("a label map of these bytes is not an 8-bit index PNG")
-    return label
-
-
-def decode_instances(data: bytes, size: tuple[int, int] | None = None) -> np.ndarray:
-    """Decode an instance map to (H, W) uint16; as `decode_image`."""
-    instances = _decode(data, cv2.IMREAD_UNCHANGED, "an instance map", size)
-    if instances is None or instances.ndim != 2 or instances.dtype != np.uint16:
-        raise DataError("an instance map of these bytes is not a 16-bit index PNG")
-    return instances
-
-
-def read_encoded_size(data: bytes) -> tuple[int, int] | None:
-    """Height and width in the header of a JPEG or PNG; None where there is no such header."""
-    if data.startswith(_PNG_START) and len(data) > _PNG_BITS:
-        width, height = struct.unpack_from(">II", data, _PNG_SIZE)
-        return height, width
-    if not data.startswith(_JPEG_START):
-        return None
-    try:
-        with Image.open(io.BytesIO(data), formats=("JPEG",)) as picture:
-            return picture.height, picture.width
-    except Image.DecompressionBombError as error:
-        raise DataError(f"a picture is too large to be decoded ({error})") from error
-    except (OSError, ValueError, SyntaxError, struct.error):
-        return None
-
-
-def encode_png(array: np.ndarray) -> bytes:
-    """Encode (H, W, 3) uint8 RGB as PNG, or (H, W) uint8 or uint16."""
-    pixels = cv2.cvtColor(array, cv2.COLOR_RGB2BGR) if array.ndim == 3 else array
-    done, data = cv2.imencode(".png", pixels)
-    assert done, "an array of these types is always encoded"
-    return data.tobytes()
-
-
 def _count_wide_values(raw: np.ndarray, path: Path) -> np.ndarray:
     if int(raw.min()) < 0 or int(raw.max()) > 0xFFFF:
         raise DataError(f"{path}: label values must be 0..65535, got {raw.min()}..{raw.max()}")
     return np.bincount(raw.ravel())
-
-
-def _decode(data: bytes, flag: int, kind: str, size: tuple[int, int] | None) -> np.ndarray | None:
-    """Decode with OpenCV what its header allows; None where it cannot."""
-    encoded = read_encoded_size(data)
-    if encoded is None:
-        raise DataError(f"{kind} of these bytes cannot be decoded: it must be a JPEG or PNG")
-    if size is not None and encoded != size:
-        raise DataError(
-            f"image and label have other sizes than were packed: {kind} of {encoded[0]} x "
-            f"{encoded[1]}, expected {size[0]} x {size[1]}"
-        )
-    if encoded[0] * encoded[1] > MOST_PIXELS:
-        raise DataError(
-            f"{kind} of {encoded[0]} x {encoded[1]} pixels: at most {MOST_PIXELS} are decoded"
-        )
-    try:
-        return cv2.imdecode(np.frombuffer(data, np.uint8), flag)
-    except cv2.error:
-        return None
 
 
 def _open_label(path: Path) -> tuple[Image.Image, int]:

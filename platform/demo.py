@@ -10,7 +10,8 @@ from ..datasets.packed.pack import pack
 from .cluster.session import connected
 from .config.recipes import load_experiment
 from .runs.predict_images import evaluate_checkpoint
-from .search.sweep import SweepOptions, SweepOutcome, TrialResult, sweep
+from .search.sweep import SweepOptions, sweep
+from .search.sweep_outcome import SweepOutcome, TrialResult
 from .search.sweep_status import SweepStatus
 from .train.progress import report_rows
 from .train.trainer import TrainOutcome, resume_training, train

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from ..images import encode_png
+from ..encoded_pixels import encode_png
 from ..spec import DataError, EncodedRow, RawRow, Row, load_label_space
 
 TILE = 256

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, get_args, overload
 import cv2
 import numpy as np
 
-from ..images import encode_png
+from ..encoded_pixels import encode_png
 from ..spec import DataError, EncodedRow, RawRow, Row, load_label_space
 
 _KINDS = ("disc", "ring", "square", "triangle", "cross", "star", "crescent", "bar")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ..images import MOST_PIXELS, decode_bands, decode_index, decode_instances
+from ..encoded_pixels import MOST_PIXELS, decode_bands, decode_index, decode_instances
 from ..printable_text import make_printable
 from ..spec import DataError, Row, StorageAwayError
 from .manifest import MANIFEST, Manifest, read_manifest

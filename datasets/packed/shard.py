@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..images import encode_png
+from ..encoded_pixels import encode_png
 from ..spec import DataError, EncodedRow, RawDataset, RawRow
 from .channel_sums import ChannelSums
 from .label_counts import LabelCounts

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ...datasets.images import decode_image, decode_index
+from ...datasets.encoded_pixels import decode_image, decode_index
 from ...datasets.layouts.shapes import Shapes, ShapesOptions
 from ...datasets.packed.pack import pack
 from ...datasets.packed.reader import PackedDataset

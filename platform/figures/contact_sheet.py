@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from ...datasets.images import encode_png
+from ...datasets.encoded_pixels import encode_png
 from ...datasets.pictures import colour_label, draw_sheet, join_pictures
 from ...datasets.spec import LabelSpace
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from ...datasets.images import encode_png
+from ...datasets.encoded_pixels import encode_png
 from ...datasets.packed.files import place_file, temporary_beside, write_file
 from ...datasets.pictures import overlay, view_rgb
 from ...datasets.spec import LabelSpace

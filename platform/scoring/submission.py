@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...datasets.images import encode_png
+from ...datasets.encoded_pixels import encode_png
 from ...datasets.packed.files import write_file
 from ...datasets.spec import LabelSpace, load_label_space
 from ..config.errors import ConfigError

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from spikeseg.datasets import images
-from spikeseg.datasets.images import count_values, decode_image, read_image, to_train_ids
+from spikeseg.datasets import encoded_pixels, images
+from spikeseg.datasets.encoded_pixels import decode_image
+from spikeseg.datasets.images import count_values, read_image, to_train_ids
 from spikeseg.datasets.spec import DataError, load_label_space
 
 
@@ -53,7 +54,7 @@ def test_a_jpeg_that_only_one_decoder_refuses_is_refused(
         patch.setattr(ImageFile.ImageFile, "load", refuse)
         with pytest.raises(DataError, match=r"a1: the image cannot be decoded \(broken data"):
             read_image(path)
-    monkeypatch.setattr(images, "_decode", lambda *_: None)
+    monkeypatch.setattr(encoded_pixels, "_decode", lambda *_: None)
     with pytest.raises(DataError, match=r"a1: the image cannot be decoded"):
         read_image(path)
 

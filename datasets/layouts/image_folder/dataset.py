@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ...images import encode_bands
+from ...encoded_pixels import encode_bands
 from ...spec import DataError, EncodedRow, LabelSpace, RawRow, Row
 from ..image_label_pairs import require_equal_size
 from .bands import read_bands

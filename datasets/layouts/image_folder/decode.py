@@ -9,13 +9,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ...images import (
-    check_image,
-    encode_png,
-    open_picture,
-    read_orientation,
-    require_jpeg_end,
-)
+from ...encoded_pixels import encode_png
+from ...images import check_image, open_picture, read_orientation, require_jpeg_end
 from ...spec import DataError
 
 _PNG_BITS = 24

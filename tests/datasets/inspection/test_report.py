@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from spikeseg.datasets.images import encode_png
+from spikeseg.datasets.encoded_pixels import encode_png
 from spikeseg.datasets.inspection.contact_sheet import draw_augmented_sheet, draw_contact_sheet
 from spikeseg.datasets.inspection.html_page import render_report
 from spikeseg.datasets.inspection.report import Report, format_report, inspect_packed

@@ -91,6 +91,7 @@ def test_a_convolution_costs_what_its_events_cost(options: dict[str, Any], divis
         nn.Sequential(nn.Flatten(0, 1), layer), draw(T, B, 4, 6, 5), divisor=divisor
     )
     height, width = layer(torch.zeros(1, 4, 6, 5)).shape[2:]
+    padding: Any = layer.padding
     simulated = {coding: [0] * B for coding in CODINGS}
     for t, b, c, y, x in product(*map(range, counts.shape)):
         number = int(counts[t, b, c, y, x])
@@ -98,8 +99,8 @@ def test_a_convolution_costs_what_its_events_cost(options: dict[str, Any], divis
         for i, j in product(range(layer.kernel_size[0]), range(layer.kernel_size[1])):
             # Output o reads input o * stride - padding + tap * dilation.
             for oy, ox in product(range(height), range(width)):
-                iy = oy * layer.stride[0] - layer.padding[0] + i * layer.dilation[0]
-                ix = ox * layer.stride[1] - layer.padding[1] + j * layer.dilation[1]
+                iy = oy * layer.stride[0] - padding[0] + i * layer.dilation[0]
+                ix = ox * layer.stride[1] - padding[1] + j * layer.dilation[1]
                 reached += (iy, ix) == (y, x)
         for coding, slots in CODINGS.items():
             simulated[coding][b] += slots(number) * reached * (8 // layer.groups)

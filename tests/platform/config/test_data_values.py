@@ -8,7 +8,7 @@ import pytest
 from plans import load
 
 import spikeseg
-from spikeseg.datasets.images import encode_bands, encode_png
+from spikeseg.datasets.encoded_pixels import encode_bands, encode_png
 from spikeseg.datasets.packed.pack import pack
 from spikeseg.datasets.spec import EncodedRow, LabelSpace, RawRow, Row
 from spikeseg.platform.config.errors import ConfigError

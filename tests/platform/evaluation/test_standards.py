@@ -33,17 +33,17 @@ def test_figures_equal_those_of_the_packages(name: str) -> None:
     rows = meter.rows()
     ours = {key: measure(model, [images], rows) for key, measure in STANDARDS.items()}
     # Another processor's rounding moves single spikes; dense products are the same everywhere.
-    near = {"rel": 0.02}
+    near = 0.02
     bench = ours["neurobench"]["synaptic_operations"]
     assert bench["Dense"] == stored["neurobench"]["Dense"]
     for key in ("Effective_MACs", "Effective_ACs"):
-        assert bench[key] == pytest.approx(stored["neurobench"][key], **near), key
+        assert bench[key] == pytest.approx(stored["neurobench"][key], rel=near), key
     for key, value in stored["spikingjelly"].items():
-        assert ours["spikingjelly"][key] == pytest.approx(value, **near), key
+        assert ours["spikingjelly"][key] == pytest.approx(value, rel=near), key
     if name.endswith("_binary"):
         # Binary spikes are their own unrolled form.
         counted = stored["spikingjelly"]["SynOpCounter"]
-        assert ours["spikingjelly"]["unrolled"]["SynOpCounter"] == pytest.approx(counted, **near)
+        assert ours["spikingjelly"]["unrolled"]["SynOpCounter"] == pytest.approx(counted, rel=near)
     assert 0 < ours["neurobench"]["activation_sparsity"] < 1
     assert ours["neurobench"]["footprint"] > 4 * sum(p.numel() for p in model.parameters())
 

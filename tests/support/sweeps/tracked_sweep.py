@@ -88,6 +88,7 @@ def write_sweep(storage: Path) -> TrackedSweep:
         journal.tags({"data_digest": _DATA_DIGEST})
         for split in ("train", "val", "test"):
             journal.dataset(f"shapes-{split}", _DATA_DIGEST, split, str(storage / "shapes"))
+        miou = 0.0
         for step in range(100, 301, 100):
             journal.image("val/rows", step, _sheet(step))
             miou = best * (1 - math.exp(-step / 120))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from mlflow import MlflowClient
 
-from spikeseg.datasets.images import encode_png
+from spikeseg.datasets.encoded_pixels import encode_png
 from spikeseg.platform.tracking.journal import Journal
 from spikeseg.platform.tracking.upload.upload_thread import Sender
 
