@@ -93,8 +93,9 @@ def test_mlflow_holds_the_run_with_its_params_tags_metrics_and_data(home: Path) 
     assert {"T", "D", "normalization", "config_digest", "data_digest", "seed"} <= set(run.data.tags)
     wanted = {"train/loss", "train/lr", "val/mIoU", "test/mIoU", "energy/mJ", "best/val_mIoU"}
     assert wanted <= set(run.data.metrics)
-    digest = PackedDataset.open(home / "data").digest
-    assert digest.startswith(run.inputs.dataset_inputs[0].dataset.digest)  # pyright: ignore[reportOptionalMemberAccess]
+    digests = [digest[:36] for digest in PackedDataset.open(home / "data").split_digests.values()]
+    assert run.inputs is not None
+    assert sorted(item.dataset.digest for item in run.inputs.dataset_inputs) == sorted(digests)
     assert "config.yaml" in [item.path for item in client.list_artifacts(run.info.run_id)]
 
 
