@@ -1,6 +1,5 @@
 """`spikeseg benchmark pages`: what MLflow's pages load for an experiment of many runs."""
 
-import json
 import statistics
 import subprocess
 import tempfile
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import requests
 
 from ...platform.checkpoint.run_folder import RunFolder
 from ...platform.config.recipes import load_experiment, override
@@ -116,10 +116,9 @@ def time_search(address: str, experiment: str, runs: int, tries: int) -> tuple[f
 
 
 def _post(address: str, body: dict[str, Any]) -> bytes:
-    headers = {"Content-Type": "application/json"}
-    request = urllib.request.Request(address, json.dumps(body).encode(), headers)
-    with urllib.request.urlopen(request, timeout=120) as answer:
-        return answer.read()
+    answer = requests.post(address, json=body, timeout=120)
+    answer.raise_for_status()
+    return answer.content
 
 
 def _wait(address: str) -> None:

@@ -55,14 +55,14 @@ def quantize_weights(model: Any, runtime: Runtime) -> int:
         raise ConfigError(
             f"weights: int8 takes neurons of at most {MOST_LEVELS} levels, this model has {high}"
         )
-    pass_ = _Quantization(graph, neurons)
+    rounding = _Quantization(graph, neurons)
     for node in list(graph.node):
-        if node.op_type == "Conv" and pass_.reads_counts(node):
-            pass_.quantize(node, integer_output=runtime == "onnx")
-    pass_.write()
+        if node.op_type == "Conv" and rounding.reads_counts(node):
+            rounding.quantize(node, integer_output=runtime == "onnx")
+    rounding.write()
     if runtime == "onnx":
         model.opset_import.add(domain=_MICROSOFT, version=1)
-    return pass_.count
+    return rounding.count
 
 
 def _find_neurons(graph: Any) -> dict[str, _Neuron]:

@@ -343,7 +343,7 @@ def test_the_corrected_query_mlp_treats_every_query_alike() -> None:
     [
         ((2, 3, 8, 40), "at least 16 pixels high and wide.*got 8 x 40"),
         ((2, 4, 32, 32), "3 channels, got 4"),
-        ((3, 32, 32), r"\(B, 3, H, W\) or \(T, B, 3, H, W\), got shape \(3, 32, 32\)"),
+        ((3, 32, 32), r"\(B, C, H, W\) or \(T, B, C, H, W\), got shape \(3, 32, 32\)"),
         ((3, 2, 3, 32, 32), "3 time steps, the model has 1"),
     ],
     ids=["small", "channels", "axes", "steps"],

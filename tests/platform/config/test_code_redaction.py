@@ -19,7 +19,10 @@ ABOUT_SECRETS = {
     "platform/config/recipes.py",
     "platform/config/redaction.py",
     "platform/config/code_redaction.py",
+    "platform/tracking/job_names.py",
     "platform/tracking/mlflow_server.py",
+    # MLflow's own `orderByKey` and `viewStateShareKey`.
+    "platform/tracking/pages/shared_view.py",
     "platform/tracking/tracking_uri.py",
 }
 INNOCENT = (

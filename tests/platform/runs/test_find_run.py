@@ -120,7 +120,7 @@ def test_a_run_and_a_sweep_are_continued_by_their_own_verbs(storage: Path) -> No
     address = "s3://bucket/runs/x"
     assert find_run_to_resume(address, storage, kind="run") == (address, storage)
     for word, kind, message in (
-        ("sweep-toy", "run", "is a sweep, which is continued by: spikeseg sweep RECIPE"),
+        ("sweep-toy", "run", "is a sweep, which is continued by: spikeseg sweep --resume"),
         ("sweep-toy/1", "run", "is a trial, which its sweep continues"),
         ("shapes", "sweep", "is a run, and a sweep is needed here"),
         ("shapes/checkpoints/step-00000004", "run", "is a checkpoint; a run goes on from its"),

@@ -30,11 +30,10 @@ def of_a_gpu(trained: TrainedRun, tmp_path: Path) -> Path:
 
 
 def test_a_checkpoint_of_a_gpu_computes_the_same_on_a_cpu(
-    trained: TrainedRun, of_a_gpu: Path, caplog: pytest.LogCaptureFixture
+    trained: TrainedRun, of_a_gpu: Path
 ) -> None:
     loaded = load_model(of_a_gpu, (), Machine(threads=1))
     assert loaded.device.type == "cpu" and torch.get_num_threads() == 1
-    assert "torch sees no GPU: on the CPU" in caplog.text
     images = torch.rand(1, 3, 32, 32)
     with torch.inference_mode():
         now, before = loaded.model(images), load_model(trained.folder).model(images)
