@@ -6,12 +6,14 @@ MLflow, `SWEEP/TRIAL`, `SWEEP/best`, or `latest`.
 
 import logging
 import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
+from ..datasets.printable_text import make_printable
 from ..platform.config.storage import default_storage
 from ..platform.config.typed_paths import resolve_path
 
@@ -41,6 +43,11 @@ def overrides_argument(command: Callable[..., Any]) -> Callable[..., Any]:
 def plain_logging() -> None:
     """Send warnings to stderr, one line each."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+
+
+def print_warning(line: str) -> None:
+    """Print what a check before the start warns of, to stderr."""
+    print(make_printable(f"spikeseg: warning: {line}"), file=sys.stderr)
 
 
 def command_line(*words: object) -> str:

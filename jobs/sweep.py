@@ -12,7 +12,13 @@ import click
 
 from .cli import run
 from .display.progress import open_progress
-from .options import command_line, overrides_argument, plain_logging, storage_option
+from .options import (
+    command_line,
+    overrides_argument,
+    plain_logging,
+    print_warning,
+    storage_option,
+)
 
 
 @click.command("sweep")
@@ -94,9 +100,18 @@ def _sweep(
 ) -> int:
     """Run the sweep and say what came of it; returns the exit code."""
     # Seconds on a slow disk, in which a signal may come.
+    from ..platform.doctor.run_checks import check_before_start
     from ..platform.search.sweep import SweepOptions, SweepUnfinishedError, sweep
+    from ..platform.search.sweep_file.plan import load_sweep
     from ..platform.tracking.page_links import describe_run_page
 
+    if how["resume"] is None:
+        check_before_start(
+            load_sweep(recipe, overrides),
+            storage,
+            concurrency=1 if how["here"] else how["concurrency"],
+            tell=print_warning,
+        )
     try:
         with open_progress() as display:
             options = SweepOptions(storage=storage, **how)

@@ -8,7 +8,13 @@ import click
 from .cli import run
 from .display.class_table import format_class_table
 from .display.progress import open_progress
-from .options import command_line, overrides_argument, plain_logging, storage_option
+from .options import (
+    command_line,
+    overrides_argument,
+    plain_logging,
+    print_warning,
+    storage_option,
+)
 
 
 @click.command("train")
@@ -29,6 +35,7 @@ def command(
     not sent to MLflow yet is safe, and no failure.
     """
     from ..platform.config.recipes import load_experiment
+    from ..platform.doctor.run_checks import check_before_start
     from ..platform.runs.find_run import find_run_to_resume, resolve_initial_run
     from ..platform.tracking.page_links import describe_run_page
     from ..platform.train.trainer import resume_training, train
@@ -47,6 +54,7 @@ def command(
         resolved = load_experiment(recipe, resolve_initial_run(overrides, storage))
         for key, value, reason in resolved.picked:
             print(f"{key}={json.dumps(value)}  # {reason}")
+        check_before_start(resolved, storage, tell=print_warning)
         with open_progress() as display:
             outcome = train(resolved, storage=storage, progress=display)
     print(f"\n{outcome.split} split, checkpoint of step {outcome.best_step} (best val mIoU):")

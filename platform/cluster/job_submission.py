@@ -149,8 +149,8 @@ def submit(
     tell(f"head {dashboard.address} ({dashboard.source})")
     os.environ.update(settings())
     token = check_dashboard(dashboard)
-    with _explain_errors(dashboard.address):
-        client = _open_client(dashboard.address, token)
+    with explain_errors(dashboard.address):
+        client = open_client(dashboard.address, token)
         job = _send(client, dashboard.address, arguments, variables)
     tell(f"job {job} at {dashboard.address}")
     tell(f"the same by hand: {plain_command(dashboard.address, arguments)}")
@@ -158,14 +158,20 @@ def submit(
         tell(f"logs: {_ray_job(dashboard.address, 'logs', '--follow', job)}")
         return 0
     try:
-        with _explain_errors(dashboard.address):
+        with explain_errors(dashboard.address):
             return _follow(client, job, tell)
     except KeyboardInterrupt:
         tell(f"the job goes on; stop it with: {_ray_job(dashboard.address, 'stop', job)}")
         return 130
 
 
-def _open_client(address: str, token: str) -> "JobSubmissionClient":
+def open_client(address: str, token: str) -> "JobSubmissionClient":
+    """Open Ray's client for jobs, to exactly the head that was checked.
+
+    Args:
+        address: Of the head's dashboard.
+        token: That the head took.
+    """
     from ray.job_submission import JobSubmissionClient
 
     # Ray's client takes the variables instead of its argument, and reads the token once a process.
@@ -217,8 +223,15 @@ def _follow(client: "JobSubmissionClient", job: str, tell: Callable[[str], None]
 
 
 @contextlib.contextmanager
-def _explain_errors(address: str) -> Iterator[None]:
-    """What goes wrong with a head that was checked becomes one sentence."""
+def explain_errors(address: str) -> Iterator[None]:
+    """Turn what goes wrong with a head that was checked into one sentence.
+
+    Args:
+        address: Of the head's dashboard.
+
+    Raises:
+        RuntimeError: Where Ray's client raised.
+    """
     import aiohttp
     import requests
     from ray.exceptions import RayError

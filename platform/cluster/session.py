@@ -221,6 +221,22 @@ def _ray_folder() -> Path:
     return Path(above).absolute() / f"spikeseg-ray-{os.getuid()}"
 
 
+def check_ray_folder() -> Path:
+    """Check the folder of Ray's sockets and logs, which is made where Ray starts.
+
+    Returns:
+        The folder, which need not be there yet.
+
+    Raises:
+        ValueError: Where its path is too long for sockets, or somebody else made it.
+    """
+    _require_short_sockets()
+    folder = _ray_folder()
+    if folder.exists() or folder.is_symlink():
+        _require_own_folder(folder)
+    return folder
+
+
 def _require_short_sockets() -> None:
     """Refuse a folder whose path is too long for sockets; Ray's own words would be an assertion.
 
@@ -245,14 +261,18 @@ def _private_folder() -> Path:
     folder = _ray_folder()
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700, parents=True)
+    _require_own_folder(folder)
+    folder.chmod(0o700)
+    return folder
+
+
+def _require_own_folder(folder: Path) -> None:
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
         raise ValueError(
             f"{folder}: must be a folder of this user for Ray's sockets; have it removed, or set "
             "RAY_TMPDIR to another place (with a short path)"
         )
-    folder.chmod(0o700)
-    return folder
 
 
 def offered_cpus() -> float:
