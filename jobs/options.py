@@ -40,6 +40,26 @@ def overrides_argument(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.argument("overrides", nargs=-1, metavar="[FIELD=VALUE]...")(command)
 
 
+def address_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--address`: the dashboard of a head."""
+    return click.option(
+        "--address",
+        help="The head's dashboard; else RAY_API_SERVER_ADDRESS, RAY_ADDRESS, "
+        "http://127.0.0.1:8265.",
+    )(command)
+
+
+def env_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--env KEY`, passed as `names`: variables of this shell that are sent to a job."""
+    return click.option(
+        "--env",
+        "names",
+        multiple=True,
+        metavar="KEY",
+        help="Send this variable too; Ray's dashboard shows a job's variables.",
+    )(command)
+
+
 def plain_logging() -> None:
     """Send warnings to stderr, one line each."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")

@@ -26,6 +26,7 @@ from .options import (
 @overrides_argument
 @click.option("--trials", type=click.IntRange(1), help="Trials in all; the recipe's if not given.")
 @click.option("--resume", metavar="SWEEP", help="Continue this sweep.")
+@click.option("--name", help="Name of a new sweep; made of recipe and time if not given.")
 @click.option("--concurrency", type=click.IntRange(1), help="Trials at a time.")
 @click.option("--here", is_flag=True, help="One trial after the other in this process, no Ray.")
 @storage_option
@@ -34,6 +35,7 @@ def command(  # noqa: PLR0913
     overrides: tuple[str, ...],
     trials: int | None,
     resume: str | None,
+    name: str | None,
     concurrency: int | None,
     here: bool,
     storage: Path,
@@ -49,8 +51,8 @@ def command(  # noqa: PLR0913
     plain_logging()
     if resume is not None and recipe is not None and "=" in recipe:
         recipe, overrides = None, (recipe, *overrides)
-    if recipe is None and resume is None:
-        raise click.UsageError("give a recipe, or --resume SWEEP")
+    if (recipe is None and resume is None) or (name is not None and resume is not None):
+        raise click.UsageError("give a recipe, or --resume SWEEP; --name is of a new sweep")
 
     def again(name: str) -> str:
         if recipe is None:
@@ -77,6 +79,7 @@ def command(  # noqa: PLR0913
                 trials=trials,
                 storage=storage,
                 resume=resume,
+                name=name,
                 concurrency=concurrency,
                 here=here,
             )

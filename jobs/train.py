@@ -23,9 +23,14 @@ from .options import (
 @click.option(
     "--resume", metavar="RUN", help="Continue this run, or the one at this address in a mirror."
 )
+@click.option("--name", help="Name of a new run; made of recipe and time if not given.")
 @storage_option
 def command(
-    recipe: str | None, overrides: tuple[str, ...], resume: str | None, storage: Path
+    recipe: str | None,
+    overrides: tuple[str, ...],
+    resume: str | None,
+    name: str | None,
+    storage: Path,
 ) -> int:
     """Train RECIPE (a shipped name or a YAML file), or continue a run with --resume RUN.
 
@@ -46,9 +51,11 @@ def command(
     if (recipe is None) == (resume is None):
         raise click.UsageError("give a recipe, or --resume RUN, and not both")
     if resume is not None:
-        name, storage = find_run_to_resume(resume, storage, kind="run")
+        if name is not None:
+            raise click.UsageError("--name is of a new run, and --resume continues one")
+        known, storage = find_run_to_resume(resume, storage, kind="run")
         with open_progress() as display:
-            outcome = resume_training(name, overrides, storage=storage, progress=display)
+            outcome = resume_training(known, overrides, storage=storage, progress=display)
     else:
         assert recipe is not None
         resolved = load_experiment(recipe, resolve_initial_run(overrides, storage))
@@ -56,7 +63,7 @@ def command(
             print(f"{key}={json.dumps(value)}  # {reason}")
         check_before_start(resolved, storage, tell=print_warning)
         with open_progress() as display:
-            outcome = train(resolved, storage=storage, progress=display)
+            outcome = train(resolved, storage=storage, name=name, progress=display)
     print(f"\n{outcome.split} split, checkpoint of step {outcome.best_step} (best val mIoU):")
     print(format_class_table(outcome.classes))
     for name, value in outcome.metrics.items():

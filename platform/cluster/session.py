@@ -40,7 +40,7 @@ _LOCAL = {
 }
 # Off, Ray keeps 127.0.0.1 as the node's address, and every process of the node listens there
 # alone; else it takes the machine's address and listens on all of them. No other node can join.
-_JOINABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+JOINABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 _STARTS = 3
 # Of `sockaddr_un`, without its last zero; and the longest that Ray makes in its folder.
 _LONGEST_SOCKET = 107
@@ -164,17 +164,17 @@ def _on_loopback() -> Iterator[None]:
     from ray._private import ray_constants
 
     # Ray's other processes read the variable; this one read it when it imported Ray.
-    before = os.environ.get(_JOINABLE), ray_constants.ENABLE_RAY_CLUSTER
-    os.environ[_JOINABLE] = "0"
+    before = os.environ.get(JOINABLE), ray_constants.ENABLE_RAY_CLUSTER
+    os.environ[JOINABLE] = "0"
     ray_constants.ENABLE_RAY_CLUSTER = False
     try:
         yield
     finally:
         variable, ray_constants.ENABLE_RAY_CLUSTER = before
         if variable is None:
-            del os.environ[_JOINABLE]
+            del os.environ[JOINABLE]
         else:
-            os.environ[_JOINABLE] = variable
+            os.environ[JOINABLE] = variable
 
 
 def _start_local(cpus: int) -> None:
@@ -191,7 +191,7 @@ def _start_local(cpus: int) -> None:
             _AUTH,
             os.environ[_AUTH],
         )
-    folder = _private_folder()
+    folder = make_ray_folder()
     for key, value in _LOCAL.items():
         os.environ.setdefault(key, value)
     for attempt in range(1, _STARTS + 1):
@@ -252,8 +252,11 @@ def _require_short_sockets() -> None:
         )
 
 
-def _private_folder() -> Path:
-    """Folder around Ray's sockets and logs, this user's alone: others could replace them.
+def make_ray_folder() -> Path:
+    """Make the folder around Ray's sockets and logs, this user's alone: others could replace them.
+
+    Returns:
+        The folder.
 
     Raises:
         ValueError: Where somebody else made it.

@@ -132,7 +132,14 @@ def find_missing_room(subject: Subject, nodes: list[dict[str, float]]) -> str:
     try:
         trials_at_once(resources, workers=workers, wanted=wanted, nodes=nodes)
     except ValueError as error:
-        return str(error)
+        if subject.plan is not None:
+            return str(error)
+        total = sum(node.get("CPU", 0.0) for node in nodes)
+        return (
+            f"trainer.workers: {workers} workers need {workers * resources.cpu:g} CPU + "
+            f"{workers * resources.gpu:g} GPU at once, the cluster's {len(nodes)} nodes have "
+            f"{total:g} CPU: they would wait for ever"
+        )
     return ""
 
 
