@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from ...datasets.cpu_count import count_usable_cpus
 from .head_checks import check_head
 from .loopback import host_of, is_loopback
+from .room import Nodes, wait_for_room
 from .token import ensure_token
 
 _log = logging.getLogger(__name__)
@@ -286,12 +287,15 @@ def offered_cpus() -> float:
 
 
 def _require_cpus(cpus: float) -> None:
-    offered = offered_cpus()
-    if cpus > offered:
-        raise ValueError(
-            f"the work needs {cpus:g} CPUs at once, the cluster has {offered:g}: it would wait "
-            "for ever; ask for fewer workers or a smaller concurrency"
-        )
+    def fit(nodes: Nodes) -> None:
+        offered = sum(node.get("CPU", 0.0) for node in nodes)
+        if cpus > offered:
+            raise ValueError(
+                f"the work needs {cpus:g} CPUs at once, the cluster has {offered:g}: it would wait "
+                "for ever; ask for fewer workers or a smaller concurrency"
+            )
+
+    wait_for_room(fit, [{"CPU": 1.0}] * int(-(-cpus // 1)))
 
 
 def worker_nodes() -> list[str]:
