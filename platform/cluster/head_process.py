@@ -21,7 +21,7 @@ from typing import Any
 
 from ...datasets.packed.files import write_file
 from .loopback import host_of, is_loopback
-from .session import JOINABLE, make_ray_folder, settings
+from .session import JOINABLE, check_ray_folder, make_ray_folder, settings
 from .token import ensure_token, find_token
 
 _log = logging.getLogger(__name__)
@@ -87,6 +87,7 @@ def start_node(request: NodeRequest) -> StartedNode:
         NodeStartError: Where Ray does not start; has the last line that it said.
     """
     host = _choose_host(request)
+    check_ray_folder()
     if request.join is None:
         ensure_token()
         for port, flag in ((request.port, "--port"), (request.dashboard_port, "--dashboard-port")):

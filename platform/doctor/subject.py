@@ -58,7 +58,9 @@ class Subject:
 
     @property
     def processes(self) -> int:
-        """Processes that train at once on one machine, at least 1."""
+        """Processes that train at once on this machine, at least 1."""
+        if self.environment.get("RAY_ADDRESS", "") not in ("", "local"):
+            return 1  # The others may be on any node.
         if self.plan is not None:
             workers = self.plan.recipe.workers_per_trial
             wanted = self.concurrency or self.plan.recipe.concurrency
