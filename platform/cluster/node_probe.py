@@ -73,7 +73,8 @@ def main() -> None:
             asked[node["NodeID"]] = call.remote(request["storage"], request["tracker"])
     reports = []
     for node, answer in asked.items():
-        report = {**ray.get(answer, timeout=_SECONDS), "node": node}
+        described: Any = ray.get(answer, timeout=_SECONDS)
+        report = {**described, "node": node}
         # How long the task waited for its worker is not known: what lies between is no difference.
         shown = report["time"]
         report["ahead_s"] = shown - min(max(shown, started), time.time())
