@@ -13,6 +13,7 @@ from .display.lossy_output import keep_working_without_readers
 
 _VERBS = {
     "benchmark": "benchmark.verbs",
+    "cluster": "cluster",
     "config": "config",
     "convert": "convert",
     "data": "data",
@@ -21,6 +22,7 @@ _VERBS = {
     "energy": "energy",
     "evaluate": "evaluate",
     "export": "export",
+    "jobs": "cluster_jobs",
     "predict": "predict",
     "replay": "replay",
     "report": "report",

@@ -1,55 +1,61 @@
-"""`spikeseg doctor`: what is installed here, and what that means."""
+"""`spikeseg doctor`: what would go wrong with a training or a sweep here, and the remedy."""
 
-import os
-import sys
-from importlib import metadata
+import json
+from collections import Counter
 from pathlib import Path
 
 import click
 
 from .cli import run
-from .options import storage_option
-
-_PACKAGES = ("torch", "ray", "mlflow", "optuna", "pyarrow", "numpy", "pydantic", "psutil")
+from .options import overrides_argument, plain_logging, storage_option
 
 
 @click.command("doctor")
+@click.argument("recipe", required=False, metavar="[RECIPE|SWEEP]")
+@overrides_argument
+@click.option("--address", help="Dashboard of a head that the work is to run on.")
+@click.option("--concurrency", type=click.IntRange(1), help="Trials at a time, of a sweep.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
 @storage_option
-def command(storage: Path) -> int:
-    """Print versions, devices and whether the storage can be written; 1 where a need is unmet."""
-    from ..datasets.cpu_count import count_usable_cpus
+def command(
+    recipe: str | None,
+    overrides: tuple[str, ...],
+    address: str | None,
+    concurrency: int | None,
+    as_json: bool,
+    storage: Path,
+) -> int:
+    """Check this machine, and what a training of RECIPE or a sweep would need.
 
-    problems = []
-    cpus = count_usable_cpus()
-    print(f"python {sys.version.split()[0]}, {cpus} of {os.cpu_count()} CPUs may be used here")
-    for name in _PACKAGES:
-        try:
-            print(f"{name} {metadata.version(name)}")
-        except metadata.PackageNotFoundError:
-            print(f"{name} is not installed")
-            if name in ("torch", "numpy", "pydantic", "pyarrow"):
-                problems.append(name)
-    import torch
+    Takes at most a minute. Exit code 1 where something would end the work.
+    """
+    from ..platform.doctor.run_checks import run_checks
+    from ..platform.doctor.subject import read_subject
 
-    from ..model.neuron.backends.dispatch import find_obstacle
-
-    if torch.cuda.is_available():
-        print(f"GPU: {torch.cuda.get_device_name()}, CUDA {torch.version.cuda}")
-        lacking = find_obstacle("cuda", torch.float32)
-        why = f"torch backend: {lacking}" if lacking else "cuda backend"
-        print(f"neurons run on the {why}")
+    plain_logging()
+    if recipe is not None and "=" in recipe:
+        raise click.UsageError(f"{recipe}: FIELD=VALUE needs a recipe or a sweep before it")
+    subject = read_subject(
+        recipe, overrides, storage=storage, address=address, concurrency=concurrency
+    )
+    outcomes = []
+    for outcome in run_checks(subject):
+        outcomes.append(outcome)
+        if not as_json:
+            name, (state, text, remedy), _ = outcome
+            print(f"{state:8}{name:18}{text}", flush=True)
+            if remedy:
+                print(f"{'':26}-> {remedy}", flush=True)
+    counts = Counter(outcome.finding.state for outcome in outcomes)
+    if as_json:
+        rows = [
+            {"check": name, **finding._asdict(), "seconds": round(seconds, 3)}
+            for name, finding, seconds in outcomes
+        ]
+        print(json.dumps({"counts": counts, "checks": rows}, indent=1))
     else:
-        print("GPU: none that torch sees; neurons run on the torch backend")
-    try:
-        storage.mkdir(parents=True, exist_ok=True)
-        (storage / ".doctor").touch()
-        (storage / ".doctor").unlink()
-        print(f"storage {storage.absolute()}: writable")
-    except OSError as error:
-        problems.append(f"storage {storage}: {error.strerror}")
-    for problem in problems:
-        print(f"problem: {problem}")
-    return 1 if problems else 0
+        print(", ".join(f"{counts[state]} {state}" for state in ("ok", "warn", "fail", "skipped")))
+    return 1 if counts["fail"] else 0
 
 
 if __name__ == "__main__":

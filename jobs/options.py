@@ -6,12 +6,14 @@ MLflow, `SWEEP/TRIAL`, `SWEEP/best`, or `latest`.
 
 import logging
 import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
+from ..datasets.printable_text import make_printable
 from ..platform.config.storage import default_storage
 from ..platform.config.typed_paths import resolve_path
 
@@ -38,9 +40,34 @@ def overrides_argument(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.argument("overrides", nargs=-1, metavar="[FIELD=VALUE]...")(command)
 
 
+def address_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--address`: the dashboard of a head."""
+    return click.option(
+        "--address",
+        help="The head's dashboard; else RAY_API_SERVER_ADDRESS, RAY_ADDRESS, "
+        "http://127.0.0.1:8265.",
+    )(command)
+
+
+def env_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--env KEY`, passed as `names`: variables of this shell that are sent to a job."""
+    return click.option(
+        "--env",
+        "names",
+        multiple=True,
+        metavar="KEY",
+        help="Send this variable too; Ray's dashboard shows a job's variables.",
+    )(command)
+
+
 def plain_logging() -> None:
     """Send warnings to stderr, one line each."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+
+
+def print_warning(line: str) -> None:
+    """Print what a check before the start warns of, to stderr."""
+    print(make_printable(f"spikeseg: warning: {line}"), file=sys.stderr)
 
 
 def command_line(*words: object) -> str:

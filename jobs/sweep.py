@@ -12,7 +12,13 @@ import click
 
 from .cli import run
 from .display.progress import open_progress
-from .options import command_line, overrides_argument, plain_logging, storage_option
+from .options import (
+    command_line,
+    overrides_argument,
+    plain_logging,
+    print_warning,
+    storage_option,
+)
 
 
 @click.command("sweep")
@@ -20,6 +26,7 @@ from .options import command_line, overrides_argument, plain_logging, storage_op
 @overrides_argument
 @click.option("--trials", type=click.IntRange(1), help="Trials in all; the recipe's if not given.")
 @click.option("--resume", metavar="SWEEP", help="Continue this sweep.")
+@click.option("--name", help="Name of a new sweep; made of recipe and time if not given.")
 @click.option("--concurrency", type=click.IntRange(1), help="Trials at a time.")
 @click.option("--here", is_flag=True, help="One trial after the other in this process, no Ray.")
 @storage_option
@@ -28,6 +35,7 @@ def command(  # noqa: PLR0913
     overrides: tuple[str, ...],
     trials: int | None,
     resume: str | None,
+    name: str | None,
     concurrency: int | None,
     here: bool,
     storage: Path,
@@ -43,8 +51,8 @@ def command(  # noqa: PLR0913
     plain_logging()
     if resume is not None and recipe is not None and "=" in recipe:
         recipe, overrides = None, (recipe, *overrides)
-    if recipe is None and resume is None:
-        raise click.UsageError("give a recipe, or --resume SWEEP")
+    if (recipe is None and resume is None) or (name is not None and resume is not None):
+        raise click.UsageError("give a recipe, or --resume SWEEP; --name is of a new sweep")
 
     def again(name: str) -> str:
         if recipe is None:
@@ -71,6 +79,7 @@ def command(  # noqa: PLR0913
                 trials=trials,
                 storage=storage,
                 resume=resume,
+                name=name,
                 concurrency=concurrency,
                 here=here,
             )
@@ -94,9 +103,18 @@ def _sweep(
 ) -> int:
     """Run the sweep and say what came of it; returns the exit code."""
     # Seconds on a slow disk, in which a signal may come.
+    from ..platform.doctor.run_checks import check_before_start
     from ..platform.search.sweep import SweepOptions, SweepUnfinishedError, sweep
+    from ..platform.search.sweep_file.plan import load_sweep
     from ..platform.tracking.pages.page_links import describe_run_page
 
+    if how["resume"] is None:
+        check_before_start(
+            load_sweep(recipe, overrides),
+            storage,
+            concurrency=1 if how["here"] else how["concurrency"],
+            tell=print_warning,
+        )
     try:
         with open_progress() as display:
             options = SweepOptions(storage=storage, **how)

@@ -8,7 +8,13 @@ import click
 from .cli import run
 from .display.class_table import format_class_table
 from .display.progress import open_progress
-from .options import command_line, overrides_argument, plain_logging, storage_option
+from .options import (
+    command_line,
+    overrides_argument,
+    plain_logging,
+    print_warning,
+    storage_option,
+)
 
 
 @click.command("train")
@@ -17,9 +23,14 @@ from .options import command_line, overrides_argument, plain_logging, storage_op
 @click.option(
     "--resume", metavar="RUN", help="Continue this run, or the one at this address in a mirror."
 )
+@click.option("--name", help="Name of a new run; made of recipe and time if not given.")
 @storage_option
 def command(
-    recipe: str | None, overrides: tuple[str, ...], resume: str | None, storage: Path
+    recipe: str | None,
+    overrides: tuple[str, ...],
+    resume: str | None,
+    name: str | None,
+    storage: Path,
 ) -> int:
     """Train RECIPE (a shipped name or a YAML file), or continue a run with --resume RUN.
 
@@ -29,6 +40,7 @@ def command(
     not sent to MLflow yet is safe, and no failure.
     """
     from ..platform.config.recipes import load_experiment
+    from ..platform.doctor.run_checks import check_before_start
     from ..platform.runs.find_run import find_run_to_resume, resolve_initial_run
     from ..platform.tracking.pages.page_links import describe_run_page
     from ..platform.train.trainer import resume_training, train
@@ -39,16 +51,19 @@ def command(
     if (recipe is None) == (resume is None):
         raise click.UsageError("give a recipe, or --resume RUN, and not both")
     if resume is not None:
-        name, storage = find_run_to_resume(resume, storage, kind="run")
+        if name is not None:
+            raise click.UsageError("--name is of a new run, and --resume continues one")
+        known, storage = find_run_to_resume(resume, storage, kind="run")
         with open_progress() as display:
-            outcome = resume_training(name, overrides, storage=storage, progress=display)
+            outcome = resume_training(known, overrides, storage=storage, progress=display)
     else:
         assert recipe is not None
         resolved = load_experiment(recipe, resolve_initial_run(overrides, storage))
         for key, value, reason in resolved.picked:
             print(f"{key}={json.dumps(value)}  # {reason}")
+        check_before_start(resolved, storage, tell=print_warning)
         with open_progress() as display:
-            outcome = train(resolved, storage=storage, progress=display)
+            outcome = train(resolved, storage=storage, name=name, progress=display)
     print(f"\n{outcome.split} split, checkpoint of step {outcome.best_step} (best val mIoU):")
     print(format_class_table(outcome.classes))
     for name, value in outcome.metrics.items():

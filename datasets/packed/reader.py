@@ -209,11 +209,18 @@ class PackedDataset:
 
     def verify(self) -> Iterator[str]:
         """Read every shard whole and compare its hash; yields what differs."""
+        yield from filter(None, self.verify_each())
+
+    def verify_each(self) -> Iterator[str | None]:
+        """Read shard after shard and compare its hash; yields what differs, None for nothing."""
         for shards in self._shards.values():
             for shard in shards:
                 digest = self._storage.sha256(shard.file)
-                if digest != shard.sha256:
-                    yield f"{self.path}/{shard.file}: SHA-256 {digest}, expected {shard.sha256}"
+                yield (
+                    f"{self.path}/{shard.file}: SHA-256 {digest}, expected {shard.sha256}"
+                    if digest != shard.sha256
+                    else None
+                )
 
     def _locate(self, split: str, index: int) -> tuple[int, int]:
         """Number of the shard that holds a row, and the row's number within it."""

@@ -55,15 +55,15 @@ def check_dashboard(dashboard: Dashboard) -> str:
     """
     address, source = dashboard
     token = _require_token(f"{source} {address}", host_of(address))
-    mode = _ask(address, "/api/authentication_mode", {})
+    mode = ask_head(address, "/api/authentication_mode", {})
     if mode is None:
         # Versions of Ray from before there were tokens do not know that page.
-        _check_version(address, _ask(address, "/api/version", {}) or {})
+        _check_version(address, ask_head(address, "/api/version", {}) or {})
     if mode is None or mode.get("authentication_mode") != "token":
         raise ValueError(f"{address}: {_OPEN_HEAD}")
     if token is None:
         raise ValueError(f"{address}: the head asks for a token; {NO_TOKEN}")
-    answer = _ask(address, "/api/version", {"Authorization": f"Bearer {token}"})
+    answer = ask_head(address, "/api/version", {"Authorization": f"Bearer {token}"})
     _check_version(address, answer or {})
     return token
 
@@ -99,8 +99,21 @@ def _require_token(shown: str, host: str) -> str | None:
     return token
 
 
-def _ask(address: str, page: str, headers: dict[str, str]) -> dict[str, Any] | None:
-    """A page of the head's dashboard; None where the head has no such page."""
+def ask_head(address: str, page: str, headers: dict[str, str]) -> dict[str, Any] | None:
+    """Ask for a page of a head's dashboard.
+
+    Args:
+        address: The dashboard's, such as http://127.0.0.1:8265.
+        page: Path of the page, with its query.
+        headers: Of the request, such as the token's.
+
+    Returns:
+        The page's object; None where the head has no such page.
+
+    Raises:
+        ValueError: Where the head refuses the token.
+        HeadUnreachableError: Where no head answers.
+    """
     import requests
 
     try:

@@ -2,7 +2,10 @@
 
 import asyncio
 import contextlib
+import json
+import logging
 import os
+import secrets
 import shlex
 import shutil
 import sys
@@ -10,7 +13,8 @@ import tempfile
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from .head_checks import Dashboard, check_dashboard
@@ -23,6 +27,18 @@ if TYPE_CHECKING:
 _DEFAULT = "http://127.0.0.1:8265"
 _DASHBOARD = "RAY_API_SERVER_ADDRESS"
 _CLUSTER = "RAY_ADDRESS"
+ARGUMENTS, RUN, STORAGE, FILES = (
+    "spikeseg",
+    "spikeseg_run",
+    "spikeseg_storage",
+    "spikeseg_files",
+)
+"""Keys of a job's metadata: what it runs, the run's name, its storage, its own files (JSON)."""
+_JOB = {
+    "PYTHONUNBUFFERED": "1",
+    # A job that is stopped has this long for its checkpoint; Ray's own 3 s are too few.
+    "RAY_JOB_STOP_WAIT_TIME_S": "60",
+}
 _ROOT = Path(__file__).resolve().parents[2]
 # What the package is made of; pyproject.toml ships the same kinds in the wheel.
 PACKAGE_SUFFIXES = (".py", ".yaml", ".json", ".cu", ".cuh", ".h", ".j2", ".typed")
@@ -72,15 +88,47 @@ def entrypoint(address: str, arguments: Sequence[str]) -> str:
     return shlex.join([python, "-m", "spikeseg.jobs.cli", *arguments])
 
 
-def plain_command(address: str, arguments: Sequence[str]) -> str:
-    """The `ray job submit` line that does the same where spikeseg is installed on the nodes."""
-    return _ray_job(address, "submit", "--", "spikeseg", *arguments)
+def plain_command(
+    address: str, arguments: Sequence[str], variables: Mapping[str, str] = MappingProxyType({})
+) -> str:
+    """The `ray job submit` line that does the same where spikeseg is installed on the nodes.
+
+    No other variable of the shell overrides its address. A head on loopback is this machine, whose
+    PATH need not have this environment: there the program is named by its path.
+
+    Args:
+        address: Of the head's dashboard.
+        arguments: The verb and its arguments.
+        variables: Of the job; what may be a secret is left out.
+    """
+    shell = f"RAY_AUTH_MODE=token {_DASHBOARD}={shlex.quote(address)}"
+    shown = {k: v for k, v in variables.items() if k.startswith(("MLFLOW_TRACKING_U", "SPIKESEG_"))}
+    shown.pop("MLFLOW_TRACKING_USERNAME", None)
+    options = ["--runtime-env-json", json.dumps({"env_vars": shown})] if shown else []
+    program = Path(sys.executable).with_name("spikeseg")
+    named = str(program) if is_loopback(host_of(address)) and program.is_file() else "spikeseg"
+    words = [_find_program("ray"), "job", "submit", "--address", address, *options, "--", named]
+    return f"{shell} {shlex.join([*words, *arguments])}"
 
 
-def _ray_job(address: str, verb: str, *arguments: str) -> str:
-    """A `ray job` line for an address, which no other variable of the shell overrides."""
-    variables = f"RAY_AUTH_MODE=token {_DASHBOARD}={shlex.quote(address)}"
-    return f"{variables} {shlex.join(['ray', 'job', verb, '--address', address, *arguments])}"
+def jobs_line(address: str, verb: str, *arguments: str) -> str:
+    """A `spikeseg jobs` line about a job, that can be pasted into this shell.
+
+    Args:
+        address: Of the head's dashboard.
+        verb: `logs`, `stop` or `resume`.
+        *arguments: The job's id, and flags.
+    """
+    program = _find_program("spikeseg")
+    words = [program] if program != "spikeseg" or shutil.which(program) else []
+    words = words or [sys.executable, "-m", "spikeseg.jobs.cli"]
+    return shlex.join([*words, "jobs", verb, *arguments, "--address", address])
+
+
+def _find_program(name: str) -> str:
+    """A program of this environment: its name where the PATH finds it, else its path."""
+    beside = Path(sys.executable).with_name(name)
+    return name if shutil.which(name) or not beside.is_file() else str(beside)
 
 
 def choose_dashboard(address: str | None) -> Dashboard:
@@ -119,87 +167,131 @@ def _check_form(address: str, source: str) -> str:
     return whole.rstrip("/")
 
 
-def submit(
-    arguments: Sequence[str],
-    *,
-    address: str | None,
-    wait: bool,
-    tell: Callable[[str], None],
-    variables: Mapping[str, str],
-) -> int:
+class Job(NamedTuple):
+    """A job as it is sent.
+
+    Attributes:
+        arguments: The verb and its arguments.
+        variables: Environment variables of the job.
+        files: Text by name of files beside which it runs.
+        name: Of the run or sweep that it makes or continues; empty for other verbs.
+        storage: Folder of all runs; empty for other verbs.
+    """
+
+    arguments: Sequence[str]
+    variables: Mapping[str, str]
+    files: Mapping[str, str]
+    name: str = ""
+    storage: str = ""
+
+
+def submit(job: Job, dashboard: Dashboard, *, wait: bool, tell: Callable[[str], None]) -> int:
     """Submit a verb as a Ray job.
 
     Args:
-        arguments: The verb and its arguments.
-        address: The head's dashboard, such as http://127.0.0.1:8265; as the environment names it,
-            or this machine's, if not given.
+        job: What to run.
+        dashboard: Of the head, which is checked first.
         wait: Whether to stream logs until it ends.
         tell: Takes lines for a person.
-        variables: Environment variables of the job.
 
     Returns:
         The job's own exit code; 0 where it is not waited for.
 
     Raises:
-        ValueError: Where the address is none of a dashboard, or its head must not be used
-            (`check_dashboard`).
+        ValueError: Where the head must not be used (`check_dashboard`).
         RuntimeError: Where the cluster is out of reach, or refuses the job.
     """
-    dashboard = choose_dashboard(address)
-    tell(f"head {dashboard.address} ({dashboard.source})")
+    address = dashboard.address
     os.environ.update(settings())
     token = check_dashboard(dashboard)
-    with _explain_errors(dashboard.address):
-        client = _open_client(dashboard.address, token)
-        job = _send(client, dashboard.address, arguments, variables)
-    tell(f"job {job} at {dashboard.address}")
-    tell(f"the same by hand: {plain_command(dashboard.address, arguments)}")
+    with explain_errors(address):
+        client = open_client(address, token)
+        sent = _send(client, address, job)
+    tell(f"job {sent} at {address}")
+    tell(f"dashboard: {address}/#/jobs/{sent}")
+    tell(f"logs:      {jobs_line(address, 'logs', sent, '--follow')}")
+    tell(f"stop:      {jobs_line(address, 'stop', sent)}")
+    if job.name:
+        tell(f"resume:    {jobs_line(address, 'resume', sent)}")
+    if not job.files:
+        tell(f"the same by hand: {plain_command(address, job.arguments, job.variables)}")
     if not wait:
-        tell(f"logs: {_ray_job(dashboard.address, 'logs', '--follow', job)}")
         return 0
     try:
-        with _explain_errors(dashboard.address):
-            return _follow(client, job, tell)
+        with explain_errors(address):
+            return follow_job(client, sent, tell)
     except KeyboardInterrupt:
-        tell(f"the job goes on; stop it with: {_ray_job(dashboard.address, 'stop', job)}")
+        tell(f"the job goes on; stop it with: {jobs_line(address, 'stop', sent)}")
         return 130
 
 
-def _open_client(address: str, token: str) -> "JobSubmissionClient":
+def open_client(address: str, token: str) -> "JobSubmissionClient":
+    """Open Ray's client for jobs, to exactly the head that was checked.
+
+    Args:
+        address: Of the head's dashboard.
+        token: That the head took.
+    """
     from ray.job_submission import JobSubmissionClient
 
     # Ray's client takes the variables instead of its argument, and reads the token once a process.
     before = {name: os.environ.get(name) for name in (_DASHBOARD, _CLUSTER)}
     os.environ[_DASHBOARD] = address
     try:
-        return JobSubmissionClient(address, headers={"Authorization": f"Bearer {token}"})
+        client = JobSubmissionClient(address, headers={"Authorization": f"Bearer {token}"})
     finally:
         os.environ.update({name: value for name, value in before.items() if value is not None})
         if before[_DASHBOARD] is None:
             del os.environ[_DASHBOARD]
+    # A line for each package that it makes, and for the end of the logs, is no news.
+    for name in ("dashboard_sdk", "job.sdk"):
+        logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.WARNING)
+    logging.getLogger("ray._private.runtime_env.packaging").setLevel(logging.WARNING)
+    return client
 
 
-def _send(
-    client: "JobSubmissionClient",
-    address: str,
-    arguments: Sequence[str],
-    variables: Mapping[str, str],
-) -> str:
-    """Send the package and the command; returns the job's id."""
+def _send(client: "JobSubmissionClient", address: str, job: Job) -> str:
+    """Send the package, the files and the command; returns the job's id."""
     with tempfile.TemporaryDirectory(prefix="spikeseg-") as folder:
         package = copy_package(Path(folder))
+        environment: dict[str, Any] = {
+            "py_modules": [str(package)],
+            "env_vars": {**settings(), **_JOB, **job.variables},
+        }
+        if job.files:
+            beside = Path(folder) / "files"
+            beside.mkdir()
+            for name, text in job.files.items():
+                (beside / name).write_text(text)
+            environment["working_dir"] = str(beside)
         return client.submit_job(
-            entrypoint=entrypoint(address, arguments),
-            runtime_env={
-                "py_modules": [str(package)],
-                "env_vars": {**settings(), "PYTHONUNBUFFERED": "1", **variables},
+            entrypoint=entrypoint(address, job.arguments),
+            submission_id=f"{job.name}-{secrets.token_hex(3)}" if job.name else None,
+            runtime_env=environment,
+            metadata={
+                "job_name": job.name or f"spikeseg {job.arguments[0]}",
+                ARGUMENTS: shlex.join(job.arguments),
+                RUN: job.name,
+                STORAGE: job.storage,
+                FILES: json.dumps(dict(job.files)),
             },
-            metadata={"spikeseg": shlex.join(arguments)},
         )
 
 
-def _follow(client: "JobSubmissionClient", job: str, tell: Callable[[str], None]) -> int:
-    """Show a job's logs until it ends; returns its exit code."""
+def follow_job(client: "JobSubmissionClient", job: str, tell: Callable[[str], None]) -> int:
+    """Show a job's logs until it ends.
+
+    Args:
+        client: Of the head.
+        job: Its id.
+        tell: Takes lines for a person.
+
+    Returns:
+        Its exit code.
+
+    Raises:
+        RuntimeError: Where it ended without one.
+    """
     from ray.job_submission import JobStatus
 
     async def follow() -> None:
@@ -217,8 +309,15 @@ def _follow(client: "JobSubmissionClient", job: str, tell: Callable[[str], None]
 
 
 @contextlib.contextmanager
-def _explain_errors(address: str) -> Iterator[None]:
-    """What goes wrong with a head that was checked becomes one sentence."""
+def explain_errors(address: str) -> Iterator[None]:
+    """Turn what goes wrong with a head that was checked into one sentence.
+
+    Args:
+        address: Of the head's dashboard.
+
+    Raises:
+        RuntimeError: Where Ray's client raised.
+    """
     import aiohttp
     import requests
     from ray.exceptions import RayError

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from ...datasets.cpu_count import count_usable_cpus
 from .head_checks import check_head
 from .loopback import host_of, is_loopback
+from .room import Nodes, wait_for_room
 from .token import ensure_token
 
 _log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ _LOCAL = {
 }
 # Off, Ray keeps 127.0.0.1 as the node's address, and every process of the node listens there
 # alone; else it takes the machine's address and listens on all of them. No other node can join.
-_JOINABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+JOINABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 _STARTS = 3
 # Of `sockaddr_un`, without its last zero; and the longest that Ray makes in its folder.
 _LONGEST_SOCKET = 107
@@ -164,17 +165,17 @@ def _on_loopback() -> Iterator[None]:
     from ray._private import ray_constants
 
     # Ray's other processes read the variable; this one read it when it imported Ray.
-    before = os.environ.get(_JOINABLE), ray_constants.ENABLE_RAY_CLUSTER
-    os.environ[_JOINABLE] = "0"
+    before = os.environ.get(JOINABLE), ray_constants.ENABLE_RAY_CLUSTER
+    os.environ[JOINABLE] = "0"
     ray_constants.ENABLE_RAY_CLUSTER = False
     try:
         yield
     finally:
         variable, ray_constants.ENABLE_RAY_CLUSTER = before
         if variable is None:
-            del os.environ[_JOINABLE]
+            del os.environ[JOINABLE]
         else:
-            os.environ[_JOINABLE] = variable
+            os.environ[JOINABLE] = variable
 
 
 def _start_local(cpus: int) -> None:
@@ -191,7 +192,7 @@ def _start_local(cpus: int) -> None:
             _AUTH,
             os.environ[_AUTH],
         )
-    folder = _private_folder()
+    folder = make_ray_folder()
     for key, value in _LOCAL.items():
         os.environ.setdefault(key, value)
     for attempt in range(1, _STARTS + 1):
@@ -221,6 +222,22 @@ def _ray_folder() -> Path:
     return Path(above).absolute() / f"spikeseg-ray-{os.getuid()}"
 
 
+def check_ray_folder() -> Path:
+    """Check the folder of Ray's sockets and logs, which is made where Ray starts.
+
+    Returns:
+        The folder, which need not be there yet.
+
+    Raises:
+        ValueError: Where its path is too long for sockets, or somebody else made it.
+    """
+    _require_short_sockets()
+    folder = _ray_folder()
+    if folder.exists() or folder.is_symlink():
+        _require_own_folder(folder)
+    return folder
+
+
 def _require_short_sockets() -> None:
     """Refuse a folder whose path is too long for sockets; Ray's own words would be an assertion.
 
@@ -236,8 +253,11 @@ def _require_short_sockets() -> None:
         )
 
 
-def _private_folder() -> Path:
-    """Folder around Ray's sockets and logs, this user's alone: others could replace them.
+def make_ray_folder() -> Path:
+    """Make the folder around Ray's sockets and logs, this user's alone: others could replace them.
+
+    Returns:
+        The folder.
 
     Raises:
         ValueError: Where somebody else made it.
@@ -245,14 +265,18 @@ def _private_folder() -> Path:
     folder = _ray_folder()
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700, parents=True)
+    _require_own_folder(folder)
+    folder.chmod(0o700)
+    return folder
+
+
+def _require_own_folder(folder: Path) -> None:
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
         raise ValueError(
             f"{folder}: must be a folder of this user for Ray's sockets; have it removed, or set "
             "RAY_TMPDIR to another place (with a short path)"
         )
-    folder.chmod(0o700)
-    return folder
 
 
 def offered_cpus() -> float:
@@ -263,12 +287,15 @@ def offered_cpus() -> float:
 
 
 def _require_cpus(cpus: float) -> None:
-    offered = offered_cpus()
-    if cpus > offered:
-        raise ValueError(
-            f"the work needs {cpus:g} CPUs at once, the cluster has {offered:g}: it would wait "
-            "for ever; ask for fewer workers or a smaller concurrency"
-        )
+    def fit(nodes: Nodes) -> None:
+        offered = sum(node.get("CPU", 0.0) for node in nodes)
+        if cpus > offered:
+            raise ValueError(
+                f"the work needs {cpus:g} CPUs at once, the cluster has {offered:g}: it would wait "
+                "for ever; ask for fewer workers or a smaller concurrency"
+            )
+
+    wait_for_room(fit, [{"CPU": 1.0}] * int(-(-cpus // 1)))
 
 
 def worker_nodes() -> list[str]:

@@ -113,6 +113,27 @@ def load_experiment(
     return dataclasses.replace(_validate(tree, origins), recipe=named, picked=tuple(picked))
 
 
+def flatten_recipe(recipe: str) -> str:
+    """Read a recipe with everything it extends, as YAML that extends nothing.
+
+    What it leaves to the data stays so. Local paths that exist here are absolute.
+
+    Args:
+        recipe: Name of a shipped recipe, or path of a YAML file.
+
+    Raises:
+        ConfigError: Where a file cannot be read, or is none of a recipe.
+    """
+    tree, _ = _read_recipe(_find_recipe(recipe, Path.cwd()), ())
+    for key in PLACES:
+        section, name = key.split(".")
+        part = tree.get(section)
+        path = part.get(name) if isinstance(part, dict) else None
+        if isinstance(path, str) and "://" not in path and Path(path).exists():
+            part[name] = str(resolve_path(path))
+    return yaml.safe_dump(tree, sort_keys=False)
+
+
 def split_override(item: str, origin: str = COMMAND_LINE) -> tuple[str, str]:
     """Key and text of an item `a.b=c`.
 

@@ -11,6 +11,7 @@ from typing import Any
 from ..checkpoint.run_folder import RunFolder
 from ..cluster.cluster_loss import interrupt_when_lost
 from ..cluster.node_checks import check_storage
+from ..cluster.room import wait_for_room
 from ..cluster.session import connected, worker_nodes
 from ..config.recipes import ConfigError, dump, flat
 from ..loading.data_checks import check_data
@@ -253,18 +254,18 @@ def _engine(
         return
     recipe = plan.recipe
     with connected(cpus=recipe.resources.cpu * recipe.workers_per_trial):
-        # Not before `connected`: Ray reads its authentication mode when it is first imported.
-        import ray
-
         nodes = worker_nodes()
         if nodes:
             # Trials write journals into it; of all processes only this one talks to the tracker.
             check_storage(nodes, options.storage)
-        at_once = trials_at_once(
-            recipe.resources,
-            workers=recipe.workers_per_trial,
-            wanted=options.concurrency or recipe.concurrency,
-            nodes=[node["Resources"] for node in ray.nodes() if node["Alive"]],
+        wanted = options.concurrency or recipe.concurrency
+        worker = {"CPU": recipe.resources.cpu, "GPU": recipe.resources.gpu}
+        at_once = wait_for_room(
+            lambda living: trials_at_once(
+                recipe.resources, workers=recipe.workers_per_trial, wanted=wanted, nodes=living
+            ),
+            [worker] * recipe.workers_per_trial * (wanted or 1),
+            tell=progress,
         )
 
         def run(orders: TrialQueue) -> None:

@@ -19,6 +19,10 @@ from .tracking_uri import without_user
 
 _log = logging.getLogger(__name__)
 
+_TAKEN = "RESOURCE_ALREADY_EXISTS"
+# An experiment that every server has: making it again is refused, after the right to write and the
+# database were asked.
+_KNOWN = "Default"
 # Where MLflow's tables hold places of artifacts.
 _PATHS = (("experiments", "artifact_location"), ("runs", "artifact_uri"))
 TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
@@ -158,3 +162,27 @@ def clear_mlflow_errors(uri: str) -> Iterator[None]:
         raise RuntimeError(
             f"{without_user(uri)} does not answer as MLflow does ({said})"
         ) from error
+
+
+def probe_tracker(uri: str) -> None:
+    """Ask a server for its experiments and try to write; nothing is left there.
+
+    Args:
+        uri: An HTTP address, or that of a database.
+
+    Raises:
+        RuntimeError: Where it does not answer, or does not take records; names the address.
+    """
+    import_mlflow()
+    from mlflow.exceptions import MlflowException
+
+    with clear_mlflow_errors(uri):
+        client = connect(uri)
+        client.search_experiments(max_results=1)
+        try:
+            made = client.create_experiment(_KNOWN)
+        except MlflowException as error:
+            if error.error_code != _TAKEN:
+                raise
+        else:
+            client.delete_experiment(made)

@@ -17,7 +17,7 @@ BELOW = {
 WINGS = (
     ("demo",),
     ("scoring",),
-    ("prediction",),
+    ("prediction", "doctor"),
     ("search", "runs"),
     ("train",),
     ("evaluation",),

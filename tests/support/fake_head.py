@@ -22,6 +22,7 @@ class Head:
         mode: Answer of the page that names its way of authentication; a head of an old Ray has
             no such page (None).
         page: Answer to every page, of a server that is no head; None for a head.
+        cpus: CPUs of each of its nodes.
         address: Where it listens, HOST:PORT.
         bodies: What was sent with each.
         requests: Method, path, authorization of each request by HTTP.
@@ -31,6 +32,7 @@ class Head:
     version: str = ray.__version__
     mode: str | None = "token"
     page: str | None = None
+    cpus: tuple[float, ...] = (4.0,)
     address: str = ""
     bodies: list[bytes] = field(default_factory=list)
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
@@ -48,6 +50,17 @@ class Head:
             return (401, "Unauthorized") if authorization is None else (403, "Forbidden")
         if path == "/api/version":
             return 200, json.dumps({"version": "4", "ray_version": self.version})
+        if path.startswith("/api/v0/nodes"):
+            nodes = [
+                {
+                    "node_id": f"{number:056x}",
+                    "node_ip": f"10.0.0.{number}",
+                    "state": "ALIVE",
+                    "resources_total": {"CPU": cpus, "memory": 1e9},
+                }
+                for number, cpus in enumerate(self.cpus)
+            ]
+            return 200, json.dumps({"data": {"result": {"result": nodes}}})
         if path.startswith("/api/packages/"):
             return 200, "{}"
         return 200, json.dumps({"job_id": None, "submission_id": "raysubmit_1"})
@@ -63,6 +76,8 @@ def dashboard(head: Head) -> Iterator[Head]:
             authorization = self.headers.get("Authorization")
             head.requests.append((self.command, self.path, authorization))
             status, text = head.answer(self.path, authorization)
+            if self.command == "GET" and self.path.startswith("/api/packages/") and status == 200:
+                status, text = 404, "{}"  # It has none yet.
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(text)))

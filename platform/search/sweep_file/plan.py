@@ -103,7 +103,7 @@ def load_sweep(recipe: str, overrides: Sequence[str] = ()) -> SweepPlan:
     Raises:
         ConfigError: Names file and line (or "command line"), key, value and rule.
     """
-    path = _find(recipe)
+    path = find_sweep(recipe)
     content, lines = read_yaml(path)
     of_recipe = [item for item in overrides if item.startswith("sweep.")]
     parsed = _parse(content, lines, path, of_recipe)
@@ -157,7 +157,7 @@ def check_plan(
         )
     _check_dimensions(recipe.space, lines, source)
     at = lines.get("base", source)
-    found = _base(recipe.base, at, source)
+    found = find_base(recipe.base, at, source)
     try:
         # Until the recipe's own overrides are in, no number of workers is sure to fit.
         # A base may leave values to its data, so this is what has to be known first.
@@ -201,7 +201,7 @@ def _data_path(items: Sequence[str], origin: str) -> dict[str, object]:
     return parse_overrides(paths, origin)
 
 
-def _base(base: str, at: str, source: str) -> str:
+def find_base(base: str, at: str, source: str) -> str:
     """A base as `load_experiment` finds it: shipped, in the working folder, beside the sweep."""
     beside = Path(source).parent / base
     if base in recipe_names() or Path(base).is_file():
@@ -214,7 +214,8 @@ def _base(base: str, at: str, source: str) -> str:
     )
 
 
-def _find(recipe: str) -> Path:
+def find_sweep(recipe: str) -> Path:
+    """Find the file of a sweep: a shipped one by its name, or a file."""
     if recipe in sweep_names():
         return SWEEPS / f"{recipe}.yaml"
     if Path(recipe).is_file():

@@ -48,9 +48,12 @@ def test_no_variable_overrides_the_flag(
         assert not other.requests
         assert ("POST", "/api/jobs/", "Bearer right") in named.requests
         # The lines for a shell go to the same head, whatever that shell has set.
-        lines = [line for line in ran.out.splitlines() if " ray job " in line]
+        lines = [line for line in ran.out.splitlines() if " job submit " in line]
+        assert len(lines) == 1
+        assert f" RAY_API_SERVER_ADDRESS=http://{named.address} " in lines[0]
+        lines = [line for line in ran.out.splitlines() if line.startswith(("logs:", "stop:"))]
         assert len(lines) == 2
-        assert all(f"RAY_API_SERVER_ADDRESS=http://{named.address} ray" in line for line in lines)
+        assert all(line.endswith(f"--address http://{named.address}") for line in lines)
 
 
 @pytest.mark.parametrize("variable", VARIABLES)

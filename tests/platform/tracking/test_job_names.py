@@ -50,15 +50,10 @@ def test_a_database_and_a_study_are_sent_by_their_absolute_paths(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///t.db")
     monkeypatch.setenv("SPIKESEG_STUDY", "study.log")
-    lines: list[str] = []
-    sent = job_variables(lines.append)
-    assert sent == {
+    assert job_variables(lambda line: None) == {
         "MLFLOW_TRACKING_URI": f"sqlite:///{here}/t.db",
         "SPIKESEG_STUDY": f"{here}/study.log",
     }
-    assert "SPIKESEG_STORAGE: not set here; without --storage runs are kept in the job's own" in (
-        "\n".join(lines)
-    )
 
 
 def test_secrets_are_not_sent_and_this_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,6 +65,47 @@ def test_secrets_are_not_sent_and_this_is_said(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(ValueError, match="MLFLOW_TRACKING_URI: http://h has a user") as refused:
         job_variables(lines.append)
     assert "hunter22" not in f"{refused.value}{lines}"
+
+
+def test_a_credential_travels_where_it_is_named_and_is_printed_by_name_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "hunter22")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter33")
+    lines: list[str] = []
+    sent = job_variables(lines.append, named=["AWS_SECRET_ACCESS_KEY"])
+    assert sent == {"AWS_SECRET_ACCESS_KEY": "hunter33"}
+    assert "hunter" not in "".join(lines)
+    assert any(line.startswith("AWS_SECRET_ACCESS_KEY: sent, and whoever") for line in lines)
+    assert any(line.startswith("MLFLOW_TRACKING_TOKEN: not sent") for line in lines)
+    with pytest.raises(ValueError, match="--env AWS_SESSION_TOKEN: is not set here"):
+        job_variables(lines.append, named=["AWS_SESSION_TOKEN"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000"),
+        ("MLFLOW_TRACKING_URI", "https://localhost"),
+        ("MLFLOW_TRACKING_URI", "sqlite:///t.db"),
+        ("SPIKESEG_STUDY", "postgresql://localhost/optuna"),
+    ],
+)
+def test_an_address_that_another_machine_cannot_mean_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=f"{name}: .*an address of this machine"):
+        job_variables(lambda line: None, head="10.0.0.7")
+    assert name in job_variables(lambda line: None, head="127.0.0.1")
+
+
+def test_an_address_of_a_shared_place_is_sent_to_another_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracker:5000")
+    monkeypatch.setenv("SPIKESEG_STUDY", "/shared/study.log")
+    assert len(job_variables(lambda line: None, head="10.0.0.7")) == 2
 
 
 def test_paths_among_arguments_are_those_of_this_folder(here: Path) -> None:
