@@ -127,14 +127,14 @@ def sweep(
         )
         keeper = Keeper(plan, folder.path, storage=folder.study, trials=folder.trials)
         label = folder.path.name
-        if len(keeper.records) > folder.trials:
+        if keeper.configurations > folder.trials:
             progress(
-                f"{label}: {len(keeper.records)} trials were started already, more than the "
+                f"{label}: {keeper.configurations} trials were started already, more than the "
                 f"{folder.trials} asked for; each of them is brought to an end"
             )
-        elif keeper.trials < folder.trials:
+        elif keeper.configurations < folder.trials:
             progress(
-                f"{label}: {folder.trials} trials were asked for, and after {keeper.trials} no "
+                f"{label}: {folder.trials} trials were asked for, and after {keeper.configurations} no "
                 f"point is left ({plan.recipe.sampler.name})"
             )
         record = SweepRecord(plan, folder.path, options.storage, trials=keeper.trials)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from ..evaluation.baselines import is_degenerate
 from .study.pareto import Front, Vector, front, hypervolume
+from .study.replication import is_result
 from .study.study import Keeper
 from .study.trial_records import TrialRecord
 from .sweep_file.plan import SweepPlan
@@ -79,11 +80,6 @@ class Standing:
     @property
     def _shown(self) -> Front:
         return self._front if self._front.keys else self._degenerate_front
-
-
-def is_result(record: TrialRecord) -> bool:
-    """Whether a trial counts as a result: finished at full budget, within every constraint."""
-    return record.state == "COMPLETE" and not record.violations
 
 
 def results_of(records: Mapping[int, TrialRecord]) -> list[TrialRecord]:

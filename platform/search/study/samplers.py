@@ -1,5 +1,6 @@
 """Points of new trials: proposed by Optuna's samplers, seeded trial by trial, none tried twice."""
 
+import copy
 import hashlib
 import json
 import random
@@ -25,6 +26,7 @@ from ..sweep_file.plan import SweepPlan
 from ..sweep_file.schema import Sampler
 from ..sweep_file.space import Point, Space
 from .optuna_internals import FIXED_PARAMS, RELATIVE_PARAMS, set_system_attributes, study_of
+from .replication import REPLICATE
 
 # Sampler attempts before falling back to random, then to any untried point.
 _SAMPLER_ATTEMPTS = 3
@@ -91,12 +93,40 @@ def ask(
     if not points or not space.is_whole(points[0]):
         later = {key_of(point) for point in points if space.is_whole(point)}
         known = tried | later
-        attributes = _propose(study.directions, trials, sampler, space, number, known)
+        merged = merge_replicates(trials)
+        attributes = _propose(study.directions, merged, sampler, space, number, known)
         if queued:
             set_system_attributes(study, queued[0], attributes)
         else:
             study.add_trial(create_trial(state=TrialState.WAITING, system_attrs=attributes))
     return study.ask()
+
+
+def merge_replicates(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Trials as a sampler should see them: a configuration once, with the mean of its seeds.
+
+    Args:
+        trials: All trials of a study in their order.
+
+    Returns:
+        As many: those that repeat a configuration count as failed, which samplers pass over.
+    """
+    values: dict[int, list[Sequence[float]]] = {}
+    for trial in trials:
+        if trial.state == TrialState.COMPLETE:
+            original = trial.user_attrs.get(REPLICATE, {"of": trial.number})["of"]
+            values.setdefault(original, []).append(trial.values)
+    merged = []
+    for trial in trials:
+        if REPLICATE in trial.user_attrs:
+            trial = copy.copy(trial)
+            trial.values, trial.state = None, TrialState.FAIL
+            trial.datetime_complete = trial.datetime_complete or trial.datetime_start
+        elif len(several := values.get(trial.number, [])) > 1:
+            trial = copy.copy(trial)
+            trial.values = [sum(axis) / len(several) for axis in zip(*several, strict=True)]
+        merged.append(trial)
+    return merged
 
 
 def key_of(point: Point) -> str:

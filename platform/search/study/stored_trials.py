@@ -11,6 +11,7 @@ from ...config.run_names import shown
 from ...config.stored_json import check_stored
 from ..sweep_file.schema import Limit
 from ..sweep_file.space import Space
+from .replication import REPLICATE, StoredReplicate
 from .trial_records import TrialRecord
 
 SPENT = "seconds_without_evaluation"
@@ -88,6 +89,21 @@ def read_record(
         values=values,
     )
     return record, verdict, [step for _, step in _steps(attributes, RUNG, where)]
+
+
+def read_replicate(attributes: Mapping[str, Any], where: str) -> StoredReplicate | None:
+    """What a trial repeats; None where it is the first of its configuration.
+
+    Args:
+        attributes: Its attributes.
+        where: What errors call it.
+
+    Raises:
+        ConfigError: Where the attribute is none of ours.
+    """
+    if REPLICATE not in attributes:
+        return None
+    return check_stored(attributes[REPLICATE], StoredReplicate, f"{where}: {REPLICATE}")
 
 
 def violations(limits: Sequence[Limit], metrics: Mapping[str, float]) -> tuple[str, ...]:

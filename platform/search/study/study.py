@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from ...config.yaml_source import ConfigError
 from ..sweep_file.plan import SweepPlan
@@ -21,8 +21,9 @@ from ..sweep_file.schema import Limit, Objective
 from ..sweep_file.space import Point, Space
 from .optuna_internals import live_trial
 from .pruners import build_rule
+from .replication import REPLICATE, Replicate, Replication
 from .samplers import ask, build_sampler, key_of
-from .stored_trials import EVALUATION, RUNG, SPENT, read_record, violations
+from .stored_trials import EVALUATION, RUNG, SPENT, read_record, read_replicate, violations
 from .study_storage import open_study, read_trials
 from .trial_records import VERDICT, Proposal, TrialRecord, TrialReport, Verdict
 
@@ -45,9 +46,11 @@ class Keeper:
         plan: The checked sweep.
         folder: The sweep's folder; trials live in `trials/<number>` below it.
         storage: sqlite file, RDB URL or journal file of the study.
-        trials: Budget: trials of the whole sweep, whatever becomes of them.
+        trials: Budget: trials of the whole sweep, whatever becomes of them; where it has
+            replicates, configurations.
 
     Attributes:
+        configurations: Points of the whole sweep.
         records: Trials by number.
         ended: Numbers of the trials with an end, in the order in which they ended; those that an
             earlier driver ended come first, by number.
@@ -61,7 +64,6 @@ class Keeper:
     def __init__(self, plan: SweepPlan, folder: Path, *, storage: str, trials: int) -> None:
         recipe = plan.recipe
         self.folder = folder
-        self.trials = trials
         self.records: dict[int, TrialRecord] = {}
         self._space: Space = recipe.space
         self._objectives: Sequence[Objective] = recipe.objectives
@@ -70,6 +72,10 @@ class Keeper:
         self._rule = build_rule(recipe.pruner)
         self._rungs = set(plan.rungs) if recipe.pruner.rule != "none" else set()
         self._sampler = recipe.sampler
+        self.replication: Replication | None = None
+        if recipe.replicates is not None:
+            seed = plan.base.config.seed
+            self.replication = Replication(recipe.replicates, recipe.objectives, seed=seed)
         self._live: dict[int, Trial] = {}
         self._promoted: set[tuple[int, int]] = set()
         self._tried: set[str] = set()
@@ -81,14 +87,26 @@ class Keeper:
         )
         self._interrupted = self._read_study()
         self._check_ended()
+        begun = self._begun_configurations()
+        self.configurations = trials
         if recipe.sampler.name in ("grid", "listed"):
-            self.trials = min(trials, len(plan.points))
+            self.configurations = min(trials, len(plan.points))
         elif (points := recipe.space.few_points()) is not None:
             left = sum(key_of(point) not in self._tried for point in points)
-            self.trials = min(trials, len(self.records) + left)
+            self.configurations = min(trials, begun + left)
         # What was started is brought to an end, however few trials are asked for now.
-        self.trials = max(self.trials, len(self.records))
-        self._enqueue(plan.points[: self.trials])
+        self.configurations = max(self.configurations, begun)
+        self._enqueue(plan.points[: self.configurations])
+
+    @property
+    def trials(self) -> int:
+        """Trials of the whole sweep; with replicates, as many as its results ask for by now."""
+        if self.replication is None:
+            return self.configurations
+        return self.configurations + self.replication.count(self.records, self.configurations)
+
+    def _begun_configurations(self) -> int:
+        return sum(item.original is None for item in self.records.values())
 
     @property
     def live(self) -> int:
@@ -109,13 +127,18 @@ class Keeper:
         """Begin the next trial: an interrupted one, else a new one; None when none is left."""
         if self._interrupted:
             return self._resume(self._interrupted.pop(0))
-        if self.finished + len(self._live) >= self.trials:
+        if self.replication is not None:
+            replicate = self.replication.next(self.records, self.configurations)
+            if replicate is not None:
+                return self._replicate(replicate)
+        if self._begun_configurations() >= self.configurations:
             return None
         # A fresh sampler a trial: what it proposes depends on seed, number and the trials so far,
         # not on how often the driver was killed.
-        number = max(self.records, default=-1) + 1
         trials = self.study.get_trials(deepcopy=False)
-        begun = sum(trial.state != TrialState.WAITING for trial in trials)
+        waiting = [trial.number for trial in trials if trial.state == TrialState.WAITING]
+        begun = len(trials) - len(waiting)
+        number = min(waiting, default=len(trials))
         if begun > len(self.records):
             raise RuntimeError(
                 f"trial {begun - 1} was begun by somebody else: another driver, with a folder of "
@@ -155,7 +178,8 @@ class Keeper:
                 return self._end(trial, Verdict("PRUNED", reason, report.step))
         if report.final:
             return self._end(trial, Verdict("COMPLETE", "full budget", report.step))
-        if report.step in self._rungs and (number, report.step) not in self._promoted:
+        is_first = self.records[number].original is None
+        if is_first and report.step in self._rungs and (number, report.step) not in self._promoted:
             return self._judge(trial, report.step)
         return Verdict(None, _GO_ON, report.step)
 
@@ -216,7 +240,8 @@ class Keeper:
 
     def _note_rung(self, number: int, step: int, metrics: Mapping[str, float]) -> None:
         """Keep a trial's vector at a rung for the trials that arrive there later."""
-        if step in self._rungs:
+        # A configuration counts once: those of which some seed is a result are no more than others.
+        if step in self._rungs and self.records[number].original is None:
             at_rung = _AtRung(number, self._excess(metrics), self.signed(metrics))
             # By number: crowding distances of equal vectors depend on their order.
             bisect.insort(self._at_rungs[step], at_rung)
@@ -277,13 +302,32 @@ class Keeper:
 
     def _start(self, trial: Trial, attempt: int) -> Proposal:
         point = self._space.draw(trial)
+        self._tried.add(key_of(point))
         trial.set_user_attr("attempts", attempt)
         record = self.records.setdefault(trial.number, TrialRecord(trial.number, "RUNNING"))
+        if self.replication is not None:
+            stored = read_replicate(trial.user_attrs, f"trial {trial.number}")
+            record.original = None if stored is None else stored.of
+            point["seed"] = self.replication.first_seed if stored is None else stored.seed
         record.state, record.point, record.attempts = "RUNNING", point, attempt
         self._live[trial.number] = trial
         self.running[trial.number] = record
-        self._tried.add(key_of(point))
         return Proposal(trial.number, point, self.folder / "trials" / str(trial.number), attempt)
+
+    def _replicate(self, replicate: Replicate) -> Proposal:
+        """Begin a trial with the point of another one and another seed."""
+        points = self.study.get_trials(deepcopy=False)
+        original = next(item for item in points if item.number == replicate.original)
+        self.study.add_trial(
+            create_trial(
+                state=TrialState.RUNNING,
+                params=original.params,
+                distributions=original.distributions,
+                user_attrs={REPLICATE: {"of": replicate.original, "seed": replicate.seed}},
+            )
+        )
+        frozen = self.study.get_trials(deepcopy=False)[-1]
+        return self._start(live_trial(self.study, frozen), attempt=1)
 
     def _resume(self, frozen: FrozenTrial) -> Proposal:
         """Continue a trial that a crash left RUNNING: same number, parameters and folder."""
@@ -308,6 +352,11 @@ class Keeper:
             )
             self.records[frozen.number] = record
             self._tried.add(key_of(record.point))
+            if self.replication is not None:
+                seed = self.replication.first_seed
+                stored = read_replicate(frozen.user_attrs, f"{where}: trial {frozen.number}")
+                record.original = None if stored is None else stored.of
+                record.point["seed"] = seed if stored is None else stored.seed
             for step, metrics in record.history.items():
                 self._note_rung(frozen.number, step, metrics)
             self._promoted |= {(frozen.number, step) for step in rungs}

@@ -79,6 +79,8 @@ class TrialRecord:
         attempts: Starts, the first included.
         violations: Constraints that its result breaks.
         values: Objective values, for COMPLETE trials.
+        original: First trial of its configuration, which this one repeats with another seed; None
+            for first ones.
     """
 
     number: int
@@ -91,3 +93,9 @@ class TrialRecord:
     attempts: int = 1
     violations: tuple[str, ...] = ()
     values: tuple[float, ...] = ()
+    original: int | None = None
+
+    @property
+    def group(self) -> int:
+        """Number of the first trial of its configuration."""
+        return self.number if self.original is None else self.original

@@ -8,8 +8,10 @@ from pydantic import (
     ConfigDict,
     Field,
     FiniteFloat,
+    SerializerFunctionWrapHandler,
     ValidationInfo,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -18,6 +20,10 @@ from .space import Space
 # Ray cuts finer shares off, and then cannot place what is left of them.
 _SHARE = 0.0001
 _ROUNDING = 1e-6
+
+
+# Fields that came later -> the value that changes nothing.
+_LATER: dict[str, Any] = {"replicates": None}
 
 
 class _Section(BaseModel):
@@ -149,6 +155,22 @@ class Resources(_Section):
         return self
 
 
+class Replicates(_Section):
+    """How often a configuration is trained with other seeds, so that its mean has an interval.
+
+    Attributes:
+        seeds: Trainings of a group; the same seeds in every group.
+        best: Repeat only the best so many configurations (and trial 0, the reference); then the
+            training by which they were chosen is none of the `seeds`. None repeats all results.
+        stop_error: A group that another one beats clearly in every objective gets no further
+            seeds; this is the chance that a group is stopped wrongly. None stops no group.
+    """
+
+    seeds: int = Field(ge=2, le=100)
+    best: int | None = Field(default=None, ge=1)
+    stop_error: FiniteFloat | None = Field(default=0.05, gt=0, lt=1)
+
+
 class SweepRecipe(_Section):
     """A sweep as a file says it.
 
@@ -169,6 +191,8 @@ class SweepRecipe(_Section):
             way it replaces `trainer.workers`.
         concurrency: Trials at once; None for as many as fit.
         max_failures: Deaths of a trial's process that are survived.
+        replicates: A number of seeds, or a section; None trains every point once. Then `trials`
+            counts configurations.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=200)
@@ -185,6 +209,18 @@ class SweepRecipe(_Section):
     workers_per_trial: int = Field(default=1, ge=1)
     concurrency: int | None = Field(default=None, ge=1)
     max_failures: int = Field(default=3, ge=0)
+    replicates: Replicates | None = None
+
+    @field_validator("replicates", mode="before")
+    @classmethod
+    def _take_number_of_seeds(cls, value: Any) -> Any:
+        return {"seeds": value} if type(value) is int else value
+
+    @model_serializer(mode="wrap")
+    def _leave_out_later_fields(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Sweeps that were begun before there were these fields are compared with this.
+        content = dump(self)
+        return {k: v for k, v in content.items() if k not in _LATER or v != _LATER[k]}
 
     @model_validator(mode="before")
     @classmethod
@@ -210,6 +246,8 @@ class SweepRecipe(_Section):
         limits = {f"constraints.{index}": item for index, item in enumerate(self.constraints)}
         limits |= {f"pruner.limits.{index}": item for index, item in enumerate(self.pruner.limits)}
         _check_contradictions(limits)
+        if self.replicates is not None and "seed" in self.space.dimensions:
+            raise ValueError("space.seed: replicates gives the seeds; leave one of both out")
         metrics = [objective.metric for objective in self.objectives]
         if len(set(metrics)) < len(metrics):
             raise ValueError(f"objectives: must differ, got {', '.join(metrics)}")
