@@ -134,8 +134,8 @@ def sweep(
             )
         elif keeper.configurations < folder.trials:
             progress(
-                f"{label}: {folder.trials} trials were asked for, and after {keeper.configurations} no "
-                f"point is left ({plan.recipe.sampler.name})"
+                f"{label}: {folder.trials} trials were asked for, and after "
+                f"{keeper.configurations} no point is left ({plan.recipe.sampler.name})"
             )
         record = SweepRecord(plan, folder.path, options.storage, trials=keeper.trials)
         finished = False

@@ -1,4 +1,4 @@
-"""Paired tests: by hand, planted nulls and effects, and Holm's correction against its definition."""
+"""Paired tests: by hand, planted nulls and effects, Holm's correction by its definition."""
 
 import numpy as np
 import pytest
