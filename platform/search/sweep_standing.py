@@ -9,6 +9,7 @@ from .study.replication import is_result
 from .study.study import Keeper
 from .study.trial_records import TrialRecord
 from .sweep_file.plan import SweepPlan
+from .sweep_groups import measure_groups
 
 
 class Standing:
@@ -113,7 +114,13 @@ def signed_values(plan: SweepPlan, item: TrialRecord) -> tuple[float, ...]:
 
 
 def best_trial(plan: SweepPlan, records: Mapping[int, TrialRecord]) -> TrialRecord | None:
-    """The best result by the first objective, among equals by the next ones; no degenerate one."""
+    """The best result by the first objective, among equals by the next ones; no degenerate one.
+
+    Of a sweep with replicates the first result of the configuration with the best mean.
+    """
+    groups = measure_groups(plan, records)
+    if groups is not None and groups.groups:
+        return records[groups.groups[0].trials[0]]
     done = [item for item in results_of(records) if not is_degenerate_trial(item)]
     return min(done, key=lambda item: (signed_values(plan, item), item.number), default=None)
 
@@ -121,8 +128,12 @@ def best_trial(plan: SweepPlan, records: Mapping[int, TrialRecord]) -> TrialReco
 def front_trials(plan: SweepPlan, records: Mapping[int, TrialRecord]) -> list[TrialRecord]:
     """Results that no other beats in every objective, from the best by the first one on.
 
-    Degenerate ones are among them only where all are.
+    Degenerate ones are among them only where all are. Of a sweep with replicates the first results
+    of the configurations whose means no other one beats.
     """
+    groups = measure_groups(plan, records)
+    if groups is not None and groups.groups:
+        return [records[group.trials[0]] for group in groups.groups if group.front]
     done = learned_results(records)
     return [done[index] for index in front([signed_values(plan, item) for item in done])]
 

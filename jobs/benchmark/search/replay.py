@@ -69,7 +69,7 @@ def replay(world: World, searcher: Searcher, *, budget: float) -> list[Result]:
         if now * WORKERS > budget:
             break
         measured = curves[number][evaluation - 1]
-        keeps = searcher.go_on(number, evaluation, measured)
+        keeps = searcher.go_on(number, evaluation, measured, truths[number].seconds)
         if evaluation == EVALUATIONS:
             results.append(Result(now * WORKERS, measured, truths[number]))
         if evaluation < EVALUATIONS and keeps:

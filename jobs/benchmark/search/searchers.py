@@ -46,7 +46,9 @@ class Searcher(Protocol):
         """Number and point of the next training."""
         ...
 
-    def go_on(self, number: int, evaluation: int, measured: tuple[float, float]) -> bool:
+    def go_on(
+        self, number: int, evaluation: int, measured: tuple[float, float], seconds: float
+    ) -> bool:
         """Whether a training goes on; of the last evaluation the answer is not read."""
         ...
 
@@ -75,10 +77,12 @@ class KeeperSearcher:
         assert proposal is not None
         return proposal.number, proposal.point
 
-    def go_on(self, number: int, evaluation: int, measured: tuple[float, float]) -> bool:
+    def go_on(
+        self, number: int, evaluation: int, measured: tuple[float, float], seconds: float
+    ) -> bool:
         """Whether a training goes on."""
         metrics = {"val/mIoU": measured[0], "energy/mJ": measured[1]}
-        report = TrialReport(evaluation, metrics, final=evaluation == EVALUATIONS, seconds=1.0)
+        report = TrialReport(evaluation, metrics, final=evaluation == EVALUATIONS, seconds=seconds)
         return self._keeper.report(number, report).state is None
 
 
@@ -109,7 +113,9 @@ class OptunaSearcher:
         trial = self._study.ask()
         return trial.number, self._space.draw(trial)
 
-    def go_on(self, number: int, evaluation: int, measured: tuple[float, float]) -> bool:
+    def go_on(
+        self, number: int, evaluation: int, measured: tuple[float, float], seconds: float
+    ) -> bool:
         """Whether a training goes on."""
         values = dict(zip(("val/mIoU", "energy/mJ"), measured, strict=True))
         vector = [o.sign * values[o.metric] for o in self._objectives]

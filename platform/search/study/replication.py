@@ -1,10 +1,13 @@
 """Which configuration is trained again with which seed, and how many trainings that makes."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import optuna
+from optuna.trial import FrozenTrial, TrialState, create_trial
 from pydantic import BaseModel
 
+from ...config.stored_json import check_stored
 from ..groups.comparisons import Values
 from ..groups.sequential_stop import StopRule
 from ..sweep_file.schema import Objective, Replicates
@@ -183,6 +186,41 @@ _ENDS = ("COMPLETE", "PRUNED", "FAIL")
 def is_result(record: TrialRecord) -> bool:
     """Whether a trial counts as a result: finished at full budget, within every constraint."""
     return record.state == "COMPLETE" and not record.violations
+
+
+def read_replicate(attributes: Mapping[str, Any], where: str) -> StoredReplicate | None:
+    """What a trial repeats; None where it is the first of its configuration.
+
+    Args:
+        attributes: Its attributes.
+        where: What errors call it.
+
+    Raises:
+        ConfigError: Where the attribute is none of ours.
+    """
+    if REPLICATE not in attributes:
+        return None
+    return check_stored(attributes[REPLICATE], StoredReplicate, f"{where}: {REPLICATE}")
+
+
+def begin_replicate(study: optuna.Study, replicate: Replicate) -> FrozenTrial:
+    """Begin a trial with the point of another one and another seed, in one write.
+
+    Args:
+        study: The sweep's study.
+        replicate: What is repeated, and the seed.
+    """
+    trials = study.get_trials(deepcopy=False)
+    original = next(item for item in trials if item.number == replicate.original)
+    study.add_trial(
+        create_trial(
+            state=TrialState.RUNNING,
+            params=original.params,
+            distributions=original.distributions,
+            user_attrs={REPLICATE: {"of": replicate.original, "seed": replicate.seed}},
+        )
+    )
+    return study.get_trials(deepcopy=False)[-1]
 
 
 def rank_vectors(vectors: Sequence[Vector]) -> list[int]:

@@ -71,7 +71,13 @@ def build_sampler(sampler: Sampler, number: int, draw: int = 0) -> BaseSampler:
 
 
 def ask(
-    study: optuna.Study, sampler: Sampler, space: Space, *, number: int, tried: AbstractSet[str]
+    study: optuna.Study,
+    sampler: Sampler,
+    space: Space,
+    *,
+    number: int,
+    tried: AbstractSet[str],
+    seconds: Callable[[Point], float] | None = None,
 ) -> Trial:
     """Begin a trial with an untried point; with a tried one only where none is left.
 
@@ -85,6 +91,8 @@ def ask(
         space: What it draws from.
         number: The trial's number.
         tried: `key_of` of the points of all trials.
+        seconds: Expected time of a trial, by which one of `sampler.candidates` proposals is
+            chosen; None takes the first one.
     """
     study.sampler = build_sampler(sampler, number)
     trials = study.get_trials(deepcopy=False)
@@ -95,6 +103,13 @@ def ask(
         known = tried | later
         merged = merge_replicates(trials)
         attributes = _propose(study.directions, merged, sampler, space, number, known)
+        if seconds is not None and sampler.candidates > 1:
+            proposals = [attributes]
+            for draw in range(1, sampler.candidates):
+                other = sampler.model_copy(update={"seed": _seed(sampler, number, -draw)})
+                proposals.append(_propose(study.directions, merged, other, space, number, known))
+            # Each is the sampler's best by its own model: of equal promise, as far as it knows.
+            attributes = min(proposals, key=lambda item: seconds(space.decode(item[FIXED_PARAMS])))
         if queued:
             set_system_attributes(study, queued[0], attributes)
         else:
@@ -127,6 +142,24 @@ def merge_replicates(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
             trial.values = [sum(axis) / len(several) for axis in zip(*several, strict=True)]
         merged.append(trial)
     return merged
+
+
+def enqueue_points(study: optuna.Study, space: Space, points: Sequence[Point]) -> None:
+    """Queue fixed points that an earlier start did not queue.
+
+    Args:
+        study: The sweep's study.
+        space: Its space.
+        points: All fixed points, in the order in which they are tried.
+    """
+    queued = {
+        frozen.user_attrs["point"]
+        for frozen in study.get_trials(deepcopy=False)
+        if "point" in frozen.user_attrs
+    }
+    for index, point in enumerate(points):
+        if index not in queued:
+            study.enqueue_trial(space.encode(point), user_attrs={"point": index})
 
 
 def key_of(point: Point) -> str:

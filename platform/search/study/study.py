@@ -5,27 +5,27 @@ What survives a crash is in the study: parameters, every evaluation (`at:<step>`
 """
 
 import bisect
-import contextlib
 import logging
 import math
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+from optuna.trial import FrozenTrial, Trial, TrialState
 
-from ...config.yaml_source import ConfigError
 from ..sweep_file.plan import SweepPlan
 from ..sweep_file.schema import Limit, Objective
 from ..sweep_file.space import Point, Space
-from .optuna_internals import live_trial
+from .budget import Budget
+from .optuna_internals import live_trial, quiet_optuna
 from .pruners import build_rule
-from .replication import REPLICATE, Replicate, Replication
-from .samplers import ask, build_sampler, key_of
-from .stored_trials import EVALUATION, RUNG, SPENT, read_record, read_replicate, violations
+from .replication import Replicate, Replication, begin_replicate, read_replicate
+from .samplers import ask, build_sampler, enqueue_points, key_of
+from .seconds_model import SecondsModel
+from .stored_trials import EVALUATION, RUNG, SPENT, check_ended, read_record, violations
 from .study_storage import open_study, read_trials
-from .trial_records import VERDICT, Proposal, TrialRecord, TrialReport, Verdict
+from .trial_records import Proposal, TrialRecord, TrialReport, Verdict
 
 _log = logging.getLogger(__name__)
 _GO_ON = "go on"
@@ -72,6 +72,10 @@ class Keeper:
         self._rule = build_rule(recipe.pruner)
         self._rungs = set(plan.rungs) if recipe.pruner.rule != "none" else set()
         self._sampler = recipe.sampler
+        self._steps = plan.base.config.trainer.max_steps
+        seconds = recipe.budget_seconds
+        self._budget = None if seconds is None else Budget(seconds, steps=self._steps)
+        self._is_spent = False
         self.replication: Replication | None = None
         if recipe.replicates is not None:
             seed = plan.base.config.seed
@@ -86,7 +90,7 @@ class Keeper:
             storage, folder.name, [objective.direction for objective in recipe.objectives]
         )
         self._interrupted = self._read_study()
-        self._check_ended()
+        check_ended(folder, set(self.records))
         begun = self._begun_configurations()
         self.configurations = trials
         if recipe.sampler.name in ("grid", "listed"):
@@ -96,11 +100,16 @@ class Keeper:
             self.configurations = min(trials, begun + left)
         # What was started is brought to an end, however few trials are asked for now.
         self.configurations = max(self.configurations, begun)
-        self._enqueue(plan.points[: self.configurations])
+        enqueue_points(self.study, self._space, plan.points[: self.configurations])
 
     @property
     def trials(self) -> int:
-        """Trials of the whole sweep; with replicates, as many as its results ask for by now."""
+        """Trials of the whole sweep; with replicates, as many as its results ask for by now.
+
+        Once a budget is spent, those that were begun.
+        """
+        if self._is_spent:
+            return len(self.records)
         if self.replication is None:
             return self.configurations
         return self.configurations + self.replication.count(self.records, self.configurations)
@@ -127,6 +136,12 @@ class Keeper:
         """Begin the next trial: an interrupted one, else a new one; None when none is left."""
         if self._interrupted:
             return self._resume(self._interrupted.pop(0))
+        if self._is_spent or self.finished + len(self._live) >= self.trials:
+            return None
+        if self._budget is not None and self._budget.is_spent(self.records):
+            _log.info("%s: its budget is spent after %d trials", self.folder, len(self.records))
+            self._is_spent = True
+            return None
         if self.replication is not None:
             replicate = self.replication.next(self.records, self.configurations)
             if replicate is not None:
@@ -144,8 +159,23 @@ class Keeper:
                 f"trial {begun - 1} was begun by somebody else: another driver, with a folder of "
                 f"its own, is at work on the study {self.study.study_name}"
             )
-        trial = ask(self.study, self._sampler, self._space, number=number, tried=self._tried)
+        trial = ask(
+            self.study,
+            self._sampler,
+            self._space,
+            number=number,
+            tried=self._tried,
+            seconds=self._model_seconds(),
+        )
         return self._start(trial, attempt=1)
+
+    def _model_seconds(self) -> Callable[[Point], float] | None:
+        """Expected seconds of a point, where the sampler is asked for several."""
+        done = [item for item in self.records.values() if item.state == "COMPLETE"]
+        if self._sampler.candidates == 1 or len(done) < self._sampler.startup:
+            return None
+        model = SecondsModel(self.records.values(), steps=self._steps)
+        return model.predict if model.is_ready else None
 
     def report(self, number: int, report: TrialReport) -> Verdict:
         """Record one report of a running trial and decide whether it goes on.
@@ -229,7 +259,7 @@ class Keeper:
             return
         if len(self._objectives) == 1:
             # Before the attribute: a replay after a crash in between fills both.
-            with _quiet():
+            with quiet_optuna():
                 trial.report(report.metrics[self._objectives[0].metric], report.step)
         trial.set_user_attr(
             f"{EVALUATION}{report.step}", {"metrics": report.metrics, "seconds": report.seconds}
@@ -282,7 +312,7 @@ class Keeper:
         if self._constraints and verdict.step in record.history and verdict.state != "FAIL":
             metrics = record.history[verdict.step]
             for limit in self._constraints:
-                with _quiet():
+                with quiet_optuna():
                     trial.set_constraint(str(limit), limit.excess(metrics[limit.metric]))
             record.violations = violations(self._constraints, metrics)
         trial.set_user_attr(
@@ -295,6 +325,8 @@ class Keeper:
         record.reason = verdict.reason
         record.step = verdict.step
         record.values = tuple(values or ())
+        if trial.datetime_start is not None:
+            record.held = (datetime.now() - trial.datetime_start).total_seconds()
         self._live.pop(trial.number, None)
         self.running.pop(trial.number, None)
         self.ended.append(trial.number)
@@ -306,9 +338,7 @@ class Keeper:
         trial.set_user_attr("attempts", attempt)
         record = self.records.setdefault(trial.number, TrialRecord(trial.number, "RUNNING"))
         if self.replication is not None:
-            stored = read_replicate(trial.user_attrs, f"trial {trial.number}")
-            record.original = None if stored is None else stored.of
-            point["seed"] = self.replication.first_seed if stored is None else stored.seed
+            record.original, point["seed"] = self._origin(trial.user_attrs, trial.number)
         record.state, record.point, record.attempts = "RUNNING", point, attempt
         self._live[trial.number] = trial
         self.running[trial.number] = record
@@ -316,18 +346,14 @@ class Keeper:
 
     def _replicate(self, replicate: Replicate) -> Proposal:
         """Begin a trial with the point of another one and another seed."""
-        points = self.study.get_trials(deepcopy=False)
-        original = next(item for item in points if item.number == replicate.original)
-        self.study.add_trial(
-            create_trial(
-                state=TrialState.RUNNING,
-                params=original.params,
-                distributions=original.distributions,
-                user_attrs={REPLICATE: {"of": replicate.original, "seed": replicate.seed}},
-            )
-        )
-        frozen = self.study.get_trials(deepcopy=False)[-1]
+        frozen = begin_replicate(self.study, replicate)
         return self._start(live_trial(self.study, frozen), attempt=1)
+
+    def _origin(self, attributes: Mapping[str, Any], number: int) -> tuple[int | None, int]:
+        """First trial of a trial's configuration, None for a first one itself, and its seed."""
+        assert self.replication is not None
+        stored = read_replicate(attributes, f"{self.folder}: its study: trial {number}")
+        return (None, self.replication.first_seed) if stored is None else (stored.of, stored.seed)
 
     def _resume(self, frozen: FrozenTrial) -> Proposal:
         """Continue a trial that a crash left RUNNING: same number, parameters and folder."""
@@ -353,10 +379,8 @@ class Keeper:
             self.records[frozen.number] = record
             self._tried.add(key_of(record.point))
             if self.replication is not None:
-                seed = self.replication.first_seed
-                stored = read_replicate(frozen.user_attrs, f"{where}: trial {frozen.number}")
-                record.original = None if stored is None else stored.of
-                record.point["seed"] = seed if stored is None else stored.seed
+                origin = self._origin(frozen.user_attrs, frozen.number)
+                record.original, record.point["seed"] = origin
             for step, metrics in record.history.items():
                 self._note_rung(frozen.number, step, metrics)
             self._promoted |= {(frozen.number, step) for step in rungs}
@@ -370,33 +394,3 @@ class Keeper:
             self._live[frozen.number] = trial = live_trial(self.study, frozen)
             self._end(trial, Verdict(verdict.state, verdict.reason, verdict.step))
         return interrupted
-
-    def _check_ended(self) -> None:
-        """Refuse a study without trials that have ended: new ones would take their folders."""
-        folders = [path.parent.name for path in self.folder.glob(f"trials/*/{VERDICT}")]
-        ended = {int(name) for name in folders if name.isdecimal()}
-        unknown = sorted(ended - set(self.records))
-        if unknown:
-            raise ConfigError(
-                f"{self.folder}: trial {unknown[0]} has ended, and the study does not know it: it "
-                "is not, or not all of, the study that this sweep began with"
-            )
-
-    def _enqueue(self, points: Sequence[Point]) -> None:
-        """Queue fixed points that an earlier start did not queue."""
-        queued = {
-            frozen.user_attrs["point"]
-            for frozen in self.study.get_trials(deepcopy=False)
-            if "point" in frozen.user_attrs
-        }
-        for index, point in enumerate(points):
-            if index not in queued:
-                self.study.enqueue_trial(self._space.encode(point), user_attrs={"point": index})
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence Optuna's warnings: of values written twice after a crash, of new features."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

@@ -81,6 +81,7 @@ class TrialRecord:
         values: Objective values, for COMPLETE trials.
         original: First trial of its configuration, which this one repeats with another seed; None
             for first ones.
+        held: Seconds from its begin to its end on the clock; None of one without an end.
     """
 
     number: int
@@ -94,6 +95,7 @@ class TrialRecord:
     violations: tuple[str, ...] = ()
     values: tuple[float, ...] = ()
     original: int | None = None
+    held: float | None = None
 
     @property
     def group(self) -> int:

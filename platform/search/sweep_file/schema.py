@@ -23,11 +23,18 @@ _ROUNDING = 1e-6
 
 
 # Fields that came later -> the value that changes nothing.
-_LATER: dict[str, Any] = {"replicates": None}
+_LATER: dict[str, Any] = {"replicates": None, "budget": None, "candidates": 1}
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    @model_serializer(mode="wrap")
+    def _leave_out_later_fields(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Sweeps that were begun before there were these fields are compared with this.
+        content = dump(self)
+        return {k: v for k, v in content.items() if k not in _LATER or v != _LATER[k]}
 
 
 class Objective(_Section):
@@ -60,12 +67,15 @@ class Sampler(_Section):
         startup: Random trials before `tpe` and `gp` begin to model.
         population: Trials of one generation of `nsgaii` and `nsgaiii`, which breed from finished
             trials alone: where a pruner stops most, few generations are left.
+        candidates: Points that are proposed for a trial once `startup` trials are results; the one
+            that is expected to take the least time is tried. 1 asks for no other.
     """
 
     name: Literal["tpe", "nsgaii", "nsgaiii", "random", "gp", "grid", "listed"]
     seed: int = Field(ge=0, lt=2**32)
     startup: int = Field(default=10, ge=1)
     population: int = Field(default=20, ge=2)
+    candidates: int = Field(default=1, ge=1, le=16)
 
 
 class Limit(_Section):
@@ -193,6 +203,8 @@ class SweepRecipe(_Section):
         max_failures: Deaths of a trial's process that are survived.
         replicates: A number of seeds, or a section; None trains every point once. Then `trials`
             counts configurations.
+        budget: Device time of all trials, such as `90m`, `2h` or `1.5d` (s, m, h, d): no trial
+            begins that would go beyond it. GPUs count where a trial takes any, else CPUs.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=200)
@@ -210,17 +222,20 @@ class SweepRecipe(_Section):
     concurrency: int | None = Field(default=None, ge=1)
     max_failures: int = Field(default=3, ge=0)
     replicates: Replicates | None = None
+    budget: str | None = Field(default=None, pattern=r"^[0-9]+(\.[0-9]+)?[smhd]$")
+
+    @property
+    def budget_seconds(self) -> float | None:
+        """Seconds that all trials together may take; None without a budget."""
+        if self.budget is None:
+            return None
+        devices = (self.resources.gpu or self.resources.cpu) * self.workers_per_trial
+        return float(self.budget[:-1]) * _UNITS[self.budget[-1]] / devices
 
     @field_validator("replicates", mode="before")
     @classmethod
     def _take_number_of_seeds(cls, value: Any) -> Any:
         return {"seeds": value} if type(value) is int else value
-
-    @model_serializer(mode="wrap")
-    def _leave_out_later_fields(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Sweeps that were begun before there were these fields are compared with this.
-        content = dump(self)
-        return {k: v for k, v in content.items() if k not in _LATER or v != _LATER[k]}
 
     @model_validator(mode="before")
     @classmethod
