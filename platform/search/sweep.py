@@ -1,6 +1,7 @@
 """Run a sweep: Optuna proposes through the keeper, Ray Tune runs, MLflow shows."""
 
 import contextlib
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +34,9 @@ from .trials.engine import TrialQueue, run_here
 from .trials.leaving import StoppedError, left_by_signals, stopped_by_signals
 from .trials.trial import reports
 from .trials.trial_training import TrialFunction
+
+# Each is built as a training would build it.
+_MOST_POINTS = 256
 
 
 class SweepUnfinishedError(RuntimeError):
@@ -217,7 +221,9 @@ def _check_here(plan: SweepPlan, concurrency: int | None) -> None:
 
 
 def check_trials(plan: SweepPlan) -> None:
-    """Check, as a training would, every choice, few numbers, and both ends of ranges.
+    """Check, as a training would, every choice, few numbers, both ends of ranges, fixed points.
+
+    Of fixed points those that leave nothing to be drawn, 256 at most.
 
     Raises:
         ConfigError: Names key and value, and what a training would say.
@@ -226,7 +232,11 @@ def check_trials(plan: SweepPlan) -> None:
         plan.recipe, lambda: open_data(plan.base.config).label_space.categories is not None
     )
     seen = set()
-    for key, _, point in plan.recipe.space.corner_points():
+    corners = ((key, point) for key, _, point in plan.recipe.space.corner_points())
+    listed = ((next(iter(point), "first"), point) for point in plan.points[:_MOST_POINTS])
+    for key, point in itertools.chain(corners, listed):
+        if not plan.recipe.space.is_whole(point):
+            continue
         config = plan.experiment(point).config
         text = config.model_dump_json()
         if text in seen:

@@ -30,6 +30,7 @@ from .study.study import Keeper
 from .study.trial_records import TrialRecord
 from .sweep_figures import draw_sweep
 from .sweep_file.plan import SweepPlan
+from .sweep_groups import describe_leader
 from .sweep_standing import (
     best_trial,
     front_trials,
@@ -40,7 +41,7 @@ from .sweep_standing import (
 )
 from .sweep_tables import analyse_sweep, to_csv
 from .sweep_tracking import SweepRecord
-from .trial_cost import devices_of_a_trial
+from .trial_cost import describe_spent, devices_of_a_trial, spent_metrics
 
 _log = logging.getLogger(__name__)
 
@@ -60,7 +61,9 @@ def finish_sweep(plan: SweepPlan, keeper: Keeper, folder: Path, record: SweepRec
     rows = [_row(plan, r, r.number in numbers) for _, r in sorted(keeper.records.items())]
     analysis = analyse_sweep(plan, keeper)
     best = best_trial(plan, keeper.records)
+    journal.metrics(keeper.finished, spent_metrics(plan, keeper.records.values()))
     if analysis.groups is not None and best is not None:
+        journal.tags({"best": describe_leader(plan, analysis.groups)})
         # Who names the best trial takes this one, and not the one with the luckiest seed.
         next(row for row in rows if row["trial"] == best.number)["leader"] = True
     front_rows = [_row(plan, item, True) for item in best_of]
@@ -103,7 +106,9 @@ def finish_sweep(plan: SweepPlan, keeper: Keeper, folder: Path, record: SweepRec
         shown[:0] = _copy_pictures(journal, folder / "trials" / str(best.number) / "journal")
         sentence = _describe_best(plan, best)
     sentence = analysis.describe_leader(plan) or sentence
-    note = write_note(sentence, describe_sweep(plan, rows, front_rows, why), shown)
+    described = describe_sweep(plan, rows, front_rows, why)
+    spent = describe_spent(plan, keeper.records.values())
+    note = write_note(sentence, f"{described}\n{spent}\n", shown)
     journal.tags({NOTE: note})
 
 

@@ -10,6 +10,7 @@ from .sweep_file.plan import SweepPlan
 
 # A model of these costs a driver the same at any number of trials.
 _NEWEST = 200
+_KINDS = ("finished", "pruned", "failed", "running", "waiting")
 
 
 def devices_of_a_trial(plan: SweepPlan) -> float:
@@ -31,7 +32,7 @@ def spent_by_state(plan: SweepPlan, records: Iterable[TrialRecord]) -> dict[str,
         interrupted; `total` of all; and `trials_with_unknown_waiting`.
     """
     names = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed"}
-    spent = dict.fromkeys([*names.values(), "running", "waiting"], 0.0)
+    spent = dict.fromkeys(_KINDS, 0.0)
     unknown = 0
     for item in records:
         spent[names.get(item.state, "running")] += item.seconds
@@ -43,6 +44,21 @@ def spent_by_state(plan: SweepPlan, records: Iterable[TrialRecord]) -> dict[str,
     rounded = {name: round(value * devices, 1) for name, value in spent.items()}
     total = round(sum(spent.values()) * devices, 1)
     return {**rounded, "total": total, "trials_with_unknown_waiting": unknown}
+
+
+def spent_metrics(plan: SweepPlan, records: Iterable[TrialRecord]) -> dict[str, float]:
+    """Device-seconds by what became of the trials, as metrics of the sweep's run."""
+    spent = spent_by_state(plan, records)
+    return {f"device_seconds/{name}": spent[name] for name in (*_KINDS, "total")}
+
+
+def describe_spent(plan: SweepPlan, records: Iterable[TrialRecord]) -> str:
+    """Where a sweep's device time went, in one sentence."""
+    spent = spent_by_state(plan, records)
+    parts = [f"{name} {spent[name]:.0f}" for name in _KINDS if spent[name] or name != "running"]
+    unknown = spent["trials_with_unknown_waiting"]
+    note = f"; waiting is unknown of {unknown} trials that were interrupted" if unknown else ""
+    return f"Device-seconds: {spent['total']:.0f} ({', '.join(parts)}{note})."
 
 
 def seconds_left(plan: SweepPlan, keeper: Keeper) -> float | None:

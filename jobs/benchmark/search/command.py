@@ -16,7 +16,7 @@ from .replay import Score, replay, score
 from .searchers import ONE, SEVERAL, Searcher
 from .worlds import FAMILIES, World
 
-_TRAININGS = 40
+_TRAININGS = 20
 _TRAINING = 8 * 30.0 * 2.0
 _MARKS = (0.5, 1.0)
 Scores = dict[str, dict[int, dict[str, list[float]]]]
@@ -31,7 +31,9 @@ Scores = dict[str, dict[int, dict[str, list[float]]]]
 @click.option("--objectives", type=click.Choice(["1", "2"]), default="2", show_default=True)
 @click.option("--processes", type=click.IntRange(1), default=1, show_default=True)
 @click.option(
-    "--output", type=click.Path(path_type=Path, dir_okay=False), help="JSON file of all scores."
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="JSON file of all scores; those that it holds are not replayed again.",,
 )
 def command(  # noqa: PLR0913
     seeds: int,
@@ -44,7 +46,7 @@ def command(  # noqa: PLR0913
 ) -> None:
     """Replay sweeps through our keeper and through other tools' rules; print a table a score.
 
-    Each searcher gets the device-seconds of about 40 whole trainings on 4 devices in every family
+    Each searcher gets the device-seconds of about 20 whole trainings on 4 devices in every family
     of curves, once a seed; a row's 95 % interval and its test against random search are over seeds.
     """
     known = SEVERAL if objectives == "2" else ONE
@@ -53,21 +55,38 @@ def command(  # noqa: PLR0913
         raise click.UsageError(f"--searcher: got {unknown[0]!r}: must be one of {list(known)}")
     chosen = list(dict.fromkeys([next(iter(known)), *(names or known)]))
     asked = list(families or FAMILIES)
-    scores: Scores = {}
-    seconds: dict[str, float] = {}
-    jobs = [
-        (objectives == "2", name, seed, asked, float(trainings))
-        for name in chosen
-        for seed in range(seeds)
-    ]
-    for (_, name, seed, *_), (found, spent) in zip(jobs, _work(jobs, processes), strict=True):
-        scores.setdefault(name, {})[seed] = found
-        seconds[name] = seconds.get(name, 0.0) + spent
-        if seed == seeds - 1:
-            print(f"{name}: {seconds[name]:.0f} s", flush=True)
-    if output is not None:
-        write_file(output, json.dumps(scores, indent=1))
+    scores = read_scores(output)
+    for name in chosen:
+        found = scores.setdefault(name, {})
+        jobs = [
+            (objectives == "2", name, seed, asked, float(trainings))
+            for seed in range(seeds)
+            if not set(asked) <= set(found.get(seed, {}))
+        ]
+        seconds = 0.0
+        for job, (values, spent) in zip(jobs, _work(jobs, processes), strict=True):
+            found[job[2]] = found.get(job[2], {}) | values
+            seconds += spent
+        if output is not None:
+            write_file(output, json.dumps(scores, indent=1))
+        print(f"{name}: {len(jobs)} seeds, {seconds:.0f} s", flush=True)
+    scores = {name: {seed: scores[name][seed] for seed in range(seeds)} for name in chosen}
     print("\n".join(table_lines(scores, asked)))
+
+
+def read_scores(output: Path | None) -> Scores:
+    """Scores of an earlier command with the same budget; none where there is no file.
+
+    Args:
+        output: Its file.
+    """
+    if output is None or not output.is_file():
+        return {}
+    content = json.loads(output.read_text())
+    return {
+        name: {int(seed): values for seed, values in found.items()}
+        for name, found in content.items()
+    }
 
 
 def _work(

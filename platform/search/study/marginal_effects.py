@@ -16,7 +16,7 @@ from .replication import is_result
 from .samplers import merge_replicates
 from .trial_records import TrialRecord
 
-_RESAMPLES = 100
+_RESAMPLES = 60
 _SEED = 28
 _BINS = 4
 _MOST_VALUES = 8

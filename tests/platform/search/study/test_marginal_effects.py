@@ -26,7 +26,7 @@ def study_of_line(count: int) -> optuna.Study:
 
 
 def test_many_results_tell_which_parameter_matters_and_few_do_not() -> None:
-    many = measure_importance_intervals(study_of_line(60), [UP])["val/mIoU"]
+    many = measure_importance_intervals(study_of_line(40), [UP])["val/mIoU"]
     few = measure_importance_intervals(study_of_line(6), [UP])["val/mIoU"]
     assert many["a"][0] > many["b"][1], "the intervals do not meet"
     assert few["a"][0] < few["b"][1], "of six results they do"

@@ -62,7 +62,7 @@ def test_replicates_go_on_after_a_kill_at_every_write(tmp_path: Path, best: int 
     changes = {"objectives": [UP], "replicates": section}
     plan = toy_plan(tmp_path, steps=1, **listed(1, 4), **changes)
     whole, writes = run(plan, tmp_path / "whole", InMemoryStorage())
-    for last in range(0, writes, 3):
+    for last in range(1, writes, 7):
         storage, folder = InMemoryStorage(), tmp_path / f"killed-{last}"
         with pytest.raises(Killed):
             run(plan, folder, storage, writes=last)
