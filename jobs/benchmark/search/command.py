@@ -33,7 +33,7 @@ Scores = dict[str, dict[int, dict[str, list[float]]]]
 @click.option(
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="JSON file of all scores; those that it holds are not replayed again.",,
+    help="JSON file of all scores; those that it holds are not replayed again.",
 )
 def command(  # noqa: PLR0913
     seeds: int,
