@@ -1,5 +1,6 @@
 """Paired tests between groups on equal seeds, corrected for their number; which group is best."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -167,4 +168,6 @@ def paired_power(effect: float, pairs: int, *, error: float = ERROR) -> float:
     bound = float(stats.t.ppf(1 - error / 2, pairs - 1))
     shift = effect * pairs**0.5
     above = stats.nct.sf(bound, pairs - 1, shift)
-    return float(above + stats.nct.cdf(-bound, pairs - 1, shift))
+    found = float(above + stats.nct.cdf(-bound, pairs - 1, shift))
+    # Far in its tail scipy has no number: the test is sure there.
+    return 1.0 if math.isnan(found) else found

@@ -119,6 +119,12 @@ def test_a_sweep_with_replicates_leaves_groups_everywhere(tmp_path: Path, data: 
         if "group" in run.data.tags:
             pairs.setdefault(run.data.tags["group"], set()).add(run.data.tags["trial"])
     assert sorted(map(len, pairs.values())) == [2, 2], "MLflow groups trials by configuration"
+    cost = json.loads((outcome.folder / "cost.json").read_text())
+    assert cost["finished"] == pytest.approx(4 * 2 * 0.01, abs=0.06)
+    assert cost["failed"] == cost["pruned"] == 0.0
+    assert cost["total"] == pytest.approx(cost["finished"] + cost["waiting"], abs=0.11)
+    assert parent.data.metrics["device_seconds/finished"] == cost["finished"]
+    assert "Device-seconds: " in parent.data.tags["mlflow.note.content"]
     effects = json.loads((outcome.folder / "effects.json").read_text())
     levels = [row for row in effects if row["key"] == "model.neuron.levels"]
     assert [row["value"] for row in levels] == [1, 4]

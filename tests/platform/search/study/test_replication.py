@@ -56,7 +56,7 @@ def test_an_older_sweep_has_no_seeds_and_the_same_stored_recipe(tmp_path: Path) 
     assert with_seeds.recipe.model_dump(mode="json")["replicates"]["seeds"] == 2
 
 
-@pytest.mark.parametrize("best", [None, 1])
+@pytest.mark.parametrize("best", [None, pytest.param(1, marks=pytest.mark.slow)])
 def test_replicates_go_on_after_a_kill_at_every_write(tmp_path: Path, best: int | None) -> None:
     section: dict[str, Any] = {"seeds": 2, "best": best, "stop_error": None}
     changes = {"objectives": [UP], "replicates": section}
