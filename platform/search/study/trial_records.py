@@ -95,7 +95,7 @@ class TrialRecord:
     violations: tuple[str, ...] = ()
     values: tuple[float, ...] = ()
     original: int | None = None
-    held: float | None = None
+    held: float | None = field(default=None, compare=False)
 
     @property
     def group(self) -> int:

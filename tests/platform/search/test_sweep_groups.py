@@ -10,6 +10,7 @@ from mlflow import MlflowClient
 from toy_sweep import DOWN, UP, listed, run_toys, toy_plan
 
 from spikeseg.platform.runs.find_run import find_run
+from spikeseg.platform.search import sweep_figures
 from spikeseg.platform.search.study.trial_records import TrialRecord
 from spikeseg.platform.search.sweep_file.plan import SweepPlan
 from spikeseg.platform.search.sweep_groups import (
@@ -86,6 +87,26 @@ def test_a_leader_within_noise_is_not_called_the_best(plan: SweepPlan) -> None:
     assert "| 50.67 [48.77, 52.56] (3 seeds) |" in describe_groups(plan, told)
 
 
+def test_the_front_is_drawn_over_means_with_intervals_in_both_objectives(
+    plan: SweepPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+    def draw(*given: Any, **named: Any) -> bytes:
+        drawn.append((given, named))
+        return b""
+
+    monkeypatch.setattr(sweep_figures.charts, "draw_pareto", draw)
+    sweep_figures.draw_sweep(plan, records_of(LUCKY), {}, {})
+    (points, best, labels, names), named = drawn[0]
+    assert labels == ("energy/mJ", "val/mIoU")
+    assert points[0] == pytest.approx((3.0, 50.667), abs=1e-3)
+    assert named["boxes"][0][0] == (3.0, 3.0), "the energy of three seeds is the same"
+    assert named["boxes"][0][1] == pytest.approx((48.77, 52.564), abs=1e-3)
+    assert names == ["configuration 0", "configuration 3", "configuration 6"]
+    assert len(best) == 3
+
+
 def test_a_sweep_without_replicates_has_no_groups(tmp_path: Path) -> None:
     assert measure_groups(toy_plan(tmp_path, **listed(1)), {}) is None
 
@@ -119,6 +140,7 @@ def test_a_sweep_with_replicates_leaves_groups_everywhere(tmp_path: Path, data: 
         if "group" in run.data.tags:
             pairs.setdefault(run.data.tags["group"], set()).add(run.data.tags["trial"])
     assert sorted(map(len, pairs.values())) == [2, 2], "MLflow groups trials by configuration"
+    assert "best mean val/mIoU" in outcome.leader
     cost = json.loads((outcome.folder / "cost.json").read_text())
     assert cost["finished"] == pytest.approx(4 * 2 * 0.01, abs=0.06)
     assert cost["failed"] == cost["pruned"] == 0.0
