@@ -130,7 +130,9 @@ class OptunaSearcher:
 
 
 @functools.cache
-def make_plan(sampler: str, pruner: str, eta: int = 2, objectives: int = 2) -> SweepPlan:
+def make_plan(
+    sampler: str, pruner: str, eta: int = 2, objectives: int = 2, candidates: int = 1
+) -> SweepPlan:
     """A sweep over the worlds' space.
 
     Args:
@@ -138,9 +140,10 @@ def make_plan(sampler: str, pruner: str, eta: int = 2, objectives: int = 2) -> S
         pruner: `pruner.rule`.
         eta: `pruner.eta`.
         objectives: 2 for mIoU and energy, 1 for mIoU.
+        candidates: `sampler.candidates`.
     """
     content = _RECIPE | {
-        "sampler": {"name": sampler, "seed": 1},
+        "sampler": {"name": sampler, "seed": 1, "candidates": candidates},
         "pruner": {"rule": pruner, "eta": eta},
         "objectives": _RECIPE["objectives"][:objectives],
     }
@@ -148,9 +151,10 @@ def make_plan(sampler: str, pruner: str, eta: int = 2, objectives: int = 2) -> S
 
 
 def _ours(
-    sampler: str, pruner: str, eta: int = 2, objectives: int = 2
+    sampler: str, pruner: str, eta: int = 2, objectives: int = 2, candidates: int = 1
 ) -> Callable[[int], Searcher]:
-    return lambda seed: KeeperSearcher(make_plan(sampler, pruner, eta, objectives), seed)
+    plan = functools.partial(make_plan, sampler, pruner, eta, objectives, candidates)
+    return lambda seed: KeeperSearcher(plan(), seed)
 
 
 def _tpe(seed: int) -> BaseSampler:
@@ -176,6 +180,7 @@ def _other(
 SEVERAL: dict[str, Callable[[int], Searcher]] = {
     "random": _ours("random", "none"),
     "tpe": _ours("tpe", "none"),
+    "tpe, 3 candidates": _ours("tpe", "none", candidates=3),
     "nsgaii": _ours("nsgaii", "none"),
     "nsgaiii": _ours("nsgaiii", "none"),
     "gp": _ours("gp", "none"),
