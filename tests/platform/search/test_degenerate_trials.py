@@ -57,7 +57,7 @@ def finished(folder: Path, records: dict[int, TrialRecord]) -> tuple[list[dict[s
     plan = toy_plan(folder, **listed(1, 2, 4))
     keeper: Any = SimpleNamespace(records=records, finished=len(records), study=None)
     journal = Journal()
-    record: Any = SimpleNamespace(journal=journal)
+    record: Any = SimpleNamespace(journal=journal, record_ranks=lambda ranked: None)
     finish_sweep(plan, keeper, folder, record)
     rows = json.loads((folder / "results.json").read_text())
     return rows, journal.last["mlflow.note.content"]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ....platform.search.study.pareto import layers
+from ...platform.search.study.pareto import layers
 
 Vector = Sequence[float]
 

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ....platform.search.study.pareto import hypervolume
+from ...platform.search.study.pareto import hypervolume
 
 EVALUATIONS = 8
 """Evaluations of a whole training."""
 REFERENCE = (20.0, 0.25)
 """mIoU and mJ that bound the hypervolume."""
-_CURVES = Path(__file__).resolve().parents[1] / "curves"
+_CURVES = Path(__file__).resolve().parent / "curves"
 _SAMPLES = 3000
 _SECONDS = 30.0
 

@@ -11,13 +11,13 @@ import optuna
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState
 
-from ....platform.search.study.study import Keeper
-from ....platform.search.study.study_storage import MEMORY
-from ....platform.search.study.trial_records import TrialReport
-from ....platform.search.sweep_file.plan import SweepPlan, check_plan
-from ....platform.search.sweep_file.schema import SweepRecipe
-from .rules import AsyncHalving, MultiObjectiveHalving, RankMedian
-from .worlds import EVALUATIONS, REFERENCE
+from ...platform.search.study.study import Keeper
+from ...platform.search.study.study_storage import MEMORY
+from ...platform.search.study.trial_records import TrialReport
+from ...platform.search.sweep_file.plan import SweepPlan, check_plan
+from ...platform.search.sweep_file.schema import SweepRecipe
+from .search_rules import AsyncHalving, MultiObjectiveHalving, RankMedian
+from .search_worlds import EVALUATIONS, REFERENCE
 
 _MANY_TRIALS = 10_000
 _MIOU = {"metric": "val/mIoU", "direction": "maximize", "reference": REFERENCE[0]}

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import click
 
-from ....datasets.packed.files import write_file
-from ....platform.search.groups.comparisons import compare_with
-from ....platform.search.groups.intervals import summarize
-from ...cli import run
-from .replay import Score, replay, score
-from .searchers import ONE, SEVERAL, Searcher
-from .worlds import FAMILIES, World
+from ...datasets.packed.files import write_file
+from ...platform.search.groups.comparisons import compare_with
+from ...platform.search.groups.intervals import summarize
+from ..cli import run
+from .search_methods import ONE, SEVERAL, Searcher
+from .search_replay import Score, replay, score
+from .search_worlds import FAMILIES, World
 
 _TRAININGS = 20
 _TRAINING = 8 * 30.0 * 2.0

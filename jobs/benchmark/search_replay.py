@@ -3,9 +3,9 @@
 import heapq
 from typing import NamedTuple
 
-from ....platform.search.study.pareto import front
-from .searchers import Searcher
-from .worlds import EVALUATIONS, Truth, World, measure_volume
+from ...platform.search.study.pareto import front
+from .search_methods import Searcher
+from .search_worlds import EVALUATIONS, Truth, World, measure_volume
 
 WORKERS = 4
 """Devices, each with one training at a time."""

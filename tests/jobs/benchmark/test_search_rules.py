@@ -1,6 +1,6 @@
 """Other tools' rules, by hand."""
 
-from spikeseg.jobs.benchmark.search.rules import (
+from spikeseg.jobs.benchmark.search_rules import (
     AsyncHalving,
     MultiObjectiveHalving,
     RankMedian,

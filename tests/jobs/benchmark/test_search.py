@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from spikeseg.jobs.benchmark.search.command import command, table_lines
-from spikeseg.jobs.benchmark.search.replay import WORKERS, Result, replay, score
-from spikeseg.jobs.benchmark.search.searchers import ONE, SEVERAL, KeeperSearcher, make_plan
-from spikeseg.jobs.benchmark.search.worlds import EVALUATIONS, FAMILIES, Truth, World, corner_points
+from spikeseg.jobs.benchmark.search import command, table_lines
+from spikeseg.jobs.benchmark.search_methods import ONE, SEVERAL, KeeperSearcher, make_plan
+from spikeseg.jobs.benchmark.search_replay import WORKERS, Result, replay, score
+from spikeseg.jobs.benchmark.search_worlds import EVALUATIONS, FAMILIES, Truth, World, corner_points
 from spikeseg.platform.search.study.study import Keeper
 
 
