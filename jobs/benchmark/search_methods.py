@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from ...platform.search.study.study import Keeper
 from ...platform.search.study.study_storage import MEMORY
 from ...platform.search.study.trial_records import TrialReport
 from ...platform.search.sweep_file.plan import SweepPlan, check_plan
-from ...platform.search.sweep_file.schema import SweepRecipe
+from ...platform.search.sweep_file.schema import Sampler, SweepRecipe
 from .search_rules import AsyncHalving, MultiObjectiveHalving, RankMedian
 from .search_worlds import EVALUATIONS, REFERENCE
 
@@ -130,30 +131,33 @@ class OptunaSearcher:
 
 
 @functools.cache
-def make_plan(
-    sampler: str, pruner: str, eta: int = 2, objectives: int = 2, candidates: int = 1
-) -> SweepPlan:
+def make_plan(changes: str = "", objectives: int = 2) -> SweepPlan:
     """A sweep over the worlds' space.
 
     Args:
-        sampler: `sampler.name`.
-        pruner: `pruner.rule`.
-        eta: `pruner.eta`.
+        changes: What differs from TPE without a pruner, as JSON: `{"sampler": …, "pruner": …}`.
         objectives: 2 for mIoU and energy, 1 for mIoU.
-        candidates: `sampler.candidates`.
     """
+    asked = json.loads(changes or "{}")
     content = _RECIPE | {
-        "sampler": {"name": sampler, "seed": 1, "candidates": candidates},
-        "pruner": {"rule": pruner, "eta": eta},
+        "sampler": _RECIPE["sampler"] | asked.get("sampler", {}),
+        "pruner": asked.get("pruner", {"rule": "none"}),
         "objectives": _RECIPE["objectives"][:objectives],
     }
     return check_plan(SweepRecipe.model_validate(content), {}, "replayed")
 
 
 def _ours(
-    sampler: str, pruner: str, eta: int = 2, objectives: int = 2, candidates: int = 1
+    sampler: str, pruner: str = "none", objectives: int = 2, **fields: Any
 ) -> Callable[[int], Searcher]:
-    plan = functools.partial(make_plan, sampler, pruner, eta, objectives, candidates)
+    """Our keeper; `fields` are of the sampler where it has them, else of the pruner."""
+    of_sampler = {k: v for k, v in fields.items() if k in Sampler.model_fields}
+    of_pruner = {k: v for k, v in fields.items() if k not in of_sampler}
+    changes = {
+        "sampler": {"name": sampler, **of_sampler},
+        "pruner": {"rule": pruner, **of_pruner},
+    }
+    plan = functools.partial(make_plan, json.dumps(changes), objectives)
     return lambda seed: KeeperSearcher(plan(), seed)
 
 
@@ -171,22 +175,24 @@ def _other(
     def build(seed: int) -> Searcher:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            plan = make_plan("random", "none", 2, objectives)
+            plan = make_plan("", objectives)
             return OptunaSearcher(plan, sampler(seed), rule())
 
     return build
 
 
 SEVERAL: dict[str, Callable[[int], Searcher]] = {
-    "random": _ours("random", "none"),
-    "tpe": _ours("tpe", "none"),
-    "tpe, 3 candidates": _ours("tpe", "none", candidates=3),
-    "nsgaii": _ours("nsgaii", "none"),
-    "nsgaiii": _ours("nsgaiii", "none"),
-    "gp": _ours("gp", "none"),
+    "random": _ours("random"),
+    "tpe": _ours("tpe"),
+    "tpe, startup 5": _ours("tpe", startup=5),
+    "tpe, 3 candidates": _ours("tpe", candidates=3),
+    "nsgaii": _ours("nsgaii"),
+    "nsgaiii": _ours("nsgaiii"),
+    "gp": _ours("gp"),
     "random + non_dominated": _ours("random", "non_dominated"),
     "tpe + non_dominated": _ours("tpe", "non_dominated"),
-    "tpe + non_dominated, eta 4": _ours("tpe", "non_dominated", 4),
+    "tpe + non_dominated, eta 4": _ours("tpe", "non_dominated", eta=4),
+    "tpe + non_dominated, rungs 2 4": _ours("tpe", "non_dominated", rungs=[2, 4]),
     "nsgaii + non_dominated": _ours("nsgaii", "non_dominated"),
     "OptunaSearch + ASHA": _other(_tpe, AsyncHalving),
     "OptunaSearch + MOASHA": _other(_tpe, MultiObjectiveHalving),
@@ -195,13 +201,14 @@ SEVERAL: dict[str, Callable[[int], Searcher]] = {
 }
 """Name -> searcher of a seed, for mIoU and energy; the first is what all are compared with."""
 ONE: dict[str, Callable[[int], Searcher]] = {
-    "random": _ours("random", "none", objectives=1),
-    "tpe": _ours("tpe", "none", objectives=1),
-    "gp": _ours("gp", "none", objectives=1),
-    "tpe + halving": _ours("tpe", "halving", objectives=1),
-    "tpe + halving, eta 4": _ours("tpe", "halving", 4, 1),
-    "tpe + median": _ours("tpe", "median", objectives=1),
-    "random + halving": _ours("random", "halving", objectives=1),
+    "random": _ours("random", objectives=1),
+    "tpe": _ours("tpe", objectives=1),
+    "gp": _ours("gp", objectives=1),
+    "tpe + halving": _ours("tpe", "halving", 1),
+    "tpe + halving, eta 4": _ours("tpe", "halving", 1, eta=4),
+    "tpe + halving, rungs 2 4": _ours("tpe", "halving", 1, rungs=[2, 4]),
+    "tpe + median": _ours("tpe", "median", 1),
+    "random + halving": _ours("random", "halving", 1),
     "OptunaSearch + ASHA": _other(_tpe, AsyncHalving, 1),
 }
 """The same for mIoU alone."""

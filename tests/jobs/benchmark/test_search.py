@@ -89,7 +89,9 @@ def test_it_is_our_keeper_that_proposes_and_judges(monkeypatch: pytest.MonkeyPat
 
         monkeypatch.setattr(Keeper, name, counted)
     world = World.draw("kept", 0)
-    searcher = KeeperSearcher(make_plan("random", "non_dominated"), 0)
+    searcher = KeeperSearcher(
+        make_plan('{"sampler": {"name": "random"}, "pruner": {"rule": "non_dominated"}}'), 0
+    )
     replay(world, searcher, budget=3 * 8 * 60.0)
     assert calls["next"] > WORKERS
     assert calls["report"] > calls["next"]

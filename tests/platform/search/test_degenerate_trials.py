@@ -51,6 +51,8 @@ class Journal:
 
     def artifact(self, *_: object) -> None: ...
 
+    def picture(self, *_: object) -> None: ...
+
 
 def finished(folder: Path, records: dict[int, TrialRecord]) -> tuple[list[dict[str, Any]], str]:
     """Rows and description of a sweep whose trials ended so."""
