@@ -105,8 +105,9 @@ class OptunaSearcher:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._space = plan.recipe.space
         self._objectives = plan.recipe.objectives
-        directions = [objective.direction for objective in self._objectives]
-        self._study = optuna.create_study(directions=directions, sampler=sampler)
+        self._study = optuna.create_study(
+            directions=[objective.direction for objective in self._objectives], sampler=sampler
+        )
         self._rule = rule
 
     def propose(self) -> tuple[int, dict[str, Any]]:
@@ -118,7 +119,7 @@ class OptunaSearcher:
         self, number: int, evaluation: int, measured: tuple[float, float], seconds: float
     ) -> bool:
         """Whether a training goes on."""
-        values = dict(zip(("val/mIoU", "energy/mJ"), measured, strict=True))
+        values: dict[str, float] = {"val/mIoU": measured[0], "energy/mJ": measured[1]}
         vector = [o.sign * values[o.metric] for o in self._objectives]
         keeps = self._rule.go_on(number, evaluation, vector)
         if evaluation == EVALUATIONS:

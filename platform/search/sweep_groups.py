@@ -220,7 +220,7 @@ def _shorten(value: Any) -> str:
 
 def describe_summary(summary: Summary) -> str:
     """A mean with its 95 % interval and number of seeds, such as `40.1 [38.2, 42.0] (3 seeds)`."""
-    seeds = f"({summary.count} seed{'' if summary.count == 1 else 's'})"
+    seeds = f"({summary.seeds} seed{'' if summary.seeds == 1 else 's'})"
     if summary.low is None or summary.high is None:
         return f"{summary.mean:.4g} {seeds}"
     return f"{summary.mean:.4g} [{summary.low:.4g}, {summary.high:.4g}] {seeds}"

@@ -32,7 +32,7 @@ def spent_by_state(plan: SweepPlan, records: Iterable[TrialRecord]) -> dict[str,
         interrupted; `total` of all; and `trials_with_unknown_waiting`.
     """
     names = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed"}
-    spent = dict.fromkeys(_KINDS, 0.0)
+    spent: dict[str, float] = dict.fromkeys(_KINDS, 0.0)
     unknown = 0
     for item in records:
         spent[names.get(item.state, "running")] += item.seconds

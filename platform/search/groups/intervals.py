@@ -18,7 +18,7 @@ class Summary(NamedTuple):
     """A group's values of one metric.
 
     Attributes:
-        count: Number of values, at least 1.
+        seeds: Number of values, at least 1.
         mean: Their mean.
         deviation: Sample standard deviation; None of one value.
         low: Lower end of the 95 % interval of the mean (Student's t); None of one value.
@@ -26,7 +26,7 @@ class Summary(NamedTuple):
         bootstrap: Ends of the 95 % bootstrap interval (BCa); None of fewer than 8 values.
     """
 
-    count: int
+    seeds: int
     mean: float
     deviation: float | None
     low: float | None
