@@ -23,7 +23,7 @@ from .study.study_storage import check_storage_address, read_address
 from .study.trial_records import VERDICT, Proposal, TrialReport, Verdict
 from .sweep_file.measured_metrics import check_categories
 from .sweep_file.plan import SweepPlan, load_sweep
-from .sweep_folder import SweepFolder
+from .sweep_folder import SweepFolder, with_stored_defaults
 from .sweep_outcome import SweepOutcome, describe_outcome
 from .sweep_results import finish_sweep
 from .sweep_standing import Standing
@@ -105,6 +105,8 @@ def sweep(
         SweepUnfinishedError: Where trials are left that had no end: SIGTERM or Ctrl-C came, or the
             engine failed.
     """
+    if options.resume is not None:
+        overrides = with_stored_defaults(options.resume, options.storage, overrides)
     plan = load_sweep(recipe, overrides)
     if options.here:
         _check_here(plan, options.concurrency)
