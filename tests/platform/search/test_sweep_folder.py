@@ -114,7 +114,7 @@ def test_other_data_is_no_moved_data(tmp_path: Path, data: Path, known: bool) ->
 def test_a_sweep_of_an_earlier_version_goes_on_with_the_rungs_it_had(
     tmp_path: Path, data: Path
 ) -> None:
-    changes = {"pruner": {"rule": "non_dominated"}}
+    changes = {"pruner": {"rule": "non_dominated", "grace": 2}}
     toy_plan(tmp_path, **listed(1, 2), **changes)
     run_toys(data, tmp_path, name="toy")
     file = tmp_path / "toy" / "plan.json"
