@@ -171,8 +171,10 @@ class Keeper:
 
     def _model_seconds(self) -> Callable[[Point], float] | None:
         """Expected seconds of a point, where the sampler is asked for several."""
-        done = [item for item in self.records.values() if item.state == "COMPLETE"]
-        if self._sampler.candidates == 1 or len(done) < self._sampler.startup:
+        if self._sampler.candidates == 1:
+            return None
+        done = sum(item.state == "COMPLETE" for item in self.records.values())
+        if done < self._sampler.startup:
             return None
         model = SecondsModel(self.records.values(), steps=self._steps)
         return model.predict if model.is_ready else None
