@@ -128,6 +128,9 @@ def _sweep(
     home = ("--storage", storage.absolute())
     states = ", ".join(f"{count} {state}" for state, count in outcome.counts.items())
     print(f"\n{outcome.name}: {states}")
+    if outcome.leader:
+        print(f"{outcome.leader[0].upper()}{outcome.leader[1:]}.")
+    print(outcome.spent)
     if outcome.best is None:
         print(outcome.missing)
     else:

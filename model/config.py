@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 
 Compat = Literal["published", "corrected"]
 Matching = Literal["hungarian", "class"]
+PartNormalization = Literal["levels", "none"]
 MOST_CHANNELS = 16
 """Channels that an image may have at most."""
 
@@ -103,6 +104,7 @@ class BackboneConfig:
         mlp_ratio: Hidden channels of MLPs and conv blocks over their input channels.
         levels: D inside the backbone, where it differs from the neuron's (published SDT-V3
             models: 4 here, 8 in the head).
+        normalization: Divisor inside the backbone, where it differs from the neuron's.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid", "strict": True}
@@ -113,6 +115,7 @@ class BackboneConfig:
     depths: tuple[int, int] = (6, 2)
     mlp_ratio: int = 4
     levels: int | None = None
+    normalization: PartNormalization | None = None
 
     def __post_init__(self) -> None:
         _require(
@@ -197,6 +200,10 @@ class QueryDecoderConfig:
             mask where the class does not occur. The latter is for semantic segmentation alone,
             needs a query per class, and learns in fewer images; further queries learn to be "no
             object", and the matching costs are not read.
+        levels: D of query decoder and mask embedding, where it differs from the neuron's.
+        normalization: Their divisor, where it differs from the neuron's.
+        pixel_levels: D of the pixel decoder, where it differs from the neuron's.
+        pixel_normalization: Its divisor, where it differs from the neuron's.
         pixel_head: Adds a 1x1 classifier on the mask features for an auxiliary loss
             in training; it takes no part in inference.
     """
@@ -220,6 +227,10 @@ class QueryDecoderConfig:
     layer_scale: float = 1e-6
     matching: Matching = "hungarian"
     pixel_head: bool = False
+    levels: int | None = None
+    normalization: PartNormalization | None = None
+    pixel_levels: int | None = None
+    pixel_normalization: PartNormalization | None = None
 
     def __post_init__(self) -> None:
         for name in ("width", "num_queries", "num_heads", "num_groups", "encoder_hidden"):
@@ -241,6 +252,9 @@ class QueryDecoderConfig:
             "num_encoder_layers must be at least 0 and num_decoder_layers at least 1, got "
             f"{self.num_encoder_layers} and {self.num_decoder_layers}",
         )
+        for name in ("levels", "pixel_levels"):
+            value = getattr(self, name)
+            _require(value is None or value >= 1, f"{name} must be at least 1, got {value}")
         if self.alpha is not None:
             _require_positive("alpha", self.alpha)
         _require_not_negative("layer_scale", self.layer_scale)

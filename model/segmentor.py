@@ -16,6 +16,7 @@ from .decoder.pixel_decoder import PixelDecoder
 from .decoder.query_decoder import QueryDecoder
 from .decoder.sine_position import sine_position
 from .initialize import calibrate_attention, start_alive
+from .neuron.kinds import neuron_of_part
 from .prediction import DensePrediction, MaskPrediction
 
 _BACKBONES = {"meta_spikeformer": MetaSpikeformer, "e_spikeformer": ESpikeformer}
@@ -93,7 +94,8 @@ def add_time_axis(image: Tensor, config: ModelConfig) -> Tensor:
 
 def _build_backbone(config: ModelConfig) -> MetaSpikeformer | ESpikeformer:
     build = _BACKBONES[config.backbone.family]
-    return build(config.backbone, config.neuron, in_channels=config.in_channels)
+    neuron = neuron_of_part(config.neuron, None, config.backbone.normalization)
+    return build(config.backbone, neuron, in_channels=config.in_channels)
 
 
 def check_finite(image: Tensor) -> Tensor:
@@ -131,15 +133,16 @@ class QueryHead(nn.Module):
         self.pixel_decoder = PixelDecoder(
             in_channels,
             sizes,
-            config.neuron,
+            neuron_of_part(config.neuron, sizes.pixel_levels, sizes.pixel_normalization),
             compat=config.compat,
             num_classes=config.num_classes,
         )
-        self.transformer_decoder = QueryDecoder(sizes, config.neuron, compat=config.compat)
+        neuron = neuron_of_part(config.neuron, sizes.levels, sizes.normalization)
+        self.transformer_decoder = QueryDecoder(sizes, neuron, compat=config.compat)
         self.query_feat = nn.Embedding(sizes.num_queries, sizes.width)
         self.query_embed = nn.Embedding(sizes.num_queries, sizes.width)
         self.level_embed = nn.Embedding(3, sizes.width)
-        self.embedding = MaskEmbedding(sizes, config.neuron, num_classes=config.num_classes)
+        self.embedding = MaskEmbedding(sizes, neuron, num_classes=config.num_classes)
         self.last_only = False
         """Whether only the last layer's prediction is made (L = 1), as inference needs."""
         self.merged_steps: int | None = None

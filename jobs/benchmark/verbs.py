@@ -14,6 +14,7 @@ _VERBS: dict[str, str] = {
     "model": "benchmark.model",
     "neuron": "benchmark.neuron",
     "pages": "benchmark.tracking_pages",
+    "search": "benchmark.search",
     "sweep": "benchmark.sweep",
     "tracking": "benchmark.tracking",
 }

@@ -4,11 +4,12 @@ A new kind is a module with `from_config` in a file of its own, an entry of `NEU
 configuration with the entry's name as `kind` in `model/config.py`.
 """
 
+from dataclasses import replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import nn
 
-from ..config import BinaryNeuronConfig, NeuronConfig
+from ..config import BinaryNeuronConfig, NeuronConfig, PartNormalization
 from .integer_lif import IntegerLIF
 from .lif import LIF
 
@@ -48,6 +49,22 @@ def build_neuron(
         An `nn.Module` that is a `Neuron`, which no type says.
     """
     return NEURON_KINDS[config.kind].from_config(config, levels=levels, role=role)
+
+
+def neuron_of_part(
+    neuron: NeuronConfig, levels: int | None, normalization: PartNormalization | None
+) -> NeuronConfig:
+    """The neuron of one part of the network.
+
+    Args:
+        neuron: The model's neuron.
+        levels: D of this part; None for the neuron's.
+        normalization: Divisor of this part; None for the neuron's.
+    """
+    changes: dict[str, Any] = {} if levels is None else {"levels": levels}
+    if normalization is not None:
+        changes |= {"normalization": normalization, "normalization_constant": None}
+    return replace(neuron, **changes)
 
 
 def find_neurons(model: nn.Module) -> list[tuple[str, Any]]:

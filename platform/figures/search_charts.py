@@ -13,6 +13,7 @@ def draw_pareto(
     labels: tuple[str, str],
     names: Sequence[str] = (),
     outside: Sequence[tuple[float, float]] = (),
+    boxes: Sequence[tuple[tuple[float, float], tuple[float, float]]] = (),
 ) -> bytes:
     """Draw trials as points over two objectives, the front joined.
 
@@ -22,6 +23,8 @@ def draw_pareto(
         labels: Names of the axes.
         names: Text beside each point of the front.
         outside: Finished trials that break a constraint.
+        boxes: For each point the ends of its interval along both axes; where they are given, points
+            are means of several trainings.
 
     Returns:
         PNG.
@@ -32,7 +35,11 @@ def draw_pareto(
         label = "finished, break a constraint"
         axes.scatter(*zip(*outside, strict=True), color="0.65", marker="x", label=label)
     if points:
-        axes.scatter(*zip(*points, strict=True), color="0.65", label="finished trials")
+        label = "means of seeds, 95 % intervals" if boxes else "finished trials"
+        axes.scatter(*zip(*points, strict=True), color="0.65", label=label)
+    for (x, y), ((left, right), (low, high)) in zip(points, boxes, strict=False):
+        reach = [[x - left], [right - x]], [[y - low], [high - y]]
+        axes.errorbar([x], [y], xerr=reach[0], yerr=reach[1], color="0.65", capsize=2, zorder=1)
     if front:
         ordered = sorted(front)
         axes.plot(*zip(*ordered, strict=True), "o-", color="#c81e2d", label="front")
@@ -98,11 +105,15 @@ def _colour_line(share: float) -> tuple[float, float, float, float]:
     return colormaps["viridis"](share)
 
 
-def draw_importance_bars(importances: Mapping[str, Mapping[str, float]]) -> bytes:
+def draw_importance_bars(
+    importances: Mapping[str, Mapping[str, float]],
+    spans: Mapping[str, Mapping[str, tuple[float, float]]] | None = None,
+) -> bytes:
     """Draw one group of bars per parameter, one colour per objective.
 
     Args:
         importances: Objective -> dotted key -> share in [0, 1].
+        spans: Objective -> dotted key -> ends of the share's interval, drawn as a whisker.
 
     Returns:
         PNG.
@@ -114,6 +125,10 @@ def draw_importance_bars(importances: Mapping[str, Mapping[str, float]]) -> byte
     for index, (objective, shares) in enumerate(importances.items()):
         positions = [row + index * height for row in range(len(keys))]
         axes.barh(positions, [shares.get(key, 0.0) for key in keys], height, label=objective)
+        for position, key in zip(positions, keys, strict=True):
+            span = (spans or {}).get(objective, {}).get(key)
+            if span is not None:
+                axes.plot(span, (position, position), color="0.2", linewidth=1.2)
     middle = 0.4 - height / 2
     axes.set_yticks([row + middle for row in range(len(keys))], keys, fontsize=8)
     axes.invert_yaxis()

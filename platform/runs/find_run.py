@@ -309,7 +309,7 @@ def _find_trial(sweep: FoundRun, trial: str) -> FoundRun:
 
 
 def _best_trial(sweep: FoundRun) -> int:
-    """Number of the best trial by the first objective, among equals by the next ones."""
+    """Number of the best trial by the first objective; of a sweep with replicates, the leader's."""
     results = sweep.folder / "results.json"
     if not results.is_file():
         raise ConfigError(
@@ -327,13 +327,14 @@ def _best_trial(sweep: FoundRun) -> int:
                 sign * check_stored(row.get(metric), float, f"{where}: {metric}")
                 for metric, sign in signs.items()
             ]
-            rows.append((values, check_stored(row.get("trial"), int, f"{where}: trial")))
+            last = not check_stored(row.get("leader", False), bool, f"{where}: leader")
+            rows.append((last, values, check_stored(row.get("trial"), int, f"{where}: trial")))
     if not rows:
         raise ConfigError(
             f"{sweep.word}/{BEST}: no trial finished within the sweep's constraints and scored "
             "better than an answer that ignores the image"
         )
-    return min(rows)[1]
+    return min(rows)[2]
 
 
 def _everything(storage: Path) -> Iterator[FoundRun]:

@@ -1,6 +1,7 @@
 """Run a sweep: Optuna proposes through the keeper, Ray Tune runs, MLflow shows."""
 
 import contextlib
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +24,7 @@ from .study.study_storage import check_storage_address, read_address
 from .study.trial_records import VERDICT, Proposal, TrialReport, Verdict
 from .sweep_file.measured_metrics import check_categories
 from .sweep_file.plan import SweepPlan, load_sweep
-from .sweep_folder import SweepFolder
+from .sweep_folder import SweepFolder, with_stored_defaults
 from .sweep_outcome import SweepOutcome, describe_outcome
 from .sweep_results import finish_sweep
 from .sweep_standing import Standing
@@ -34,6 +35,9 @@ from .trials.engine import TrialQueue, run_here
 from .trials.leaving import StoppedError, left_by_signals, stopped_by_signals
 from .trials.trial import reports
 from .trials.trial_training import TrialFunction
+
+# Each is built as a training would build it.
+_MOST_POINTS = 256
 
 
 class SweepUnfinishedError(RuntimeError):
@@ -102,6 +106,8 @@ def sweep(
         SweepUnfinishedError: Where trials are left that had no end: SIGTERM or Ctrl-C came, or the
             engine failed.
     """
+    if options.resume is not None:
+        overrides = with_stored_defaults(options.resume, options.storage, overrides)
     plan = load_sweep(recipe, overrides)
     if options.here:
         _check_here(plan, options.concurrency)
@@ -128,15 +134,15 @@ def sweep(
         )
         keeper = Keeper(plan, folder.path, storage=folder.study, trials=folder.trials)
         label = folder.path.name
-        if len(keeper.records) > folder.trials:
+        if keeper.configurations > folder.trials:
             progress(
-                f"{label}: {len(keeper.records)} trials were started already, more than the "
+                f"{label}: {keeper.configurations} trials were started already, more than the "
                 f"{folder.trials} asked for; each of them is brought to an end"
             )
-        elif keeper.trials < folder.trials:
+        elif keeper.configurations < folder.trials:
             progress(
-                f"{label}: {folder.trials} trials were asked for, and after {keeper.trials} no "
-                f"point is left ({plan.recipe.sampler.name})"
+                f"{label}: {folder.trials} trials were asked for, and after "
+                f"{keeper.configurations} no point is left ({plan.recipe.sampler.name})"
             )
         record = SweepRecord(plan, folder.path, options.storage, trials=keeper.trials)
         finished = False
@@ -218,7 +224,9 @@ def _check_here(plan: SweepPlan, concurrency: int | None) -> None:
 
 
 def check_trials(plan: SweepPlan) -> None:
-    """Check, as a training would, every choice, few numbers, and both ends of ranges.
+    """Check, as a training would, every choice, few numbers, both ends of ranges, fixed points.
+
+    Of fixed points those that leave nothing to be drawn, 256 at most.
 
     Raises:
         ConfigError: Names key and value, and what a training would say.
@@ -227,7 +235,11 @@ def check_trials(plan: SweepPlan) -> None:
         plan.recipe, lambda: open_data(plan.base.config).label_space.categories is not None
     )
     seen = set()
-    for key, _, point in plan.recipe.space.corner_points():
+    corners = ((key, point) for key, _, point in plan.recipe.space.corner_points())
+    listed = ((next(iter(point), "first"), point) for point in plan.points[:_MOST_POINTS])
+    for key, point in itertools.chain(corners, listed):
+        if not plan.recipe.space.is_whole(point):
+            continue
         config = plan.experiment(point).config
         text = config.model_dump_json()
         if text in seen:

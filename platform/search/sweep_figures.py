@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..figures import search_charts as charts
+from .groups.intervals import Summary
 from .study.trial_records import TrialRecord
 from .sweep_file.plan import SweepPlan
+from .sweep_groups import Groups, measure_groups
 from .sweep_standing import broken_of, front_trials, hypervolumes, results_of
 
 
@@ -13,6 +15,7 @@ def draw_sweep(
     plan: SweepPlan,
     records: Mapping[int, TrialRecord],
     importances: Mapping[str, Mapping[str, float]],
+    spans: Mapping[str, Mapping[str, tuple[float, float]]],
 ) -> dict[str, bytes]:
     """Draw all figures that the results allow.
 
@@ -20,6 +23,7 @@ def draw_sweep(
         plan: The sweep.
         records: Its trials by number.
         importances: Objective -> dotted key -> share, as `measure_importances` returns them.
+        spans: Their intervals, likewise.
 
     Returns:
         Name -> PNG; empty where no trial is a result.
@@ -31,7 +35,9 @@ def draw_sweep(
     pictures = {"parallel": _draw_parallel(plan, done, names)}
     if len(names) > 1:
         best = sorted(front_trials(plan, records), key=lambda item: item.values[1])
-        pictures["front"] = charts.draw_pareto(
+        groups = measure_groups(plan, records)
+        shown = _draw_groups(groups, (names[1], names[0])) if groups and groups.groups else None
+        pictures["front"] = shown or charts.draw_pareto(
             [(item.values[1], item.values[0]) for item in done],
             [(item.values[1], item.values[0]) for item in best],
             (names[1], names[0]),
@@ -39,11 +45,32 @@ def draw_sweep(
             outside=[(item.values[1], item.values[0]) for item in broken_of(records)],
         )
     if any(importances.values()):
-        pictures["importance"] = charts.draw_importance_bars(importances)
+        pictures["importance"] = charts.draw_importance_bars(importances, spans)
     volume = hypervolumes(plan, records)
     if volume is not None:
         pictures["hypervolume"] = charts.draw_hypervolume_curve(*volume, names=names)
     return pictures
+
+
+def _draw_groups(groups: Groups, labels: tuple[str, str]) -> bytes:
+    """The front over means of configurations, each with its interval in both objectives."""
+    boxes = [(_span(group.summaries[1]), _span(group.summaries[0])) for group in groups.groups]
+    means = [(group.summaries[1].mean, group.summaries[0].mean) for group in groups.groups]
+    best = sorted((m, g.number) for m, g in zip(means, groups.groups, strict=True) if g.front)
+    return charts.draw_pareto(
+        means,
+        [mean for mean, _ in best],
+        labels,
+        [f"configuration {number}" for _, number in best],
+        boxes=boxes,
+    )
+
+
+def _span(summary: Summary) -> tuple[float, float]:
+    """Ends of a mean's interval; of one value the value itself."""
+    if summary.low is None or summary.high is None:
+        return summary.mean, summary.mean
+    return summary.low, summary.high
 
 
 def _draw_parallel(plan: SweepPlan, done: Sequence[TrialRecord], names: Sequence[str]) -> bytes:

@@ -4,7 +4,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -156,6 +156,23 @@ def read_request(name: str, storage: Path) -> SweepRequest:
             "give its recipe and FIELD=VALUE as then, beside --resume"
         )
     return SweepRequest(request.recipe, tuple(request.overrides))
+
+
+def with_stored_defaults(name: str, storage: Path, overrides: Sequence[str]) -> list[str]:
+    """Overrides of a sweep to continue, with defaults that were others when it began.
+
+    Args:
+        name: Its name.
+        storage: Folder of all runs.
+        overrides: What the command gives.
+    """
+    path = storage / check_run_name(name, "--resume") / _PLAN
+    asked = any(item.startswith("sweep.pruner") for item in overrides)
+    if asked or not path.is_file():
+        return list(overrides)
+    stored = read_stored(path, StoredPlan).recipe.get("pruner", {})
+    # A value of 1 is left out: all sweeps had it before there was the field.
+    return [*overrides, *(() if "grace" in stored else ("sweep.pruner.grace=1",))]
 
 
 def _unknown_sweep(name: str, storage: Path) -> ConfigError:

@@ -9,9 +9,11 @@ from ..train.tracked_training import LOST
 from .study.study import Keeper
 from .study.trial_records import TrialRecord
 from .sweep_file.plan import SweepPlan
+from .sweep_groups import describe_leader, measure_groups
 from .sweep_results import why_no_result
 from .sweep_standing import best_trial, front_trials
 from .sweep_tracking import SweepRecord
+from .trial_cost import describe_spent
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class SweepOutcome:
         counts: State -> trials.
         missing: Where there is no best trial, why; else empty.
         lost: Sentences about records that could not be kept.
+        leader: With replicates: the leading configuration and what it cannot be told from.
+        spent: Where the device time went.
     """
 
     name: str
@@ -52,6 +56,8 @@ class SweepOutcome:
     counts: dict[str, int]
     missing: str
     lost: tuple[str, ...] = ()
+    leader: str = ""
+    spent: str = ""
 
 
 def describe_outcome(plan: SweepPlan, keeper: Keeper, record: SweepRecord) -> SweepOutcome:
@@ -63,6 +69,7 @@ def describe_outcome(plan: SweepPlan, keeper: Keeper, record: SweepRecord) -> Sw
         record: Its run in MLflow.
     """
     best = best_trial(plan, keeper.records)
+    groups = measure_groups(plan, keeper.records)
     states = [item.state for item in keeper.records.values()]
     return SweepOutcome(
         name=keeper.folder.name,
@@ -72,6 +79,8 @@ def describe_outcome(plan: SweepPlan, keeper: Keeper, record: SweepRecord) -> Sw
         counts={state: states.count(state) for state in sorted(set(states))},
         missing=why_no_result(keeper.records),
         lost=tuple(_list_lost(keeper.folder, record)),
+        leader="" if groups is None else describe_leader(plan, groups),
+        spent=describe_spent(plan, keeper.records.values()),
     )
 
 

@@ -1,7 +1,5 @@
 """Results of a sweep: a table of all trials, the front, figures, and the best one as a recipe."""
 
-import csv
-import io
 import json
 import logging
 from collections import Counter
@@ -28,11 +26,11 @@ from ..tracking.pages.run_page import (
     write_note,
 )
 from ..train.preparation import open_data
-from .study.importance import measure_importances
 from .study.study import Keeper
 from .study.trial_records import TrialRecord
 from .sweep_figures import draw_sweep
 from .sweep_file.plan import SweepPlan
+from .sweep_groups import describe_leader
 from .sweep_standing import (
     best_trial,
     front_trials,
@@ -41,12 +39,11 @@ from .sweep_standing import (
     results_of,
     signed_values,
 )
-from .sweep_status import devices_of_a_trial
+from .sweep_tables import analyse_sweep, to_csv
 from .sweep_tracking import SweepRecord
+from .trial_cost import describe_spent, devices_of_a_trial, spent_metrics
 
 _log = logging.getLogger(__name__)
-
-_ENOUGH_RESULTS = 4
 
 
 def finish_sweep(plan: SweepPlan, keeper: Keeper, folder: Path, record: SweepRecord) -> None:
@@ -62,19 +59,21 @@ def finish_sweep(plan: SweepPlan, keeper: Keeper, folder: Path, record: SweepRec
     best_of = front_trials(plan, keeper.records)
     numbers = {item.number for item in best_of}
     rows = [_row(plan, r, r.number in numbers) for _, r in sorted(keeper.records.items())]
+    analysis = analyse_sweep(plan, keeper)
+    best = best_trial(plan, keeper.records)
+    journal.metrics(keeper.finished, spent_metrics(plan, keeper.records.values()))
+    if analysis.groups is not None and best is not None:
+        journal.tags({"best": describe_leader(plan, analysis.groups)})
+        # Who names the best trial takes this one, and not the one with the luckiest seed.
+        next(row for row in rows if row["trial"] == best.number)["leader"] = True
     front_rows = [_row(plan, item, True) for item in best_of]
-    shares: dict[str, dict[str, float]] = {}
-    # Fewer results say nothing.
-    if len(results_of(keeper.records)) >= _ENOUGH_RESULTS:
-        shares = measure_importances(keeper.study, plan.recipe.objectives)
     files = {
         "results.json": to_json(rows),
-        "results.csv": _csv(rows, rows),
+        "results.csv": to_csv(rows, rows),
         "front.json": to_json(front_rows),
-        "front.csv": _csv(front_rows, rows),
-        "importance.json": to_json(shares),
+        "front.csv": to_csv(front_rows, rows),
+        **analysis.files,
     }
-    best = best_trial(plan, keeper.records)
     if best is not None:
         # What a sweep does without, a single training has.
         whole = {"trainer.test": True, "tracking.first_step": None}
@@ -90,7 +89,7 @@ def finish_sweep(plan: SweepPlan, keeper: Keeper, folder: Path, record: SweepRec
     for name, text in files.items():
         write_file(folder / name, text)
         journal.text(name, text)
-    drawn = draw_sweep(plan, keeper.records, shares)
+    drawn = draw_sweep(plan, keeper.records, analysis.shares, analysis.spans)
     for name, content in drawn.items():
         (folder / "figures").mkdir(exist_ok=True)
         write_file(folder / "figures" / f"{name}.png", content)
@@ -106,7 +105,10 @@ def finish_sweep(plan: SweepPlan, keeper: Keeper, folder: Path, record: SweepRec
     if best is not None:
         shown[:0] = _copy_pictures(journal, folder / "trials" / str(best.number) / "journal")
         sentence = _describe_best(plan, best)
-    note = write_note(sentence, describe_sweep(plan, rows, front_rows, why), shown)
+    sentence = analysis.describe_leader(plan) or sentence
+    described = describe_sweep(plan, rows, front_rows, why)
+    spent = describe_spent(plan, keeper.records.values())
+    note = write_note(sentence, f"{described}\n{spent}\n", shown)
     journal.tags({NOTE: note})
 
 
@@ -244,15 +246,7 @@ def _row(plan: SweepPlan, item: TrialRecord, on_front: bool) -> dict[str, Any]:
         "reason": item.reason,
         "violations": "; ".join(item.violations),
         **({"degenerate": True} if is_degenerate_trial(item) else {}),
+        **({} if plan.recipe.replicates is None else {"group": item.group}),
         "attempts": item.attempts,
         "seconds": round(item.seconds, 1),
     }
-
-
-def _csv(rows: Sequence[Mapping[str, Any]], every: Sequence[Mapping[str, Any]]) -> str:
-    keys = list(dict.fromkeys(key for row in every for key in row))
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, keys, restval="")
-    writer.writeheader()
-    writer.writerows(rows)
-    return buffer.getvalue()

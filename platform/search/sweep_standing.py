@@ -5,9 +5,11 @@ from collections.abc import Mapping
 
 from ..evaluation.baselines import is_degenerate
 from .study.pareto import Front, Vector, front, hypervolume
+from .study.replication import is_result
 from .study.study import Keeper
 from .study.trial_records import TrialRecord
 from .sweep_file.plan import SweepPlan
+from .sweep_groups import measure_groups
 
 
 class Standing:
@@ -81,11 +83,6 @@ class Standing:
         return self._front if self._front.keys else self._degenerate_front
 
 
-def is_result(record: TrialRecord) -> bool:
-    """Whether a trial counts as a result: finished at full budget, within every constraint."""
-    return record.state == "COMPLETE" and not record.violations
-
-
 def results_of(records: Mapping[int, TrialRecord]) -> list[TrialRecord]:
     """Trials that count as results, by number."""
     return [records[number] for number in sorted(records) if is_result(records[number])]
@@ -117,7 +114,13 @@ def signed_values(plan: SweepPlan, item: TrialRecord) -> tuple[float, ...]:
 
 
 def best_trial(plan: SweepPlan, records: Mapping[int, TrialRecord]) -> TrialRecord | None:
-    """The best result by the first objective, among equals by the next ones; no degenerate one."""
+    """The best result by the first objective, among equals by the next ones; no degenerate one.
+
+    Of a sweep with replicates the first result of the configuration with the best mean.
+    """
+    groups = measure_groups(plan, records)
+    if groups is not None and groups.groups:
+        return records[groups.groups[0].trials[0]]
     done = [item for item in results_of(records) if not is_degenerate_trial(item)]
     return min(done, key=lambda item: (signed_values(plan, item), item.number), default=None)
 
@@ -125,8 +128,12 @@ def best_trial(plan: SweepPlan, records: Mapping[int, TrialRecord]) -> TrialReco
 def front_trials(plan: SweepPlan, records: Mapping[int, TrialRecord]) -> list[TrialRecord]:
     """Results that no other beats in every objective, from the best by the first one on.
 
-    Degenerate ones are among them only where all are.
+    Degenerate ones are among them only where all are. Of a sweep with replicates the first results
+    of the configurations whose means no other one beats.
     """
+    groups = measure_groups(plan, records)
+    if groups is not None and groups.groups:
+        return [records[group.trials[0]] for group in groups.groups if group.front]
     done = learned_results(records)
     return [done[index] for index in front([signed_values(plan, item) for item in done])]
 

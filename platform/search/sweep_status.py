@@ -10,6 +10,7 @@ from .study.study import Keeper
 from .study.trial_records import TrialRecord, TrialReport, Verdict
 from .sweep_file.plan import SweepPlan
 from .sweep_standing import Standing
+from .trial_cost import devices_of_a_trial, seconds_left
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,8 @@ class SweepStatus:
         front: Finished trials that no other beats in every objective, by the first one.
         objectives: Names of the objectives, in the order of a trial's values.
         device_seconds: Time spent by trials x what one takes: GPUs where it takes any, else CPUs.
-        eta_seconds: Time until the last trial ends, at the rate so far, running trials counted as
-            far as they were evaluated; None before the first evaluation.
+        eta_seconds: Time until the last trial ends: by the model of seconds once it has three
+            trials, else at the rate so far; None before the first evaluation.
         steps: Training steps of a trial's full budget.
         broken: Finished trials that break a constraint, and so are no results.
         degenerate: Results that are no better than an answer that ignores the image.
@@ -68,6 +69,7 @@ class Watcher:
         self.standing = Standing(plan, keeper)
         self._started = time.monotonic()
         self._before = self._done()
+        self._spent_before = self.standing.seconds + sum(i.seconds for i in keeper.running.values())
 
     def status(self) -> SweepStatus:
         """Compute the status of the sweep now."""
@@ -79,7 +81,13 @@ class Watcher:
         spent = standing.seconds + sum(item.seconds for item in started)
         done = self._done()
         new = done - self._before
-        rate = (time.monotonic() - self._started) / new if new > 0 else None
+        passed = time.monotonic() - self._started
+        rate = passed / new if new > 0 else None
+        eta = None if rate is None else rate * (keeper.trials - done)
+        worked, left = spent - self._spent_before, seconds_left(self._plan, keeper)
+        if left is not None and worked > 0:
+            # As many at a time as until now, waiting included.
+            eta = left * passed / worked
         return SweepStatus(
             name=keeper.folder.name,
             total=keeper.trials,
@@ -89,7 +97,7 @@ class Watcher:
             front=standing.front,
             objectives=[objective.metric for objective in self._plan.recipe.objectives],
             device_seconds=spent * devices_of_a_trial(self._plan),
-            eta_seconds=None if rate is None else rate * (keeper.trials - done),
+            eta_seconds=eta,
             steps=self._plan.base.config.trainer.max_steps,
             broken=standing.broken,
             degenerate=standing.degenerate,
@@ -153,9 +161,3 @@ def summary(status: SweepStatus) -> str:
     eta = "" if status.eta_seconds is None else f", ETA {format_clock(status.eta_seconds)}"
     others = f" ({', '.join(states)})" if states else ""
     return f"{status.done}/{status.total} done{others}{best}{front}{spent}{eta}"
-
-
-def devices_of_a_trial(plan: SweepPlan) -> float:
-    """GPUs of one trial where it takes any, else CPUs."""
-    resources = plan.recipe.resources
-    return (resources.gpu or resources.cpu) * plan.recipe.workers_per_trial

@@ -1,7 +1,9 @@
 """The only file that uses what Optuna has no public call for; tests of the study pin it."""
 
+import contextlib
 import copy
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,3 +70,11 @@ def non_domination_rank(values: np.ndarray, *, front_only: bool = False) -> np.n
         front_only: Count all layers behind the front as one.
     """
     return _fast_non_domination_rank(values, n_below=1 if front_only else None)
+
+
+@contextlib.contextmanager
+def quiet_optuna() -> Iterator[None]:
+    """Silence Optuna's warnings: of values written twice after a crash, of new features."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,5 +1,6 @@
 """Points of new trials: proposed by Optuna's samplers, seeded trial by trial, none tried twice."""
 
+import copy
 import hashlib
 import json
 import random
@@ -25,6 +26,7 @@ from ..sweep_file.plan import SweepPlan
 from ..sweep_file.schema import Sampler
 from ..sweep_file.space import Point, Space
 from .optuna_internals import FIXED_PARAMS, RELATIVE_PARAMS, set_system_attributes, study_of
+from .replication import REPLICATE
 
 # Sampler attempts before falling back to random, then to any untried point.
 _SAMPLER_ATTEMPTS = 3
@@ -69,7 +71,13 @@ def build_sampler(sampler: Sampler, number: int, draw: int = 0) -> BaseSampler:
 
 
 def ask(
-    study: optuna.Study, sampler: Sampler, space: Space, *, number: int, tried: AbstractSet[str]
+    study: optuna.Study,
+    sampler: Sampler,
+    space: Space,
+    *,
+    number: int,
+    tried: AbstractSet[str],
+    seconds: Callable[[Point], float] | None = None,
 ) -> Trial:
     """Begin a trial with an untried point; with a tried one only where none is left.
 
@@ -83,6 +91,8 @@ def ask(
         space: What it draws from.
         number: The trial's number.
         tried: `key_of` of the points of all trials.
+        seconds: Expected time of a trial, by which one of `sampler.candidates` proposals is
+            chosen; None takes the first one.
     """
     study.sampler = build_sampler(sampler, number)
     trials = study.get_trials(deepcopy=False)
@@ -91,12 +101,65 @@ def ask(
     if not points or not space.is_whole(points[0]):
         later = {key_of(point) for point in points if space.is_whole(point)}
         known = tried | later
-        attributes = _propose(study.directions, trials, sampler, space, number, known)
+        merged = merge_replicates(trials)
+        attributes = _propose(study.directions, merged, sampler, space, number, known)
+        if seconds is not None and sampler.candidates > 1:
+            proposals = [attributes]
+            for draw in range(1, sampler.candidates):
+                other = sampler.model_copy(update={"seed": _seed(sampler, number, -draw)})
+                proposals.append(_propose(study.directions, merged, other, space, number, known))
+            # Each is the sampler's best by its own model: of equal promise, as far as it knows.
+            attributes = min(proposals, key=lambda item: seconds(space.decode(item[FIXED_PARAMS])))
         if queued:
             set_system_attributes(study, queued[0], attributes)
         else:
             study.add_trial(create_trial(state=TrialState.WAITING, system_attrs=attributes))
     return study.ask()
+
+
+def merge_replicates(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Trials as a sampler should see them: a configuration once, with the mean of its seeds.
+
+    Args:
+        trials: All trials of a study in their order.
+
+    Returns:
+        As many: those that repeat a configuration count as failed, which samplers pass over.
+    """
+    values: dict[int, list[Sequence[float]]] = {}
+    for trial in trials:
+        if trial.state == TrialState.COMPLETE:
+            original = trial.user_attrs.get(REPLICATE, {"of": trial.number})["of"]
+            values.setdefault(original, []).append(trial.values)
+    merged = []
+    for trial in trials:
+        if REPLICATE in trial.user_attrs:
+            trial = copy.copy(trial)
+            trial.values, trial.state = None, TrialState.FAIL
+            trial.datetime_complete = trial.datetime_complete or trial.datetime_start
+        elif len(several := values.get(trial.number, [])) > 1:
+            trial = copy.copy(trial)
+            trial.values = [sum(axis) / len(several) for axis in zip(*several, strict=True)]
+        merged.append(trial)
+    return merged
+
+
+def enqueue_points(study: optuna.Study, space: Space, points: Sequence[Point]) -> None:
+    """Queue fixed points that an earlier start did not queue.
+
+    Args:
+        study: The sweep's study.
+        space: Its space.
+        points: All fixed points, in the order in which they are tried.
+    """
+    queued = {
+        frozen.user_attrs["point"]
+        for frozen in study.get_trials(deepcopy=False)
+        if "point" in frozen.user_attrs
+    }
+    for index, point in enumerate(points):
+        if index not in queued:
+            study.enqueue_trial(space.encode(point), user_attrs={"point": index})
 
 
 def key_of(point: Point) -> str:

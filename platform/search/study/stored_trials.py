@@ -1,6 +1,7 @@
 """Read a trial's record from its study, checked: others may have written into the database."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
+from pathlib import Path
 from typing import Any, Literal
 
 from optuna.trial import FrozenTrial, TrialState
@@ -11,7 +12,7 @@ from ...config.run_names import shown
 from ...config.stored_json import check_stored
 from ..sweep_file.schema import Limit
 from ..sweep_file.space import Space
-from .trial_records import TrialRecord
+from .trial_records import VERDICT, TrialRecord
 
 SPENT = "seconds_without_evaluation"
 """Attribute that holds time which led to no evaluation."""
@@ -86,8 +87,28 @@ def read_record(
         attempts=check_stored(attributes.get("attempts", 1), int, f"{where}: attempts"),
         violations=violations(constraints, last) if last else (),
         values=values,
+        held=None if trial.duration is None else trial.duration.total_seconds(),
     )
     return record, verdict, [step for _, step in _steps(attributes, RUNG, where)]
+
+
+def check_ended(folder: Path, known: Set[int]) -> None:
+    """Refuse a study without trials that have ended: new ones would take their folders.
+
+    Args:
+        folder: The sweep's folder.
+        known: Numbers of the study's trials.
+
+    Raises:
+        ConfigError: Names a trial that ended and is not in the study.
+    """
+    folders = [path.parent.name for path in folder.glob(f"trials/*/{VERDICT}")]
+    unknown = sorted({int(name) for name in folders if name.isdecimal()} - known)
+    if unknown:
+        raise ConfigError(
+            f"{folder}: trial {unknown[0]} has ended, and the study does not know it: it "
+            "is not, or not all of, the study that this sweep began with"
+        )
 
 
 def violations(limits: Sequence[Limit], metrics: Mapping[str, float]) -> tuple[str, ...]:

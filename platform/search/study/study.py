@@ -5,28 +5,29 @@ What survives a crash is in the study: parameters, every evaluation (`at:<step>`
 """
 
 import bisect
-import contextlib
 import logging
 import math
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from ...config.yaml_source import ConfigError
 from ...tracking.metric_table import is_of_earlier_rule, restore_earlier_rule
 from ..sweep_file.plan import SweepPlan
 from ..sweep_file.schema import Limit, Objective
 from ..sweep_file.space import Point, Space
-from .optuna_internals import live_trial
+from .budget import Budget
+from .optuna_internals import live_trial, quiet_optuna
 from .pruners import build_rule
-from .samplers import ask, build_sampler, key_of
-from .stored_trials import EVALUATION, RUNG, SPENT, read_record, violations
+from .replication import Replicate, Replication, begin_replicate, read_replicate
+from .samplers import ask, build_sampler, enqueue_points, key_of
+from .seconds_model import SecondsModel
+from .stored_trials import EVALUATION, RUNG, SPENT, check_ended, read_record, violations
 from .study_storage import open_study, read_trials
-from .trial_records import VERDICT, Proposal, TrialRecord, TrialReport, Verdict
+from .trial_records import Proposal, TrialRecord, TrialReport, Verdict
 
 _log = logging.getLogger(__name__)
 _GO_ON = "go on"
@@ -47,9 +48,11 @@ class Keeper:
         plan: The checked sweep.
         folder: The sweep's folder; trials live in `trials/<number>` below it.
         storage: sqlite file, RDB URL or journal file of the study.
-        trials: Budget: trials of the whole sweep, whatever becomes of them.
+        trials: Budget: trials of the whole sweep, whatever becomes of them; where it has
+            replicates, configurations.
 
     Attributes:
+        configurations: Points of the whole sweep.
         records: Trials by number.
         ended: Numbers of the trials with an end, in the order in which they ended; those that an
             earlier driver ended come first, by number.
@@ -63,7 +66,6 @@ class Keeper:
     def __init__(self, plan: SweepPlan, folder: Path, *, storage: str, trials: int) -> None:
         recipe = plan.recipe
         self.folder = folder
-        self.trials = trials
         self.records: dict[int, TrialRecord] = {}
         self._space: Space = recipe.space
         self._objectives: Sequence[Objective] = recipe.objectives
@@ -72,6 +74,14 @@ class Keeper:
         self._rule = build_rule(recipe.pruner)
         self._rungs = set(plan.rungs) if recipe.pruner.rule != "none" else set()
         self._sampler = recipe.sampler
+        self._steps = plan.base.config.trainer.max_steps
+        seconds = recipe.budget_seconds
+        self._budget = None if seconds is None else Budget(seconds, steps=self._steps)
+        self._is_spent = False
+        self.replication: Replication | None = None
+        if recipe.replicates is not None:
+            seed = plan.base.config.seed
+            self.replication = Replication(recipe.replicates, recipe.objectives, seed=seed)
         self._live: dict[int, Trial] = {}
         self._promoted: set[tuple[int, int]] = set()
         self._tried: set[str] = set()
@@ -82,17 +92,34 @@ class Keeper:
             storage, folder.name, [objective.direction for objective in recipe.objectives]
         )
         self._interrupted = self._read_study()
-        self._check_ended()
+        check_ended(folder, set(self.records))
         measured = (m for record in self.records.values() for m in record.history.values())
         self._earlier_rule = any(map(is_of_earlier_rule, measured))
+        begun = self._begun_configurations()
+        self.configurations = trials
         if recipe.sampler.name in ("grid", "listed"):
-            self.trials = min(trials, len(plan.points))
+            self.configurations = min(trials, len(plan.points))
         elif (points := recipe.space.few_points()) is not None:
             left = sum(key_of(point) not in self._tried for point in points)
-            self.trials = min(trials, len(self.records) + left)
+            self.configurations = min(trials, begun + left)
         # What was started is brought to an end, however few trials are asked for now.
-        self.trials = max(self.trials, len(self.records))
-        self._enqueue(plan.points[: self.trials])
+        self.configurations = max(self.configurations, begun)
+        enqueue_points(self.study, self._space, plan.points[: self.configurations])
+
+    @property
+    def trials(self) -> int:
+        """Trials of the whole sweep; with replicates, as many as its results ask for by now.
+
+        Once a budget is spent, those that were begun.
+        """
+        if self._is_spent:
+            return len(self.records)
+        if self.replication is None:
+            return self.configurations
+        return self.configurations + self.replication.count(self.records, self.configurations)
+
+    def _begun_configurations(self) -> int:
+        return sum(item.original is None for item in self.records.values())
 
     @property
     def live(self) -> int:
@@ -113,20 +140,48 @@ class Keeper:
         """Begin the next trial: an interrupted one, else a new one; None when none is left."""
         if self._interrupted:
             return self._resume(self._interrupted.pop(0))
-        if self.finished + len(self._live) >= self.trials:
+        if self._is_spent or self.finished + len(self._live) >= self.trials:
+            return None
+        if self._budget is not None and self._budget.is_spent(self.records):
+            _log.info("%s: its budget is spent after %d trials", self.folder, len(self.records))
+            self._is_spent = True
+            return None
+        if self.replication is not None:
+            replicate = self.replication.next(self.records, self.configurations)
+            if replicate is not None:
+                return self._replicate(replicate)
+        if self._begun_configurations() >= self.configurations:
             return None
         # A fresh sampler a trial: what it proposes depends on seed, number and the trials so far,
         # not on how often the driver was killed.
-        number = max(self.records, default=-1) + 1
         trials = self.study.get_trials(deepcopy=False)
-        begun = sum(trial.state != TrialState.WAITING for trial in trials)
+        waiting = [trial.number for trial in trials if trial.state == TrialState.WAITING]
+        begun = len(trials) - len(waiting)
+        number = min(waiting, default=len(trials))
         if begun > len(self.records):
             raise RuntimeError(
                 f"trial {begun - 1} was begun by somebody else: another driver, with a folder of "
                 f"its own, is at work on the study {self.study.study_name}"
             )
-        trial = ask(self.study, self._sampler, self._space, number=number, tried=self._tried)
+        trial = ask(
+            self.study,
+            self._sampler,
+            self._space,
+            number=number,
+            tried=self._tried,
+            seconds=self._model_seconds(),
+        )
         return self._start(trial, attempt=1)
+
+    def _model_seconds(self) -> Callable[[Point], float] | None:
+        """Expected seconds of a point, where the sampler is asked for several."""
+        if self._sampler.candidates == 1:
+            return None
+        done = sum(item.state == "COMPLETE" for item in self.records.values())
+        if done < self._sampler.startup:
+            return None
+        model = SecondsModel(self.records.values(), steps=self._steps)
+        return model.predict if model.is_ready else None
 
     def report(self, number: int, report: TrialReport) -> Verdict:
         """Record one report of a running trial and decide whether it goes on.
@@ -161,7 +216,8 @@ class Keeper:
                 return self._end(trial, Verdict("PRUNED", reason, report.step))
         if report.final:
             return self._end(trial, Verdict("COMPLETE", "full budget", report.step))
-        if report.step in self._rungs and (number, report.step) not in self._promoted:
+        is_first = self.records[number].original is None
+        if is_first and report.step in self._rungs and (number, report.step) not in self._promoted:
             return self._judge(trial, report.step)
         return Verdict(None, _GO_ON, report.step)
 
@@ -211,7 +267,7 @@ class Keeper:
             return
         if len(self._objectives) == 1:
             # Before the attribute: a replay after a crash in between fills both.
-            with _quiet():
+            with quiet_optuna():
                 trial.report(report.metrics[self._objectives[0].metric], report.step)
         trial.set_user_attr(
             f"{EVALUATION}{report.step}", {"metrics": report.metrics, "seconds": report.seconds}
@@ -222,7 +278,8 @@ class Keeper:
 
     def _note_rung(self, number: int, step: int, metrics: Mapping[str, float]) -> None:
         """Keep a trial's vector at a rung for the trials that arrive there later."""
-        if step in self._rungs:
+        # A configuration counts once: those of which some seed is a result are no more than others.
+        if step in self._rungs and self.records[number].original is None:
             at_rung = _AtRung(number, self._excess(metrics), self.signed(metrics))
             # By number: crowding distances of equal vectors depend on their order.
             bisect.insort(self._at_rungs[step], at_rung)
@@ -263,7 +320,7 @@ class Keeper:
         if self._constraints and verdict.step in record.history and verdict.state != "FAIL":
             metrics = record.history[verdict.step]
             for limit in self._constraints:
-                with _quiet():
+                with quiet_optuna():
                     trial.set_constraint(str(limit), limit.excess(metrics[limit.metric]))
             record.violations = violations(self._constraints, metrics)
         trial.set_user_attr(
@@ -276,6 +333,8 @@ class Keeper:
         record.reason = verdict.reason
         record.step = verdict.step
         record.values = tuple(values or ())
+        if trial.datetime_start is not None:
+            record.held = (datetime.now() - trial.datetime_start).total_seconds()
         self._live.pop(trial.number, None)
         self.running.pop(trial.number, None)
         self.ended.append(trial.number)
@@ -283,13 +342,26 @@ class Keeper:
 
     def _start(self, trial: Trial, attempt: int) -> Proposal:
         point = self._space.draw(trial)
+        self._tried.add(key_of(point))
         trial.set_user_attr("attempts", attempt)
         record = self.records.setdefault(trial.number, TrialRecord(trial.number, "RUNNING"))
+        if self.replication is not None:
+            record.original, point["seed"] = self._origin(trial.user_attrs, trial.number)
         record.state, record.point, record.attempts = "RUNNING", point, attempt
         self._live[trial.number] = trial
         self.running[trial.number] = record
-        self._tried.add(key_of(point))
         return Proposal(trial.number, point, self.folder / "trials" / str(trial.number), attempt)
+
+    def _replicate(self, replicate: Replicate) -> Proposal:
+        """Begin a trial with the point of another one and another seed."""
+        frozen = begin_replicate(self.study, replicate)
+        return self._start(live_trial(self.study, frozen), attempt=1)
+
+    def _origin(self, attributes: Mapping[str, Any], number: int) -> tuple[int | None, int]:
+        """First trial of a trial's configuration, None for a first one itself, and its seed."""
+        assert self.replication is not None
+        stored = read_replicate(attributes, f"{self.folder}: its study: trial {number}")
+        return (None, self.replication.first_seed) if stored is None else (stored.of, stored.seed)
 
     def _resume(self, frozen: FrozenTrial) -> Proposal:
         """Continue a trial that a crash left RUNNING: same number, parameters and folder."""
@@ -314,6 +386,9 @@ class Keeper:
             )
             self.records[frozen.number] = record
             self._tried.add(key_of(record.point))
+            if self.replication is not None:
+                origin = self._origin(frozen.user_attrs, frozen.number)
+                record.original, record.point["seed"] = origin
             for step, metrics in record.history.items():
                 self._note_rung(frozen.number, step, metrics)
             self._promoted |= {(frozen.number, step) for step in rungs}
@@ -327,33 +402,3 @@ class Keeper:
             self._live[frozen.number] = trial = live_trial(self.study, frozen)
             self._end(trial, Verdict(verdict.state, verdict.reason, verdict.step))
         return interrupted
-
-    def _check_ended(self) -> None:
-        """Refuse a study without trials that have ended: new ones would take their folders."""
-        folders = [path.parent.name for path in self.folder.glob(f"trials/*/{VERDICT}")]
-        ended = {int(name) for name in folders if name.isdecimal()}
-        unknown = sorted(ended - set(self.records))
-        if unknown:
-            raise ConfigError(
-                f"{self.folder}: trial {unknown[0]} has ended, and the study does not know it: it "
-                "is not, or not all of, the study that this sweep began with"
-            )
-
-    def _enqueue(self, points: Sequence[Point]) -> None:
-        """Queue fixed points that an earlier start did not queue."""
-        queued = {
-            frozen.user_attrs["point"]
-            for frozen in self.study.get_trials(deepcopy=False)
-            if "point" in frozen.user_attrs
-        }
-        for index, point in enumerate(points):
-            if index not in queued:
-                self.study.enqueue_trial(self._space.encode(point), user_attrs={"point": index})
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence Optuna's warnings: of values written twice after a crash, of new features."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

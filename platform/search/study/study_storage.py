@@ -13,7 +13,7 @@ import optuna
 import sqlalchemy
 import sqlalchemy.exc
 from optuna.exceptions import DuplicatedStudyError
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
 
@@ -22,6 +22,8 @@ from ...config.run_names import shown
 from ...config.typed_paths import resolve_path, sqlite_address, sqlite_file
 from ...tracking.tracking_uri import without_user
 
+MEMORY = "memory"
+"""Address of a study that ends with its process: of replayed sweeps, never of a real one."""
 _NO_JOURNAL = (ValueError, LookupError, TypeError, AssertionError)
 
 
@@ -127,9 +129,11 @@ def open_storage(storage: str) -> BaseStorage:
     """Open Optuna's storage at an RDB URL or the path of a journal file.
 
     Args:
-        storage: `sqlite:///…`, another RDB URL, or a path ending in `.log`.
+        storage: `sqlite:///…`, another RDB URL, a path ending in `.log`, or `MEMORY`.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if storage == MEMORY:
+        return InMemoryStorage()
     if "://" not in storage:
         return JournalStorage(JournalFileBackend(storage))
     arguments = {"connect_args": {"timeout": 60}} if storage.startswith("sqlite") else {}

@@ -79,6 +79,9 @@ class TrialRecord:
         attempts: Starts, the first included.
         violations: Constraints that its result breaks.
         values: Objective values, for COMPLETE trials.
+        original: First trial of its configuration, which this one repeats with another seed; None
+            for first ones.
+        held: Seconds from its begin to its end on the clock; None of one without an end.
     """
 
     number: int
@@ -91,3 +94,10 @@ class TrialRecord:
     attempts: int = 1
     violations: tuple[str, ...] = ()
     values: tuple[float, ...] = ()
+    original: int | None = None
+    held: float | None = field(default=None, compare=False)
+
+    @property
+    def group(self) -> int:
+        """Number of the first trial of its configuration."""
+        return self.number if self.original is None else self.original

@@ -375,7 +375,8 @@ def _rungs(
     trainer = base.config.trainer
     every, last = trainer.evaluate_every, trainer.max_steps
     if recipe.pruner.rungs is None:
-        return tuple(geometric_rungs(every, last, recipe.pruner.eta))
+        first = every * recipe.pruner.grace
+        return tuple(geometric_rungs(first, last, recipe.pruner.eta))
     for step in recipe.pruner.rungs:
         if step % every or not 0 < step < last:
             raise ConfigError(

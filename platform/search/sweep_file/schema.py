@@ -8,8 +8,10 @@ from pydantic import (
     ConfigDict,
     Field,
     FiniteFloat,
+    SerializerFunctionWrapHandler,
     ValidationInfo,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -20,8 +22,19 @@ _SHARE = 0.0001
 _ROUNDING = 1e-6
 
 
+# Fields that came later -> the value that changes nothing.
+_LATER: dict[str, Any] = {"replicates": None, "budget": None, "candidates": 1, "grace": 1}
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    @model_serializer(mode="wrap")
+    def _leave_out_later_fields(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Sweeps that were begun before there were these fields are compared with this.
+        content = dump(self)
+        return {k: v for k, v in content.items() if k not in _LATER or v != _LATER[k]}
 
 
 class Objective(_Section):
@@ -54,12 +67,15 @@ class Sampler(_Section):
         startup: Random trials before `tpe` and `gp` begin to model.
         population: Trials of one generation of `nsgaii` and `nsgaiii`, which breed from finished
             trials alone: where a pruner stops most, few generations are left.
+        candidates: Points that are proposed for a trial once `startup` trials are results; the one
+            that is expected to take the least time is tried. 1 asks for no other.
     """
 
     name: Literal["tpe", "nsgaii", "nsgaiii", "random", "gp", "grid", "listed"]
     seed: int = Field(ge=0, lt=2**32)
     startup: int = Field(default=10, ge=1)
     population: int = Field(default=20, ge=2)
+    candidates: int = Field(default=1, ge=1, le=16)
 
 
 class Limit(_Section):
@@ -102,7 +118,9 @@ class Pruner(_Section):
         rule: `halving` and `median` for one objective, `non_dominated` for several.
         eta: Share 1 / eta goes on at each rung.
         minimum: With fewer values than this at a rung, everyone goes on.
-        rungs: Training steps with an evaluation; None: evaluate_every x 1, eta, eta^2, ….
+        rungs: Training steps with an evaluation; None: evaluate_every x grace x 1, eta, eta^2, ….
+        grace: Evaluations before the first of these rungs. Where curves cross early, 1 stops what
+            would have ended well (measured: platform/RESULTS.md); sweeps before had 1.
         by_crowding: Whether `non_dominated` thins out wide layers, too.
         limits: Bounds that stop a trial at any evaluation before its last.
     """
@@ -111,6 +129,7 @@ class Pruner(_Section):
     eta: int = Field(default=2, ge=2)
     minimum: int = Field(default=3, ge=2)
     rungs: list[int] | None = Field(default=None, min_length=1)
+    grace: int = Field(default=2, ge=1)
     by_crowding: bool = True
     limits: list[Limit] = []
 
@@ -149,6 +168,22 @@ class Resources(_Section):
         return self
 
 
+class Replicates(_Section):
+    """How often a configuration is trained with other seeds, so that its mean has an interval.
+
+    Attributes:
+        seeds: Trainings of a group; the same seeds in every group.
+        best: Repeat only the best so many configurations (and trial 0, the reference); then the
+            training by which they were chosen is none of the `seeds`. None repeats all results.
+        stop_error: A group that another one beats clearly in every objective gets no further
+            seeds; this is the chance that a group is stopped wrongly. None stops no group.
+    """
+
+    seeds: int = Field(ge=2, le=100)
+    best: int | None = Field(default=None, ge=1)
+    stop_error: FiniteFloat | None = Field(default=0.05, gt=0, lt=1)
+
+
 class SweepRecipe(_Section):
     """A sweep as a file says it.
 
@@ -169,6 +204,10 @@ class SweepRecipe(_Section):
             way it replaces `trainer.workers`.
         concurrency: Trials at once; None for as many as fit.
         max_failures: Deaths of a trial's process that are survived.
+        replicates: A number of seeds, or a section; None trains every point once. Then `trials`
+            counts configurations.
+        budget: Device time of all trials, such as `90m`, `2h` or `1.5d` (s, m, h, d): no trial
+            begins that would go beyond it. GPUs count where a trial takes any, else CPUs.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=200)
@@ -185,6 +224,21 @@ class SweepRecipe(_Section):
     workers_per_trial: int = Field(default=1, ge=1)
     concurrency: int | None = Field(default=None, ge=1)
     max_failures: int = Field(default=3, ge=0)
+    replicates: Replicates | None = None
+    budget: str | None = Field(default=None, pattern=r"^[0-9]+(\.[0-9]+)?[smhd]$")
+
+    @property
+    def budget_seconds(self) -> float | None:
+        """Seconds that all trials together may take; None without a budget."""
+        if self.budget is None:
+            return None
+        devices = (self.resources.gpu or self.resources.cpu) * self.workers_per_trial
+        return float(self.budget[:-1]) * _UNITS[self.budget[-1]] / devices
+
+    @field_validator("replicates", mode="before")
+    @classmethod
+    def _take_number_of_seeds(cls, value: Any) -> Any:
+        return {"seeds": value} if type(value) is int else value
 
     @model_validator(mode="before")
     @classmethod
@@ -210,6 +264,8 @@ class SweepRecipe(_Section):
         limits = {f"constraints.{index}": item for index, item in enumerate(self.constraints)}
         limits |= {f"pruner.limits.{index}": item for index, item in enumerate(self.pruner.limits)}
         _check_contradictions(limits)
+        if self.replicates is not None and "seed" in self.space.dimensions:
+            raise ValueError("space.seed: replicates gives the seeds; leave one of both out")
         metrics = [objective.metric for objective in self.objectives]
         if len(set(metrics)) < len(metrics):
             raise ValueError(f"objectives: must differ, got {', '.join(metrics)}")
@@ -224,16 +280,16 @@ def _check_contradictions(limits: dict[str, Limit]) -> None:
             raise ValueError(f"{below}: got {lower}: excludes {above}: {upper}")
 
 
-def geometric_rungs(every: int, last: int, eta: int) -> list[int]:
-    """Rungs at every, every * eta, … below the last step; the default of `Pruner.rungs`.
+def geometric_rungs(first: int, last: int, eta: int) -> list[int]:
+    """Rungs at first, first * eta, … below the last step; the default of `Pruner.rungs`.
 
     Args:
-        every: Steps between evaluations.
+        first: Training step of the first rung.
         last: Steps of a full training.
         eta: Ratio of the rungs.
     """
     rungs = []
-    step = every
+    step = first
     while step < last:
         rungs.append(step)
         step *= eta

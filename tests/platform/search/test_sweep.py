@@ -240,12 +240,17 @@ def test_a_sweep_and_its_trial_hold_the_names_of_their_lists(tmp_path: Path, dat
     of_a_sweep = run_contents.names("Tags of a sweep")
     assert ours(parent) <= of_a_sweep
     # Two steps learn nothing, so that there is no best trial.
-    of_the_best = {"best_trial", "best_point"}
+    of_the_best = {"best_trial", "best_point", "best"}
     assert of_a_sweep - ours(parent) <= {"git_sha", "dirty", "code_diff_digest"} | of_the_best
     names = {name.partition("/")[0] for name in run_contents.names("Metrics of a sweep")}
     assert {name.partition("/")[0] for name in parent.data.metrics} <= names
     found = {item.path for item in client.list_artifacts(parent.info.run_id)}
-    assert run_contents.names("Artifacts of a sweep") <= found | {"best.yaml"}
+    assert run_contents.names("Artifacts of a sweep") <= found | {
+        "best.yaml",
+        "groups.csv",
+        "groups.json",
+        "importance_intervals.json",
+    }
     with pytest.raises(ConfigError, match="is a sweep: give the id of one of its trials"):
         plan_replay(parent.info.run_id, tmp_path)
 

@@ -14,6 +14,7 @@ from spikeseg.platform.config.errors import ConfigError
 from spikeseg.platform.config.run_names import make_folder
 from spikeseg.platform.search import sweep as sweep_loop
 from spikeseg.platform.search.sweep import SweepUnfinishedError
+from spikeseg.platform.search.sweep_folder import with_stored_defaults
 
 NAMES = ["../x", "/tmp/x", "a/b", "..", "a\0b", "a\nb", "\x1b[31mx", "<b>x</b>", "x" * 300]
 
@@ -108,3 +109,21 @@ def test_other_data_is_no_moved_data(tmp_path: Path, data: Path, known: bool) ->
     pack("shapes", Shapes(options), Path(), other, progress=lambda done, total: None)
     with pytest.raises(ConfigError, match=r"base experiment .* differs .* data.path was"):
         run_toys(other, tmp_path, resume="toy")
+
+
+def test_a_sweep_of_an_earlier_version_goes_on_with_the_rungs_it_had(
+    tmp_path: Path, data: Path
+) -> None:
+    changes = {"pruner": {"rule": "non_dominated", "grace": 2}}
+    toy_plan(tmp_path, **listed(1, 2), **changes)
+    run_toys(data, tmp_path, name="toy")
+    file = tmp_path / "toy" / "plan.json"
+    content = json.loads(file.read_text())
+    assert content["recipe"]["pruner"].pop("grace") == 2
+    file.write_text(json.dumps(content))
+    assert run_toys(data, tmp_path, resume="toy").counts
+    assert "grace" not in json.loads(file.read_text())["recipe"]["pruner"]
+    assert with_stored_defaults("toy", tmp_path, []) == ["sweep.pruner.grace=1"]
+    toy_plan(tmp_path, **listed(1), **changes)
+    run_toys(data, tmp_path, name="new")
+    assert with_stored_defaults("new", tmp_path, ["a=1"]) == ["a=1"]

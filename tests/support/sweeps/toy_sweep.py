@@ -27,7 +27,7 @@ ENDS = ("COMPLETE", "PRUNED", "FAIL")
 
 def toy_plan(folder: Path, steps: int = 4, **changes: Any) -> SweepPlan:
     """A sweep over T, D and mask weight, `steps` evaluations a trial."""
-    recipe = {
+    recipe: dict[str, Any] = {
         "name": "toy",
         "base": "shapes_tiny",
         "overrides": [f"trainer.max_steps={steps}", "trainer.evaluate_every=1"],
@@ -42,7 +42,11 @@ def toy_plan(folder: Path, steps: int = 4, **changes: Any) -> SweepPlan:
     }
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "toy.yaml"
-    path.write_text(yaml.safe_dump(recipe | changes, sort_keys=False))
+    recipe |= changes
+    if "pruner" in recipe:
+        # In so few steps, rungs begin at the first one.
+        recipe["pruner"] = {"grace": 1, **recipe["pruner"]}
+    path.write_text(yaml.safe_dump(recipe, sort_keys=False))
     return load_sweep(str(path))
 
 

@@ -399,7 +399,22 @@ def test_the_command_line_wins_over_the_recipes_overrides(tmp_path: Path) -> Non
         overrides=["trainer.max_steps=400", "trainer.evaluate_every=100"],
     )
     assert plan.base.config.trainer.max_steps == 200
-    assert plan.rungs == (100,)
+    assert plan.rungs == ()
+
+
+@pytest.mark.parametrize(
+    ("pruner", "rungs"),
+    [({}, (150, 300)), ({"grace": 1}, (75, 150, 300)), ({"grace": 3, "eta": 4}, (225,))],
+    ids=["default", "as before", "later"],
+)
+def test_the_first_rung_comes_after_the_grace(
+    tmp_path: Path, pruner: dict, rungs: tuple[int, ...]
+) -> None:
+    steps = ["trainer.max_steps=600", "trainer.evaluate_every=75"]
+    plan = load(tmp_path, overrides=steps, pruner={"rule": "non_dominated", **pruner})
+    assert plan.rungs == rungs
+    stored = plan.recipe.model_dump(mode="json")["pruner"]
+    assert ("grace" in stored) == (pruner.get("grace") != 1), "as sweeps before stored it"
 
 
 def test_the_command_line_can_change_the_recipe_itself(tmp_path: Path) -> None:

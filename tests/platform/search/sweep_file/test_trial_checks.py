@@ -9,6 +9,7 @@ from plans import load
 
 from spikeseg.datasets.packed.reader import PackedDataset
 from spikeseg.model.config import ModelConfig
+from spikeseg.model.neuron.kinds import find_neurons
 from spikeseg.platform.config.recipes import ConfigError
 from spikeseg.platform.search import sweep as tuner
 from spikeseg.platform.search.sweep_file.plan import load_sweep, sweep_names
@@ -100,3 +101,51 @@ def test_a_value_inside_of_a_range_that_the_model_refuses_is_found(tmp_path: Pat
     space = {"model.query.num_heads": {"low": 4, "high": 8, "step": 1}}
     with pytest.raises(ConfigError, match=r"model\.query\.num_heads.*5"):
         load(tmp_path, space=space)
+
+
+def test_a_fixed_point_that_the_network_refuses_is_found_before_the_start(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of its values is fine in the corners; only together they are not."""
+
+    def build(config: ModelConfig) -> torch.nn.Module:
+        if (config.neuron.timesteps, config.neuron.levels) == (2, 4):
+            raise ValueError("2 steps of 4 levels do not go together")
+        return torch.nn.Linear(1, 1)
+
+    monkeypatch.setattr(setup, "build_uncalibrated_segmentor", build)
+    monkeypatch.setattr(setup, "build_optimizer", lambda model, config: None)
+    steps, levels = "model.neuron.timesteps", "model.neuron.levels"
+    space = {steps: {"choices": [1, 2]}, levels: {"choices": [1, 4]}}
+    for name, points in (("listed", [{steps: 1, levels: 1}, {steps: 2, levels: 4}]), ("grid", [])):
+        text = refused(
+            tmp_path,
+            f"data.path={data}",
+            space=space,
+            first=points,
+            trials=None,
+            sampler={"name": name, "seed": 1},
+        )
+        assert "2 steps of 4 levels do not go together" in text, name
+
+
+def test_the_sweep_over_parts_gives_each_part_its_own_levels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plan = load_sweep("parts_camvid")
+    monkeypatch.setattr(setup, "open_data", lambda config: None)
+    monkeypatch.setattr(setup, "check_data", lambda config, dataset: None)
+    seen = set()
+    for point in plan.points:
+        model = setup.check_parts(plan.experiment(point).config)
+        parts = [
+            {neuron.levels for name, neuron in find_neurons(model) if name.startswith(part)}
+            for part in ("backbone", "decode_head.pixel_decoder", "decode_head.transformer_decoder")
+        ]
+        assert parts == [
+            {point["model.backbone.levels"]},
+            {point["model.query.pixel_levels"]},
+            {point["model.query.levels"]},
+        ]
+        seen.add(str(parts))
+    assert len(seen) == 8, "every combination of D = 1 and D = 4"

@@ -1,0 +1,226 @@
+"""Configurations as groups of trainings: means, intervals, comparisons, and which one is best."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from .groups.comparisons import Comparison, Leader, Values, compare_with, find_leader
+from .groups.intervals import Summary, summarize
+from .study.pareto import front
+from .study.replication import Replication
+from .study.trial_records import TrialRecord
+from .sweep_file.plan import SweepPlan
+
+REFERENCE = 0
+"""First trial of the configuration that all others are compared with: the sweep's first point."""
+
+
+class Group(NamedTuple):
+    """A configuration that was trained with several seeds.
+
+    Attributes:
+        number: Number of its first trial.
+        point: Dotted key -> value, without the seed.
+        seeds: Seeds of its results.
+        trials: Numbers of its results, in the order of the seeds.
+        summaries: For each objective mean, deviation and intervals, in its own unit.
+        comparisons: For each objective the comparison with the reference, of which larger is
+            better; empty for the reference itself, and where that is no group.
+        stopped_by: The group that was clearly better, where this one got no further seeds.
+        front: Whether no other group has a better mean in every objective.
+    """
+
+    number: int
+    point: dict[str, Any]
+    seeds: list[int]
+    trials: list[int]
+    summaries: list[Summary]
+    comparisons: list[Comparison]
+    stopped_by: int | None
+    front: bool
+
+
+class Groups(NamedTuple):
+    """All groups of a sweep.
+
+    Attributes:
+        groups: From the best mean of the first objective on.
+        leader: The best by the first objective, and what it cannot be told from; None where there
+            is no group.
+    """
+
+    groups: list[Group]
+    leader: Leader | None
+
+
+def measure_groups(plan: SweepPlan, records: Mapping[int, TrialRecord]) -> Groups | None:
+    """Measure the groups of a sweep; None where it has no replicates.
+
+    Args:
+        plan: The sweep.
+        records: Its trials by number.
+    """
+    if plan.recipe.replicates is None:
+        return None
+    objectives = plan.recipe.objectives
+    replication = Replication(plan.recipe.replicates, objectives, seed=plan.base.config.seed)
+    members = replication.members(records)
+    if not members:
+        return Groups([], None)
+    values = replication.values(records, list(members))
+    compared = [_compare(values, axis) for axis in range(len(objectives))]
+    summaries = {
+        number: [
+            summarize([item.values[axis] for item in items]) for axis in range(len(objectives))
+        ]
+        for number, items in members.items()
+    }
+    configurations = sum(item.original is None for item in records.values())
+    stopped = replication.stopped(records, configurations)
+    numbers = list(members)
+    signed = [
+        [o.sign * s.mean for o, s in zip(objectives, summaries[number], strict=True)]
+        for number in numbers
+    ]
+    best = {numbers[index] for index in front(signed)}
+    groups = [
+        Group(
+            number,
+            {key: value for key, value in items[0].point.items() if key != "seed"},
+            [item.point["seed"] for item in items],
+            [item.number for item in items],
+            summaries[number],
+            [column[number] for column in compared if number in column],
+            stopped.get(number) if len(items) < plan.recipe.replicates.seeds else None,
+            number in best,
+        )
+        for number, items in members.items()
+    ]
+    sign = objectives[0].sign
+    groups.sort(key=lambda group: (sign * group.summaries[0].mean, group.number))
+    return Groups(groups, find_leader({number: values[number][0] for number in numbers}))
+
+
+def _compare(values: Mapping[int, Sequence[Values]], axis: int) -> dict[int, Comparison]:
+    if REFERENCE not in values:
+        return {}
+    return compare_with({number: item[axis] for number, item in values.items()}, REFERENCE)
+
+
+def group_rows(plan: SweepPlan, groups: Groups) -> list[dict[str, Any]]:
+    """Rows of `groups.json` and `groups.csv`, from the best mean of the first objective on.
+
+    Args:
+        plan: The sweep.
+        groups: As `measure_groups` returns them.
+    """
+    rows = []
+    for group in groups.groups:
+        row: dict[str, Any] = {"group": group.number, **group.point, "seeds": len(group.seeds)}
+        for axis, objective in enumerate(plan.recipe.objectives):
+            row |= _columns(objective.metric, group.summaries[axis])
+            if group.comparisons:
+                item = group.comparisons[axis]
+                row |= _difference_columns(objective.metric, item, -objective.sign)
+        rival = groups.leader is not None and group.number in groups.leader.rivals
+        row |= {
+            "front": group.front,
+            "leader": groups.leader is not None and group.number == groups.leader.name,
+            "not_told_from_leader": rival,
+            "stopped_by": "" if group.stopped_by is None else group.stopped_by,
+            "trials": " ".join(map(str, group.trials)),
+        }
+        rows.append(row)
+    return rows
+
+
+def _columns(metric: str, summary: Summary) -> dict[str, Any]:
+    low, high = summary.bootstrap or ("", "")
+    return {
+        metric: summary.mean,
+        f"{metric} deviation": _blank(summary.deviation),
+        f"{metric} low": _blank(summary.low),
+        f"{metric} high": _blank(summary.high),
+        f"{metric} bootstrap low": low,
+        f"{metric} bootstrap high": high,
+    }
+
+
+def _difference_columns(metric: str, item: Comparison, sign: int) -> dict[str, Any]:
+    """Columns of a comparison, its difference in the metric's own direction."""
+    ends = [end for end in (item.low, item.high) if end is not None]
+    low, high = sorted(sign * end for end in ends) if ends else ("", "")
+    return {
+        f"{metric} difference": "" if item.difference is None else sign * item.difference,
+        f"{metric} difference low": low,
+        f"{metric} difference high": high,
+        f"{metric} p": item.p,
+        f"{metric} p (Holm)": item.adjusted,
+        f"{metric} effect": "" if item.effect is None else sign * item.effect,
+    }
+
+
+def _blank(value: float | None) -> float | str:
+    return "" if value is None else value
+
+
+def describe_leader(plan: SweepPlan, groups: Groups) -> str:
+    """Which configuration is best, by how much, or what cannot be told, in one or two sentences.
+
+    Args:
+        plan: The sweep.
+        groups: As `measure_groups` returns them.
+    """
+    leader = groups.leader
+    if leader is None:
+        return "no configuration has a result with the seeds of a group"
+    metric = plan.recipe.objectives[0].metric
+    group = next(item for item in groups.groups if item.number == leader.name)
+    mean = describe_summary(group.summaries[0])
+    begin = f"configuration {leader.name} has the best mean {metric}, {mean}"
+    if len(groups.groups) == 1:
+        return f"{begin}; there is no other group to compare it with"
+    if leader.crowned:
+        return (
+            f"{begin}, and is better than each of the {len(groups.groups) - 1} other "
+            "configurations by more than chance (paired t tests, Holm, 5 % over all)"
+        )
+    names = ", ".join(map(str, leader.rivals))
+    return f"{begin}; it cannot be told from configuration {names}: there is no best one"
+
+
+def describe_groups(plan: SweepPlan, groups: Groups) -> str:
+    """Groups as a table in Markdown: means with intervals, differences to the reference.
+
+    Args:
+        plan: The sweep.
+        groups: As `measure_groups` returns them.
+    """
+    keys = list(plan.recipe.space.dimensions)
+    names = [objective.metric for objective in plan.recipe.objectives]
+    heads = ["group", *keys, *names, f"{names[0]} against {REFERENCE}", "p (Holm)", "front"]
+    lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
+    sign = -plan.recipe.objectives[0].sign
+    for group in groups.groups:
+        item = group.comparisons[0] if group.comparisons else None
+        cells = [
+            str(group.number),
+            *(_shorten(group.point.get(key, "")) for key in keys),
+            *map(describe_summary, group.summaries),
+            "" if item is None or item.difference is None else f"{sign * item.difference:+.3g}",
+            "" if item is None else f"{item.adjusted:.2g}",
+            "yes" if group.front else "",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _shorten(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def describe_summary(summary: Summary) -> str:
+    """A mean with its 95 % interval and number of seeds, such as `40.1 [38.2, 42.0] (3 seeds)`."""
+    seeds = f"({summary.seeds} seed{'' if summary.seeds == 1 else 's'})"
+    if summary.low is None or summary.high is None:
+        return f"{summary.mean:.4g} {seeds}"
+    return f"{summary.mean:.4g} [{summary.low:.4g}, {summary.high:.4g}] {seeds}"

@@ -1,0 +1,152 @@
+"""Groups of a sweep with replicates: what its tables, its page and its best trial say."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from toy_sweep import DOWN, UP, listed, run_toys, toy_plan
+
+from spikeseg.platform.runs.find_run import find_run
+from spikeseg.platform.search import sweep_figures
+from spikeseg.platform.search.study.trial_records import TrialRecord
+from spikeseg.platform.search.sweep_file.plan import SweepPlan
+from spikeseg.platform.search.sweep_groups import (
+    describe_groups,
+    describe_leader,
+    group_rows,
+    measure_groups,
+)
+from spikeseg.platform.search.sweep_standing import best_trial, front_trials
+from spikeseg.platform.tracking.tracking_uri import tracking_uri
+
+
+def records_of(values: dict[int, list[tuple[float, float]]]) -> dict[int, TrialRecord]:
+    """Trials of configurations by the level D that is their name, values by seed from 0 on."""
+    records: dict[int, TrialRecord] = {}
+    for level, pairs in values.items():
+        first = len(records)
+        for seed, pair in enumerate(pairs):
+            number = len(records)
+            point = {"model.neuron.levels": level, "seed": seed}
+            original = None if seed == 0 else first
+            records[number] = TrialRecord(
+                number, "COMPLETE", point, values=pair, original=original, step=4
+            )
+    return records
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> SweepPlan:
+    section = {"seeds": 3, "stop_error": None}
+    return toy_plan(tmp_path, **listed(1, 2, 4), replicates=section, objectives=[UP, DOWN])
+
+
+LUCKY = {
+    1: [(40.0, 1.0), (41.0, 1.0), (40.5, 1.0)],
+    2: [(60.0, 2.0), (30.0, 2.0), (40.0, 2.0)],
+    4: [(50.0, 3.0), (51.5, 3.0), (50.5, 3.0)],
+}
+
+
+def test_one_lucky_seed_is_not_the_best(plan: SweepPlan) -> None:
+    records = records_of(LUCKY)
+    best = best_trial(plan, records)
+    assert best is not None and best.point["model.neuron.levels"] == 4
+    assert [item.number for item in front_trials(plan, records)] == [6, 3, 0]
+
+
+def test_rows_hold_mean_interval_difference_and_what_cannot_be_told(plan: SweepPlan) -> None:
+    groups = measure_groups(plan, records_of(LUCKY))
+    assert groups is not None
+    rows = {row["model.neuron.levels"]: row for row in group_rows(plan, groups)}
+    four = rows[4]
+    assert four["val/mIoU"] == pytest.approx(50.667, abs=1e-3)
+    # t(0.975, 2) is 4.3027; the deviation of 50, 51.5 and 50.5 is 0.7638.
+    assert four["val/mIoU high"] - four["val/mIoU"] == pytest.approx(1.897, abs=1e-3)
+    assert four["val/mIoU difference"] == pytest.approx(10.167, abs=1e-3)
+    assert four["energy/mJ difference"] == pytest.approx(2.0), "in its own direction"
+    assert four["val/mIoU p (Holm)"] == pytest.approx(2 * four["val/mIoU p"])
+    assert four["leader"] and not rows[2]["leader"]
+    assert rows[2]["not_told_from_leader"] and not rows[1]["not_told_from_leader"]
+    assert "val/mIoU difference" not in rows[1], "the reference is not compared with itself"
+    assert four["trials"] == "6 7 8"
+
+
+def test_a_leader_within_noise_is_not_called_the_best(plan: SweepPlan) -> None:
+    groups = measure_groups(plan, records_of(LUCKY))
+    assert groups is not None
+    assert "cannot be told from configuration 3: there is no best one" in describe_leader(
+        plan, groups
+    )
+    told = measure_groups(plan, records_of({level: LUCKY[level] for level in (1, 4)}))
+    assert told is not None
+    assert "better than each of the 1 other configurations" in describe_leader(plan, told)
+    assert "| 50.67 [48.77, 52.56] (3 seeds) |" in describe_groups(plan, told)
+
+
+def test_the_front_is_drawn_over_means_with_intervals_in_both_objectives(
+    plan: SweepPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+    def draw(*given: Any, **named: Any) -> bytes:
+        drawn.append((given, named))
+        return b""
+
+    monkeypatch.setattr(sweep_figures.charts, "draw_pareto", draw)
+    sweep_figures.draw_sweep(plan, records_of(LUCKY), {}, {})
+    (points, best, labels, names), named = drawn[0]
+    assert labels == ("energy/mJ", "val/mIoU")
+    assert points[0] == pytest.approx((3.0, 50.667), abs=1e-3)
+    assert named["boxes"][0][0] == (3.0, 3.0), "the energy of three seeds is the same"
+    assert named["boxes"][0][1] == pytest.approx((48.77, 52.564), abs=1e-3)
+    assert names == ["configuration 0", "configuration 3", "configuration 6"]
+    assert len(best) == 3
+
+
+def test_a_sweep_without_replicates_has_no_groups(tmp_path: Path) -> None:
+    assert measure_groups(toy_plan(tmp_path, **listed(1)), {}) is None
+
+
+def test_a_sweep_with_replicates_leaves_groups_everywhere(tmp_path: Path, data: Path) -> None:
+    changes: dict[str, Any] = {"objectives": [UP, DOWN], "replicates": 2}
+    overrides = ["trainer.max_steps=2", "trainer.evaluate_every=1", "trainer.test=false"]
+    toy_plan(tmp_path, **listed(1, 4), overrides=overrides, **changes)
+    outcome = run_toys(data, tmp_path, name="toy")
+    assert outcome.counts == {"COMPLETE": 4}
+    rows = json.loads((outcome.folder / "groups.json").read_text())
+    assert [(row["group"], row["seeds"]) for row in rows] == [(1, 2), (0, 2)]
+    with (outcome.folder / "groups.csv").open() as file:
+        assert [row["trials"] for row in csv.DictReader(file)] == ["1 3", "0 2"]
+    trials = json.loads((outcome.folder / "results.json").read_text())
+    assert [row["group"] for row in trials] == [0, 1, 0, 1] or [row["group"] for row in trials] == [
+        0,
+        0,
+        1,
+        1,
+    ]
+    assert outcome.best is not None
+    assert find_run("toy/best", tmp_path).folder.name == str(outcome.best.number)
+    client = MlflowClient(tracking_uri(tmp_path))
+    runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    parent = next(run for run in runs if "mlflow.parentRunId" not in run.data.tags)
+    assert "best mean val/mIoU" in parent.data.tags["best"]
+    assert "(2 seeds)" in parent.data.tags["mlflow.note.content"]
+    pairs: dict[str, set[str]] = {}
+    for run in runs:
+        if "group" in run.data.tags:
+            pairs.setdefault(run.data.tags["group"], set()).add(run.data.tags["trial"])
+    assert sorted(map(len, pairs.values())) == [2, 2], "MLflow groups trials by configuration"
+    assert "best mean val/mIoU" in outcome.leader
+    cost = json.loads((outcome.folder / "cost.json").read_text())
+    assert cost["finished"] == pytest.approx(4 * 2 * 0.01, abs=0.06)
+    assert cost["failed"] == cost["pruned"] == 0.0
+    assert cost["total"] == pytest.approx(cost["finished"] + cost["waiting"], abs=0.11)
+    assert parent.data.metrics["device_seconds/finished"] == cost["finished"]
+    assert "Device-seconds: " in parent.data.tags["mlflow.note.content"]
+    effects = json.loads((outcome.folder / "effects.json").read_text())
+    levels = [row for row in effects if row["key"] == "model.neuron.levels"]
+    assert [row["value"] for row in levels] == [1, 4]
