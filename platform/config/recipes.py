@@ -133,7 +133,9 @@ def flatten_recipe(recipe: str) -> str:
     for key in PLACES:
         section, name = key.split(".")
         part = tree.get(section)
-        path = part.get(name) if isinstance(part, dict) else None
+        if not isinstance(part, dict):
+            continue
+        path = part.get(name)
         if isinstance(path, str) and "://" not in path and Path(path).exists():
             part[name] = str(resolve_path(path))
     return yaml.safe_dump(tree, sort_keys=False)

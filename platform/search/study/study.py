@@ -88,14 +88,13 @@ class Keeper:
         self._at_rungs: dict[int, list[_AtRung]] = {step: [] for step in self._rungs}
         self.ended: list[int] = []
         self.running: dict[int, TrialRecord] = {}
-        self.study = open_study(
-            storage, folder.name, [objective.direction for objective in recipe.objectives]
-        )
+        objectives = recipe.objectives
+        self.study = open_study(storage, folder.name, [item.direction for item in objectives])
         self._interrupted = self._read_study()
         check_ended(folder, set(self.records))
         measured = (m for record in self.records.values() for m in record.history.values())
         self._earlier_rule = any(map(is_of_earlier_rule, measured))
-        begun = self._begun_configurations()
+        begun = sum(item.original is None for item in self.records.values())
         self.configurations = trials
         if recipe.sampler.name in ("grid", "listed"):
             self.configurations = min(trials, len(plan.points))
@@ -117,9 +116,6 @@ class Keeper:
         if self.replication is None:
             return self.configurations
         return self.configurations + self.replication.count(self.records, self.configurations)
-
-    def _begun_configurations(self) -> int:
-        return sum(item.original is None for item in self.records.values())
 
     @property
     def live(self) -> int:
@@ -150,7 +146,7 @@ class Keeper:
             replicate = self.replication.next(self.records, self.configurations)
             if replicate is not None:
                 return self._replicate(replicate)
-        if self._begun_configurations() >= self.configurations:
+        if sum(item.original is None for item in self.records.values()) >= self.configurations:
             return None
         # A fresh sampler a trial: what it proposes depends on seed, number and the trials so far,
         # not on how often the driver was killed.

@@ -55,7 +55,6 @@ class Journal:
     def artifact(self, *_: object) -> None: ...
 
 
-
 def finished(folder: Path, records: dict[int, TrialRecord]) -> tuple[list[dict[str, Any]], str]:
     """Rows and description of a sweep whose trials ended so."""
     plan = toy_plan(folder, **listed(1, 2, 4))

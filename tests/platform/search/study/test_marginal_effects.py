@@ -2,7 +2,7 @@
 
 import optuna
 import pytest
-from optuna.distributions import FloatDistribution
+from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import create_trial
 
 from spikeseg.platform.search.study.marginal_effects import (
@@ -18,7 +18,10 @@ UP = Objective(metric="val/mIoU", direction="maximize")
 def study_of_line(count: int) -> optuna.Study:
     """A study in which `a` decides and `b` does nothing."""
     study = optuna.create_study(directions=["maximize"])
-    sides = {"a": FloatDistribution(0.0, 1.0), "b": FloatDistribution(0.0, 1.0)}
+    sides: dict[str, BaseDistribution] = {
+        "a": FloatDistribution(0.0, 1.0),
+        "b": FloatDistribution(0.0, 1.0),
+    }
     for number in range(count):
         a, b = (number * 0.618) % 1.0, (number * 0.414) % 1.0
         study.add_trial(create_trial(params={"a": a, "b": b}, distributions=sides, value=a))
