@@ -20,6 +20,7 @@ from ..cluster.worker_group import WorkerGroup
 from ..config.recipes import Resolved, dump, load_resolved
 from ..config.schema import ExperimentConfig
 from ..evaluation.baselines import baseline_metrics
+from ..evaluation.observed_recorder import ObservedRecorder
 from ..evaluation.recording import Recorder, contact_sheet, metrics_of_step
 from ..tracking.code_state import code_diff
 from ..tracking.journal import Journal, file_of
@@ -40,7 +41,6 @@ from ..tracking.tracking_uri import tracking_uri
 from .failure import PreemptedError
 from .faults.preemption import Notice
 from .loop import Training
-from .observed_recorder import ObservedRecorder
 
 if TYPE_CHECKING:
     from ..tracking.upload.upload_thread import Sender

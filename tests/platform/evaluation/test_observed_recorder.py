@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from spikeseg.platform.cluster.live_metrics import GAUGES, is_in_session
-from spikeseg.platform.train import observed_recorder
-from spikeseg.platform.train.observed_recorder import ObservedRecorder
+from spikeseg.platform.evaluation import observed_recorder
+from spikeseg.platform.evaluation.observed_recorder import ObservedRecorder
 
 
 class Journal:
