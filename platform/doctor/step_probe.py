@@ -1,6 +1,6 @@
 """One training step of an experiment, in a process of its own that can be ended after a limit.
 
-The process measures a smaller crop first, so that there is a figure to extrapolate from where the
+The process measures smaller crops first, so that there is a figure to extrapolate from where the
 whole crop takes too long.
 """
 
@@ -92,10 +92,10 @@ def _read_lines(process: "subprocess.Popen[str]", deadline: float) -> list[dict[
 
 
 def _crops(resolved: Resolved) -> list[tuple[int, int]]:
-    """A crop of a sixteenth of the area, where it is large enough, and the whole one."""
+    """Crops of a 64th and a 16th of the area, where these are large enough, and the whole one."""
     height, width = resolved.config.data.transform.crop
-    small = (height // 128 * 32, width // 128 * 32)
-    return [*([small] if min(small) >= _LEAST_CROP else []), (height, width)]
+    smaller = [(height // (32 * n) * 32, width // (32 * n) * 32) for n in (8, 4)]
+    return [*(crop for crop in smaller if min(crop) >= _LEAST_CROP), (height, width)]
 
 
 def _run(resolved: Resolved) -> None:

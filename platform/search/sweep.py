@@ -11,6 +11,7 @@ from typing import Any
 
 from ..checkpoint.run_folder import RunFolder
 from ..cluster.cluster_loss import interrupt_when_lost
+from ..cluster.live_metrics import is_in_session, set_gauge
 from ..cluster.node_checks import check_storage
 from ..cluster.room import wait_for_room
 from ..cluster.session import connected, worker_nodes
@@ -150,7 +151,8 @@ def sweep(
             record.reconcile(keeper)
             if keeper.finished < keeper.trials:
                 run = run or opened.enter_context(engine)
-                _run(run, _orders(plan, keeper, record, progress, show, work), progress)
+                orders = _orders(plan, keeper, record, progress, _observe(show), work)
+                _run(run, orders, progress)
             with _can_be_stopped(keeper, progress):
                 record.finish(keeper)
                 finish_sweep(plan, keeper, folder.path, record)
@@ -300,6 +302,19 @@ def _engine(
                 )
 
         yield run
+
+
+def _observe(show: Callable[[SweepStatus], None] | None) -> Callable[[SweepStatus], None]:
+    """Show a sweep's state as before, and in Ray's gauges where this process is connected."""
+
+    def observe(status: SweepStatus) -> None:
+        if is_in_session():
+            for state, count in status.counts.items():
+                set_gauge("spikeseg_trials", count, sweep=status.name, state=state)
+        if show is not None:
+            show(status)
+
+    return observe
 
 
 def _orders(

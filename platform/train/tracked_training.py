@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..checkpoint.mirror import fetch_newest_journal
 from ..checkpoint.run_folder import FencedError, RunFolder
+from ..cluster.live_metrics import is_in_session
 from ..cluster.worker_group import WorkerGroup
 from ..config.recipes import Resolved, dump, load_resolved
 from ..config.schema import ExperimentConfig
 from ..evaluation.baselines import baseline_metrics
-from ..evaluation.recording import contact_sheet, metrics_of_step
+from ..evaluation.observed_recorder import ObservedRecorder
+from ..evaluation.recording import Recorder, contact_sheet, metrics_of_step
 from ..tracking.code_state import code_diff
 from ..tracking.journal import Journal, file_of
 from ..tracking.pages.run_page import (
@@ -117,8 +119,15 @@ def tracked_training(
         journal = None
         if group.rank == 0:
             journal = opened.enter_context(_open_journal(tracked, run, group.size))
+        recorder: Recorder | None = journal
+        if journal is not None and is_in_session():
+            label = run.path.name
+            if tracked.parent is not None:
+                label = f"{run.path.parents[1].name}/{label}"
+            images = config.trainer.micro_batch_size * config.trainer.micro_batches
+            recorder = ObservedRecorder(journal, label, images=images)
         training = Training(
-            config, run, group=group, recorder=journal, progress=progress, notice=notice
+            config, run, group=group, recorder=recorder, progress=progress, notice=notice
         )
         training.start()
         if journal is not None:

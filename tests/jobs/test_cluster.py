@@ -1,5 +1,7 @@
 """A head from nothing, as a new user starts one: what it listens on, its jobs, how it ends."""
 
+import contextlib
+import json
 import os
 import re
 import shlex
@@ -10,9 +12,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 from mistakes import SMALL, pack_good
+
+from spikeseg.platform.cluster.live_metrics import GAUGES
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -147,6 +152,31 @@ def test_each_printed_line_works_as_printed(user: User, head: str) -> None:
         assert time.monotonic() < until, shown.stdout
         time.sleep(2)
     user.run(*shlex.split(lines["stop"]))
+
+
+def test_our_gauges_are_exported_while_a_training_runs(user: User, head: str) -> None:
+    data = pack_good(user.home / "observed")
+    given = (f"data.path={data}", *SMALL, *STEPS, "trainer.workers=1", "trainer.log_every=1")
+    sent = user.spikeseg(
+        *("submit", "--address", head, "--no-wait", "--"),
+        *("train", "shapes_tiny", *given, "--storage", "runs", "--name", "observed"),
+    )
+    assert sent.returncode == 0, sent.stderr
+    folder = Path(user.environment["RAY_TMPDIR"])
+    listed = next(folder.rglob("prom_metrics_service_discovery.json"))
+    addresses = json.loads(listed.read_text())[0]["targets"]
+    wanted = {f"ray_{name}" for name in GAUGES if name != "spikeseg_trials"}
+    seen: set[str] = set()
+    until = time.monotonic() + 150
+    while not wanted <= seen and time.monotonic() < until:
+        time.sleep(2)
+        for address in addresses:
+            with contextlib.suppress(OSError), urlopen(f"http://{address}/metrics") as page:
+                seen |= set(re.findall(r"^(ray_spikeseg_\w+)", page.read().decode(), re.MULTILINE))
+    stop = re.search(r"^stop: +(.+)$", sent.stdout, re.MULTILINE)
+    assert stop is not None
+    user.run(*shlex.split(stop[1]))
+    assert wanted <= seen
 
 
 def test_a_plain_ray_job_finds_spikeseg_on_the_path(user: User, head: str) -> None:

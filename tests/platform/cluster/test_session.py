@@ -165,10 +165,10 @@ def test_rays_sockets_lie_where_no_other_user_can_replace_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "new"))
-    folder = session._private_folder()
+    folder = session.make_ray_folder()
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     folder.chmod(0o777)
-    assert session._private_folder() == folder
+    assert session.make_ray_folder() == folder
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
@@ -186,7 +186,7 @@ def test_a_folder_for_sockets_that_is_not_ours_is_refused(
     else:
         folder.mkdir()
     with pytest.raises(ValueError, match="spikeseg-ray-4711: must be a folder of this user"):
-        session._private_folder()
+        session.make_ray_folder()
 
 
 @pytest.mark.parametrize("length", [60, 100, 200])
@@ -208,4 +208,4 @@ def test_a_long_tmpdir_is_not_where_sockets_are(
 ) -> None:
     monkeypatch.setenv("TMPDIR", "/tmp/" + "x" * 100)
     monkeypatch.setenv("RAY_TMPDIR", "/tmp")
-    assert session._private_folder() == Path(f"/tmp/spikeseg-ray-{os.getuid()}")
+    assert session.make_ray_folder() == Path(f"/tmp/spikeseg-ray-{os.getuid()}")

@@ -52,8 +52,8 @@ def test_a_databases_fault_is_not_told_as_an_outage(tmp_path: Path, text: str, r
     [
         (requests.ConnectionError("refused"), "is out of reach"),
         (requests.Timeout("Read timed out"), "is out of reach"),
-        (requests.HTTPError("403 Client Error"), "answers with an error"),
-        (MlflowException("PERMISSION_DENIED: no"), "answers with an error"),
+        (requests.HTTPError("500 Server Error"), "answers with an error"),
+        (MlflowException("BAD_REQUEST: no"), "answers with an error"),
         (MlflowException("failed with exception Max retries exceeded with url"), "is out of reach"),
         (ConnectionResetError("peer"), "is out of reach"),
     ],
