@@ -166,7 +166,9 @@ def with_stored_defaults(name: str, storage: Path, overrides: Sequence[str]) -> 
         storage: Folder of all runs.
         overrides: What the command gives.
     """
-    path = storage / check_run_name(name, "--resume") / _PLAN
+    folder = storage.absolute() / check_run_name(name, "--resume")
+    require_inside(folder, storage.absolute(), f"--resume {name}")
+    path = folder / _PLAN
     asked = any(item.startswith("sweep.pruner") for item in overrides)
     if asked or not path.is_file():
         return list(overrides)

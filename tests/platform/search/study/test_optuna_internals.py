@@ -64,7 +64,7 @@ def test_proposals_are_those_of_a_study_of_copied_trials(
     if storage == "sqlite":
         place = optuna.storages.get_storage(f"sqlite:///{tmp_path / 'study.db'}")
     keeper, _ = run(plan, tmp_path, place)
-    keeper.trials += 2
+    keeper.configurations += 2
     keeper.next()
     keeper.next()
     states = {trial.state.name for trial in keeper.study.trials}
