@@ -172,15 +172,15 @@ def test_an_objective_may_be_whatever_the_base_measures(tmp_path: Path) -> None:
             {"pruner": {"rule": "halving", "rungs": [100, 100]}},
             "pruner.rungs: got [100, 100]: must differ",
         ),
-        ({"trials": True}, "trials: got True: Input should be a valid integer"),
+        ({"trials": True}, "trials: got True: must be a whole number"),
         ({"name": "a" * 201}, "String should have at most 200 characters"),
         (
             {"objectives": [{"metric": "val/mIoU", "direction": "maximize", "reference": True}]},
-            "objectives.0.reference: got True: Input should be a valid number",
+            "objectives.0.reference: got True: must be a number",
         ),
         (
             {"space": {"loss.mask_weight": {"low": False, "high": 9}}},
-            "space.loss.mask_weight.low: got False: Input should be a valid number",
+            "space.loss.mask_weight.low: got False: must be a number",
         ),
         (
             {"sampler": {"name": "listed", "seed": 1}},
@@ -332,7 +332,7 @@ def test_an_objective_may_be_whatever_the_base_measures(tmp_path: Path) -> None:
         ),
         (
             {"space": {"model.neuron.levels": {"choices": [1, True]}}},
-            "model.neuron.levels: got True: Input should be a valid integer",
+            "model.neuron.levels: got True: must be a whole number",
         ),
         (
             {
