@@ -10,37 +10,78 @@ from typing import Any
 
 import click
 
-from .cli import run
+from .cli import NearestGroup, run
 from .display.progress import open_progress
 from .options import command_line, overrides_argument, plain_logging, storage_option
 
 
-@click.command("sweep")
+class _SweepGroup(NearestGroup):
+    """`sweep RECIPE` runs a sweep; `sweep status NAME` and its like steer one."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take whatever names no command for the arguments of a run."""
+        verbs = [name for name in self.list_commands(ctx) if name != _RUN]
+        if args and args[0] in verbs:
+            if Path(args[0]).is_file():
+                ctx.fail(f"{args[0]!r} is a command and a file here; give the file as ./{args[0]}")
+            return super().parse_args(ctx, args)
+        return super().parse_args(ctx, [_RUN, *args])
+
+
+_RUN = "run"
+
+
+@click.group("sweep", cls=_SweepGroup, add_help_option=False)
+def command() -> None:
+    """Search a space of experiments, or look at and steer a sweep that runs."""
+
+
+@command.command(_RUN, hidden=True)
 @click.argument("recipe", required=False)
 @overrides_argument
 @click.option("--trials", type=click.IntRange(1), help="Trials in all; the recipe's if not given.")
 @click.option("--resume", metavar="SWEEP", help="Continue this sweep.")
 @click.option("--concurrency", type=click.IntRange(1), help="Trials at a time.")
 @click.option("--here", is_flag=True, help="One trial after the other in this process, no Ray.")
+@click.option("--dry-run", is_flag=True, help="Say what would be tried and what it costs.")
 @storage_option
-def command(  # noqa: PLR0913
+def run_sweep(  # noqa: PLR0913
     recipe: str | None,
     overrides: tuple[str, ...],
     trials: int | None,
     resume: str | None,
     concurrency: int | None,
     here: bool,
+    dry_run: bool,
     storage: Path,
 ) -> int:
     """Run the sweep RECIPE (a shipped name or a YAML file), or continue one with --resume SWEEP.
 
     Values of every trial's experiment are given as FIELD=VALUE, those of the recipe itself as
-    sweep.FIELD=VALUE.
+    sweep.FIELD=VALUE. A sweep that runs is steered by `spikeseg sweep status|stop|add NAME`.
     """
+    plain_logging()
+    if dry_run:
+        if recipe is None or resume is not None:
+            raise click.UsageError("--dry-run is of a new sweep: give its recipe")
+        _rehearse(recipe, overrides, trials=trials, concurrency=concurrency, here=here)
+        return 0
+    how = {"trials": trials, "concurrency": concurrency, "here": here}
+    return _start(recipe, overrides, resume=resume, storage=storage, **how)
+
+
+def _start(
+    recipe: str | None,
+    overrides: tuple[str, ...],
+    *,
+    resume: str | None,
+    storage: Path,
+    **how: Any,
+) -> int:
+    """Run or continue a sweep; returns the exit code."""
     from ..platform.cluster.signals import first_of_signals
     from ..platform.train.faults.preemption import LEAVE_SIGNALS
 
-    plain_logging()
     if resume is not None and recipe is not None and "=" in recipe:
         recipe, overrides = None, (recipe, *overrides)
     if recipe is None and resume is None:
@@ -49,7 +90,8 @@ def command(  # noqa: PLR0913
     def again(name: str) -> str:
         if recipe is None:
             return command_line("sweep", "--resume", name, "--storage", storage.absolute())
-        return continuation(recipe, overrides, name, storage, concurrency=concurrency, here=here)
+        limits = {key: how[key] for key in ("concurrency", "here")}
+        return continuation(recipe, overrides, name, storage, **limits)
 
     try:
         with first_of_signals([n for n in LEAVE_SIGNALS if n != signal.SIGINT], _exit_on_signal):
@@ -64,16 +106,7 @@ def command(  # noqa: PLR0913
                     recipe, overrides = request.recipe, (*request.overrides, *overrides)
             assert recipe is not None
             overrides = resolve_initial_run(overrides, storage)
-            return _sweep(
-                again,
-                recipe,
-                overrides,
-                trials=trials,
-                storage=storage,
-                resume=resume,
-                concurrency=concurrency,
-                here=here,
-            )
+            return _sweep(again, recipe, overrides, storage=storage, resume=resume, **how)
     except (SystemExit, KeyboardInterrupt) as left:
         # A signal before Ray starts, or Ray's own answer to one while it starts or ends.
         caught = signal.SIGINT
@@ -130,6 +163,39 @@ def _sweep(
     for sentence in outcome.lost:
         print(f"LOST: {sentence}")
     return 1 if outcome.lost or set(outcome.counts) == {"FAIL"} else 0
+
+
+def _rehearse(
+    recipe: str,
+    overrides: Sequence[str],
+    *,
+    trials: int | None,
+    concurrency: int | None,
+    here: bool,
+) -> None:
+    """Print what a sweep would try first and what it would cost; nothing is left behind."""
+    from ..platform.search import rehearsal
+    from ..platform.search.sweep import check_trials
+    from ..platform.search.sweep_file.plan import load_sweep
+    from ..platform.search.sweep_status import format_point
+
+    plan = load_sweep(recipe, overrides)
+    check_trials(plan)
+    count = trials or plan.trials
+    print(f"{plan.recipe.name}: {count} trials over {plan.recipe.base}, {plan.recipe.sampler.name}")
+    for line in rehearsal.describe_space(plan):
+        print(f"  {line}")
+    points = rehearsal.propose_first(plan, count)
+    rest = count - len(points)
+    print(f"first {len(points)} points" + (f", {rest} more follow:" if rest > 0 else ":"))
+    for number, point in enumerate(points):
+        print(f"  {number}: {format_point(point)}")
+    costs = [
+        rehearsal.measure_cost(plan, point) for point in rehearsal.choose_measured(plan, points[0])
+    ]
+    at_once = rehearsal.count_at_once(plan, concurrency, here=here)
+    print(rehearsal.describe_costs(plan, costs, trials=count, at_once=min(at_once, count)))
+    print("nothing was started")
 
 
 class _SignalExit(SystemExit):

@@ -167,7 +167,10 @@ def test_an_objective_may_be_whatever_the_base_measures(tmp_path: Path) -> None:
             {"pruner": {"rule": "halving", "rungs": [150]}},
             "pruner.rungs: got 150: must be a multiple of trainer.evaluate_every (100)",
         ),
-        ({"pruner": {"rule": "halving", "rungs": []}}, "pruner.rungs: got []: must be a list of whole numbers or null, at least 1"),
+        (
+            {"pruner": {"rule": "halving", "rungs": []}},
+            "pruner.rungs: got []: must be a list of whole numbers or null, at least 1",
+        ),
         (
             {"pruner": {"rule": "halving", "rungs": [100, 100]}},
             "pruner.rungs: got [100, 100]: must differ",
