@@ -19,15 +19,22 @@ from .options import plain_logging, storage_option
 )
 @storage_option
 def command(words: tuple[str, ...], output: Path, storage: Path) -> None:
-    """Write curves, pictures, tables and provenance of RUN... into one HTML file.
+    """Write verdict, pictures, curves, tables and provenance of RUN... into one HTML file.
 
-    A RUN may be a sweep too, whose own record has its counts, its front and its best values.
+    Of a single sweep it shows front, trials, effects of parameters, failures and how to go on.
     """
-    from ..platform.runs.find_run import find_mlflow_ids
+    from ..platform.runs.find_run import find_mlflow_ids, find_run
     from ..platform.runs.html_report import write_report
     from ..platform.tracking.page_links import describe_report_pages
 
     plain_logging()
+    if len(words) == 1:
+        found = find_run(words[0], storage, kinds=("run", "trial", "sweep"))
+        if found.kind == "sweep":
+            from ..platform.search.sweep_results import write_sweep_report
+
+            print(f"report: {write_sweep_report(found.folder, output).absolute()}")
+            return
     run_ids, storage = find_mlflow_ids(words, storage, kinds=("run", "trial", "sweep"))
     print(f"report: {write_report(run_ids, storage=storage, output=output).absolute()}")
     for line in describe_report_pages(run_ids, storage):

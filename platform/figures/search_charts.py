@@ -13,8 +13,10 @@ def draw_pareto(
     labels: tuple[str, str],
     names: Sequence[str] = (),
     outside: Sequence[tuple[float, float]] = (),
+    *,
+    larger_is_better: bool = False,
 ) -> bytes:
-    """Draw trials as points over two objectives, the front joined.
+    """Draw trials as points over two objectives, the front joined as a staircase.
 
     Args:
         points: All finished trials.
@@ -22,6 +24,8 @@ def draw_pareto(
         labels: Names of the axes.
         names: Text beside each point of the front.
         outside: Finished trials that break a constraint.
+        larger_is_better: Whether that holds of the first axis, along which the staircase then
+            rises before its points instead of behind them.
 
     Returns:
         PNG.
@@ -35,7 +39,8 @@ def draw_pareto(
         axes.scatter(*zip(*points, strict=True), color="0.65", label="finished trials")
     if front:
         ordered = sorted(front)
-        axes.plot(*zip(*ordered, strict=True), "o-", color="#c81e2d", label="front")
+        where = "pre" if larger_is_better else "post"
+        axes.step(*zip(*ordered, strict=True), "o-", where=where, color="#c81e2d", label="front")
         for point, name in zip(front, names, strict=False):
             axes.annotate(name, point, textcoords="offset points", xytext=(5, 5), fontsize=8)
     axes.set_xlabel(labels[0])

@@ -13,7 +13,7 @@ from ...datasets.packed.files import write_file
 from ..checkpoint.run_folder import find_checkpoint
 from ..checkpoint.trained_model import leave_model
 from ..config.recipes import dump, override
-from ..config.stored_json import to_json
+from ..config.stored_json import read_stored, to_json
 from ..evaluation.baselines import describe_baselines
 from ..figures.strip import fit_page
 from ..tracking.journal import Journal, append_model, file_of
@@ -28,6 +28,10 @@ from ..tracking.run_page import (
     write_note,
 )
 from ..train.preparation import open_data
+from .report.marginal_effects import ENOUGH_TRIALS, choose_importances
+from .report.sweep_page import Page, render_sweep
+from .stored_sweep import read_sweep
+from .study.failure_cause import failure_cause
 from .study.importance import measure_importances
 from .study.study import Keeper
 from .study.trial_records import TrialRecord
@@ -46,7 +50,8 @@ from .sweep_tracking import SweepRecord
 
 _log = logging.getLogger(__name__)
 
-_ENOUGH_RESULTS = 4
+REPORT = "report.html"
+"""The sweep's report, in its folder and among the artifacts of its own run."""
 
 
 def finish_sweep(plan: SweepPlan, keeper: Keeper, folder: Path, record: SweepRecord) -> None:
@@ -64,9 +69,10 @@ def finish_sweep(plan: SweepPlan, keeper: Keeper, folder: Path, record: SweepRec
     rows = [_row(plan, r, r.number in numbers) for _, r in sorted(keeper.records.items())]
     front_rows = [_row(plan, item, True) for item in best_of]
     shares: dict[str, dict[str, float]] = {}
-    # Fewer results say nothing.
-    if len(results_of(keeper.records)) >= _ENOUGH_RESULTS:
+    completed = sum(item.state == "COMPLETE" for item in keeper.records.values())
+    if completed >= ENOUGH_TRIALS:
         shares = measure_importances(keeper.study, plan.recipe.objectives)
+    agreed = choose_importances(plan, learned_results(keeper.records), shares, completed)
     files = {
         "results.json": to_json(rows),
         "results.csv": _csv(rows, rows),
@@ -90,12 +96,15 @@ def finish_sweep(plan: SweepPlan, keeper: Keeper, folder: Path, record: SweepRec
     for name, text in files.items():
         write_file(folder / name, text)
         journal.text(name, text)
-    drawn = draw_sweep(plan, keeper.records, shares)
+    drawn = draw_sweep(plan, keeper.records, agreed)
     for name, content in drawn.items():
         (folder / "figures").mkdir(exist_ok=True)
         write_file(folder / "figures" / f"{name}.png", content)
         journal.artifact(f"figures/{name}.png", folder / "figures" / f"{name}.png")
     why = why_no_result(keeper.records)
+    page = render_sweep(Page(plan, keeper.records, folder, shares, why))
+    write_file(folder / REPORT, page)
+    journal.text(REPORT, page)
     if best is not None:
         _leave_model(plan, best, folder / "trials" / str(best.number))
     record.record_ranks(rank_results(plan, keeper.records))
@@ -108,6 +117,25 @@ def finish_sweep(plan: SweepPlan, keeper: Keeper, folder: Path, record: SweepRec
         sentence = _describe_best(plan, best)
     note = write_note(sentence, describe_sweep(plan, rows, front_rows, why), shown)
     journal.tags({NOTE: note})
+
+
+def write_sweep_report(folder: Path, output: Path) -> Path:
+    """Write the report of a sweep as it stands, from its folder and its study.
+
+    Args:
+        folder: The sweep's folder.
+        output: The HTML file; replaced whole.
+
+    Raises:
+        ConfigError: Where there is no sweep, or its study cannot be read.
+    """
+    stored = read_sweep(folder)
+    path = folder / "importance.json"
+    shares = read_stored(path, dict[str, dict[str, float]]) if path.is_file() else {}
+    why = why_no_result(stored.records)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_file(output, render_sweep(Page(stored.plan, stored.records, folder, shares, why)))
+    return output
 
 
 def rank_results(
@@ -242,6 +270,7 @@ def _row(plan: SweepPlan, item: TrialRecord, on_front: bool) -> dict[str, Any]:
         "front": on_front,
         "step": item.step,
         "reason": item.reason,
+        **({"cause": failure_cause(item.reason)} if item.state == "FAIL" else {}),
         "violations": "; ".join(item.violations),
         **({"degenerate": True} if is_degenerate_trial(item) else {}),
         "attempts": item.attempts,

@@ -9,8 +9,9 @@ from pydantic import BaseModel
 from ...config.errors import ConfigError
 from ...config.run_names import shown
 from ...config.stored_json import check_stored
-from ..sweep_file.schema import Limit
+from ..sweep_file.schema import Limit, SweepRecipe
 from ..sweep_file.space import Space
+from .study_storage import check_storage_address, open_study, read_trials
 from .trial_records import TrialRecord
 
 SPENT = "seconds_without_evaluation"
@@ -88,6 +89,37 @@ def read_record(
         values=values,
     )
     return record, verdict, [step for _, step in _steps(attributes, RUNG, where)]
+
+
+def read_records(
+    address: str, name: str, recipe: SweepRecipe, where: str
+) -> dict[int, TrialRecord]:
+    """All trials of a sweep that were begun, by number; nothing is written.
+
+    Args:
+        address: Where its study is stored.
+        name: The sweep's name.
+        recipe: The sweep.
+        where: What errors call the study.
+
+    Raises:
+        ConfigError: Where there is no such study, or a trial is not this sweep's.
+    """
+    if not check_storage_address(address, where):
+        raise ConfigError(f"{where}: there is none yet")
+    study = open_study(address, name, [objective.direction for objective in recipe.objectives])
+    wanted = [item.metric for item in (*recipe.objectives, *recipe.constraints)]
+    records = {}
+    for trial in read_trials(study, where):
+        if trial.state == TrialState.WAITING:
+            continue
+        record, verdict, _ = read_record(
+            trial, recipe.space, wanted=wanted, constraints=recipe.constraints, where=where
+        )
+        if verdict is not None:
+            record.state = verdict.state
+        records[trial.number] = record
+    return records
 
 
 def violations(limits: Sequence[Limit], metrics: Mapping[str, float]) -> tuple[str, ...]:
