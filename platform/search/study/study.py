@@ -79,6 +79,9 @@ class Keeper:
         self.study = open_study(
             storage, folder.name, [objective.direction for objective in recipe.objectives]
         )
+        with _quiet():
+            # For people who open the study in another tool, such as optuna-dashboard.
+            self.study.set_metric_names([objective.metric for objective in recipe.objectives])
         self._interrupted = self._read_study()
         self._check_ended()
         if recipe.sampler.name in ("grid", "listed"):
