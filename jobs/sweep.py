@@ -29,6 +29,7 @@ class _SweepGroup(NearestGroup):
 
 
 _RUN = "run"
+_WIDEST = 158
 
 
 @click.group("sweep", cls=_SweepGroup, add_help_option=False)
@@ -247,6 +248,86 @@ def continuation(
     if study is None or study == os.environ["SPIKESEG_STUDY"]:
         return line
     return f"SPIKESEG_STUDY={shlex.quote(study)} {line}"
+
+
+@command.command("status")
+@click.argument("name", metavar="SWEEP")
+@storage_option
+def status(name: str, storage: Path) -> None:
+    """Say how far SWEEP is, what runs, and which trials failed by what."""
+    from collections import Counter
+
+    from ..platform.search.steering import find_driver, read_added
+    from ..platform.search.study.failure_cause import describe_cause, failure_cause
+    from ..platform.search.sweep_results import why_no_result
+    from ..platform.search.sweep_standing import front_trials
+    from ..platform.search.sweep_status import format_trial
+
+    sweep = _read(name, storage)
+    holder = find_driver(sweep.folder)
+    added = len(read_added(sweep.folder))
+    counts = Counter(item.state for item in sweep.records.values())
+    states = ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "none yet"
+    more = f" and {added} given by hand" if added else ""
+    print(f"{sweep.folder.name}: {states}, of {sweep.trials} trials{more}")
+    print(f"driver: {holder or 'none; continue it with spikeseg sweep --resume'}")
+    ended = sum(item.state not in ("RUNNING", "WAITING") for item in sweep.records.values())
+    missing = why_no_result(sweep.records) if ended else ""
+    if missing:
+        print(missing)
+    for item in front_trials(sweep.plan, sweep.records):
+        print(f"front:   {format_trial(sweep.plan, item)}"[:_WIDEST])
+    for item in sweep.records.values():
+        if item.state == "RUNNING":
+            print(f"running: {format_trial(sweep.plan, item)}"[:_WIDEST])
+        if item.state == "FAIL":
+            cause = describe_cause(failure_cause(item.reason))
+            print(f"failed:  trial {item.number} ({cause}): {item.reason}"[:_WIDEST])
+
+
+@command.command("stop")
+@click.argument("name", metavar="SWEEP")
+@storage_option
+def stop(name: str, storage: Path) -> None:
+    """Have the driver of SWEEP end its trials with checkpoints; --resume continues it."""
+    from ..platform.search.steering import ask_to_stop
+
+    sweep = _read(name, storage)
+    holder = ask_to_stop(sweep.folder)
+    if holder is None:
+        print(f"{sweep.folder.name}: nobody is at work on it")
+        return
+    print(
+        f"{sweep.folder.name}: asked its driver to stop ({holder}); trials keep their checkpoints"
+    )
+    line = command_line("sweep", "--resume", sweep.folder.name, "--storage", storage.absolute())
+    print(f"continue: {line}")
+
+
+@command.command("add")
+@click.argument("name", metavar="SWEEP")
+@click.argument("items", nargs=-1, required=True, metavar="FIELD=VALUE...")
+@storage_option
+def add(name: str, items: tuple[str, ...], storage: Path) -> None:
+    """Give SWEEP a point to try next, on top of its trials; what is left out is drawn."""
+    from ..platform.search.steering import add_point, find_driver
+    from ..platform.search.sweep_status import format_point
+
+    sweep = _read(name, storage)
+    _, point = add_point(sweep, items)
+    print(f"{sweep.folder.name}: will try {format_point(point)}")
+    if find_driver(sweep.folder) is None:
+        line = command_line("sweep", "--resume", sweep.folder.name, "--storage", storage.absolute())
+        print(f"nobody is at work on it; continue: {line}")
+
+
+def _read(name: str, storage: Path) -> Any:
+    """The sweep that a word names, as it stands."""
+    from ..platform.runs.find_run import find_run
+    from ..platform.search.stored_sweep import read_sweep
+
+    plain_logging()
+    return read_sweep(find_run(name, storage, kinds=("sweep",)).folder)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from .study.study_storage import begin_study, check_storage_address
 from .sweep_file.plan import SweepPlan, SweepRequest
 
 PLAN = "plan.json"
-_LOCK = "driver.lock"
+LOCK = "driver.lock"
 _SHOWN_DIFFERENCES = 4
 
 
@@ -257,7 +257,7 @@ def _leaves(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
 
 def _locked(path: Path) -> ExitStack:
     """The lock of a sweep, which says who holds it."""
-    lock, file = ExitStack(), path / _LOCK
+    lock, file = ExitStack(), path / LOCK
     try:
         lock.enter_context(hold_lock(file, wait=False))
     except BlockingIOError as error:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..evaluation.baselines import describe_baselines, is_degenerate
+from ..evaluation.number_text import round_metric
 from ..train.progress import StatusLine, format_clock
 from .study.study import Keeper
 from .study.trial_records import TrialRecord, TrialReport, Verdict
@@ -124,6 +125,19 @@ class Watcher:
         """Format how far the sweep is."""
         text = f"{status.name}: {summary(status)}"
         return StatusLine(text, task="sweep", done=status.done, total=status.total)
+
+
+def format_trial(plan: SweepPlan, item: TrialRecord) -> str:
+    """Number, step, objectives of the newest evaluation and point of a trial in one line."""
+    step = max(item.history, default=0)
+    last = item.history.get(step, {})
+    values = [
+        f"{objective.metric} {round_metric(objective.metric, last[objective.metric])}"
+        for objective in plan.recipe.objectives
+        if objective.metric in last
+    ]
+    parts = [f"trial {item.number} step {step}", *values, f"[{format_point(item.point)}]"]
+    return "  ".join(parts)
 
 
 def format_point(point: Mapping[str, object]) -> str:

@@ -28,6 +28,8 @@ from .trial_records import VERDICT, Proposal, TrialRecord, TrialReport, Verdict
 
 _log = logging.getLogger(__name__)
 _GO_ON = "go on"
+_BY_HAND = "by_hand"
+_ADDED = "point "
 
 
 class _AtRung(NamedTuple):
@@ -84,11 +86,14 @@ class Keeper:
             self.study.set_metric_names([objective.metric for objective in recipe.objectives])
         self._interrupted = self._read_study()
         self._check_ended()
+        self._most: int | None = None
         if recipe.sampler.name in ("grid", "listed"):
             self.trials = min(trials, len(plan.points))
         elif (points := recipe.space.few_points()) is not None:
             left = sum(key_of(point) not in self._tried for point in points)
-            self.trials = min(trials, len(self.records) + left)
+            self._most = len(self.records) + left
+            self.trials = min(trials, self._most)
+        self._asked, self._added = self.trials, 0
         # What was started is brought to an end, however few trials are asked for now.
         self.trials = max(self.trials, len(self.records))
         self._enqueue(plan.points[: self.trials])
@@ -168,6 +173,29 @@ class Keeper:
         if trial is None:
             return None
         return self._end(trial, Verdict("FAIL", reason, self._last_step(number)))
+
+    def add(self, points: Sequence[Point]) -> None:
+        """Queue points that were given by hand; each is a trial on top of the budget.
+
+        Args:
+            points: All of them so far, in their order; those that are known are passed over.
+        """
+        new = points[self._added :]
+        if not new:
+            return
+        names = [f"{_ADDED}{self._added + index}" for index in range(len(new))]
+        queued = {
+            frozen.user_attrs[_BY_HAND]
+            for frozen in self.study.get_trials(deepcopy=False)
+            if _BY_HAND in frozen.user_attrs
+        }
+        for name, point in zip(names, new, strict=True):
+            if name not in queued:
+                self.study.enqueue_trial(self._space.encode(point), user_attrs={_BY_HAND: name})
+        self._added += len(new)
+        wanted = self._asked + self._added
+        wanted = wanted if self._most is None else min(wanted, self._most)
+        self.trials = max(wanted, len(self.records))
 
     def again(self, number: int) -> None:
         """Queue a running trial once more, since its process died."""
