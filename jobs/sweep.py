@@ -1,5 +1,6 @@
 """`spikeseg sweep`: search a space of experiments for several objectives."""
 
+import difflib
 import os
 import shlex
 import signal
@@ -25,11 +26,13 @@ class _SweepGroup(NearestGroup):
             if Path(args[0]).is_file():
                 ctx.fail(f"{args[0]!r} is a command and a file here; give the file as ./{args[0]}")
             return super().parse_args(ctx, args)
+        near = difflib.get_close_matches(args[0], verbs, n=1, cutoff=0.7) if args else []
+        if near and not Path(args[0]).exists():
+            ctx.fail(f"no sweep and no command {args[0]!r}, did you mean {near[0]!r}?")
         return super().parse_args(ctx, [_RUN, *args])
 
 
 _RUN = "run"
-_WIDEST = 158
 
 
 @click.group("sweep", cls=_SweepGroup, add_help_option=False)
@@ -150,7 +153,7 @@ def _sweep(
         word = f"{outcome.name}/{outcome.best.number}"
         print(f"best trial: {word}")
         for key, value in outcome.best.params.items():
-            print(f"  {key} = {value}")
+            print(f"  {key} = {f'{value:.3g}' if isinstance(value, float) else value}")
         for key, value in outcome.best.values.items():
             print(f"  {key}: {value:.5g}")
         print(f"score it: {command_line('evaluate', word, *home)}")
@@ -261,7 +264,7 @@ def status(name: str, storage: Path) -> None:
     from ..platform.search.study.failure_cause import describe_cause, failure_cause
     from ..platform.search.sweep_results import why_no_result
     from ..platform.search.sweep_standing import front_trials
-    from ..platform.search.sweep_status import format_trial
+    from ..platform.search.sweep_status import fit_line, format_trial
 
     sweep = _read(name, storage)
     holder = find_driver(sweep.folder)
@@ -276,13 +279,13 @@ def status(name: str, storage: Path) -> None:
     if missing:
         print(missing)
     for item in front_trials(sweep.plan, sweep.records):
-        print(f"front:   {format_trial(sweep.plan, item)}"[:_WIDEST])
+        print(f"front:   {format_trial(sweep.plan, item)}")
     for item in sweep.records.values():
         if item.state == "RUNNING":
-            print(f"running: {format_trial(sweep.plan, item)}"[:_WIDEST])
+            print(f"running: {format_trial(sweep.plan, item)}")
         if item.state == "FAIL":
             cause = describe_cause(failure_cause(item.reason))
-            print(f"failed:  trial {item.number} ({cause}): {item.reason}"[:_WIDEST])
+            print(fit_line(f"failed:  trial {item.number} ({cause}): {item.reason}"))
 
 
 @command.command("stop")

@@ -12,6 +12,9 @@ from .study.trial_records import TrialRecord, TrialReport, Verdict
 from .sweep_file.plan import SweepPlan
 from .sweep_standing import Standing
 
+# Of the 160 characters of a line, 12 are the time before it.
+_WIDEST = 147
+
 
 @dataclass(frozen=True)
 class SweepStatus:
@@ -119,12 +122,17 @@ class Watcher:
         if is_degenerate(report.metrics):
             parts.append(f"no better than{describe_baselines(report.metrics, 'val')}")
         parts.append(f"[{format_point(item.point)}]")
-        return "  ".join(part for part in parts if part)
+        return fit_line("  ".join(part for part in parts if part))
 
     def status_line(self, status: SweepStatus) -> StatusLine:
         """Format how far the sweep is."""
         text = f"{status.name}: {summary(status)}"
         return StatusLine(text, task="sweep", done=status.done, total=status.total)
+
+
+def fit_line(line: str) -> str:
+    """A line that a terminal shows in one or two rows: its end is cut where it is too long."""
+    return line if len(line) <= _WIDEST else f"{line[: _WIDEST - 3].rstrip()}..."
 
 
 def format_trial(plan: SweepPlan, item: TrialRecord) -> str:
@@ -137,7 +145,7 @@ def format_trial(plan: SweepPlan, item: TrialRecord) -> str:
         if objective.metric in last
     ]
     parts = [f"trial {item.number} step {step}", *values, f"[{format_point(item.point)}]"]
-    return "  ".join(parts)
+    return fit_line("  ".join(parts))
 
 
 def format_point(point: Mapping[str, object]) -> str:
