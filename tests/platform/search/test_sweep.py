@@ -226,7 +226,8 @@ def test_a_sweep_and_its_trial_hold_the_names_of_their_lists(tmp_path: Path, dat
 
     of_a_trial = run_contents.names("Tags of a trial besides")
     assert ours(trial) <= run_contents.names("Tags") | of_a_trial
-    assert of_a_trial | {"sweep", "trial", "data_digest"} <= ours(trial) | {"violations"}
+    of_a_failure = {"violations", "cause"}
+    assert of_a_trial | {"sweep", "trial", "data_digest"} <= ours(trial) | of_a_failure
     assert set(trial.data.metrics) <= {name for name in METRICS if not name.startswith("test/")}
     assert "system/cpu_utilization_percentage" in trial.data.metrics
     kept = {item.path for item in client.list_artifacts(trial.info.run_id)}
