@@ -6,6 +6,8 @@ from ..tracking.metric_table import METRICS
 
 _PERCENT_DIGITS = 1
 _SIGNIFICANT = 3
+# What is smaller or larger is written with an exponent.
+_SMALL, _LARGE = 1e-6, 1e9
 
 
 def round_metric(name: str, value: float | None, half_width: float | None = None) -> str:
@@ -41,7 +43,9 @@ def _round_alone(name: str, value: float) -> str:
     metric = METRICS.get(name)
     if metric is not None and metric.unit == "%":
         return f"{value:.{_PERCENT_DIGITS}f}"
-    if value == 0 or float(value).is_integer():
+    if value != 0 and not _SMALL <= abs(value) < _LARGE:
+        return f"{value:.{_SIGNIFICANT}g}"
+    if float(value).is_integer():
         return f"{value:.0f}"
     digits = _SIGNIFICANT - 1 - math.floor(math.log10(abs(value)))
-    return f"{value:.{max(0, min(digits, 12))}f}"
+    return f"{value:.{max(0, digits)}f}"

@@ -28,8 +28,7 @@ from ..tracking.run_page import (
     write_note,
 )
 from ..train.preparation import open_data
-from .report.marginal_effects import ENOUGH_TRIALS, choose_importances
-from .report.sweep_page import Page, render_sweep
+from .marginal_effects import ENOUGH_TRIALS, choose_importances
 from .stored_sweep import read_sweep
 from .study.failure_cause import failure_cause
 from .study.importance import measure_importances
@@ -37,6 +36,7 @@ from .study.study import Keeper
 from .study.trial_records import TrialRecord
 from .sweep_figures import draw_sweep
 from .sweep_file.plan import SweepPlan
+from .sweep_page import Page, render_sweep
 from .sweep_standing import (
     best_trial,
     front_trials,

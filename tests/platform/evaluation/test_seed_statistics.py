@@ -59,6 +59,9 @@ def test_only_what_beats_every_other_is_best() -> None:
         ("val/mIoU", None, None, "-"),
         ("val/mIoU", float("nan"), None, "nan"),
         ("energy/mJ", 1234.5678, None, "1235"),
+        ("energy/mJ", 1e200, None, "1e+200"),
+        ("energy/mJ", 2.5e-9, None, "2.5e-09"),
+        ("energy/mJ", 0.0, None, "0"),
     ],
 )
 def test_a_number_has_the_digits_that_mean_something(

@@ -165,7 +165,7 @@ def test_names_and_values_that_no_axis_shows_leave_the_rest_drawn(
     other = dataclasses.replace(run, name=r"$\frac$ x", series=series)
     page = report.render_report([run, other])
     assert r"$\frac$ x" in page
-    assert f'<td>x/z</td><td></td><td class="number">{value!r}</td>' in page
+    assert f'<td>x/z</td><td></td><td class="number" title="{value!r}">' in page
 
 
 def test_a_table_that_is_damaged_is_named_and_the_rest_is_there(

@@ -68,7 +68,10 @@ def test_a_point_that_comes_while_trials_run_is_next(plan: SweepPlan, tmp_path: 
     ("items", "sentence"),
     [
         (["timesteps=3"], "command line: model.neuron.timesteps: got 3: must be one of [1, 2]"),
-        (["timestep=2"], "the sweep does not vary this field, did you mean 'timesteps'?"),
+        (
+            ["timestep=2"],
+            "the sweep does not vary this field, did you mean 'model.neuron.timesteps'?",
+        ),
         (["optimizer.lr=1"], "optimizer.lr: the sweep does not vary this field"),
         (["timesteps"], "is not of the form field=value"),
     ],

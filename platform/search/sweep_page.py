@@ -6,26 +6,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ....datasets.inspection.html_page import render_page
-from ....model.accounting.energy import PICOJOULE_PER_AC, PICOJOULE_PER_MAC
-from ...evaluation.baselines import known_baselines
-from ...evaluation.number_text import round_metric
-from ...figures.charts import draw_compared_curves
-from ...figures.search_charts import draw_importance_bars
-from ...tracking.journal import file_of
-from ..study.failure_cause import describe_cause, failure_cause
-from ..study.trial_records import TrialRecord
-from ..sweep_figures import draw_front, label_trial
-from ..sweep_file.plan import SweepPlan
-from ..sweep_standing import (
+from ...datasets.inspection.html_page import render_page
+from ...model.accounting.energy import PICOJOULE_PER_AC, PICOJOULE_PER_MAC
+from ..evaluation.baselines import known_baselines
+from ..evaluation.number_text import round_metric
+from ..figures.charts import draw_compared_curves
+from ..figures.search_charts import draw_importance_bars
+from ..tracking.journal import file_of
+from .marginal_effects import measure_effects, why_no_importance
+from .study.failure_cause import describe_cause, failure_cause
+from .study.trial_records import TrialRecord
+from .sweep_figures import draw_front, label_trial
+from .sweep_file.plan import SweepPlan
+from .sweep_standing import (
     best_trial,
     front_trials,
     is_degenerate_trial,
     learned_results,
     signed_values,
 )
-from ..sweep_status import devices_of_a_trial
-from .marginal_effects import measure_effects, why_no_importance
+from .sweep_status import devices_of_a_trial
 from .sweep_verdict import write_verdict
 
 _TEMPLATE = Path(__file__).with_name("sweep_page.html.j2")

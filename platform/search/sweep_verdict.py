@@ -3,13 +3,13 @@
 import json
 from collections.abc import Sequence
 
-from ...evaluation.baselines import describe_baselines, is_degenerate
-from ...evaluation.number_text import round_difference, round_metric
-from ...evaluation.seed_statistics import compare_seeds, summarize
-from ..study.trial_records import TrialRecord
-from ..sweep_figures import label_trial
-from ..sweep_file.plan import SweepPlan
-from ..sweep_standing import learned_results
+from ..evaluation.baselines import describe_baselines, is_degenerate
+from ..evaluation.number_text import round_difference, round_metric
+from ..evaluation.seed_statistics import compare_seeds, summarize
+from .study.trial_records import TrialRecord
+from .sweep_figures import label_trial
+from .sweep_file.plan import SweepPlan
+from .sweep_standing import learned_results
 
 
 def group_seeds(results: Sequence[TrialRecord]) -> list[list[TrialRecord]]:

@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..study.trial_records import TrialRecord
-from ..sweep_file.plan import SweepPlan
+from .study.trial_records import TrialRecord
+from .sweep_file.plan import SweepPlan
 
 ENOUGH_TRIALS = 20
 """Completed trials from which on an estimate of importance is shown."""

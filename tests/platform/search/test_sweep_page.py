@@ -5,16 +5,16 @@ from typing import Any
 
 import pytest
 
-from spikeseg.platform.search.report.marginal_effects import (
+from spikeseg.platform.search.marginal_effects import (
     choose_importances,
     measure_effects,
     why_no_importance,
 )
-from spikeseg.platform.search.report.sweep_page import Page, render_sweep
-from spikeseg.platform.search.report.sweep_verdict import write_verdict
 from spikeseg.platform.search.study.failure_cause import failure_cause
 from spikeseg.platform.search.study.trial_records import TrialRecord
 from spikeseg.platform.search.sweep_file.plan import SweepPlan, load_sweep
+from spikeseg.platform.search.sweep_page import Page, render_sweep
+from spikeseg.platform.search.sweep_verdict import write_verdict
 
 BASELINES = {"val/baseline_majority": 7.8, "val/baseline_position": 8.1}
 T, D = "model.neuron.timesteps", "model.neuron.levels"
