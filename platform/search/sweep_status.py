@@ -119,9 +119,9 @@ class Watcher:
         if verdict.state is not None:
             broken = [f"breaks {limit}" for limit in item.violations if item.values]
             parts.append(f"{verdict.state} ({', '.join([verdict.reason, *broken])})")
+        parts.append(f"[{format_point(item.point)}]")
         if is_degenerate(report.metrics):
             parts.append(f"no better than{describe_baselines(report.metrics, 'val')}")
-        parts.append(f"[{format_point(item.point)}]")
         return fit_line("  ".join(part for part in parts if part))
 
     def status_line(self, status: SweepStatus) -> StatusLine:
