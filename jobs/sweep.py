@@ -27,7 +27,7 @@ class _SweepGroup(NearestGroup):
                 ctx.fail(f"{args[0]!r} is a command and a file here; give the file as ./{args[0]}")
             return super().parse_args(ctx, args)
         near = difflib.get_close_matches(args[0], verbs, n=1, cutoff=0.7) if args else []
-        if near and not Path(args[0]).exists():
+        if near and args[0].isalpha() and not Path(args[0]).exists():
             ctx.fail(f"no sweep and no command {args[0]!r}, did you mean {near[0]!r}?")
         return super().parse_args(ctx, [_RUN, *args])
 
