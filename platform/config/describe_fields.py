@@ -8,7 +8,6 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any
 
 from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
 
 from .field_kinds import describe_kind, fields_of, sections_of
 
@@ -108,14 +107,17 @@ def _read_rule(model: type, name: str) -> str:
 
 def _read_default(model: type, name: str) -> str | None:
     if issubclass(model, BaseModel):
-        default: Any = model.model_fields[name].get_default(call_default_factory=True)
+        info = model.model_fields[name]
+        if info.is_required():
+            return None
+        default: Any = info.get_default(call_default_factory=True)
     elif is_dataclass(model):
         entry = next(item for item in fields(model) if item.name == name)
         factory: Any = entry.default_factory
         default = entry.default if factory is MISSING else factory()
     else:
         return None
-    if default is PydanticUndefined or default is MISSING:
+    if default is MISSING:
         return None
     if fields_of(type(default)):
         return "its fields' defaults"
