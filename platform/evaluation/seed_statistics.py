@@ -16,12 +16,12 @@ class Summary(NamedTuple):
     Attributes:
         mean: The mean.
         half_width: Half of its 95 % interval (Student's t); None of a single seed.
-        count: Seeds.
+        seeds: How many seeds.
     """
 
     mean: float
     half_width: float | None
-    count: int
+    seeds: int
 
 
 class Difference(NamedTuple):

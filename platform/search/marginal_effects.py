@@ -19,12 +19,12 @@ class ValueMean(NamedTuple):
 
     Attributes:
         value: The value, or the half in words.
-        count: Results.
+        results: How many results.
         mean: Mean of the objective over them.
     """
 
     value: str
-    count: int
+    results: int
     mean: float
 
 

@@ -144,7 +144,7 @@ def _list_effects(page: Page, results: Sequence[TrialRecord]) -> Iterator[dict[s
             (
                 item.key,
                 ", ".join(
-                    f"{g.value}: {round_metric(objective.metric, g.mean)} ({g.count})"
+                    f"{g.value}: {round_metric(objective.metric, g.mean)} ({g.results})"
                     for g in item.groups
                 ),
                 round_metric(objective.metric, item.effect) if len(item.groups) > 1 else "-",
@@ -203,7 +203,7 @@ def _read_classes(journal: Path, step: int) -> list[tuple[str, str, str]]:
             rows = _read_rows(path)
             rows.sort(key=lambda row: (row["IoU"] is None, row["IoU"]))
             return [
-                (row["class"], *(_percent(row.get(name)) for name in ("IoU", "Acc")))
+                (str(row["class"]), _percent(row.get("IoU")), _percent(row.get("Acc")))
                 for row in rows
             ]
     return []

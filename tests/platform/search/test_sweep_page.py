@@ -79,7 +79,10 @@ def test_a_marginal_effect_is_the_range_of_means(plan: SweepPlan) -> None:
     ]
     miou, energy = measure_effects(plan, results, 0), measure_effects(plan, results, 1)
     assert [(miou[0].key, miou[0].effect), (miou[1].key, miou[1].effect)] == [(D, 10.0), (T, 2.0)]
-    assert [(g.value, g.count, g.mean) for g in miou[0].groups] == [("4", 2, 21.0), ("8", 2, 31.0)]
+    assert [(g.value, g.results, g.mean) for g in miou[0].groups] == [
+        ("4", 2, 21.0),
+        ("8", 2, 31.0),
+    ]
     assert energy[0].key == T
     assert energy[0].effect == pytest.approx(0.02)
 
