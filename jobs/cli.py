@@ -1,5 +1,6 @@
 """The `spikeseg` command: verbs are loaded when they are called, errors are one sentence."""
 
+import difflib
 import importlib
 import os
 import sys
@@ -29,13 +30,32 @@ _VERBS = {
     "runs": "runs",
     "submit": "submit",
     "sweep": "sweep",
+    "table": "table",
     "track": "track",
     "train": "train",
     "ui": "ui",
 }
 
 
-class VerbGroup(click.Group):
+class NearestGroup(click.Group):
+    """A group that names the nearest of its commands where it is asked for an unknown one."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a command; a misspelt one is answered with the nearest."""
+        name = args[0]
+        if not name.startswith("-") and self.get_command(ctx, name) is None:
+            near = difflib.get_close_matches(name, self.list_commands(ctx), n=1, cutoff=0.5)
+            end = f", did you mean {near[0]!r}?" if near else ""
+            ctx.fail(f"no such command {name!r}{end or f'; there are: {self._names(ctx)}'}")
+        return super().resolve_command(ctx, args)
+
+    def _names(self, ctx: click.Context) -> str:
+        return ", ".join(self.list_commands(ctx))
+
+
+class VerbGroup(NearestGroup):
     """A group whose commands live in one file a verb, loaded when they are called.
 
     Args:

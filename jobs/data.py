@@ -7,12 +7,12 @@ from typing import Literal, Unpack
 
 import click
 
-from .cli import run
+from .cli import NearestGroup, run
 from .display.progress import open_progress
 from .pack_folder import FolderSettings, folder_options, prepare_dataset
 
 
-@click.group("data")
+@click.group("data", cls=NearestGroup)
 def command() -> None:
     """Pack raw data sets into Parquet shards, and look at packed ones."""
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .cli import run
+from .cli import NearestGroup, run
 from .options import plain_logging, storage_option
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ _COLUMNS = (
 )
 
 
-@click.group("runs", invoke_without_command=True)
+@click.group("runs", cls=NearestGroup, invoke_without_command=True)
 @click.option("--sweep", metavar="SWEEP", help="List the trials of this sweep.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with every metric.")
 @storage_option

@@ -1,5 +1,6 @@
 """`spikeseg sweep`: search a space of experiments for several objectives."""
 
+import difflib
 import os
 import shlex
 import signal
@@ -10,7 +11,7 @@ from typing import Any
 
 import click
 
-from .cli import run
+from .cli import NearestGroup, run
 from .display.progress import open_progress
 from .options import (
     command_line,
@@ -21,7 +22,31 @@ from .options import (
 )
 
 
-@click.command("sweep")
+class _SweepGroup(NearestGroup):
+    """`sweep RECIPE` runs a sweep; `sweep status NAME` and its like steer one."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take whatever names no command for the arguments of a run."""
+        verbs = [name for name in self.list_commands(ctx) if name != _RUN]
+        if args and args[0] in verbs:
+            if Path(args[0]).is_file():
+                ctx.fail(f"{args[0]!r} is a command and a file here; give the file as ./{args[0]}")
+            return super().parse_args(ctx, args)
+        near = difflib.get_close_matches(args[0], verbs, n=1, cutoff=0.7) if args else []
+        if near and args[0].isalpha() and not Path(args[0]).exists():
+            ctx.fail(f"no sweep and no command {args[0]!r}, did you mean {near[0]!r}?")
+        return super().parse_args(ctx, [_RUN, *args])
+
+
+_RUN = "run"
+
+
+@click.group("sweep", cls=_SweepGroup, add_help_option=False)
+def command() -> None:
+    """Search a space of experiments, or look at and steer a sweep that runs."""
+
+
+@command.command(_RUN, hidden=True)
 @click.argument("recipe", required=False)
 @overrides_argument
 @click.option("--trials", type=click.IntRange(1), help="Trials in all; the recipe's if not given.")
@@ -29,8 +54,9 @@ from .options import (
 @click.option("--name", help="Name of a new sweep; made of recipe and time if not given.")
 @click.option("--concurrency", type=click.IntRange(1), help="Trials at a time.")
 @click.option("--here", is_flag=True, help="One trial after the other in this process, no Ray.")
+@click.option("--dry-run", is_flag=True, help="Say what would be tried and what it costs.")
 @storage_option
-def command(  # noqa: PLR0913
+def run_sweep(  # noqa: PLR0913
     recipe: str | None,
     overrides: tuple[str, ...],
     trials: int | None,
@@ -38,26 +64,46 @@ def command(  # noqa: PLR0913
     name: str | None,
     concurrency: int | None,
     here: bool,
+    dry_run: bool,
     storage: Path,
 ) -> int:
     """Run the sweep RECIPE (a shipped name or a YAML file), or continue one with --resume SWEEP.
 
     Values of every trial's experiment are given as FIELD=VALUE, those of the recipe itself as
-    sweep.FIELD=VALUE.
+    sweep.FIELD=VALUE. A sweep that runs is steered by `spikeseg sweep status|stop|add NAME`.
     """
+    plain_logging()
+    if dry_run:
+        if recipe is None or resume is not None:
+            raise click.UsageError("--dry-run is of a new sweep: give its recipe")
+        _rehearse(recipe, overrides, trials=trials, concurrency=concurrency, here=here)
+        return 0
+    how = {"trials": trials, "name": name, "concurrency": concurrency, "here": here}
+    return _start(recipe, overrides, resume=resume, storage=storage, **how)
+
+
+def _start(
+    recipe: str | None,
+    overrides: tuple[str, ...],
+    *,
+    resume: str | None,
+    storage: Path,
+    **how: Any,
+) -> int:
+    """Run or continue a sweep; returns the exit code."""
     from ..platform.cluster.signals import first_of_signals
     from ..platform.train.faults.preemption import LEAVE_SIGNALS
 
-    plain_logging()
     if resume is not None and recipe is not None and "=" in recipe:
         recipe, overrides = None, (recipe, *overrides)
-    if (recipe is None and resume is None) or (name is not None and resume is not None):
+    if (recipe is None and resume is None) or (how["name"] is not None and resume is not None):
         raise click.UsageError("give a recipe, or --resume SWEEP; --name is of a new sweep")
 
     def again(name: str) -> str:
         if recipe is None:
             return command_line("sweep", "--resume", name, "--storage", storage.absolute())
-        return continuation(recipe, overrides, name, storage, concurrency=concurrency, here=here)
+        limits = {key: how[key] for key in ("concurrency", "here")}
+        return continuation(recipe, overrides, name, storage, **limits)
 
     try:
         with first_of_signals([n for n in LEAVE_SIGNALS if n != signal.SIGINT], _exit_on_signal):
@@ -72,17 +118,7 @@ def command(  # noqa: PLR0913
                     recipe, overrides = request.recipe, (*request.overrides, *overrides)
             assert recipe is not None
             overrides = resolve_initial_run(overrides, storage)
-            return _sweep(
-                again,
-                recipe,
-                overrides,
-                trials=trials,
-                storage=storage,
-                resume=resume,
-                name=name,
-                concurrency=concurrency,
-                here=here,
-            )
+            return _sweep(again, recipe, overrides, storage=storage, resume=resume, **how)
     except (SystemExit, KeyboardInterrupt) as left:
         # A signal before Ray starts, or Ray's own answer to one while it starts or ends.
         caught = signal.SIGINT
@@ -137,7 +173,7 @@ def _sweep(
         word = f"{outcome.name}/{outcome.best.number}"
         print(f"best trial: {word}")
         for key, value in outcome.best.params.items():
-            print(f"  {key} = {value}")
+            print(f"  {key} = {f'{value:.3g}' if isinstance(value, float) else value}")
         for key, value in outcome.best.values.items():
             print(f"  {key}: {value:.5g}")
         print(f"score it: {command_line('evaluate', word, *home)}")
@@ -151,6 +187,39 @@ def _sweep(
     for sentence in outcome.lost:
         print(f"LOST: {sentence}")
     return 1 if outcome.lost or set(outcome.counts) == {"FAIL"} else 0
+
+
+def _rehearse(
+    recipe: str,
+    overrides: Sequence[str],
+    *,
+    trials: int | None,
+    concurrency: int | None,
+    here: bool,
+) -> None:
+    """Print what a sweep would try first and what it would cost; nothing is left behind."""
+    from ..platform.search import rehearsal
+    from ..platform.search.sweep import check_trials
+    from ..platform.search.sweep_file.plan import load_sweep
+    from ..platform.search.sweep_status import format_point
+
+    plan = load_sweep(recipe, overrides)
+    check_trials(plan)
+    count = trials or plan.trials
+    print(f"{plan.recipe.name}: {count} trials over {plan.recipe.base}, {plan.recipe.sampler.name}")
+    for line in rehearsal.describe_space(plan):
+        print(f"  {line}")
+    points = rehearsal.propose_first(plan, count)
+    rest = count - len(points)
+    print(f"first {len(points)} points" + (f", {rest} more follow:" if rest > 0 else ":"))
+    for number, point in enumerate(points):
+        print(f"  {number}: {format_point(point)}")
+    costs = [
+        rehearsal.measure_cost(plan, point) for point in rehearsal.choose_measured(plan, points[0])
+    ]
+    at_once = rehearsal.count_at_once(plan, concurrency, here=here)
+    print(rehearsal.describe_costs(plan, costs, trials=count, at_once=min(at_once, count)))
+    print("nothing was started")
 
 
 class _SignalExit(SystemExit):
@@ -202,6 +271,86 @@ def continuation(
     if study is None or study == os.environ["SPIKESEG_STUDY"]:
         return line
     return f"SPIKESEG_STUDY={shlex.quote(study)} {line}"
+
+
+@command.command("status")
+@click.argument("name", metavar="SWEEP")
+@storage_option
+def status(name: str, storage: Path) -> None:
+    """Say how far SWEEP is, what runs, and which trials failed by what."""
+    from collections import Counter
+
+    from ..platform.search.steering import find_driver, read_added
+    from ..platform.search.study.failure_cause import describe_cause, failure_cause
+    from ..platform.search.sweep_results import why_no_result
+    from ..platform.search.sweep_standing import front_trials
+    from ..platform.search.sweep_status import fit_line, format_trial
+
+    sweep = _read(name, storage)
+    holder = find_driver(sweep.folder)
+    added = len(read_added(sweep.folder))
+    counts = Counter(item.state for item in sweep.records.values())
+    states = ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "none yet"
+    more = f" and {added} given by hand" if added else ""
+    print(f"{sweep.folder.name}: {states}, of {sweep.trials} trials{more}")
+    print(f"driver: {holder or 'none; continue it with spikeseg sweep --resume'}")
+    ended = sum(item.state not in ("RUNNING", "WAITING") for item in sweep.records.values())
+    missing = why_no_result(sweep.records) if ended else ""
+    if missing:
+        print(missing)
+    for item in front_trials(sweep.plan, sweep.records):
+        print(f"front:   {format_trial(sweep.plan, item)}")
+    for item in sweep.records.values():
+        if item.state == "RUNNING":
+            print(f"running: {format_trial(sweep.plan, item)}")
+        if item.state == "FAIL":
+            cause = describe_cause(failure_cause(item.reason))
+            print(fit_line(f"failed:  trial {item.number} ({cause}): {item.reason}"))
+
+
+@command.command("stop")
+@click.argument("name", metavar="SWEEP")
+@storage_option
+def stop(name: str, storage: Path) -> None:
+    """Have the driver of SWEEP end its trials with checkpoints; --resume continues it."""
+    from ..platform.search.steering import ask_to_stop
+
+    sweep = _read(name, storage)
+    holder = ask_to_stop(sweep.folder)
+    if holder is None:
+        print(f"{sweep.folder.name}: nobody is at work on it")
+        return
+    print(
+        f"{sweep.folder.name}: asked its driver to stop ({holder}); trials keep their checkpoints"
+    )
+    line = command_line("sweep", "--resume", sweep.folder.name, "--storage", storage.absolute())
+    print(f"continue: {line}")
+
+
+@command.command("add")
+@click.argument("name", metavar="SWEEP")
+@click.argument("items", nargs=-1, required=True, metavar="FIELD=VALUE...")
+@storage_option
+def add(name: str, items: tuple[str, ...], storage: Path) -> None:
+    """Give SWEEP a point to try next, on top of its trials; what is left out is drawn."""
+    from ..platform.search.steering import add_point, find_driver
+    from ..platform.search.sweep_status import format_point
+
+    sweep = _read(name, storage)
+    _, point = add_point(sweep, items)
+    print(f"{sweep.folder.name}: will try {format_point(point)}")
+    if find_driver(sweep.folder) is None:
+        line = command_line("sweep", "--resume", sweep.folder.name, "--storage", storage.absolute())
+        print(f"nobody is at work on it; continue: {line}")
+
+
+def _read(name: str, storage: Path) -> Any:
+    """The sweep that a word names, as it stands."""
+    from ..platform.runs.find_run import find_run
+    from ..platform.search.stored_sweep import read_sweep
+
+    plain_logging()
+    return read_sweep(find_run(name, storage, kinds=("sweep",)).folder)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import click
 
-from .cli import run
+from .cli import NearestGroup, run
 from .options import run_argument, storage_option
 
 
-@click.group("track")
+@click.group("track", cls=NearestGroup)
 def command() -> None:
     """Look after the records of runs."""
 

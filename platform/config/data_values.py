@@ -286,6 +286,8 @@ _PICKERS: Mapping[str, Callable[[PackedFacts, Read], tuple[Any, str]]] = {
     "trainer.test": _pick_test,
     "optimizer.warmup_steps": _pick_warmup,
 }
+PICKED_KEYS = tuple(_PICKERS)
+"""Fields that may be left to the data."""
 
 
 def _find_wanted(tree: Any, prefix: str) -> list[str]:

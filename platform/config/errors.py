@@ -1,13 +1,15 @@
 """Errors of configurations: what was given where, the rule that it breaks, the nearest name."""
 
-import dataclasses
 import difflib
 import json
+import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+
+from .field_kinds import describe_kind, fields_of, find_keys, nearest_keys, read_whole_numbers
 
 COMMAND_LINE = "command line"
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
@@ -23,23 +25,31 @@ class ConfigError(ValueError):
 
 
 def validate_tree(
-    model: type[Model], tree: Any, origins: Mapping[str, str], *, source: str
+    model: type[Model],
+    tree: Any,
+    origins: Mapping[str, str],
+    *,
+    source: str,
+    several: str = "",
 ) -> Model:
-    """Check a tree of plain values against a pydantic model.
+    """Check a tree of plain values against a pydantic model; `1e4` is a whole number, too.
 
     Args:
         model: The model.
         tree: Mappings, lists and scalars, as YAML gives them.
         origins: Dotted key -> "file:line" or "command line".
         source: What errors name where `origins` knows neither a key nor what stands around it.
+        several: What to say of several values where a field takes one; `{key}` is
+            the field, `{values}` are the values.
 
     Raises:
         ConfigError: One sentence a fault: origin, key, value, rule, nearest name.
     """
+    tree = read_whole_numbers(model, tree)
     try:
         return model.model_validate_json(json.dumps(tree))
     except ValidationError as error:
-        faults = [_Fault(model, item, tree) for item in error.errors()]
+        faults = [_Fault(model, item, tree, several) for item in error.errors()]
         raise ConfigError("\n".join(fault.sentence(origins, source) for fault in faults)) from error
     except (TypeError, ValueError) as error:
         raise ConfigError(f"a value cannot be written as JSON: {error}") from error
@@ -93,35 +103,70 @@ def known_fields(model: type, location: Sequence[str | int]) -> dict[str, Any]:
     """
     sections = [model]
     for part in location:
-        below = [fields[part] for fields in map(_fields, sections) if part in fields]
+        below = [fields[part] for fields in map(fields_of, sections) if part in fields]
         sections = [item for kind in below for item in _sections(kind)] or sections
-    return {name: kind for section in sections for name, kind in _fields(section).items()}
+    return {name: kind for section in sections for name, kind in fields_of(section).items()}
 
 
 def _sections(annotation: Any) -> Iterator[type]:
     """The models and dataclasses in an annotation such as `X | None`, `list[X]`, `dict[str, X]`."""
-    if isinstance(annotation, type) and _fields(annotation):
+    if fields_of(annotation):
         yield annotation
     for inner in typing.get_args(annotation):
         yield from _sections(inner)
 
 
-def _fields(kind: type) -> dict[Any, Any]:
-    if issubclass(kind, BaseModel):
-        return {name: info.annotation for name, info in kind.model_fields.items()}
-    if dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        return {entry.name: hints[entry.name] for entry in dataclasses.fields(kind)}
-    return {}
+_KINDS = {
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "string_type": "must be a word",
+}
+_SHAPES = ("list_type", "tuple_type", "too_short", "too_long", "dict_type")
+_SECTIONS = ("model_type", "model_attributes_type", "dataclass_type")
+
+
+def _rule_in_words(kind: str, message: str, annotation: Any) -> str:
+    """A rule of pydantic's in the words of this package.
+
+    Args:
+        kind: Type of its error.
+        message: Its sentence.
+        annotation: Of the field that it is about; None where that is not known.
+    """
+    if kind in _KINDS:
+        return _KINDS[kind]
+    if kind in _SHAPES and annotation is not None:
+        least = re.search(r"at least (\d+) item", message)
+        wanted = describe_kind(annotation)
+        return f"must be {wanted}" + (f", at least {least[1]}" if least else "")
+    if kind in _SECTIONS:
+        names = list(dict.fromkeys(n for s in _sections(annotation) for n in fields_of(s)))
+        shown = ", ".join(names[:_MOST_NAMES]) + (", ..." if len(names) > _MOST_NAMES else "")
+        return f"must be a section with fields{f': {shown}' if shown else ''}"
+    message = re.sub(r"^Input should be ", "must be ", message.removeprefix("Value error, "))
+    return re.sub(r"^(?:String|Value|List|Tuple|Dictionary) should ", "must ", message)
 
 
 class _Fault:
     """One of pydantic's errors, about a key of the tree as the user wrote it."""
 
-    def __init__(self, model: type, item: Any, tree: Any) -> None:
-        self._rule = item["msg"].removeprefix("Value error, ")
+    def __init__(self, model: type, item: Any, tree: Any, several: str) -> None:
         self._type = item["type"]
-        location, missing = item["loc"], self._type in _MISSING
+        location = _location_in_words(item["loc"], self._type, tree)
+        if location != item["loc"]:
+            self._type = "too_short"
+        missing = self._type in _MISSING
+        self._annotation = known_fields(model, location[:-1]).get(
+            str(location[-1:] and location[-1])
+        )
+        self._rule = _rule_in_words(self._type, item["msg"], self._annotation)
+        self._model = model
+        self._several = several
         key = _key_in_tree(location, tree, missing=missing)
         if key is None:
             key = _key_in_tree(location[:-1], tree, missing=missing)
@@ -145,14 +190,47 @@ class _Fault:
         if self._type in _UNKNOWN:
             if self._key[-1] in self._names:
                 return f"{at}: no field of the kind that is given here"
-            return f"{at}: no such field{nearest_or_all(self._key[-1], self._names)}"
+            return f"{at}: no such field{self._suggest()}"
         if self._type in _MISSING:
             return f"{at}: required, and not given"
         value = _value(self._tree, self._key)
         section = self._type == "value_error" and isinstance(value, dict)
         if self._about or section or value is _ABSENT:
             return f"{at}: {self._rule}"
-        return f"{at}: got {value!r}: {self._rule}"
+        return f"{at}: got {value!r}: {self._rule}{self._advise(self._key, value)}"
+
+    def _suggest(self) -> str:
+        """The end of a sentence about an unknown field: where it stands, or what is near."""
+        name = self._key[-1]
+        keys = find_keys(self._model, name)
+        if not keys and not nearest(name, self._names):
+            keys = nearest_keys(self._model, name)
+        if not keys:
+            return nearest_or_all(name, self._names)
+        value = _value(self._tree, self._key)
+        return f", did you mean {' or '.join(map(repr, keys))}?{self._advise(keys, value)[1:]}"
+
+    def _advise(self, key: Sequence[str], value: Any) -> str:
+        """What to do with several values where a field takes one; empty where there is one."""
+        items = value.split(",") if isinstance(value, str) else value
+        scalar = not isinstance(items, list) or len(items) < 2
+        if scalar or not self._several or self._type in (*_SHAPES, *_SECTIONS):
+            return ""
+        name = key[0] if "." in key[0] else ".".join(key)
+        text = self._several.replace("{key}", name)
+        return "; " + text.replace("{values}", ", ".join(str(item).strip() for item in items))
+
+
+def _location_in_words(
+    location: tuple[str | int, ...], kind: str, tree: Any
+) -> tuple[str | int, ...]:
+    """A location; of an entry that a list lacks, the list's."""
+    parent = location[:-1]
+    if kind in _MISSING and location and isinstance(location[-1], int):
+        key = _key_in_tree(parent, tree, missing=False)
+        if key and isinstance(_value(tree, key), list):
+            return parent
+    return location
 
 
 _ABSENT = object()

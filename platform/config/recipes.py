@@ -34,6 +34,9 @@ _CREDENTIALS = re.compile(
     r"://[^\s]*@|[?&][^=&]*(?:token|secret|passw|pwd|sig|key|credential)[^=&]*=", re.IGNORECASE
 )
 _SOURCE = "configuration"
+_SEVERAL = (
+    "one run has one value; `spikeseg sweep` tries several: sweep.space.{key}={choices: [{values}]}"
+)
 # Fields that came after 0.1, with the values under which they change nothing: left out of digests,
 # so that an experiment keeps its digest from version to version.
 _ADDED: dict[str, Any] = {
@@ -129,7 +132,7 @@ def flatten_recipe(recipe: str) -> str:
     Raises:
         ConfigError: Where a file cannot be read, or is none of a recipe.
     """
-    tree, _ = _read_recipe(_find_recipe(recipe, Path.cwd()), ())
+    tree, _ = read_recipe_tree(recipe)
     for key in PLACES:
         section, name = key.split(".")
         part = tree.get(section)
@@ -139,6 +142,18 @@ def flatten_recipe(recipe: str) -> str:
         if isinstance(path, str) and "://" not in path and Path(path).exists():
             part[name] = str(resolve_path(path))
     return yaml.safe_dump(tree, sort_keys=False)
+
+
+def read_recipe_tree(recipe: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """A recipe with all that it extends, unchecked: plain values, and dotted key -> "file:line".
+
+    Args:
+        recipe: Name of a shipped recipe, or path of a YAML file.
+
+    Raises:
+        ConfigError: Where a file is missing or is no recipe.
+    """
+    return _read_recipe(_find_recipe(recipe, Path.cwd()), ())
 
 
 def split_override(item: str, origin: str = COMMAND_LINE) -> tuple[str, str]:
@@ -320,7 +335,7 @@ def _set_value(
 
 
 def _validate(tree: Any, origins: dict[str, str]) -> Resolved:
-    config = validate_tree(ExperimentConfig, tree, origins, source=_SOURCE)
+    config = validate_tree(ExperimentConfig, tree, origins, source=_SOURCE, several=_SEVERAL)
     for key, value in flat(config).items():
         if isinstance(value, str) and (_CREDENTIALS.search(unquote(value)) or TOKEN.search(value)):
             origin = find_origin(key.split("."), origins, _SOURCE)

@@ -15,6 +15,7 @@ OWN_TAGS = frozenset(
     (
         *("T", "D", "normalization", "seed", "recipe", "base", "sweep", "trial", "trials"),
         *("group", "run", "run_name", "world_size", "attempt", "attempts", "state", "reason"),
+        "cause",
         *("violations", "degenerate", "best_trial", "best_point", "replay_of", "ray_job_id"),
         *("git_sha", "dirty", "code_diff_digest", "code_digest", "config_digest", "data_digest"),
         *("figures_failed", "records_dropped", "records_damaged"),

@@ -46,6 +46,30 @@ def draw_contact_sheet(
     return encode_png(np.asarray(draw_sheet(cells, legend, titles=titles)))
 
 
+def draw_comparison(
+    rows: Sequence[tuple[str, np.ndarray, np.ndarray, Sequence[np.ndarray]]],
+    names: Sequence[str],
+    space: LabelSpace,
+) -> bytes:
+    """Draw image, truth and every run's prediction of the same rows, with a legend.
+
+    Args:
+        rows: Title, (H, W, 3) uint8 image, (H, W) uint8 truth, one (H, W) uint8 prediction a run.
+        names: Names of the runs.
+        space: Names and colours.
+
+    Returns:
+        PNG.
+    """
+    cells = []
+    for title, image, truth, predictions in rows:
+        pictures = [image, colour_label(truth, space)]
+        pictures += [colour_label(predicted, space) for predicted in predictions]
+        cells.append((title, _join(pictures)))
+    legend = [*zip(space.classes, space.palette, strict=True), ("ignored", (0, 0, 0))]
+    return encode_png(np.asarray(draw_sheet(cells, legend, titles=["image", "truth", *names])))
+
+
 def colour_errors(truth: np.ndarray, predicted: np.ndarray, space: LabelSpace) -> np.ndarray:
     """(H, W, 3) uint8: wrong pixels red, right ones grey, ignored ones black."""
     labelled = truth != space.ignore_label

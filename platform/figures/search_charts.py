@@ -7,15 +7,17 @@ from matplotlib.figure import Figure
 from .charts import render_png
 
 
-def draw_pareto(
+def draw_pareto(  # noqa: PLR0913
     points: Sequence[tuple[float, float]],
     front: Sequence[tuple[float, float]],
     labels: tuple[str, str],
     names: Sequence[str] = (),
     outside: Sequence[tuple[float, float]] = (),
     boxes: Sequence[tuple[tuple[float, float], tuple[float, float]]] = (),
+    *,
+    larger_is_better: bool = False,
 ) -> bytes:
-    """Draw trials as points over two objectives, the front joined.
+    """Draw trials as points over two objectives, the front joined as a staircase.
 
     Args:
         points: All finished trials.
@@ -25,6 +27,8 @@ def draw_pareto(
         outside: Finished trials that break a constraint.
         boxes: For each point the ends of its interval along both axes; where they are given, points
             are means of several trainings.
+        larger_is_better: Whether that holds of the first axis, along which the staircase then
+            rises before its points instead of behind them.
 
     Returns:
         PNG.
@@ -42,7 +46,8 @@ def draw_pareto(
         axes.errorbar([x], [y], xerr=reach[0], yerr=reach[1], color="0.65", capsize=2, zorder=1)
     if front:
         ordered = sorted(front)
-        axes.plot(*zip(*ordered, strict=True), "o-", color="#c81e2d", label="front")
+        where = "pre" if larger_is_better else "post"
+        axes.step(*zip(*ordered, strict=True), "o-", where=where, color="#c81e2d", label="front")
         for point, name in zip(front, names, strict=False):
             axes.annotate(name, point, textcoords="offset points", xytext=(5, 5), fontsize=8)
     axes.set_xlabel(labels[0])

@@ -11,10 +11,14 @@ from typing import Any, NamedTuple
 from ...datasets.inspection.html_page import render_page
 from ...datasets.packed.files import write_file
 from ..config.recipes import flat, load_resolved
+from ..evaluation.number_text import round_difference, round_metric
 from ..figures import charts
 from ..tracking.metric_table import metric_label
 from ..tracking.run_reader import TrackedRun, read_run
 from ..tracking.tracking_uri import tracking_uri
+from .compared_rows import draw_compared_rows
+from .run_table import RunGroup, group_runs, make_table
+from .runs_verdict import compare_classes, write_verdict
 
 _log = logging.getLogger(__name__)
 
@@ -24,6 +28,7 @@ _SHOWN_TAGS = (
     *("git_sha", "dirty", "code_diff_digest", "code_digest", "config_digest", "data_digest"),
     *("sweep", "trial", "state", "reason", "degenerate", "replay_of", "ray_job_id"),
 )
+_DRAWN_RUNS = 4
 _FIGURES = (
     *("figures/confusion.png", "figures/firing.png", "figures/energy.png"),
     "figures/first_step.png",
@@ -35,6 +40,13 @@ _TEXTS = {
 }
 
 
+class Rounded(NamedTuple):
+    """A number as it is shown, and with every digit."""
+
+    text: str
+    value: float
+
+
 class _Table(NamedTuple):
     """A table of a run's artifacts, or why there is none."""
 
@@ -44,11 +56,15 @@ class _Table(NamedTuple):
     error: str = ""
 
 
-def write_report(run_ids: Sequence[str], *, storage: Path, output: Path) -> Path:
+def write_report(
+    run_ids: Sequence[str], *, storage: Path, output: Path, words: Sequence[str] = ()
+) -> Path:
     """Write the page of some runs.
 
     Args:
         run_ids: Ids of the runs in MLflow.
+        words: What commands call them, for the verdict at the top and pictures side by side; none
+            where the runs have no folders here.
         storage: Folder of all runs, which has the database where no tracking URI is set.
         output: The HTML file; replaced whole.
 
@@ -61,25 +77,59 @@ def write_report(run_ids: Sequence[str], *, storage: Path, output: Path) -> Path
     uri = tracking_uri(storage)
     runs = [read_run(uri, run_id) for run_id in dict.fromkeys(run_ids)]
     output.parent.mkdir(parents=True, exist_ok=True)
-    write_file(output, render_report(_with_unique_names(runs)))
+    groups = group_runs(words, storage) if words else []
+    write_file(output, render_report(_with_unique_names(runs), groups))
     return output
 
 
-def render_report(runs: Sequence[TrackedRun]) -> str:
+def render_report(runs: Sequence[TrackedRun], groups: Sequence[RunGroup] = ()) -> str:
     """Render the page of some runs, which needs no other file.
 
     Args:
         runs: The runs, in the order of the page's columns.
+        groups: Runs of one experiment together, for the verdict; empty for none.
     """
+    table = make_table(groups) if groups else None
+    picture, why = _draw_rows(groups)
     return render_page(
         _TEMPLATE,
         title=runs[0].name if len(runs) == 1 else f"{len(runs)} runs compared",
+        verdict=write_verdict(groups) if groups else [],
+        table=table,
+        compared=picture,
+        not_compared=why,
+        classes=_list_classes(groups),
+        groups=[group.label for group in groups[:2]],
         names=[run.name for run in runs],
         scores=_list_scores(runs),
         parameters=_list_differing_parameters(runs),
         curves=_draw_curves(runs),
         runs=[_describe_run(run) for run in runs],
     )
+
+
+def _draw_rows(groups: Sequence[RunGroup]) -> tuple[bytes | None, str]:
+    """Pictures of the same rows by the first run of each experiment, or why there are none."""
+    if len(groups) < 2:
+        return None, ""
+    try:
+        return draw_compared_rows([(g.words[0], g.folders[0]) for g in groups[:_DRAWN_RUNS]]), ""
+    except (ValueError, OSError, RuntimeError) as error:
+        return None, f"No pictures of the same rows side by side: {error}"
+
+
+def _list_classes(groups: Sequence[RunGroup]) -> list[tuple[str, ...]]:
+    """Class, IoU in the first two experiments, difference, and what it is worth."""
+    rows = []
+    for name, first, second, difference in compare_classes(groups):
+        worth = "-"
+        if difference is not None:
+            worth = "more than seeds" if difference.beyond_seeds else "within the spread of seeds"
+            worth = worth if difference.known else "one seed: cannot be told"
+        values = (round_metric("val/mIoU", value) for value in (first, second))
+        shown = "-" if difference is None else round_difference("val/mIoU", difference.value)
+        rows.append((name, *values, shown, worth))
+    return rows
 
 
 def _with_unique_names(runs: Sequence[TrackedRun]) -> list[TrackedRun]:
@@ -96,7 +146,13 @@ def _with_unique_names(runs: Sequence[TrackedRun]) -> list[TrackedRun]:
 def _list_scores(runs: Sequence[TrackedRun]) -> list[list[Any]]:
     values = [run.last() for run in runs]
     names = sorted({n for item in values for n in item if not n.startswith("system/")})
-    return [[metric_label(name), *(item.get(name) for item in values)] for name in names]
+    return [
+        [metric_label(name), *(_rounded(name, item.get(name)) for item in values)] for name in names
+    ]
+
+
+def _rounded(name: str, value: float | None) -> Rounded | None:
+    return None if value is None else Rounded(round_metric(name, value), value)
 
 
 def _list_differing_parameters(runs: Sequence[TrackedRun]) -> list[list[Any]]:

@@ -80,7 +80,7 @@ def _summarize(run: FoundRun) -> RunSummary:
         T=neuron.get("timesteps"),
         D=neuron.get("levels"),
         normalization=neuron.get("normalization"),
-        metrics=_metrics(shown),
+        metrics=read_metrics(shown),
         state=state,
         started=datetime.fromtimestamp(start_of(run)).astimezone().isoformat(timespec="seconds"),
         folder=str(run.folder),
@@ -96,7 +96,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _metrics(run: FoundRun) -> dict[str, float]:
+def read_metrics(run: FoundRun) -> dict[str, float]:
     """Of the result; without one of the best evaluation so far, of a trial of the last one."""
     return separate_energy_rules(_read_metrics(run))
 

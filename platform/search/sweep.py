@@ -20,6 +20,7 @@ from ..loading.data_checks import check_data
 from ..train.failure import PreemptedError
 from ..train.preparation import check_parts, load_initial_weights, open_data
 from ..train.trainer import preflight
+from .steering import read_added, stopped_by_order
 from .study.study import Keeper
 from .study.study_storage import check_storage_address, read_address
 from .study.trial_records import VERDICT, Proposal, TrialReport, Verdict
@@ -134,8 +135,11 @@ def sweep(
             )
         )
         keeper = Keeper(plan, folder.path, storage=folder.study, trials=folder.trials)
+        added = read_added(folder.path)
+        keeper.add(added)
+        opened.enter_context(stopped_by_order(folder.path))
         label = folder.path.name
-        if keeper.configurations > folder.trials:
+        if keeper.configurations > folder.trials + len(added):
             progress(
                 f"{label}: {keeper.configurations} trials were started already, more than the "
                 f"{folder.trials} asked for; each of them is brought to an end"
@@ -366,7 +370,10 @@ def _orders(
         if show is not None:
             show(status)
 
-    return TrialQueue(keeper, prepare, on_report, work, leave)
+    def take_points() -> None:
+        keeper.add(read_added(keeper.folder))
+
+    return TrialQueue(keeper, prepare, on_report, work, leave, take_points)
 
 
 def _follow(standing: Standing, keeper: Keeper, record: SweepRecord) -> None:

@@ -4,11 +4,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..figures import search_charts as charts
+from ..tracking.metric_table import metric_label
+from ..tracking.pages.run_page import name_neuron
 from .groups.intervals import Summary
 from .study.trial_records import TrialRecord
 from .sweep_file.plan import SweepPlan
 from .sweep_groups import Groups, measure_groups
 from .sweep_standing import broken_of, front_trials, hypervolumes, results_of
+
+_NEURON = "model.neuron."
 
 
 def draw_sweep(
@@ -34,16 +38,9 @@ def draw_sweep(
     names = [objective.metric for objective in plan.recipe.objectives]
     pictures = {"parallel": _draw_parallel(plan, done, names)}
     if len(names) > 1:
-        best = sorted(front_trials(plan, records), key=lambda item: item.values[1])
         groups = measure_groups(plan, records)
         shown = _draw_groups(groups, (names[1], names[0])) if groups and groups.groups else None
-        pictures["front"] = shown or charts.draw_pareto(
-            [(item.values[1], item.values[0]) for item in done],
-            [(item.values[1], item.values[0]) for item in best],
-            (names[1], names[0]),
-            [f"trial {item.number}" for item in best],
-            outside=[(item.values[1], item.values[0]) for item in broken_of(records)],
-        )
+        pictures["front"] = shown or draw_front(plan, records)
     if any(importances.values()):
         pictures["importance"] = charts.draw_importance_bars(importances, spans)
     volume = hypervolumes(plan, records)
@@ -71,6 +68,35 @@ def _span(summary: Summary) -> tuple[float, float]:
     if summary.low is None or summary.high is None:
         return summary.mean, summary.mean
     return summary.low, summary.high
+
+
+def draw_front(plan: SweepPlan, records: Mapping[int, TrialRecord]) -> bytes:
+    """Draw the trials over the first two objectives, the front as a staircase with labels.
+
+    Args:
+        plan: The sweep, with at least two objectives.
+        records: Its trials by number.
+
+    Returns:
+        PNG.
+    """
+    first, second = plan.recipe.objectives[:2]
+    best = sorted(front_trials(plan, records), key=lambda item: item.values[1])
+    return charts.draw_pareto(
+        [(item.values[1], item.values[0]) for item in results_of(records)],
+        [(item.values[1], item.values[0]) for item in best],
+        (metric_label(second.metric), metric_label(first.metric)),
+        [label_trial(plan, item) for item in best],
+        outside=[(item.values[1], item.values[0]) for item in broken_of(records)],
+        larger_is_better=second.direction == "maximize",
+    )
+
+
+def label_trial(plan: SweepPlan, item: TrialRecord) -> str:
+    """`T2 D4 levels` where the sweep varies the neuron, else `trial 3`."""
+    if any(key.startswith(_NEURON) for key in plan.recipe.space.dimensions):
+        return name_neuron(plan.experiment(item.point).config)
+    return f"trial {item.number}"
 
 
 def _draw_parallel(plan: SweepPlan, done: Sequence[TrialRecord], names: Sequence[str]) -> bytes:

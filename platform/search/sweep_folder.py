@@ -24,8 +24,8 @@ from ..tracking.tracking_uri import without_user
 from .study.study_storage import begin_study, check_storage_address
 from .sweep_file.plan import SweepPlan, SweepRequest
 
-_PLAN = "plan.json"
-_LOCK = "driver.lock"
+PLAN = "plan.json"
+LOCK = "driver.lock"
 _SHOWN_DIFFERENCES = 4
 
 
@@ -111,7 +111,9 @@ class SweepFolder:
             started = _read_plan(path, started, plan, trials)
             # A sweep that was killed at once may have none yet in its folder.
             if study is None:
-                exists = check_storage_address(_inside(path), f"--resume {resume}: its study")
+                exists = check_storage_address(
+                    address_inside(path), f"--resume {resume}: its study"
+                )
                 gone = not exists and any(path.glob("trials/*"))
             else:
                 gone = not check_storage_address(study)
@@ -121,8 +123,8 @@ class SweepFolder:
                 )
         (path / "trials").mkdir(parents=True, exist_ok=True)
         lock = _locked(path)
-        write_file(path / _PLAN, json.dumps(started, indent=1))
-        return cls(path, started["trials"], study or _inside(path), lock)
+        write_file(path / PLAN, json.dumps(started, indent=1))
+        return cls(path, started["trials"], study or address_inside(path), lock)
 
     def __enter__(self) -> Self:
         return self
@@ -146,7 +148,7 @@ def read_request(name: str, storage: Path) -> SweepRequest:
     Raises:
         ConfigError: Where there is no such sweep, or an earlier version began it.
     """
-    path = storage / check_run_name(name, "--resume") / _PLAN
+    path = storage / check_run_name(name, "--resume") / PLAN
     if not path.is_file():
         raise _unknown_sweep(name, storage)
     request = read_stored(path, StoredPlan).request
@@ -168,7 +170,7 @@ def with_stored_defaults(name: str, storage: Path, overrides: Sequence[str]) -> 
     """
     folder = storage.absolute() / check_run_name(name, "--resume")
     require_inside(folder, storage.absolute(), f"--resume {name}")
-    path = folder / _PLAN
+    path = folder / PLAN
     asked = any(item.startswith("sweep.pruner") for item in overrides)
     if asked or not path.is_file():
         return list(overrides)
@@ -178,13 +180,13 @@ def with_stored_defaults(name: str, storage: Path, overrides: Sequence[str]) -> 
 
 
 def _unknown_sweep(name: str, storage: Path) -> ConfigError:
-    known = sorted(entry.parent.name for entry in storage.glob(f"*/{_PLAN}"))
+    known = sorted(entry.parent.name for entry in storage.glob(f"*/{PLAN}"))
     return ConfigError(
         f"--resume {name}: no such sweep in {storage}; there are: {', '.join(known) or 'none'}"
     )
 
 
-def _inside(path: Path) -> str:
+def address_inside(path: Path) -> str:
     """The address of a study that lies in its sweep's folder."""
     return sqlite_address(path / "study.db")
 
@@ -194,7 +196,7 @@ def _new_folder(plan: SweepPlan, storage: Path, name: str | None) -> Path:
         made = f"sweep-{plan.recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}"
         return make_folder(storage, check_run_name(made, "the sweep's name"))
     path = storage / check_run_name(name, "the sweep's name")
-    if (path / _PLAN).exists():
+    if (path / PLAN).exists():
         raise ConfigError(f"{path}: there is a sweep of this name; continue it with --resume")
     return path
 
@@ -226,9 +228,9 @@ def _with_data_moved(base: str, before: str | None, plan: SweepPlan) -> str:
 
 def _read_plan(path: Path, now: dict, plan: SweepPlan, trials: int | None) -> dict:
     resume = path.name
-    if not (path / _PLAN).is_file():
+    if not (path / PLAN).is_file():
         raise _unknown_sweep(resume, path.parent)
-    before = read_stored(path / _PLAN, StoredPlan).model_dump(exclude_unset=True)
+    before = read_stored(path / PLAN, StoredPlan).model_dump(exclude_unset=True)
     # Fields that came later have their defaults in a plan of an earlier version.
     before["base"] = dump(load_resolved(before["base"]).config)
     before["base"] = _with_data_moved(before["base"], before.get("data_digest"), plan)
@@ -274,7 +276,7 @@ def _leaves(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
 
 def _locked(path: Path) -> ExitStack:
     """The lock of a sweep, which says who holds it."""
-    lock, file = ExitStack(), path / _LOCK
+    lock, file = ExitStack(), path / LOCK
     try:
         lock.enter_context(hold_lock(file, wait=False))
     except BlockingIOError as error:

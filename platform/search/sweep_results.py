@@ -11,7 +11,7 @@ from ...datasets.packed.files import write_file
 from ..checkpoint.run_folder import find_checkpoint
 from ..checkpoint.trained_model import leave_model
 from ..config.recipes import dump, override
-from ..config.stored_json import to_json
+from ..config.stored_json import read_stored, to_json
 from ..evaluation.baselines import describe_baselines
 from ..figures.strip import fit_page
 from ..tracking.journal import Journal, append_model, file_of
@@ -26,11 +26,15 @@ from ..tracking.pages.run_page import (
     write_note,
 )
 from ..train.preparation import open_data
+from .marginal_effects import choose_importances
+from .stored_sweep import read_sweep
+from .study.failure_cause import failure_cause
 from .study.study import Keeper
 from .study.trial_records import TrialRecord
 from .sweep_figures import draw_sweep
 from .sweep_file.plan import SweepPlan
 from .sweep_groups import describe_leader
+from .sweep_page import Page, render_sweep
 from .sweep_standing import (
     best_trial,
     front_trials,
@@ -44,6 +48,9 @@ from .sweep_tracking import SweepRecord
 from .trial_cost import describe_spent, devices_of_a_trial, spent_metrics
 
 _log = logging.getLogger(__name__)
+
+REPORT = "report.html"
+"""The sweep's report, in its folder and among the artifacts of its own run."""
 
 
 def finish_sweep(plan: SweepPlan, keeper: Keeper, folder: Path, record: SweepRecord) -> None:
@@ -67,6 +74,9 @@ def finish_sweep(plan: SweepPlan, keeper: Keeper, folder: Path, record: SweepRec
         # Who names the best trial takes this one, and not the one with the luckiest seed.
         next(row for row in rows if row["trial"] == best.number)["leader"] = True
     front_rows = [_row(plan, item, True) for item in best_of]
+    completed = sum(item.state == "COMPLETE" for item in keeper.records.values())
+    shares = analysis.shares
+    agreed = choose_importances(plan, learned_results(keeper.records), shares, completed)
     files = {
         "results.json": to_json(rows),
         "results.csv": to_csv(rows, rows),
@@ -89,12 +99,15 @@ def finish_sweep(plan: SweepPlan, keeper: Keeper, folder: Path, record: SweepRec
     for name, text in files.items():
         write_file(folder / name, text)
         journal.text(name, text)
-    drawn = draw_sweep(plan, keeper.records, analysis.shares, analysis.spans)
+    drawn = draw_sweep(plan, keeper.records, agreed, analysis.spans)
     for name, content in drawn.items():
         (folder / "figures").mkdir(exist_ok=True)
         write_file(folder / "figures" / f"{name}.png", content)
         journal.artifact(f"figures/{name}.png", folder / "figures" / f"{name}.png")
     why = why_no_result(keeper.records)
+    page = render_sweep(Page(plan, keeper.records, folder, shares, why))
+    write_file(folder / REPORT, page)
+    journal.text(REPORT, page)
     if best is not None:
         _leave_model(plan, best, folder / "trials" / str(best.number))
     record.record_ranks(rank_results(plan, keeper.records))
@@ -110,6 +123,25 @@ def finish_sweep(plan: SweepPlan, keeper: Keeper, folder: Path, record: SweepRec
     spent = describe_spent(plan, keeper.records.values())
     note = write_note(sentence, f"{described}\n{spent}\n", shown)
     journal.tags({NOTE: note})
+
+
+def write_sweep_report(folder: Path, output: Path) -> Path:
+    """Write the report of a sweep as it stands, from its folder and its study.
+
+    Args:
+        folder: The sweep's folder.
+        output: The HTML file; replaced whole.
+
+    Raises:
+        ConfigError: Where there is no sweep, or its study cannot be read.
+    """
+    stored = read_sweep(folder)
+    path = folder / "importance.json"
+    shares = read_stored(path, dict[str, dict[str, float]]) if path.is_file() else {}
+    why = why_no_result(stored.records)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_file(output, render_sweep(Page(stored.plan, stored.records, folder, shares, why)))
+    return output
 
 
 def rank_results(
@@ -244,6 +276,7 @@ def _row(plan: SweepPlan, item: TrialRecord, on_front: bool) -> dict[str, Any]:
         "front": on_front,
         "step": item.step,
         "reason": item.reason,
+        **({"cause": failure_cause(item.reason)} if item.state == "FAIL" else {}),
         "violations": "; ".join(item.violations),
         **({"degenerate": True} if is_degenerate_trial(item) else {}),
         **({} if plan.recipe.replicates is None else {"group": item.group}),

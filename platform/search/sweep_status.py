@@ -5,12 +5,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..evaluation.baselines import describe_baselines, is_degenerate
+from ..evaluation.number_text import round_metric
 from ..train.progress import StatusLine, format_clock
 from .study.study import Keeper
 from .study.trial_records import TrialRecord, TrialReport, Verdict
 from .sweep_file.plan import SweepPlan
 from .sweep_standing import Standing
 from .trial_cost import devices_of_a_trial, seconds_left
+
+# Of the 160 characters of a line, 12 are the time before it.
+_WIDEST = 147
 
 
 @dataclass(frozen=True)
@@ -123,15 +127,33 @@ class Watcher:
         if verdict.state is not None:
             broken = [f"breaks {limit}" for limit in item.violations if item.values]
             parts.append(f"{verdict.state} ({', '.join([verdict.reason, *broken])})")
+        parts.append(f"[{format_point(item.point)}]")
         if is_degenerate(report.metrics):
             parts.append(f"no better than{describe_baselines(report.metrics, 'val')}")
-        parts.append(f"[{format_point(item.point)}]")
-        return "  ".join(part for part in parts if part)
+        return fit_line("  ".join(part for part in parts if part))
 
     def status_line(self, status: SweepStatus) -> StatusLine:
         """Format how far the sweep is."""
         text = f"{status.name}: {summary(status)}"
         return StatusLine(text, task="sweep", done=status.done, total=status.total)
+
+
+def fit_line(line: str) -> str:
+    """A line that a terminal shows in one or two rows: its end is cut where it is too long."""
+    return line if len(line) <= _WIDEST else f"{line[: _WIDEST - 3].rstrip()}..."
+
+
+def format_trial(plan: SweepPlan, item: TrialRecord) -> str:
+    """Number, step, objectives of the newest evaluation and point of a trial in one line."""
+    step = max(item.history, default=0)
+    last = item.history.get(step, {})
+    values = [
+        f"{objective.metric} {round_metric(objective.metric, last[objective.metric])}"
+        for objective in plan.recipe.objectives
+        if objective.metric in last
+    ]
+    parts = [f"trial {item.number} step {step}", *values, f"[{format_point(item.point)}]"]
+    return fit_line("  ".join(parts))
 
 
 def format_point(point: Mapping[str, object]) -> str:

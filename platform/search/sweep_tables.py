@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..config.stored_json import to_json
+from .marginal_effects import ENOUGH_TRIALS
 from .study.importance import measure_importances
 from .study.marginal_effects import measure_importance_intervals, measure_marginal_effects
 from .study.study import Keeper
@@ -13,9 +14,6 @@ from .sweep_file.plan import SweepPlan
 from .sweep_groups import Groups, describe_groups, describe_leader, group_rows, measure_groups
 from .sweep_standing import results_of
 from .trial_cost import spent_by_state
-
-# Fewer results say nothing.
-_ENOUGH_RESULTS = 4
 
 
 class Analysis(NamedTuple):
@@ -52,7 +50,7 @@ def analyse_sweep(plan: SweepPlan, keeper: Keeper) -> Analysis:
     shares: dict[str, dict[str, float]] = {}
     spans: dict[str, dict[str, tuple[float, float]]] = {}
     files: dict[str, str] = {}
-    if len(results_of(keeper.records)) >= _ENOUGH_RESULTS:
+    if len(results_of(keeper.records)) >= ENOUGH_TRIALS:
         shares = measure_importances(keeper.study, objectives)
         spans = measure_importance_intervals(keeper.study, objectives)
         files["importance_intervals.json"] = to_json(spans)

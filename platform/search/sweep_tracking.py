@@ -19,6 +19,7 @@ from ..tracking.provenance import provenance, versions
 from ..tracking.tracking_uri import tracking_uri
 from ..tracking.upload.upload_thread import Sender
 from ..train.tracked_training import make_journal
+from .study.failure_cause import failure_cause
 from .study.study import Keeper
 from .study.trial_records import TrialRecord
 from .sweep_file.plan import SweepPlan
@@ -131,6 +132,8 @@ class SweepRecord:
         tags = {"state": item.state, "reason": item.reason, "attempts": str(item.attempts)}
         if item.violations:
             tags["violations"] = "; ".join(item.violations)
+        if item.state == "FAIL":
+            tags["cause"] = failure_cause(item.reason)
         if is_degenerate_trial(item):
             tags["degenerate"] = "true"
         if not (folder / "journal" / "records.jsonl").is_file():

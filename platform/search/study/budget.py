@@ -1,7 +1,9 @@
-"""The device time that a sweep may spend: no trial begins that would go beyond it."""
+"""What a sweep may spend: its configurations, and device time that no new trial goes beyond."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
+from ..sweep_file.plan import SweepPlan
+from .samplers import key_of
 from .seconds_model import SecondsModel
 from .trial_records import TrialRecord
 
@@ -43,3 +45,36 @@ class Budget:
             elif item.state == "RUNNING":
                 rest += max(0.0, usual - item.seconds)
         return spent + rest + usual > self.seconds
+
+
+class Quota:
+    """How many configurations a sweep has, whatever becomes of them.
+
+    Args:
+        plan: The sweep.
+        asked: How many are asked for.
+        tried: Keys of the points that were tried.
+        begun: Configurations that were begun.
+
+    Attributes:
+        added: Points given by hand, which are on top.
+    """
+
+    def __init__(self, plan: SweepPlan, asked: int, tried: Set[str], *, begun: int) -> None:
+        self._most: int | None = None
+        self.added = 0
+        if plan.recipe.sampler.name in ("grid", "listed"):
+            asked = min(asked, len(plan.points))
+        elif (points := plan.recipe.space.few_points()) is not None:
+            self._most = begun + sum(key_of(point) not in tried for point in points)
+            asked = min(asked, self._most)
+        self._asked = asked
+
+    def count(self, begun: int) -> int:
+        """Configurations in all.
+
+        Args:
+            begun: Those that were begun by now, each of which is brought to an end.
+        """
+        wanted = self._asked + self.added
+        return max(begun, wanted if self._most is None else min(wanted, self._most))

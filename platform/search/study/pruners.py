@@ -14,13 +14,21 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ..sweep_file.schema import Pruner
 from .pareto import Vector, crowding, layers
 
 
 @dataclass(frozen=True)
+class AtRung(NamedTuple):
+    """What a trial measured at a rung: excess over the constraints, signed objectives."""
+
+    number: int
+    excess: float
+    vector: tuple[float, ...]
+
+
 class Judgement:
     """Whether a trial goes on, and why.
 

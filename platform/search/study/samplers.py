@@ -28,6 +28,8 @@ from ..sweep_file.space import Point, Space
 from .optuna_internals import FIXED_PARAMS, RELATIVE_PARAMS, set_system_attributes, study_of
 from .replication import REPLICATE
 
+_BY_HAND = "by_hand"
+
 # Sampler attempts before falling back to random, then to any untried point.
 _SAMPLER_ATTEMPTS = 3
 _RANDOM_ATTEMPTS = 64
@@ -160,6 +162,27 @@ def enqueue_points(study: optuna.Study, space: Space, points: Sequence[Point]) -
     for index, point in enumerate(points):
         if index not in queued:
             study.enqueue_trial(space.encode(point), user_attrs={"point": index})
+
+
+def enqueue_by_hand(
+    study: optuna.Study, space: Space, points: Sequence[Point], *, first: int
+) -> None:
+    """Queue points that were given by hand and that an earlier start did not queue.
+
+    Args:
+        study: The sweep's study.
+        space: Its space.
+        points: The points, in their order.
+        first: How many were given before them.
+    """
+    queued = {
+        frozen.user_attrs[_BY_HAND]
+        for frozen in study.get_trials(deepcopy=False)
+        if _BY_HAND in frozen.user_attrs
+    }
+    for index, point in enumerate(points, start=first):
+        if f"point {index}" not in queued:
+            study.enqueue_trial(space.encode(point), user_attrs={_BY_HAND: f"point {index}"})
 
 
 def key_of(point: Point) -> str:

@@ -1,5 +1,6 @@
 """Read a trial's record from its study, checked: others may have written into the database."""
 
+import math
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, Literal
@@ -10,8 +11,9 @@ from pydantic import BaseModel
 from ...config.errors import ConfigError
 from ...config.run_names import shown
 from ...config.stored_json import check_stored
-from ..sweep_file.schema import Limit
+from ..sweep_file.schema import Limit, SweepRecipe
 from ..sweep_file.space import Space
+from .study_storage import check_storage_address, open_study, read_trials
 from .trial_records import VERDICT, TrialRecord
 
 SPENT = "seconds_without_evaluation"
@@ -109,6 +111,52 @@ def check_ended(folder: Path, known: Set[int]) -> None:
             f"{folder}: trial {unknown[0]} has ended, and the study does not know it: it "
             "is not, or not all of, the study that this sweep began with"
         )
+
+
+def read_records(
+    address: str, name: str, recipe: SweepRecipe, where: str
+) -> dict[int, TrialRecord]:
+    """All trials of a sweep that were begun, by number; nothing is written.
+
+    Args:
+        address: Where its study is stored.
+        name: The sweep's name.
+        recipe: The sweep.
+        where: What errors call the study.
+
+    Raises:
+        ConfigError: Where there is no such study, or a trial is not this sweep's.
+    """
+    if not check_storage_address(address, where):
+        raise ConfigError(f"{where}: there is none yet")
+    study = open_study(address, name, [objective.direction for objective in recipe.objectives])
+    wanted = [item.metric for item in (*recipe.objectives, *recipe.constraints)]
+    records = {}
+    for trial in read_trials(study, where):
+        if trial.state == TrialState.WAITING:
+            continue
+        record, verdict, _ = read_record(
+            trial, recipe.space, wanted=wanted, constraints=recipe.constraints, where=where
+        )
+        if verdict is not None:
+            record.state = verdict.state
+        records[trial.number] = record
+    return records
+
+
+def find_missing_metric(metrics: Mapping[str, float], wanted: Sequence[str]) -> str | None:
+    """Say which metric an evaluation lacks or has no finite value of; None where all are there.
+
+    Args:
+        metrics: Name -> value.
+        wanted: Names that it must have.
+    """
+    for name in wanted:
+        if name not in metrics:
+            return f"{name} is not among the metrics of the evaluation"
+        if not math.isfinite(metrics[name]):
+            return f"{name} is {metrics[name]}"
+    return None
 
 
 def violations(limits: Sequence[Limit], metrics: Mapping[str, float]) -> tuple[str, ...]:

@@ -6,12 +6,11 @@ What survives a crash is in the study: parameters, every evaluation (`at:<step>`
 
 import bisect
 import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -19,26 +18,26 @@ from ...tracking.metric_table import is_of_earlier_rule, restore_earlier_rule
 from ..sweep_file.plan import SweepPlan
 from ..sweep_file.schema import Limit, Objective
 from ..sweep_file.space import Point, Space
-from .budget import Budget
+from .budget import Budget, Quota
 from .optuna_internals import live_trial, quiet_optuna
-from .pruners import build_rule
+from .pruners import AtRung, build_rule
 from .replication import Replicate, Replication, begin_replicate, read_replicate
-from .samplers import ask, build_sampler, enqueue_points, key_of
+from .samplers import ask, build_sampler, enqueue_by_hand, enqueue_points, key_of
 from .seconds_model import SecondsModel
-from .stored_trials import EVALUATION, RUNG, SPENT, check_ended, read_record, violations
+from .stored_trials import (
+    EVALUATION,
+    RUNG,
+    SPENT,
+    check_ended,
+    find_missing_metric,
+    read_record,
+    violations,
+)
 from .study_storage import open_study, read_trials
 from .trial_records import Proposal, TrialRecord, TrialReport, Verdict
 
 _log = logging.getLogger(__name__)
 _GO_ON = "go on"
-
-
-class _AtRung(NamedTuple):
-    """What a trial measured at a rung: excess over the constraints, signed objectives."""
-
-    number: int
-    excess: float
-    vector: tuple[float, ...]
 
 
 class Keeper:
@@ -85,25 +84,24 @@ class Keeper:
         self._live: dict[int, Trial] = {}
         self._promoted: set[tuple[int, int]] = set()
         self._tried: set[str] = set()
-        self._at_rungs: dict[int, list[_AtRung]] = {step: [] for step in self._rungs}
+        self._at_rungs: dict[int, list[AtRung]] = {step: [] for step in self._rungs}
         self.ended: list[int] = []
         self.running: dict[int, TrialRecord] = {}
         objectives = recipe.objectives
         self.study = open_study(storage, folder.name, [item.direction for item in objectives])
+        with quiet_optuna():
+            # For people who open the study in another tool, such as optuna-dashboard.
+            self.study.set_metric_names([objective.metric for objective in objectives])
         self._interrupted = self._read_study()
         check_ended(folder, set(self.records))
         measured = (m for record in self.records.values() for m in record.history.values())
         self._earlier_rule = any(map(is_of_earlier_rule, measured))
-        begun = sum(item.original is None for item in self.records.values())
-        self.configurations = trials
-        if recipe.sampler.name in ("grid", "listed"):
-            self.configurations = min(trials, len(plan.points))
-        elif (points := recipe.space.few_points()) is not None:
-            left = sum(key_of(point) not in self._tried for point in points)
-            self.configurations = min(trials, begun + left)
-        # What was started is brought to an end, however few trials are asked for now.
-        self.configurations = max(self.configurations, begun)
+        self._quota = Quota(plan, trials, self._tried, begun=self._count_begun())
+        self.configurations = self._quota.count(self._count_begun())
         enqueue_points(self.study, self._space, plan.points[: self.configurations])
+
+    def _count_begun(self) -> int:
+        return sum(item.original is None for item in self.records.values())
 
     @property
     def trials(self) -> int:
@@ -200,7 +198,8 @@ class Keeper:
             return self._end(trial, Verdict("FAIL", report.failure, self._last_step(number)))
         if self._earlier_rule:
             report = replace(report, metrics=restore_earlier_rule(report.metrics))
-        problem = self._problem(report.metrics)
+        wanted = (*self._objectives, *self._limits, *self._constraints)
+        problem = find_missing_metric(report.metrics, [item.metric for item in wanted])
         if problem:
             self._spend(trial, report.seconds)
             return self._end(trial, Verdict("FAIL", problem, report.step))
@@ -223,6 +222,17 @@ class Keeper:
         if trial is None:
             return None
         return self._end(trial, Verdict("FAIL", reason, self._last_step(number)))
+
+    def add(self, points: Sequence[Point]) -> None:
+        """Queue points that were given by hand; each is a trial on top of the budget.
+
+        Args:
+            points: All of them so far, in their order; those that are known are passed over.
+        """
+        if new := points[self._quota.added :]:
+            enqueue_by_hand(self.study, self._space, new, first=self._quota.added)
+            self._quota.added += len(new)
+            self.configurations = self._quota.count(self._count_begun())
 
     def again(self, number: int) -> None:
         """Queue a running trial once more, since its process died."""
@@ -276,7 +286,7 @@ class Keeper:
         """Keep a trial's vector at a rung for the trials that arrive there later."""
         # A configuration counts once: those of which some seed is a result are no more than others.
         if step in self._rungs and self.records[number].original is None:
-            at_rung = _AtRung(number, self._excess(metrics), self.signed(metrics))
+            at_rung = AtRung(number, self._excess(metrics), self.signed(metrics))
             # By number: crowding distances of equal vectors depend on their order.
             bisect.insort(self._at_rungs[step], at_rung)
 
@@ -292,15 +302,6 @@ class Keeper:
         if attempt > record.attempts:
             trial.set_user_attr("attempts", attempt)
             record.attempts = attempt
-
-    def _problem(self, metrics: Mapping[str, float]) -> str | None:
-        wanted = [item.metric for item in (*self._objectives, *self._limits, *self._constraints)]
-        for name in wanted:
-            if name not in metrics:
-                return f"{name} is not among the metrics of the evaluation"
-            if not math.isfinite(metrics[name]):
-                return f"{name} is {metrics[name]}"
-        return None
 
     def _last_step(self, number: int) -> int:
         return max(self.records[number].history, default=0)
@@ -319,10 +320,8 @@ class Keeper:
                 with quiet_optuna():
                     trial.set_constraint(str(limit), limit.excess(metrics[limit.metric]))
             record.violations = violations(self._constraints, metrics)
-        trial.set_user_attr(
-            "verdict",
-            {"state": verdict.state, "reason": verdict.reason, "step": verdict.step},
-        )
+        decided = {"state": verdict.state, "reason": verdict.reason, "step": verdict.step}
+        trial.set_user_attr("verdict", decided)
         self.study.sampler = build_sampler(self._sampler, trial.number)
         self.study.tell(trial, values, state=TrialState[verdict.state])
         record.state = verdict.state

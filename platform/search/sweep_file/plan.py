@@ -338,7 +338,7 @@ def _points(
     for index, point in enumerate(recipe.first):
         at = lines.get(f"first.{index}", source)
         for key, value in point.items():
-            _check_member(recipe.space, key, value, point, at)
+            check_member(recipe.space, key, value, point, f"{at}: first")
         point = {key: recipe.space.exact(key, value) for key, value in point.items()}
         override(base, point, at)
         if recipe.sampler.name == "grid" and not recipe.space.is_whole(point):
@@ -357,16 +357,28 @@ def _points(
     return points
 
 
-def _check_member(space: Space, key: str, value: Any, point: Point, at: str) -> None:
+def check_member(space: Space, key: str, value: Any, point: Point, at: str) -> None:
+    """Refuse a value that no trial of a space may have.
+
+    Args:
+        space: The space.
+        key: The dimension.
+        value: Its value.
+        point: The whole point, which decides whether the dimension is there at all.
+        at: What errors name as the source.
+
+    Raises:
+        ConfigError: Names source, key, value and rule.
+    """
     dimension = space.dimensions.get(key)
     if dimension is None:
         near = nearest(key, list(space.dimensions))
-        raise ConfigError(f"{at}: first: {key}: not in the space{near}")
+        raise ConfigError(f"{at}: {key}: not in the space{near}")
     if not active(dimension.when, point):
-        raise ConfigError(f"{at}: first: {key}: its condition {dimension.when} does not hold here")
+        raise ConfigError(f"{at}: {key}: its condition {dimension.when} does not hold here")
     rule = dimension.broken_rule(value)
     if rule is not None:
-        raise ConfigError(f"{at}: first: {key}: got {value!r}: {rule}")
+        raise ConfigError(f"{at}: {key}: got {value!r}: {rule}")
 
 
 def _rungs(

@@ -30,6 +30,7 @@ class TrialQueue:
         on_report: Called after every report and decision, also for processes that were lost.
         trial_function: Turns a work order into reports; a training, unless a test says otherwise.
         leave: File that is there once the sweep is told to end; None where nobody makes one.
+        take_points: Hands points that were given by hand meanwhile to the keeper.
     """
 
     keeper: Keeper
@@ -37,6 +38,7 @@ class TrialQueue:
     on_report: OnReport
     trial_function: TrialFunction
     leave: Path | None = None
+    take_points: Callable[[], None] = lambda: None
 
     @property
     def leaving(self) -> bool:
@@ -48,6 +50,7 @@ class TrialQueue:
 
         A combination that the model refuses fails as a trial, and the next one is taken.
         """
+        self.take_points()
         while not self.leaving and (proposal := self.keeper.next()) is not None:
             try:
                 return proposal.number, self.prepare(proposal)

@@ -56,7 +56,7 @@ ORIGINS = {"size": "a.yaml:1", "plain": "a.yaml:2", "entries.x.y": "a.yaml:4"}
 @pytest.mark.parametrize(
     ("tree", "sentence"),
     [
-        ({"size": -1}, "a.yaml:1: size: got -1: Input should be greater than 0"),
+        ({"size": -1}, "a.yaml:1: size: got -1: must be greater than 0"),
         ({"siz": 1}, "a.yaml: siz: no such field, did you mean 'size'?"),
         ({"qqq": 1}, "a.yaml: qqq: no such field; known here: size, plain, entries"),
         ({"plain": {"widht": 1}}, "a.yaml:2: plain.widht: no such field, did you mean 'width'?"),

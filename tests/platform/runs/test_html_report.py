@@ -15,11 +15,12 @@ from spikeseg.platform.tracking.tracking_uri import tracking_uri
 
 
 class Tables(HTMLParser):
-    """Cells of every table, and every address that the page would load."""
+    """Cells of every table, their titles, and every address that the page would load."""
 
     def __init__(self) -> None:
         super().__init__()
         self.rows: list[list[str]] = []
+        self.exact: dict[str, float] = {}
         self.loaded: list[str] = []
         self.tags: list[str] = []
         self._cell = False
@@ -31,6 +32,10 @@ class Tables(HTMLParser):
             self.rows.append([])
         if tag in ("td", "th"):
             self.rows[-1].append("")
+            title = dict(attrs).get("title")
+            if title is not None:
+                # A unit stands behind a metric's name.
+                self.exact[self.rows[-1][0].partition(" (")[0]] = float(title)
             self._cell = True
 
     def handle_endtag(self, tag: str) -> None:
@@ -55,12 +60,23 @@ def parsed(page: str) -> Tables:
 
 
 def test_every_number_is_the_one_that_mlflow_holds(page: str, trained: TrainedRun) -> None:
-    # A unit stands behind a metric's name.
-    shown = {row[0].partition(" (")[0]: row[1] for row in parsed(page).rows if len(row) == 2}
+    exact = parsed(page).exact
     metrics = trained.client.get_run(trained.run_id).data.metrics
     wanted = {name: value for name, value in metrics.items() if not name.startswith("system/")}
     assert wanted
-    assert {name: float(shown[name]) for name in wanted} == wanted
+    assert {name: exact[name] for name in wanted} == wanted
+
+
+def test_the_page_begins_with_a_verdict_where_runs_have_folders(
+    trained: TrainedRun, tmp_path: Path
+) -> None:
+    output = tmp_path / "report.html"
+    words = [trained.folder.name]
+    text = write_report(
+        [trained.run_id], storage=trained.storage, output=output, words=words
+    ).read_text()
+    assert "cannot be told from one seed" in text
+    assert text.index('class="verdict"') < text.index("<h2>Scores</h2>")
 
 
 def test_the_page_loads_nothing_from_elsewhere(page: str) -> None:
@@ -149,7 +165,7 @@ def test_names_and_values_that_no_axis_shows_leave_the_rest_drawn(
     other = dataclasses.replace(run, name=r"$\frac$ x", series=series)
     page = report.render_report([run, other])
     assert r"$\frac$ x" in page
-    assert f'<td>x/z</td><td></td><td class="number">{value!r}</td>' in page
+    assert f'<td>x/z</td><td></td><td class="number" title="{value!r}">' in page
 
 
 def test_a_table_that_is_damaged_is_named_and_the_rest_is_there(

@@ -115,9 +115,13 @@ def test_a_finished_sweep_leaves_front_figures_and_a_recipe(tmp_path: Path, data
     assert best.trainer.workers == 0
     assert best.trainer.test and best.tracking.first_step is None, "a training has all of it"
     names = {path.name for path in (outcome.folder / "figures").iterdir()}
-    assert names == {"parallel.png", "front.png", "importance.png", "hypervolume.png"}
+    assert names == {"parallel.png", "front.png", "hypervolume.png"}
     shares = json.loads((outcome.folder / "importance.json").read_text())
-    assert set(shares) == {"val/mIoU", "energy/mJ"}
+    assert shares == {}, "five trials say too little of importance"
+    page = (outcome.folder / "report.html").read_text()
+    assert "Importance is not estimated: 5 completed trials say too little" in page
+    study = optuna.load_study(study_name="toy", storage=f"sqlite:///{outcome.folder / 'study.db'}")
+    assert study.metric_names == ["val/mIoU", "energy/mJ"], "for optuna-dashboard"
     client = MlflowClient(tracking_uri(tmp_path))
     parent = children(tmp_path)[0].data.tags["mlflow.parentRunId"]
     volumes = client.get_metric_history(parent, "sweep/hypervolume")
@@ -126,7 +130,7 @@ def test_a_finished_sweep_leaves_front_figures_and_a_recipe(tmp_path: Path, data
     note = client.get_run(parent).data.tags["mlflow.note.content"]
     assert "| 2 | 1 | 8 | 20 |" in note
     kept = {item.path for item in client.list_artifacts(parent)}
-    assert {"results.csv", "front.csv", "best.yaml", "figures"} <= kept
+    assert {"results.csv", "front.csv", "best.yaml", "report.html", "figures"} <= kept
     assert "provenance.json" in kept
     assert "code.diff" not in kept
     assert len(client.get_run(parent).data.tags["code_digest"]) == 64
@@ -222,7 +226,8 @@ def test_a_sweep_and_its_trial_hold_the_names_of_their_lists(tmp_path: Path, dat
 
     of_a_trial = run_contents.names("Tags of a trial besides")
     assert ours(trial) <= run_contents.names("Tags") | of_a_trial
-    assert of_a_trial | {"sweep", "trial", "data_digest"} <= ours(trial) | {"violations"}
+    of_a_failure = {"violations", "cause"}
+    assert of_a_trial | {"sweep", "trial", "data_digest"} <= ours(trial) | of_a_failure
     assert set(trial.data.metrics) <= {name for name in METRICS if not name.startswith("test/")}
     assert "system/cpu_utilization_percentage" in trial.data.metrics
     kept = {item.path for item in client.list_artifacts(trial.info.run_id)}

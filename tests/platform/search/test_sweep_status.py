@@ -8,7 +8,7 @@ import pytest
 from toy_sweep import listed, toy_plan
 
 from spikeseg.platform.search.study.trial_records import TrialRecord
-from spikeseg.platform.search.sweep_status import Watcher
+from spikeseg.platform.search.sweep_status import Watcher, fit_line
 
 
 def test_time_left_counts_running_trials_as_far_as_they_were_evaluated(
@@ -39,3 +39,10 @@ def test_time_left_counts_running_trials_as_far_as_they_were_evaluated(
     # Who continues has not earned what was there before.
     again = Watcher(plan, keeper)
     assert again.status().eta_seconds is None
+
+
+def test_a_line_is_cut_where_it_is_too_long_for_a_terminal() -> None:
+    assert fit_line("short") == "short"
+    cut = fit_line("trial 3 " + "x" * 400)
+    assert len(cut) < 160 - len("[1234.5 s] ")
+    assert cut.endswith("...")

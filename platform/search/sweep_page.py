@@ -1,0 +1,258 @@
+"""The report of a sweep: one HTML page that needs no other file."""
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ...datasets.inspection.html_page import render_page
+from ...model.accounting.energy import PICOJOULE_PER_AC, PICOJOULE_PER_MAC
+from ..evaluation.baselines import known_baselines
+from ..evaluation.number_text import round_metric
+from ..figures.charts import draw_compared_curves
+from ..figures.search_charts import draw_importance_bars
+from ..tracking.journal import file_of
+from .marginal_effects import measure_effects, why_no_importance
+from .study.failure_cause import describe_cause, failure_cause
+from .study.trial_records import TrialRecord
+from .sweep_figures import draw_front, label_trial
+from .sweep_file.plan import SweepPlan
+from .sweep_standing import (
+    best_trial,
+    front_trials,
+    is_degenerate_trial,
+    learned_results,
+    signed_values,
+)
+from .sweep_status import devices_of_a_trial
+from .sweep_verdict import write_verdict
+
+_TEMPLATE = Path(__file__).with_name("sweep_page.html.j2")
+_PICTURES = ("figures/contact_sheet.png", "figures/small/contact_sheet.png", "figures/strip.png")
+_DRAWN_CURVES = 12
+
+
+class Page(NamedTuple):
+    """What a sweep's report is made of.
+
+    Attributes:
+        plan: The sweep.
+        records: Its trials by number.
+        folder: The sweep's folder.
+        shares: Objective -> dotted key -> estimated importance; empty where none was estimated.
+        missing: Why there is no best trial; empty where there is one.
+    """
+
+    plan: SweepPlan
+    records: Mapping[int, TrialRecord]
+    folder: Path
+    shares: Mapping[str, Mapping[str, float]]
+    missing: str
+
+
+def render_sweep(page: Page) -> str:
+    """Render the report of a sweep."""
+    plan, records = page.plan, page.records
+    results = learned_results(records)
+    best = best_trial(plan, records)
+    base = plan.base.config
+    return render_page(
+        _TEMPLATE,
+        title=f"Sweep {page.folder.name}",
+        verdict=write_verdict(plan, dict(records)) if results else [],
+        missing=page.missing,
+        facts=list(_list_facts(page)),
+        front=draw_front(plan, records) if len(plan.recipe.objectives) > 1 else None,
+        head=_head(plan),
+        trials=list(_list_trials(page)),
+        effects=list(_list_effects(page, results)) if results else [],
+        curves=_draw_curves(page),
+        best=None if best is None else _describe_best(page, best),
+        failures=list(_list_failures(records)),
+        energy=(
+            f"Estimated, not measured: layers behind spikes cost mean spike count x T x MACs x "
+            f"{PICOJOULE_PER_AC} pJ, layers behind real values T x MACs x {PICOJOULE_PER_MAC} pJ "
+            "(45 nm, 32-bit; the paper's rule), as the mean over "
+            f"{base.trainer.energy_images} validation images."
+        ),
+        lines=list(_list_commands(page, best)),
+    )
+
+
+def _list_facts(page: Page) -> Iterator[tuple[str, str]]:
+    plan, records = page.plan, page.records
+    recipe, base = plan.recipe, plan.base.config
+    states = [item.state for item in records.values()]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
+    degenerate = sum(map(is_degenerate_trial, records.values()))
+    seconds = sum(item.seconds for item in records.values()) * devices_of_a_trial(plan)
+    yield "data", base.data.path
+    yield "base", f"{recipe.base}, {base.trainer.max_steps} steps a trial, base seed {base.seed}"
+    yield "sampler", f"{recipe.sampler.name}, seed {recipe.sampler.seed}"
+    yield "pruner", recipe.pruner.rule
+    yield "trials", f"{counts}{f', {degenerate} degenerate' if degenerate else ''}"
+    yield "cost", f"{seconds:.0f} device-seconds"
+    if recipe.constraints:
+        yield "constraints", ", ".join(map(str, recipe.constraints))
+
+
+def _head(plan: SweepPlan) -> list[str]:
+    keys = [key.rpartition(".")[2] for key in plan.recipe.space.dimensions]
+    metrics = [objective.metric for objective in plan.recipe.objectives]
+    return ["trial", *keys, *metrics, "baselines", "state", "seconds"]
+
+
+def _list_trials(page: Page) -> Iterator[dict[str, Any]]:
+    """Rows of the table: results by the first objective, then what has no result."""
+    plan, records = page.plan, page.records
+    front = {item.number for item in front_trials(plan, records)}
+
+    def rank(item: TrialRecord) -> tuple[bool, float, int]:
+        first = signed_values(plan, item)[0] if item.values else 0.0
+        return not item.values, first, item.number
+
+    for item in sorted(records.values(), key=rank):
+        last = item.history.get(item.step, {})
+        points = [item.point.get(key, "-") for key in plan.recipe.space.dimensions]
+        values = [
+            (round_metric(o.metric, last.get(o.metric)), last.get(o.metric))
+            for o in plan.recipe.objectives
+        ]
+        known = known_baselines(last, "val")
+        state = item.state + (", degenerate" if is_degenerate_trial(item) else "")
+        state += f", breaks {'; '.join(item.violations)}" if item.violations else ""
+        state += f": {item.reason}" if item.state not in ("COMPLETE", "RUNNING") else ""
+        cells = [
+            (str(item.number), item.number),
+            *((f"{v:.3g}" if isinstance(v, float) else str(v), v) for v in points),
+            *values,
+            (", ".join(f"{name} {value:.1f}" for name, value in known.items()) or "-", ""),
+            (state, ""),
+            (f"{item.seconds:.0f}", item.seconds),
+        ]
+        yield {"cells": cells, "front": item.number in front}
+
+
+def _list_effects(page: Page, results: Sequence[TrialRecord]) -> Iterator[dict[str, Any]]:
+    completed = sum(item.state == "COMPLETE" for item in page.records.values())
+    for axis, objective in enumerate(page.plan.recipe.objectives):
+        effects = measure_effects(page.plan, results, axis)
+        shares = page.shares.get(objective.metric, {})
+        why = why_no_importance(shares, effects, completed)
+        rows = [
+            (
+                item.key,
+                ", ".join(
+                    f"{g.value}: {round_metric(objective.metric, g.mean)} ({g.results})"
+                    for g in item.groups
+                ),
+                round_metric(objective.metric, item.effect) if len(item.groups) > 1 else "-",
+            )
+            for item in effects
+        ]
+        chart = None if why or not shares else draw_importance_bars({objective.metric: shares})
+        yield {"metric": objective.metric, "rows": rows, "why": why, "chart": chart}
+
+
+def _draw_curves(page: Page) -> bytes | None:
+    """Each objective over steps, of the best trials; None where each was evaluated once."""
+    shown = [item for item in page.records.values() if len(item.history) > 1]
+    if not shown:
+        return None
+    plan = page.plan
+    first = plan.recipe.objectives[0]
+    worst = float("inf")
+
+    def rank(item: TrialRecord) -> float:
+        return min((first.sign * m[first.metric] for m in item.history.values()), default=worst)
+
+    chosen = sorted(shown, key=rank)[:_DRAWN_CURVES]
+    return draw_compared_curves(
+        {
+            objective.metric: {
+                f"{label_trial(plan, item)} #{item.number}": [
+                    (step, metrics[objective.metric]) for step, metrics in item.history.items()
+                ]
+                for item in chosen
+            }
+            for objective in plan.recipe.objectives
+        }
+    )
+
+
+def _describe_best(page: Page, best: TrialRecord) -> dict[str, Any]:
+    """Pictures and per-class table of the trial with the highest first objective."""
+    journal = page.folder / "trials" / str(best.number) / "journal"
+    files = [file_of(journal, path) for path in _PICTURES]
+    files += sorted((journal / "files" / "pictures").rglob("*.png"))[-1:]
+    picture = next((file.read_bytes() for file in files if file.is_file()), None)
+    return {
+        "name": f"trial {best.number}, {label_trial(page.plan, best)}",
+        "weights": str(page.folder / "trials" / str(best.number) / "checkpoints"),
+        "picture": picture,
+        "classes": _read_classes(journal, best.step),
+    }
+
+
+def _read_classes(journal: Path, step: int) -> list[tuple[str, str, str]]:
+    """Class, IoU and accuracy at a step, the lowest IoU first; empty where there is no table."""
+    for suffix in ("json", "csv"):
+        path = journal / "files" / "tables" / "val_classes" / f"{step:08d}.{suffix}"
+        if path.is_file():
+            rows = _read_rows(path)
+            rows.sort(key=lambda row: (row["IoU"] is None, row["IoU"]))
+            return [
+                (str(row["class"]), _percent(row.get("IoU")), _percent(row.get("Acc")))
+                for row in rows
+            ]
+    return []
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    if path.suffix == ".json":
+        return json.loads(path.read_text())
+    import csv
+
+    with path.open(newline="") as lines:
+        return [
+            {k: v if k == "class" else (float(v) if v else None) for k, v in row.items()}
+            for row in csv.DictReader(lines)
+        ]
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _list_failures(records: Mapping[int, TrialRecord]) -> Iterator[tuple[str, ...]]:
+    for number in sorted(records):
+        item = records[number]
+        if item.state == "FAIL":
+            cause = describe_cause(failure_cause(item.reason))
+            yield str(number), cause, item.reason, str(item.attempts)
+
+
+def _list_commands(page: Page, best: TrialRecord | None) -> Iterator[tuple[str, str]]:
+    """What to do with the sweep, and the lines that do it."""
+    name, storage = page.folder.name, str(page.folder.parent.absolute())
+
+    def line(*words: str) -> str:
+        return shlex.join(["spikeseg", *words, "--storage", storage])
+
+    if page.plan.request is not None:
+        request = page.plan.request
+        yield "repeat the sweep", line("sweep", request.recipe, *request.overrides)
+    yield "add trials", line("sweep", "--resume", name, "--trials", str(2 * len(page.records)))
+    if best is not None:
+        yield (
+            "train the point with the highest score whole",
+            line("train", str(page.folder / "best.yaml")),
+        )
+        yield (
+            "the same with another seed",
+            line("train", str(page.folder / "best.yaml"), f"seed={page.plan.base.config.seed + 1}"),
+        )
+        yield "score its weights", line("evaluate", f"{name}/{best.number}")
+    yield "its table in other forms", line("table", name, "--format", "csv")
+    yield "compare in the browser", line("ui")

@@ -1,0 +1,94 @@
+"""What a sweep says, in sentences: which is highest, by how much, whether that may be noise."""
+
+import json
+from collections.abc import Sequence
+
+from ..evaluation.baselines import describe_baselines, is_degenerate
+from ..evaluation.number_text import round_difference, round_metric
+from ..evaluation.seed_statistics import compare_seeds, summarize
+from .study.trial_records import TrialRecord
+from .sweep_figures import label_trial
+from .sweep_file.plan import SweepPlan
+from .sweep_standing import learned_results
+
+
+def group_seeds(results: Sequence[TrialRecord]) -> list[list[TrialRecord]]:
+    """Trials that differ in nothing but the seed together."""
+    groups: dict[str, list[TrialRecord]] = {}
+    for item in results:
+        same = {key: value for key, value in item.point.items() if key != "seed"}
+        groups.setdefault(json.dumps(same, sort_keys=True), []).append(item)
+    return list(groups.values())
+
+
+def write_verdict(plan: SweepPlan, records: dict[int, TrialRecord]) -> list[str]:
+    """The sentences at the top of a sweep's report.
+
+    Args:
+        plan: The sweep.
+        records: Its trials by number, at least one of them a result.
+    """
+    results = learned_results(records)
+    sentences = []
+    if all(is_degenerate(item.history.get(item.step, {})) for item in results):
+        sentences.append(
+            "Every result is degenerate: within 1 point of an answer that ignores the image. "
+            "Nothing was learned, and no trial is better than another."
+        )
+    groups = group_seeds(results)
+    for axis, objective in enumerate(plan.recipe.objectives):
+        word = "Highest" if objective.direction == "maximize" else "Lowest"
+        ordered = sorted(groups, key=lambda group: objective.sign * _mean(group, axis))
+        sentences.append(f"{word} {objective.metric}: {_compare(plan, ordered, axis)}")
+    last = results[0].history.get(results[0].step, {})
+    baselines = describe_baselines(last, "val").replace(", degenerate", "")
+    if baselines:
+        sentences.append(f"val/mIoU of answers that ignore the image:{baselines}.")
+    return sentences
+
+
+def _compare(plan: SweepPlan, ordered: Sequence[Sequence[TrialRecord]], axis: int) -> str:
+    """The first of the ordered experiments against the second."""
+    name = plan.recipe.objectives[axis].metric
+    first = ordered[0]
+    text = f"{_describe(plan, first, axis)}."
+    if len(ordered) == 1:
+        return f"{text} There is no other result to compare it with."
+    second = ordered[1]
+    difference = compare_seeds(
+        [item.values[axis] for item in second],
+        [item.values[axis] for item in first],
+        comparisons=len(ordered) - 1,
+    )
+    shown = round_difference(name, difference.value)
+    text += f" Next: {_describe(plan, second, axis)}, a difference of {shown}."
+    if not shown.strip("+-0."):
+        ties = [
+            g
+            for g in ordered
+            if not round_difference(name, _mean(g, axis) - _mean(first, axis)).strip("+-0.")
+        ]
+        return f"{text} That is a tie of {len(ties)}; none of them is the best."
+    if not difference.known:
+        return (
+            f"{text} Whether that is more than the spread of seeds cannot be told from one seed; "
+            "none is called the best."
+        )
+    if difference.beyond_seeds:
+        return f"{text} That is more than the spread of seeds (Welch, 95 %)."
+    return f"{text} That is within the spread of seeds (Welch, 95 %): none is the best."
+
+
+def _describe(plan: SweepPlan, group: Sequence[TrialRecord], axis: int) -> str:
+    name = plan.recipe.objectives[axis].metric
+    mean, half_width, count = summarize([item.values[axis] for item in group])
+    numbers = ", ".join(str(item.number) for item in group)
+    seeds = f"{count} seeds" if count > 1 else f"seed {plan.experiment(group[0].point).config.seed}"
+    word = "trials" if count > 1 else "trial"
+    label = label_trial(plan, group[0])
+    named = "" if label == f"trial {numbers}" else f"{label}, "
+    return f"{round_metric(name, mean, half_width)} ({named}{word} {numbers}, {seeds})"
+
+
+def _mean(group: Sequence[TrialRecord], axis: int) -> float:
+    return summarize([item.values[axis] for item in group]).mean
