@@ -46,14 +46,14 @@ def describe_recipe(recipe: str) -> RecipeLine:
     shipped = RECIPES / f"{recipe}.yaml"
     return RecipeLine(
         name=Path(recipe).stem,
-        data=Path(str(read_key(tree, "data.path", "-"))).name,
+        data=Path(str(look_up(tree, "data.path", "-"))).name,
         size=_describe_size(tree),
         takes=_describe_length(tree),
         about=_put_result_first(read_comment(shipped if shipped.is_file() else Path(recipe))),
     )
 
 
-def read_key(tree: Mapping[str, Any], key: str, default: Any) -> Any:
+def look_up(tree: Mapping[str, Any], key: str, default: Any) -> Any:
     """A value of a tree by its dotted key."""
     node: Any = tree
     for part in key.split("."):
@@ -94,20 +94,20 @@ def fit_sentences(text: str, width: int) -> str:
 
 
 def _describe_size(tree: Mapping[str, Any]) -> str:
-    crop = read_key(tree, "data.transform.crop", "-")
+    crop = look_up(tree, "data.transform.crop", "-")
     size = (
         "x".join(map(str, crop))
         if isinstance(crop, list)
         else str(crop).replace("from_data", _FROM_DATA)
     )
-    dims = read_key(tree, "model.backbone.embed_dims", None)
+    dims = look_up(tree, "model.backbone.embed_dims", None)
     return f"{size}, {dims[-1]} channels" if isinstance(dims, list) else size
 
 
 def _describe_length(tree: Mapping[str, Any]) -> str:
-    steps = read_key(tree, "trainer.max_steps", "-")
-    micro = read_key(tree, "trainer.micro_batch_size", "-")
-    batches = read_key(tree, "trainer.micro_batches", 1)
+    steps = look_up(tree, "trainer.max_steps", "-")
+    micro = look_up(tree, "trainer.micro_batch_size", "-")
+    batches = look_up(tree, "trainer.micro_batches", 1)
     known = all(isinstance(value, int | float) for value in (micro, batches))
     images = str(int(micro * batches)) if known else _FROM_DATA
     steps = (
@@ -129,4 +129,4 @@ def find_settings(key: str) -> Iterator[tuple[str, str, Any]]:
         content, lines = read_yaml(path)
         for name, line in lines.items():
             if name == key and isinstance(content, dict):
-                yield f"{path.name}:{line.rpartition(':')[2]}", name, read_key(content, name, None)
+                yield f"{path.name}:{line.rpartition(':')[2]}", name, look_up(content, name, None)

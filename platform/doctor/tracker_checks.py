@@ -6,7 +6,6 @@ from pathlib import Path
 
 from ..config.errors import ConfigError
 from ..config.typed_paths import sqlite_file
-from ..search.study.study_storage import check_storage_address, read_address
 from ..tracking.mlflow_client import probe_tracker
 from ..tracking.tracking_uri import check_uri, tracking_uri, without_user
 from .findings import Finding, fail, ok, skipped, warn
@@ -77,6 +76,9 @@ def _check_database(file: Path) -> Finding:
 def check_study(subject: Subject) -> Finding:
     """The place of the study can be opened, or made."""
     try:
+        # Of a sweep alone, which needs Optuna anyway.
+        from ..search.study.study_storage import check_storage_address, read_address
+
         address = read_address()
         if address is None:
             return ok("the study lies in the sweep's folder")

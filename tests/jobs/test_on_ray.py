@@ -119,7 +119,7 @@ def test_submit_ships_the_code_streams_logs_and_returns_the_jobs_own_code(
         *("--storage", str(storage)),
     )
     assert refused.returncode == 2, refused.stderr + refused.stdout
-    assert "no such field, did you mean 'max_steps'?" in refused.stdout
+    assert "no such field, did you mean 'max_steps'?" in refused.stderr
 
 
 @pytest.mark.slow

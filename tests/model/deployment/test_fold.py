@@ -68,6 +68,9 @@ def changed(name: str) -> ModelConfig:
 
     def of(section: Any) -> Any:
         own = {field.name for field in dataclasses.fields(section)}
+        if section is not config.neuron:
+            # The neuron's rule is that of all parts.
+            own -= {"normalization", "levels"}
         given = {key: value for key, value in changes.items() if key in own}
         return dataclasses.replace(section, **given)
 

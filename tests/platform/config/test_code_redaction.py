@@ -12,6 +12,7 @@ from spikeseg.platform.config.code_redaction import scrubbed_code
 ABOUT_SECRETS = {
     "datasets/packed/storage.py",
     "platform/cluster/head_checks.py",
+    "platform/cluster/head_nodes.py",
     "platform/cluster/job_submission.py",
     "platform/cluster/loopback.py",
     "platform/cluster/session.py",
@@ -19,6 +20,7 @@ ABOUT_SECRETS = {
     "platform/config/recipes.py",
     "platform/config/redaction.py",
     "platform/config/code_redaction.py",
+    "platform/doctor/cluster_checks.py",
     "platform/tracking/job_names.py",
     "platform/tracking/mlflow_server.py",
     # MLflow's own `orderByKey` and `viewStateShareKey`.
