@@ -102,8 +102,11 @@ def _read_grown(nodes: Nodes) -> list[Mapping[str, float]] | None:
 
 def _read_groups() -> list[Mapping[str, float]]:
     """Nodes that the autoscaler's own report allows, each group as often as it may be."""
+    import ray
     from ray._private.state import state
 
+    if not ray.is_initialized():
+        return []
     config: Any = state.get_cluster_config()
     if config is None:
         return []

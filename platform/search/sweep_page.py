@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...datasets.inspection.html_page import render_page
-from ...model.accounting.energy import PICOJOULE_PER_AC, PICOJOULE_PER_MAC
+from ...model.accounting.energy import PAPER_RULE
 from ..evaluation.baselines import known_baselines
 from ..evaluation.number_text import round_metric
 from ..figures.charts import draw_compared_curves
 from ..figures.search_charts import draw_importance_bars
 from ..tracking.journal import file_of
+from ..tracking.metric_table import is_of_earlier_rule
 from .marginal_effects import measure_effects, why_no_importance
 from .study.failure_cause import describe_cause, failure_cause
 from .study.trial_records import TrialRecord
@@ -70,13 +71,21 @@ def render_sweep(page: Page) -> str:
         curves=_draw_curves(page),
         best=None if best is None else _describe_best(page, best),
         failures=list(_list_failures(records)),
-        energy=(
-            f"Estimated, not measured: layers behind spikes cost mean spike count x T x MACs x "
-            f"{PICOJOULE_PER_AC} pJ, layers behind real values T x MACs x {PICOJOULE_PER_MAC} pJ "
-            "(45 nm, 32-bit; the paper's rule), as the mean over "
-            f"{base.trainer.energy_images} validation images."
-        ),
+        energy=_describe_energy(records, base.trainer.energy_images),
         lines=list(_list_commands(page, best)),
+    )
+
+
+def _describe_energy(records: Mapping[int, TrialRecord], images: int) -> str:
+    """Which rule the sweep's energies are of."""
+    measured = (metrics for item in records.values() for metrics in item.history.values())
+    counted = "operations of every product that the spikes cause"
+    if any(map(is_of_earlier_rule, measured)):
+        counted = "MACs x rate of convolutions and linear layers (the earlier rule)"
+    return (
+        f"Estimated, not measured: {counted}, {PAPER_RULE.accumulate} pJ for an accumulate and "
+        f"{PAPER_RULE.mac} pJ for a product of real values (45 nm, 32-bit; docs/energy.md), as the "
+        f"mean over {images} validation images."
     )
 
 

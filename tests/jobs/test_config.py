@@ -22,7 +22,10 @@ def test_explain_names_the_nearest_field(capsys: Capture) -> None:
     assert "did you mean 'mask_weight'?" in ran.err
 
 
-def test_the_list_has_a_line_a_recipe_and_sweep_below_160_characters(capsys: Capture) -> None:
+def test_the_list_has_a_line_a_recipe_and_sweep_below_160_characters(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "158")
     lines = spikeseg(capsys, "config", "list").out.splitlines()
     assert any(line.startswith("camvid_tiny ") and "40.8 test mIoU" in line for line in lines)
     assert any(line.startswith("demo ") and "6 trials, 4 fields" in line for line in lines)

@@ -20,7 +20,6 @@ from ..sweep_file.schema import Pruner
 from .pareto import Vector, crowding, layers
 
 
-@dataclass(frozen=True)
 class AtRung(NamedTuple):
     """What a trial measured at a rung: excess over the constraints, signed objectives."""
 
@@ -29,6 +28,7 @@ class AtRung(NamedTuple):
     vector: tuple[float, ...]
 
 
+@dataclass(frozen=True)
 class Judgement:
     """Whether a trial goes on, and why.
 

@@ -10,7 +10,7 @@ from ..mlflow_client import clear_mlflow_errors
 from ..tracking_uri import tracking_uri, without_user
 from .journal_faults import JournalError
 from .upload_offset import upload_lock
-from .upload_thread import OUTAGE, JournalList
+from .upload_thread import OUTAGE
 from .uploader import RunDeletedError, Uploader
 
 
@@ -50,7 +50,7 @@ def resend(folder: Path, experiment: str | None = None) -> Iterator[Sent]:
         RuntimeError: Where MLflow is out of reach.
     """
     folder = folder.absolute()
-    journals = JournalList(folder / "journal", folder).read()
+    journals = [path for path in (folder / "journal", *_trial_journals(folder)) if path.is_dir()]
     if not journals:
         raise ValueError(f"{folder}: no journal there; give the folder of a run or a sweep")
     # A trial lies in SWEEP/trials/NUMBER, and shares the sweep's storage.
@@ -82,6 +82,13 @@ def _send(journal: Path, uri: str, experiment: str, *, named: bool) -> Sent:
         run_id = uploader.send()
         set_aside = uploader.send_set_aside()
     return Sent(journal.parent, run_id, without_user(uri), set_aside, len(uploader.damaged))
+
+
+def _trial_journals(folder: Path) -> list[Path]:
+    """Journals of the trials of a sweep's folder, by number, those without records too."""
+    every = folder.glob("trials/*/journal")
+    trials = (p for p in every if p.parent.name.isascii() and p.parent.name.isdecimal())
+    return sorted(trials, key=lambda path: int(path.parent.name))
 
 
 def _experiment(journals: Iterable[Path]) -> str:

@@ -69,6 +69,7 @@ def test_a_name_leads_to_every_key_that_ends_with_it() -> None:
     assert find_keys(ExperimentConfig, "levels") == [
         "model.neuron.levels",
         "model.backbone.levels",
+        "model.query.levels",
         "model.fpn.levels",
     ]
     assert find_keys(ExperimentConfig, "optimizer.lr") == ["optimizer.lr"]

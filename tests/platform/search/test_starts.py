@@ -18,7 +18,6 @@ from toy_trials import toy as toy_work
 
 from spikeseg.jobs import sweep as job
 from spikeseg.model.segmentor import build_uncalibrated_segmentor
-from spikeseg.platform.cluster import room
 from spikeseg.platform.config.recipes import ConfigError
 from spikeseg.platform.search import sweep as tuner
 from spikeseg.platform.search import sweep_results as outcome
@@ -45,7 +44,6 @@ def cluster(monkeypatch: pytest.MonkeyPatch, *nodes: str) -> None:
     monkeypatch.setattr(tuner, "connected", lambda cpus: contextlib.nullcontext())
     monkeypatch.setattr(tuner, "worker_nodes", lambda: list(nodes) if len(nodes) > 1 else [])
     monkeypatch.setattr(ray, "nodes", lambda: resources)
-    monkeypatch.setattr(room, "_read_groups", list)
     monkeypatch.setattr(faces, "run_on_tune", lambda *given, **named: pytest.fail("it started"))
 
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -154,11 +155,18 @@ def test_the_page_begins_with_the_result_and_parameters_are_few(
     assert run.data.params["trainer.max_steps"] == "4"
 
 
+def models_of(trained: TrainedRun) -> list[Any]:
+    """Logged models of the run; other trainings of the session have some in its experiment."""
+    experiment = trained.client.get_run(trained.run_id).info.experiment_id
+    models = trained.client.search_logged_models([experiment])
+    return [model for model in models if model.source_run_id == trained.run_id]
+
+
 def test_the_model_is_there_once_with_its_scores_and_labels_images(trained: TrainedRun) -> None:
     import mlflow
 
     run = trained.client.get_run(trained.run_id)
-    (model,) = trained.client.search_logged_models([run.info.experiment_id])
+    (model,) = models_of(trained)
     assert (str(model.status), model.source_run_id) == ("READY", trained.run_id)
     assert model.params == {"T": "1", "D": "4", "normalization": "levels"}
     scores = {m.key: (m.value, m.dataset_name, m.dataset_digest) for m in model.metrics}
@@ -181,7 +189,7 @@ def test_sending_a_run_again_doubles_no_model_and_no_point(trained: TrainedRun) 
     (journal / "sent.json").unlink()
     experiment = trained.client.get_experiment(run.info.experiment_id)
     assert sync(journal, f"sqlite:///{trained.storage / 'mlflow.db'}", experiment.name)
-    assert len(trained.client.search_logged_models([run.info.experiment_id])) == 1
+    assert len(models_of(trained)) == 1
     again = trained.client.get_run(trained.run_id)
     assert len(again.outputs.model_outputs) == 1
     assert trained.client.get_metric_history(trained.run_id, "val/mIoU") == curve
