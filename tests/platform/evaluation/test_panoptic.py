@@ -131,6 +131,7 @@ def test_sums_of_iou_do_not_depend_on_the_order_of_images(data: Path) -> None:
         assert torch.equal(summed(np.random.default_rng(seed).permutation(11).tolist()), forward)
 
 
+@pytest.mark.slow
 def test_a_panoptic_training_is_byte_equal_for_two_workers_and_after_a_kill(
     group: Group,
     data: Path,

@@ -20,7 +20,9 @@ from spikeseg.platform.loading.pack_on_ray import Where, pack_dataset
 OPTIONS = ShapesOptions(size=(16, 16), train=11, val=4, test=2)
 
 
-@pytest.mark.parametrize("where", ["local", pytest.param("ray", marks=pytest.mark.ray)])
+@pytest.mark.parametrize(
+    "where", ["local", pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.slow])]
+)
 def test_the_files_are_those_of_one_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: Where
 ) -> None:

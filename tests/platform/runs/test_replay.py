@@ -60,6 +60,7 @@ def test_a_run_that_ended_early_is_compared_as_far_as_it_came(trained: TrainedRu
     assert verdict.compared == len(module.recorded_values(run)) > 0
 
 
+@pytest.mark.slow
 def test_a_run_resumed_with_another_logging_interval_is_compared_where_both_logged(
     trained: TrainedRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -112,6 +112,7 @@ def test_a_resumed_training_does_not_load_them_again(data: Path, tmp_path: Path)
     assert all(torch.equal(reached[key], found[key]) for key in reached)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_its_own_kind_of_checkpoint(data: Path, tmp_path: Path) -> None:
     storage = tmp_path / "runs"
     outcome = train(Resolved(small(data, {}), {}), storage=storage, name="first")

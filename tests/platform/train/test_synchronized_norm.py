@@ -149,6 +149,7 @@ def first_step(run: Path) -> dict[str, Tensor]:
     }
 
 
+@pytest.mark.slow
 def test_two_workers_take_the_step_of_one_process_with_a_micro_batch_of_all_images(
     group: Group, data: Path, tmp_path: Path
 ) -> None:
@@ -177,6 +178,7 @@ def distance(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).abs().max() / expected.abs().max())
 
 
+@pytest.mark.slow
 def test_a_kill_leaves_the_same_bytes(group: Group, data: Path, tmp_path: Path) -> None:
     given = config(data, micro_batches=3, workers=3, batch_norm="synchronized", checkpoint_every=1)
     assert group.attempt(tmp_path / "quiet", given, 3)[0] == [0, 0, 0]
