@@ -17,6 +17,7 @@ from spikeseg.platform.tracking.pages.page_links import link_experiment, link_ru
 pytestmark = pytest.mark.browser
 
 
+@pytest.mark.slow
 def test_from_the_list_of_runs_a_person_reaches_the_best_run_and_what_it_was_made_of(
     page: Page, server: TrackingServer, sweep: TrackedSweep, pictures: Path
 ) -> None:

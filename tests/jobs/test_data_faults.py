@@ -102,6 +102,7 @@ def test_more_bad_rows_than_an_earlier_packing_was_allowed_are_refused(
     assert "was packed without 1 bad rows (quarantine.csv), at most 0 of 5" in error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["pack", "inspect"])
 def test_keys_in_a_location_are_not_printed(
     verb: str, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch

@@ -233,6 +233,7 @@ run(root, sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 def test_training_and_use_need_neither_ray_nor_mlflow_nor_optuna(
     home: Path, tmp_path: Path
 ) -> None:

@@ -75,8 +75,8 @@ def sent_files(head: Head) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("trian", "shapes_tiny"), "No such command 'trian'"),
-        (("data", "pakc"), "No such command 'pakc'"),
+        (("trian", "shapes_tiny"), "no such command 'trian'"),
+        (("data", "pakc"), "no such command 'pakc'"),
         (("train", "shapes_tiny", "--resme", "x"), "No such option"),
         (("train", "shape_tiny"), "did you mean 'shapes_tiny'?"),
         (("train", "shapes_tiny", "trainer.max_step=1"), "did you mean 'max_steps'?"),

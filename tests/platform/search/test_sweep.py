@@ -173,6 +173,7 @@ def test_two_drivers_cannot_work_on_one_sweep(tmp_path: Path, data: Path) -> Non
     assert seen
 
 
+@pytest.mark.slow
 def test_a_sweep_cannot_be_resumed_with_another_recipe(tmp_path: Path, data: Path) -> None:
     toy_plan(tmp_path, **listed(4))
     run_toys(data, tmp_path, name="toy")

@@ -30,6 +30,7 @@ def _tracked(folder: Path) -> TrackedRun:
     return TrackedRun(Resolved(load_experiment("shapes_tiny", items).config, {}), folder, {})
 
 
+@pytest.mark.slow
 def test_four_runs_at_once_reach_one_database_that_none_of_them_had(tmp_path: Path) -> None:
     four_runs_at_once(tmp_path, tracking_uri(tmp_path), EXPERIMENT, tmp_path)
 

@@ -142,6 +142,7 @@ def test_only_loopback_addresses_count_as_loopback(host: str, safe: bool) -> Non
     assert is_loopback(host) is safe
 
 
+@pytest.mark.slow
 def test_ending_the_command_ends_the_server(tmp_path: Path) -> None:
     port = free_port()
     command = [sys.executable, "-m", "spikeseg.jobs.ui", "--storage", str(tmp_path)]

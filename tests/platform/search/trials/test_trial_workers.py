@@ -72,6 +72,7 @@ def tensors(outcome: SweepOutcome, number: int) -> dict[str, bytes]:
     return {k: v.numpy().tobytes() for k, v in newest.tensors("model").items()}
 
 
+@pytest.mark.slow
 def test_a_trial_leaves_nothing_behind_for_the_next_one_in_its_process(
     tmp_path: Path, data: Path
 ) -> None:

@@ -42,6 +42,7 @@ def check(storage: Path, run_id: str, steps: range = STEPS) -> None:
     assert metric_rows(storage, run_id) == expected_rows(steps)
 
 
+@pytest.mark.slow
 def test_a_server_that_starts_late_or_dies_in_the_replay_gets_everything_once(
     tmp_path: Path, server: TrackingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
