@@ -1,6 +1,7 @@
 """Checks of the packed data: labels, digest, splits, overlap, baselines, classes."""
 
 import itertools
+import shlex
 import time
 
 import numpy as np
@@ -167,14 +168,14 @@ def check_baselines(subject: Subject) -> Finding:
     opened = _opened(subject)
     if isinstance(opened, Finding):
         return opened
-    _, dataset = opened
+    config, dataset = opened
     if "val" not in dataset.splits:
         return skipped("there is no split val")
     baselines = read_baselines(dataset, "val")
     if baselines is None:
         return warn(
             "this data was packed without image-blind baselines: no score can be compared",
-            "spikeseg data upgrade",
+            f"spikeseg data pack --upgrade {shlex.quote(str(config.data.path))}",
         )
     best = max(baselines.majority, baselines.position)
     if best > _TRIVIAL:

@@ -7,6 +7,7 @@ process); readings of the machine that a test cannot change are replaced.
 import os
 import re
 import resource
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ import torch
 from fake_head import Head, dashboard
 from mistakes import Bench, RepeatedShapes, look, pack_good
 
+from spikeseg.jobs import data as data_verbs
 from spikeseg.platform.doctor import software_checks
 from spikeseg.platform.doctor.catalog import CHECKS
 from spikeseg.platform.doctor.machine import read_machine
@@ -306,6 +308,15 @@ def test_a_seeded_mistake_is_found_with_a_remedy(
     assert mistake.words in text
     assert remedy
     assert "pw" not in text.split()
+
+
+def test_a_command_that_is_named_as_the_remedy_exists(bench: Bench, monkeypatch: Patch) -> None:
+    subject = manifest(lambda m: m["baselines"].clear())(bench, monkeypatch)
+    _, _, remedy = look(subject, "baselines")
+    program, *words, _ = shlex.split(remedy)
+    assert (program, words) == ("spikeseg", ["data", "pack", "--upgrade"])
+    options = data_verbs.command.commands["pack"].params
+    assert "--upgrade" in {name for option in options for name in option.opts}
 
 
 @pytest.mark.parametrize(
