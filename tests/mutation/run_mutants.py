@@ -42,18 +42,25 @@ TESTS: Mapping[str, Sequence[str]] = {
     "platform/train/optimizer.py": (f"{_TRAIN}/test_optimizer.py", f"{_TRAIN}/test_step.py"),
     "platform/train/schedule.py": (f"{_TRAIN}/test_schedule.py", f"{_TRAIN}/test_optimizer.py"),
     "platform/train/state.py": (
-        f"{_TRAIN}/test_state.py",
         f"{_TRAIN}/test_loop.py",
         f"{_TRAIN}/test_resume.py",
     ),
     "platform/search/study/pareto.py": (f"{_STUDY}/test_pareto.py",),
     "platform/search/study/pruners.py": (f"{_STUDY}/test_pruners.py",),
     "platform/search/study/samplers.py": (f"{_STUDY}/test_samplers.py",),
+    "platform/evaluation/energy_rules.py": (
+        "tests/platform/evaluation/test_energy_rules.py",
+        *_ACCOUNTING,
+    ),
     "model/accounting/energy.py": _ACCOUNTING,
+    "model/accounting/fan_out.py": _ACCOUNTING,
     "model/accounting/firing.py": _ACCOUNTING,
     "model/accounting/health.py": _ACCOUNTING,
     "model/accounting/macs.py": _ACCOUNTING,
+    "model/accounting/operations.py": _ACCOUNTING,
+    "model/accounting/product_counts.py": _ACCOUNTING,
     "model/accounting/spike_map.py": _ACCOUNTING,
+    "model/accounting/spike_origins.py": _ACCOUNTING,
 }
 """Source -> the tests that are to notice its mutants; of those not slow."""
 
