@@ -9,12 +9,12 @@ from .cli import run
 from .display.class_table import format_class_table
 from .display.progress import open_progress
 from .options import (
-    form_options,
     machine_options,
     overrides_argument,
     plain_logging,
     pool_options,
     run_argument,
+    runtime_options,
     storage_option,
 )
 
@@ -80,7 +80,8 @@ class _Options(TypedDict):
     type=click.Path(path_type=Path),
     help="Folder for JSON, CSV, pictures and one HTML page.",
 )
-@form_options
+@click.option("--folded", is_flag=True, help="Score the form with folded weights beside it.")
+@runtime_options
 @pool_options
 @machine_options
 @storage_option

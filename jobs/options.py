@@ -89,23 +89,20 @@ def machine_options(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
-def form_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `--folded`, `--runtime` and `--exported`: which form of the network computes."""
+def runtime_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--runtime` and `--exported`: what runs the network."""
     command = click.option(
         "--exported",
         type=click.Path(path_type=Path),
         help="File that `spikeseg export` wrote, for --runtime onnx or openvino.",
     )(command)
-    command = click.option(
+    return click.option(
         "--runtime",
         type=click.Choice(["torch", "onnx", "openvino"]),
         default="torch",
         show_default=True,
         help="What runs the network.",
     )(command)
-    return click.option("--folded", is_flag=True, help="The inference form, weights folded.")(
-        command
-    )
 
 
 def pool_options(command: Callable[..., Any]) -> Callable[..., Any]:
