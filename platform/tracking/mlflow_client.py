@@ -24,7 +24,13 @@ _TAKEN = "RESOURCE_ALREADY_EXISTS"
 # database were asked.
 _KNOWN = "Default"
 # Where MLflow's tables hold places of artifacts.
-_PATHS = (("experiments", "artifact_location"), ("runs", "artifact_uri"))
+_PATHS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
 TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 _QUIET = {

@@ -15,6 +15,7 @@ from ..mlflow_client import clear_mlflow_errors, connect
 from ..pages.run_page import NOTE, RUN_ID
 from ..pages.shared_view import VIEW_TAG, share_view
 from ..recorded_files import UnsendableError, named_recorded_file
+from .artifact_files import send_file
 from .dead_letters import refused, set_aside, try_again, unsendable
 from .journal_faults import first_run_record, stored_records
 from .models import send_model
@@ -281,10 +282,10 @@ class Uploader:
             if record["kind"] == "image":
                 with tempfile.TemporaryDirectory() as folder:
                     for named in write_grid_files(record, file, Path(folder)):
-                        client.log_artifact(self._run_id, str(named), "images")
+                        send_file(client, self._run_id, named, "images")
                 return
             parent = str(Path(path).parent)
-            client.log_artifact(self._run_id, str(file), None if parent == "." else parent)
+            send_file(client, self._run_id, file, None if parent == "." else parent)
 
     def _source_of_link(self, record: Record) -> str:
         """Path of a linked file below the run's folder, which may have been moved since."""
