@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from ..artifact_files import send_model_files
 from ..recorded_files import UnsendableError, named_recorded_file
-from .artifact_files import send_model_files
 
 MODEL_TAG = "spikeseg.model"
 CHAMPION = "champion"

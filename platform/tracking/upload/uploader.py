@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...config.typed_paths import sqlite_file
+from ..artifact_files import send_file
 from ..image_names import write_grid_files
 from ..journal import FILES
 from ..journal_lines import describe_damage
@@ -15,7 +16,6 @@ from ..mlflow_client import clear_mlflow_errors, connect
 from ..pages.run_page import NOTE, RUN_ID
 from ..pages.shared_view import VIEW_TAG, share_view
 from ..recorded_files import UnsendableError, named_recorded_file
-from .artifact_files import send_file
 from .dead_letters import refused, set_aside, try_again, unsendable
 from .journal_faults import first_run_record, stored_records
 from .models import send_model

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from ....datasets.packed.files import write_file
+from ...datasets.packed.files import write_file
 
 
 def send_file(client: Any, run_id: str, file: Path, folder: str | None) -> None:
