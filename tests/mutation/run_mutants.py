@@ -42,6 +42,7 @@ TESTS: Mapping[str, Sequence[str]] = {
     "platform/train/optimizer.py": (f"{_TRAIN}/test_optimizer.py", f"{_TRAIN}/test_step.py"),
     "platform/train/schedule.py": (f"{_TRAIN}/test_schedule.py", f"{_TRAIN}/test_optimizer.py"),
     "platform/train/state.py": (
+        f"{_TRAIN}/test_state.py",
         f"{_TRAIN}/test_loop.py",
         f"{_TRAIN}/test_resume.py",
     ),
