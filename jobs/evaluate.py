@@ -9,6 +9,7 @@ from .cli import run
 from .display.class_table import format_class_table
 from .display.progress import open_progress
 from .options import (
+    TypedPath,
     machine_options,
     overrides_argument,
     plain_logging,
@@ -77,7 +78,7 @@ class _Options(TypedDict):
 )
 @click.option(
     "--output",
-    type=click.Path(path_type=Path),
+    type=TypedPath(),
     help="Folder for JSON, CSV, pictures and one HTML page.",
 )
 @click.option("--folded", is_flag=True, help="Score the form with folded weights beside it.")

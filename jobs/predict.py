@@ -9,6 +9,7 @@ import click
 from .cli import run
 from .display.progress import open_progress
 from .options import (
+    TypedPath,
     machine_options,
     plain_logging,
     pool_options,
@@ -44,11 +45,11 @@ class _Options(TypedDict):
     "--list",
     "lists",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=TypedPath(),
     help="File with one image a line, relative to its own folder.",
 )
 @click.option("--split", help="Split to take where IMAGES is a folder of packed data.")
-@click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+@click.option("--output", required=True, type=TypedPath(), help="Folder to write.")
 @click.option(
     "--write",
     "outputs",
