@@ -41,7 +41,9 @@ _SEVERAL = (
 # so that an experiment keeps its digest from version to version.
 _ADDED: dict[str, Any] = {
     "data.phases": [],
+    "data.transform.decode": "full",
     "data.transform.jitter": None,
+    "data.transform.version": 1,
     "loss.lovasz_stride": 2,
     "loss.lovasz_weight": 0.0,
     "model.backbone.normalization": None,
