@@ -58,7 +58,9 @@ _ADDED: dict[str, Any] = {
     "optimizer.decay_vectors": True,
     "tracking.register": None,
     "tracking.tags": {},
+    "trainer.cuda_graph": False,
     "trainer.ema_start": "constant",
+    "trainer.memory_format": "auto",
 }
 RECIPES = Path(__file__).resolve().parents[2] / "jobs" / "recipes"
 PLACES = ("data.path", "init.backbone", "init.segmentor", "tracking.journal")
