@@ -202,7 +202,7 @@ def augment(
         image = map_bytes(image, np.clip(np.arange(256, dtype=np.float32) * factor, 0, 255))
     if image_out is None:
         image_out = np.empty((image.shape[2], *config.crop), np.float32)
-    height, width = image.shape[:2]
+    height, width = image.shape[0], image.shape[1]
     normalize(config, image, image_out[:, :height, :width])
     image_out[:, height:] = 0
     image_out[:, :height, width:] = 0

@@ -36,6 +36,7 @@ def load_small_experiment(data: Path, steps: int, *, decoder: str = "query") -> 
         decoder: `query`, or `fpn`, whose steps can be CUDA graphs.
     """
     dense = ("model.decoder=fpn", "loss.pixel_weight=0", "loss.semantic_weight=0")
+    dense += ("optimizer.rules=[]",)
     values = (
         *(dense if decoder == "fpn" else ()),
         *(f"data.path={data}", f"data.transform.crop=[{_SIZE[0]},{_SIZE[1]}]"),

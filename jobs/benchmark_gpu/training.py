@@ -108,7 +108,9 @@ def _choose_form(resolved: Resolved, step: Step) -> tuple[Resolved, float, float
             chosen = override(resolved, values, "benchmark")
             with collect_warnings() as warnings:
                 speed, seconds = _time_steps(chosen, step)
-            forms[name] = chosen, speed, seconds
+            # What was left out with a warning is another form under this one's name.
+            if not warnings:
+                forms[name] = chosen, speed, seconds
             return {"steps_s": round(speed, 2), "warnings": warnings}
 
         if not forms or step.seconds_left() > _SHARE * step.seconds:

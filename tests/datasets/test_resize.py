@@ -98,6 +98,7 @@ def test_an_image_decoded_at_a_smaller_scale_lies_where_the_whole_one_does(
     small = cv2.imdecode(
         data, {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4}[reduction]
     )
+    assert small is not None
     assert small.shape[:2] == tuple(-(-length // reduction) for length in source)
     size = (source[0] // reduction - 3, source[1] // reduction - 3)
     window = Window(size[0] - 30, size[1] - 30, 30, 30)

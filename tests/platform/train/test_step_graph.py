@@ -153,7 +153,8 @@ def test_another_shape_is_captured_anew_and_buffers_stay_as_they_were() -> None:
 
     def warm_up(run: Callable[[], object]) -> Callable[[], object]:
         run()
-        captured.append(norm.num_batches_tracked.item())
+        assert norm.num_batches_tracked is not None
+        captured.append(int(norm.num_batches_tracked))
         return run
 
     graph = StepGraph(compute, norm, warm_up)
