@@ -73,12 +73,16 @@ class Step:
 
 
 @contextlib.contextmanager
-def collect_warnings() -> Iterator[list[str]]:
-    """Collect what the package warns of in a block, as a setting that was left out."""
+def collect_warnings(name: str) -> Iterator[list[str]]:
+    """Collect what a module warns of in a block, as of a setting that is left out.
+
+    Args:
+        name: Of the module, and so of its logger.
+    """
     lines: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: lines.append(record.getMessage())
-    logger = logging.getLogger(__package__.partition(".")[0] if __package__ else None)
+    logger = logging.getLogger(name)
     logger.addHandler(handler)
     try:
         yield lines

@@ -25,6 +25,7 @@ from ...platform.evaluation.scores import class_table
 from ...platform.figures import charts
 from ...platform.train.faults.worker_guard import Guard
 from ...platform.train.loop import Training
+from ...platform.train.step import Stepper
 from .power import PowerMeter
 from .step import Step, collect_warnings, run_step
 
@@ -106,7 +107,7 @@ def _choose_form(resolved: Resolved, step: Step) -> tuple[Resolved, float, float
 
         def time_form(name: str = name, values: dict[str, Any] = values) -> dict[str, Any]:
             chosen = override(resolved, values, "benchmark")
-            with collect_warnings() as warnings:
+            with collect_warnings(Stepper.__module__) as warnings:
                 speed, seconds = _time_steps(chosen, step)
             # What was left out with a warning is another form under this one's name.
             if not warnings:
