@@ -128,11 +128,15 @@ class ResizedLabel:
         self._label = label
         self._rows = _find_nearest(label.shape[0], size[0])
         self._columns = _find_nearest(label.shape[1], size[1])
+        self._last: tuple[Window, np.ndarray] | None = None
 
     def cut(self, window: Window) -> np.ndarray:
-        """The ids of a window, (window.height, window.width)."""
-        rows, columns = window.slices
-        return self._label.take(self._rows[rows], 0).take(self._columns[columns], 1)
+        """The ids of a window, (window.height, window.width); the last one is kept."""
+        if self._last is None or self._last[0] != window:
+            rows, columns = window.slices
+            ids = self._label.take(self._rows[rows], 0).take(self._columns[columns], 1)
+            self._last = (window, ids)
+        return self._last[1]
 
 
 def _find_nearest(source: int, length: int) -> np.ndarray:
