@@ -113,7 +113,7 @@ def main() -> None:
 
     tool = find_disassembler()
     if tool is None:
-        sys.exit("no nvdisasm: install nvidia-cuda-nvdisasm, or put a toolkit's bin on the PATH")
+        sys.exit("no nvdisasm: install nvidia-cuda-nvdisasm (dev extra) or a CUDA toolkit")
     figures = measure_figures(tool)
     if "--write" in sys.argv:
         rows = [f'  "{name}": {json.dumps(row._asdict())}' for name, row in figures.items()]

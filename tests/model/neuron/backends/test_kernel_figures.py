@@ -21,7 +21,7 @@ def find_tools() -> str:
         pytest.skip(f"no NVRTC: install nvidia-cuda-nvrtc (dev extra): {error}")
     tool = find_disassembler()
     if tool is None:
-        pytest.skip("no nvdisasm: install nvidia-cuda-nvdisasm, or put a toolkit's bin on the PATH")
+        pytest.skip("no nvdisasm: install nvidia-cuda-nvdisasm (dev extra) or a CUDA toolkit")
     return tool
 
 
