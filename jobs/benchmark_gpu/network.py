@@ -18,7 +18,7 @@ from ...model.loss.criterion import build_criterion
 from ...model.neuron.integer_lif import IntegerLIF
 from ...model.published.sizes import spike2former_sdtv2
 from ...model.segmentor import build_uncalibrated_segmentor
-from ...platform.train.step_graph import capture_cuda_graph
+from ...platform.train.passes.step_graph import capture_cuda_graph
 from ..benchmark.neuron_network import build_small_config
 from ..benchmark.published_order import PlainCriterion, use_published_order
 from .step import Step, run_step

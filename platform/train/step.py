@@ -14,10 +14,10 @@ from ..config.schema import ExperimentConfig
 from ..loading.training_loader import MicroBatch
 from .failure import OutOfMemoryForGoodError
 from .faults.preemption import Notice
-from .reduction import StepVector, micro_batch_range
+from .passes.reduction import StepVector, micro_batch_range
+from .passes.step_graph import StepGraph, find_graph_obstacle
+from .passes.synchronized_norm import synchronize
 from .state import TrainingState
-from .step_graph import StepGraph, find_graph_obstacle
-from .synchronized_norm import synchronize
 
 _log = logging.getLogger(__name__)
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..config.schema import ExperimentConfig
+from ...config.schema import ExperimentConfig
 
 Capture = Callable[[Callable[[], object]], Callable[[], object]]
 _WARM_UPS = 3

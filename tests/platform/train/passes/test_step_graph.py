@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from spikeseg.platform.config.schema import ExperimentConfig
 from spikeseg.platform.train import step as step_module
-from spikeseg.platform.train.step_graph import StepGraph, find_graph_obstacle
+from spikeseg.platform.train.passes.step_graph import StepGraph, find_graph_obstacle
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """Figures of the compiled kernels for sm_90, kept in a table that changes are compared with.
 
-    python tests/support/kernel_figures.py --write
+    python tests/support/kernels/kernel_figures.py --write
 
 Needs NVRTC (nvidia-cuda-nvrtc and cupy, of the dev extra) and nvdisasm (nvidia-cuda-nvdisasm, or a
 CUDA toolkit), and no GPU. Without `--write` it prints the table.
