@@ -192,7 +192,7 @@ def augment(
     """
     image, maps = _resize_and_crop(config, row, generator)
     if generator.random() < config.flip:
-        image, maps = cv2.flip(image, 1).reshape(image.shape), [m[:, ::-1] for m in maps]
+        image, maps = _flip(image), [m[:, ::-1] for m in maps]
     if config.jitter is not None:
         image = jitter_colours(config.jitter, image, generator)
     elif config.photometric:
@@ -376,6 +376,11 @@ def _draw_window(
             break
         window = draw()
     return window
+
+
+def _flip(image: np.ndarray) -> np.ndarray:
+    """Mirror (H, W, C) left to right; OpenCV drops a single channel's axis."""
+    return cv2.flip(image, 1).reshape(image.shape)
 
 
 def _pad(values: np.ndarray, size: tuple[int, int], fill: int) -> np.ndarray:
