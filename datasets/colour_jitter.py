@@ -1,4 +1,4 @@
-"""Random changes of an image's colours in one pass: a lookup table, then a linear map."""
+"""Random changes of colours: the published distortion, or a table and a linear map."""
 
 import math
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ import numpy as np
 
 # ITU-R BT.601: what an RGB pixel weighs in grey.
 _GREY = np.array([0.299, 0.587, 0.114])
+_BYTES = np.arange(256, dtype=np.uint8)
 _EFFECTS = ("gamma", "brightness", "colour_balance", "contrast", "saturation")
 
 
@@ -85,6 +86,41 @@ def jitter_colours(
     return np.clip(mixed, 0, 255, out=mixed)
 
 
+def photometric_distortion(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Brightness, contrast, saturation and hue, each with probability 0.5, in uint8.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        generator: The randomness.
+
+    Source: published recipe: brightness +-32, contrast and saturation 0.5..1.5, hue +-18 of 180,
+        contrast before or after the colour steps with even chance.
+    """
+
+    def scale(factor: float, shift: float = 0.0) -> np.ndarray:
+        return np.clip(_BYTES.astype(np.float32) * factor + shift, 0, 255).astype(np.uint8)
+
+    if generator.random() < 0.5:
+        image = map_bytes(image, scale(1.0, generator.uniform(-32, 32)))
+    contrast_first = generator.random() < 0.5
+    if contrast_first and generator.random() < 0.5:
+        image = map_bytes(image, scale(generator.uniform(0.5, 1.5)))
+    if generator.random() < 0.5:
+        image = _map_hsv(image, 1, scale(generator.uniform(0.5, 1.5)))
+    if generator.random() < 0.5:
+        # Hues end at 179.
+        hue = ((_BYTES.astype(np.int32) + int(generator.integers(-18, 18))) % 180).astype(np.uint8)
+        image = _map_hsv(image, 0, hue)
+    if not contrast_first and generator.random() < 0.5:
+        image = map_bytes(image, scale(generator.uniform(0.5, 1.5)))
+    return image
+
+
+def map_bytes(image: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """Replace each byte of (H, W, C) by its entry of a (256,) table of any type."""
+    return cv2.LUT(image, table).reshape(image.shape)
+
+
 def _draw(
     config: JitterConfig, effect: str, generator: np.random.Generator, count: int = 1
 ) -> np.ndarray:
@@ -93,3 +129,10 @@ def _draw(
     happens = generator.random() < getattr(config, f"{effect}_probability")
     numbers = generator.uniform(-strength, strength, count)
     return numbers if happens else np.zeros(count)
+
+
+def _map_hsv(image: np.ndarray, channel: int, table: np.ndarray) -> np.ndarray:
+    """Replace one of hue, saturation and value of an RGB image by the entries of a table."""
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
+    cv2.insertChannel(cv2.LUT(cv2.extractChannel(hsv, channel), table), hsv, channel)
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)

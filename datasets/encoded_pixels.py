@@ -16,21 +16,39 @@ _PNG_SIZE, _PNG_HEADER = 16, 24
 _PNG_START, _JPEG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"\xff\xd8\xff"
 
 
-def decode_image(data: bytes, size: tuple[int, int] | None = None) -> np.ndarray:
+# A JPEG is decoded at these divisors of its size from fewer of its coefficients. OpenCV has no flag
+# of its own for them in RGB: the grey ones are the bits of the divisor alone.
+_REDUCED = {
+    1: cv2.IMREAD_COLOR_RGB,
+    2: cv2.IMREAD_REDUCED_GRAYSCALE_2 | cv2.IMREAD_COLOR_RGB,
+    4: cv2.IMREAD_REDUCED_GRAYSCALE_4 | cv2.IMREAD_COLOR_RGB,
+    8: cv2.IMREAD_REDUCED_GRAYSCALE_8 | cv2.IMREAD_COLOR_RGB,
+}
+
+
+def is_jpeg(data: bytes) -> bool:
+    """Whether the bytes begin as a JPEG does."""
+    return data.startswith(_JPEG_START)
+
+
+def decode_image(
+    data: bytes, size: tuple[int, int] | None = None, reduction: int = 1
+) -> np.ndarray:
     """Decode a JPEG or PNG to (H, W, 3) uint8 RGB.
 
     Args:
         data: Bytes of the file.
         size: Height and width that it must have; nothing is decoded where its header says
             otherwise. If not given, any size up to `MOST_PIXELS`.
+        reduction: 1, or 2, 4 or 8 for a JPEG: (H / reduction, W / reduction), rounded up.
 
     Raises:
         DataError: Where it is of another format, size or damaged.
     """
-    image = _decode(data, cv2.IMREAD_COLOR, "an image", size)
+    image = _decode(data, _REDUCED[reduction], "an image", size)
     if image is None:
         raise DataError("an image of these bytes cannot be decoded")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return image
 
 
 def encode_bands(bands: np.ndarray) -> bytes:

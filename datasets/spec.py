@@ -171,12 +171,13 @@ class Row:
 
     Attributes:
         id: Unique within the split.
-        image: (H, W, C) uint8; RGB where C is 3.
+        image: (H, W, C) uint8, RGB where C is 3; with a reduction, H and W over it, rounded up.
         label: (H, W) uint8 train ids.
         instances: (H, W) uint16, 0 for none, else 1 + index into `segments`; None where the data
             set has none.
         segments: Class of each segment.
         crowd: For each segment whether it is a group that is never matched; empty for none.
+        reduction: Divisor of the sides at which the image was decoded.
     """
 
     id: str
@@ -185,6 +186,7 @@ class Row:
     instances: np.ndarray | None = None
     segments: tuple[int, ...] = ()
     crowd: tuple[bool, ...] = ()
+    reduction: int = 1
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import os
 import stat
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ..encoded_pixels import MOST_PIXELS, decode_bands, decode_index, decode_instances
+from ..encoded_pixels import (
+    MOST_PIXELS,
+    decode_bands,
+    decode_image,
+    decode_index,
+    decode_instances,
+    is_jpeg,
+)
 from ..printable_text import make_printable
 from ..spec import DataError, Row, StorageAwayError
 from .manifest import MANIFEST, Manifest, read_manifest
@@ -116,12 +123,19 @@ class PackedDataset:
         """Labelled pixels per class of a split."""
         return list(self._class_pixels[split])
 
-    def row(self, split: str, index: int) -> Row:
+    def row(
+        self,
+        split: str,
+        index: int,
+        reduction: Callable[[tuple[int, int]], int] | None = None,
+    ) -> Row:
         """Read and decode one row.
 
         Args:
             split: Name of the split.
             index: Row number within the split, from 0.
+            reduction: Height and width -> divisor (1, 2, 4 or 8) at which a JPEG is decoded; whole
+                if not given, as everything else is.
 
         Raises:
             DataError: Names the shard and row that cannot be read, or is not what was packed.
@@ -134,7 +148,9 @@ class PackedDataset:
         with _name_damage(f"{where}: row {index} of {split}"):
             record = self._read_record(shard, offset)
         with _name_damage(f"{where}: row {record['id']}"):
-            return _decode_record(record, self._require_size(record), self.channels)
+            size = self._require_size(record)
+            divisor = 1 if reduction is None else reduction(size)
+            return _decode_record(record, size, self.channels, divisor)
 
     def columns(self, split: str, names: list[str]) -> Iterator[dict[str, Any]]:
         """Some columns of all rows of a split, in their order, without decoding images.
@@ -305,7 +321,9 @@ def _name_damage(where: str) -> Iterator[None]:
         raise DataError(f"{where}: it is damaged ({error!r})") from error
 
 
-def _decode_record(record: Mapping[str, Any], size: tuple[int, int], channels: int) -> Row:
+def _decode_record(
+    record: Mapping[str, Any], size: tuple[int, int], channels: int, reduction: int
+) -> Row:
     """Decode a stored record, and compare it with the hash and sizes that were packed.
 
     Args:
@@ -313,14 +331,9 @@ def _decode_record(record: Mapping[str, Any], size: tuple[int, int], channels: i
         size: Height and width that image, label and instances must have; none is decoded whose
             header says otherwise.
         channels: Channels of the image.
+        reduction: Divisor at which the image is decoded where it is a JPEG.
     """
-    image = decode_bands(record["image"], channels, size)
-    # The hash is of the file's own bytes where these are stored, else of the pixels.
-    if not any(
-        hashlib.sha256(part).digest().startswith(record["image_hash"])
-        for part in (record["image"], image.data)
-    ):
-        raise DataError("the image is not the one that was packed: its bytes have changed")
+    image, reduction = _decode_image(record, size, channels, reduction)
     # Wrong bytes of a PNG are met by its own check sums.
     label = decode_index(record["label"], size)
     encoded = record["instances"]
@@ -335,4 +348,20 @@ def _decode_record(record: Mapping[str, Any], size: tuple[int, int], channels: i
         instances=instances,
         segments=segments,
         crowd=tuple(record["crowd"] or ()),
+        reduction=reduction,
     )
+
+
+def _decode_image(
+    record: Mapping[str, Any], size: tuple[int, int], channels: int, reduction: int
+) -> tuple[np.ndarray, int]:
+    """Decode and compare the image of a record; returns the divisor that it was decoded at, too."""
+    data, digest = record["image"], record["image_hash"]
+    # The hash is of the file's own bytes where these are stored, else of the pixels.
+    verbatim = hashlib.sha256(data).digest().startswith(digest)
+    if verbatim and reduction > 1 and channels == 3 and is_jpeg(data):
+        return decode_image(data, size, reduction), reduction
+    image = decode_bands(data, channels, size)
+    if not verbatim and not hashlib.sha256(image.data).digest().startswith(digest):
+        raise DataError("the image is not the one that was packed: its bytes have changed")
+    return image, 1

@@ -1,4 +1,4 @@
-"""`spikeseg benchmark data`: packing, image libraries, reading beside a plain DataLoader."""
+"""`spikeseg benchmark data`: packing, image libraries, reading, what a row is made of."""
 
 import tempfile
 import time
@@ -24,6 +24,19 @@ if TYPE_CHECKING:
 @click.option("--plan", is_flag=True, help="Open many shards and plan many rows: time, memory.")
 @click.option("--plan-shards", type=click.IntRange(20), default=100_000, show_default=True)
 @click.option("--plan-rows", type=click.IntRange(1), default=100_000_000, show_default=True)
+@click.option(
+    "--parts",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Packed data: what each part of a training row costs, by --recipe.",
+)
+@click.option(
+    "--recipe",
+    "recipes",
+    multiple=True,
+    default=("camvid_sdtv2",),
+    show_default=True,
+    help="Whose transform; several.",
+)
 @click.option("--order", is_flag=True, help="How well the order of 20000 rows is mixed.")
 @click.option(
     "--many", type=click.IntRange(0), default=0, help="Rows of a generated set to pack and seek in."
@@ -37,16 +50,20 @@ def command(  # noqa: PLR0913
     plan: bool,
     plan_shards: int,
     plan_rows: int,
+    parts: Path | None,
+    recipes: tuple[str, ...],
     order: bool,
     many: int,
 ) -> None:
-    """Measure reading with --source, order with --order, size with --many and --plan."""
-    if source is None and not (many or order or plan):
+    """Measure reading with --source and --parts, order with --order, size with --many, --plan."""
+    if source is None and parts is None and not (many or order or plan):
         raise click.UsageError(
-            "give --source, the folder of raw CamVid, --many ROWS, --plan or --order"
+            "give --source, the folder of raw CamVid, --parts DIR, --many ROWS, --plan or --order"
         )
     if order:
         _print_order()
+    if parts is not None:
+        _print_parts(parts, recipes, rows=batch * batches, rounds=rounds)
     with tempfile.TemporaryDirectory() as folder:
         if plan:
             _print_plan(Path(folder) / "shards", plan_shards, plan_rows)
@@ -97,6 +114,22 @@ def _print_reading(source: Path, output: Path, plan: "ReadPlan") -> None:
         f"{ours.images_per_cpu_s / plain.images_per_cpu_s:.2f} by processor time"
     )
     print(f"peak memory of this process: {data_readers.read_peak_memory_mb():.0f} MB")
+
+
+def _print_parts(path: Path, recipes: tuple[str, ...], *, rows: int, rounds: int) -> None:
+    from ...platform.config.recipes import load_experiment
+    from .data_parts import list_versions, measure_parts
+
+    for recipe in recipes:
+        config = load_experiment(recipe, [f"data.path={path}"]).config
+        costs = measure_parts(path, list_versions(config.data.transform), rows, rounds)
+        print(f"{recipe}, {rows} rows, best of {rounds} rounds: processor milliseconds a row")
+        print(f"{'':24}" + "".join(f"{name:>20}" for name in costs))
+        for part in next(iter(costs.values())).parts:
+            print(f"{part:24}" + "".join(f"{cost.parts[part]:20.3f}" for cost in costs.values()))
+        print(f"{'all':24}" + "".join(f"{cost.total:20.3f}" for cost in costs.values()))
+        rates = "".join(f"{cost.images_per_cpu_s:20.1f}" for cost in costs.values())
+        print(f"{'images per CPU second':24}{rates}\n", flush=True)
 
 
 def _print_order() -> None:

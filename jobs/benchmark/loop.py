@@ -20,8 +20,8 @@ from ...platform.config.recipes import Resolved, override
 from ...platform.config.schema import ExperimentConfig
 from ...platform.train.faults.worker_guard import Guard
 from ...platform.train.loop import Training
+from ...platform.train.passes.reduction import StepVector, micro_batch_range
 from ...platform.train.preparation import build_seeded_model
-from ...platform.train.reduction import StepVector, micro_batch_range
 from ...platform.train.state import TrainingState
 from ..cli import run
 from ..options import overrides_argument

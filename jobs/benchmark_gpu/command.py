@@ -58,8 +58,8 @@ class StepPlan(NamedTuple):
 
 STEPS = (
     StepPlan(1, "smoke", 30, 40),
-    StepPlan(2, "correctness", 90, 90),
-    StepPlan(3, "neurons", 90, 30),
+    StepPlan(2, "correctness", 90, 180),
+    StepPlan(3, "neurons", 90, 120),
     StepPlan(4, "network", 120, 60),
     StepPlan(5, "training", None, 60),
 )

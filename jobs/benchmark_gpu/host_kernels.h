@@ -12,7 +12,8 @@
 struct Index {
   unsigned int x;
 };
-static Index blockIdx, threadIdx, blockDim;
+// Of each thread of the process: two of them may run kernels at once, as two streams do.
+static thread_local Index blockIdx, threadIdx, blockDim;
 
 struct alignas(16) uint4 {
   unsigned int x, y, z, w;

@@ -8,12 +8,14 @@ threads run one after the other, which is slow.
 import contextlib
 import ctypes
 import functools
+import hashlib
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
 import numpy as np
@@ -24,6 +26,7 @@ from ...model.neuron.backends import cuda, operators
 
 _HEADER = Path(__file__).with_suffix(".h")
 _CTYPES = {int: ctypes.c_int64, np.int32: ctypes.c_int32, np.float32: ctypes.c_float}
+_building = threading.Lock()
 
 
 def find_host_obstacle() -> str:
@@ -80,12 +83,64 @@ def launch(
     """
     if threads == 0:
         return
-    values = [_CTYPES[type(argument)](argument) for argument in arguments]
-    pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
+    pack = pack_arguments(arguments)
     function = getattr(_build_library(cuda.FILES[kernel], like.dtype, unroll), f"launch_{kernel}")
     grid = -(-threads // cuda.BLOCK)
     first = 0 if last_blocks is None else max(0, grid - last_blocks)
-    function(pointers, ctypes.c_longlong(first), ctypes.c_longlong(grid), ctypes.c_int(cuda.BLOCK))
+    function(
+        pack.pointers, ctypes.c_longlong(first), ctypes.c_longlong(grid), ctypes.c_int(cuda.BLOCK)
+    )
+
+
+class PackedArguments(NamedTuple):
+    """Arguments as a CUDA launch takes them.
+
+    Attributes:
+        pointers: One to each value.
+        values: What they point to, kept alive.
+    """
+
+    pointers: ctypes.Array[ctypes.c_void_p]
+    values: list[Any]
+
+
+def pack_arguments(arguments: Sequence[int | np.int32 | np.float32]) -> PackedArguments:
+    """Give each argument the width that cupy gives it: an `int` has 64 bits."""
+    values = [_CTYPES[type(argument)](argument) for argument in arguments]
+    pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
+    return PackedArguments(pointers, values)
+
+
+def build_source(file: str, source: str, defines: Sequence[str]) -> Path:
+    """Build the source of a kernel file as a shared library; a second time it is there already.
+
+    Args:
+        file: A key of `cuda.UNROLLS`, whose kernels get launchers.
+        source: Its text, headers written in.
+        defines: Compiler options of the variant, as `-DNEURON_UNROLL=1`.
+
+    Raises:
+        RuntimeError: With the compiler's words.
+    """
+    launchers = "".join(
+        f"LAUNCHER({kernel})\n" for kernel, its in cuda.FILES.items() if its == file
+    )
+    text = f'#include "{_HEADER}"\n{source}\n{launchers}'
+    digest = hashlib.sha256("\0".join([text, *defines]).encode()).hexdigest()[:16]
+    # Two threads may ask for the folder, and for the same library, at once.
+    with _building:
+        path = Path(_make_folder().name) / f"{file.removesuffix('.cu')}_{digest}.so"
+        if not path.exists():
+            path.with_suffix(".cpp").write_text(text)
+            command = ["g++", "-O1", "-std=c++17", "-ffp-contract=off", "-fno-strict-aliasing"]
+            command += ["-Wall", "-Werror", "-Wno-unknown-pragmas", "-fPIC", "-shared", *defines]
+            # As on a GPU, a 16-byte access that is not aligned ends the process.
+            command += ["-fsanitize=alignment", "-fsanitize-undefined-trap-on-error"]
+            command += [str(path.with_suffix(".cpp")), "-o", str(path)]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                raise RuntimeError(f"g++ refused {file}: {done.stderr}")
+    return path
 
 
 @functools.cache
@@ -95,28 +150,12 @@ def _make_folder() -> tempfile.TemporaryDirectory:
 
 @functools.cache
 def _build_library(file: str, dtype: torch.dtype, unroll: int) -> ctypes.CDLL:
-    """Build a variant of a kernel file as a shared library."""
+    """Build a variant of a kernel file as a shared library, and load it."""
     if unroll not in cuda.UNROLLS[file]:
         raise ValueError(f"{file} has no variant of unroll {unroll}")
-    folder = Path(_make_folder().name)
-    name = f"{file.removesuffix('.cu')}_{cuda.STORAGE[dtype]}_{unroll}"
-    launchers = "".join(
-        f"LAUNCHER({kernel})\n" for kernel, its in cuda.FILES.items() if its == file
-    )
-    text = f'#include "{_HEADER}"\n{cuda.read_source(file)}\n{launchers}'
-    (folder / f"{name}.cpp").write_text(text)
-    defines = [
-        option for option in cuda.list_compile_options(dtype, unroll) if option.startswith("-D")
-    ]
-    command = ["g++", "-O1", "-std=c++17", "-ffp-contract=off", "-fno-strict-aliasing", "-Wall"]
-    command += ["-Werror", "-Wno-unknown-pragmas", "-fPIC", "-shared", *defines]
-    # As on a GPU, a 16-byte access that is not aligned ends the process.
-    command += ["-fsanitize=alignment", "-fsanitize-undefined-trap-on-error"]
-    command += [str(folder / f"{name}.cpp"), "-o", str(folder / f"{name}.so")]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"g++ refused {file}: {done.stderr}")
-    return ctypes.CDLL(str(folder / f"{name}.so"))
+    options = cuda.list_compile_options(dtype, unroll)
+    defines = tuple(option for option in options if option.startswith("-D"))
+    return ctypes.CDLL(str(build_source(file, cuda.read_source(file), defines)))
 
 
 @functools.cache

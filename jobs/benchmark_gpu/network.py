@@ -18,6 +18,7 @@ from ...model.loss.criterion import build_criterion
 from ...model.neuron.integer_lif import IntegerLIF
 from ...model.published.sizes import spike2former_sdtv2
 from ...model.segmentor import build_uncalibrated_segmentor
+from ...platform.train.passes.step_graph import capture_cuda_graph
 from ..benchmark.neuron_network import build_small_config
 from ..benchmark.published_order import PlainCriterion, use_published_order
 from .step import Step, run_step
@@ -71,7 +72,7 @@ def _make_task(
             with torch.no_grad(), cast:
                 return model(images)
 
-        return _capture(infer) if form == "CUDA graph" else infer
+        return capture_cuda_graph(infer) if form == "CUDA graph" else infer
     model.train()
     config = model.config
     criterion: nn.Module = build_criterion(LossConfig(), config).to(images.device)
@@ -97,20 +98,6 @@ def _make_task(
         optimizer.zero_grad()
 
     return train
-
-
-def _capture(infer: Callable[[], Any]) -> Callable[[], Any]:
-    """Capture a forward pass as a CUDA graph; its replay."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            infer()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        infer()
-    return graph.replay
 
 
 def _compare(

@@ -27,14 +27,18 @@ def pack_small_data(folder: Path) -> Path:
     return folder
 
 
-def load_small_experiment(data: Path, steps: int) -> Resolved:
+def load_small_experiment(data: Path, steps: int, *, decoder: str = "query") -> Resolved:
     """The experiment: shapes_tiny at 32 x 32 with a checkpoint in the middle.
 
     Args:
         data: Packed data.
         steps: Steps of the training.
+        decoder: `query`, or `fpn`, whose steps can be CUDA graphs.
     """
+    dense = ("model.decoder=fpn", "loss.pixel_weight=0", "loss.semantic_weight=0")
+    dense += ("optimizer.rules=[]",)
     values = (
+        *(dense if decoder == "fpn" else ()),
         *(f"data.path={data}", f"data.transform.crop=[{_SIZE[0]},{_SIZE[1]}]"),
         *("trainer.workers=0", "trainer.micro_batch_size=4", "trainer.micro_batches=1"),
         *(f"trainer.max_steps={steps}", f"trainer.evaluate_every={steps}", "trainer.log_every=1"),

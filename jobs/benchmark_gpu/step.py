@@ -1,12 +1,14 @@
 """A step of the GPU benchmark: what it is given, and how its rows reach the report."""
 
 import argparse
+import contextlib
 import dataclasses
 import json
+import logging
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -68,6 +70,24 @@ class Step:
         seconds = round(time.monotonic() - started, 2)
         self.emit({"case": "check", "check": name, "ok": ok, "seconds": seconds} | columns)
         return ok
+
+
+@contextlib.contextmanager
+def collect_warnings(name: str) -> Iterator[list[str]]:
+    """Collect what a module warns of in a block, as of a setting that is left out.
+
+    Args:
+        name: Of the module, and so of its logger.
+    """
+    lines: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: lines.append(record.getMessage())
+    logger = logging.getLogger(name)
+    logger.addHandler(handler)
+    try:
+        yield lines
+    finally:
+        logger.removeHandler(handler)
 
 
 def run_step(name: str, measure: Callable[[Step], None]) -> None:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,26 @@ from ...platform.evaluation.scores import class_table
 from ...platform.figures import charts
 from ...platform.train.faults.worker_guard import Guard
 from ...platform.train.loop import Training
+from ...platform.train.step import Stepper
 from .power import PowerMeter
-from .step import Step, run_step
+from .step import Step, collect_warnings, run_step
 
 _RUN = "training"
+# What is tried for a few steps before the training, which then has the fastest.
+_FORMS = {
+    "operation by operation, channels_last": {
+        "trainer.memory_format": "channels_last",
+        "trainer.cuda_graph": False,
+    },
+    "CUDA graph, channels_last": {
+        "trainer.memory_format": "channels_last",
+        "trainer.cuda_graph": True,
+    },
+    "CUDA graph, contiguous": {
+        "trainer.memory_format": "contiguous",
+        "trainer.cuda_graph": True,
+    },
+}
 _TIMED_STEPS = 10
 _REHEARSED_STEPS = 12
 # Of the time left after those steps: the rest is for evaluations, pictures and power.
@@ -38,8 +55,7 @@ _SECONDS_FOR_RESULTS = 25.0
 
 def measure(step: Step) -> None:
     """Train, score test with the best checkpoint, and leave curves, table, pictures, joules."""
-    resolved = _load(step)
-    speed, seconds = _time_steps(resolved, step)
+    resolved, speed, seconds = _choose_form(_load(step), step)
     left = step.seconds_left() - seconds
     steps = _REHEARSED_STEPS if step.rehearse else max(4, int(_SHARE * left * speed))
     between = max(1, math.ceil(_SECONDS_BETWEEN_EVALUATIONS * speed))
@@ -84,11 +100,34 @@ def _load(step: Step) -> Resolved:
     return load_experiment("camvid_gpu", [*values, *(tiny if step.rehearse else [])])
 
 
+def _choose_form(resolved: Resolved, step: Step) -> tuple[Resolved, float, float]:
+    """Time a few steps of every form; the fastest, its steps a second, an evaluation's seconds."""
+    forms: dict[str, tuple[Resolved, float, float]] = {}
+    for name, values in _FORMS.items():
+
+        def time_form(name: str = name, values: dict[str, Any] = values) -> dict[str, Any]:
+            chosen = override(resolved, values, "benchmark")
+            with collect_warnings(Stepper.__module__) as warnings:
+                speed, seconds = _time_steps(chosen, step)
+            # What was left out with a warning is another form under this one's name.
+            if not warnings:
+                forms[name] = chosen, speed, seconds
+            return {"steps_s": round(speed, 2), "warnings": warnings}
+
+        if not forms or step.seconds_left() > _SHARE * step.seconds:
+            step.try_check(f"steps, {name}", time_form)
+    if not forms:
+        raise RuntimeError("no form of a step could be run")
+    fastest = max(forms, key=lambda name: forms[name][1])
+    step.emit({"case": "form of the training", "form": fastest})
+    return forms[fastest]
+
+
 def _time_steps(resolved: Resolved, step: Step) -> tuple[float, float]:
     """Steps a second, and the seconds of one evaluation."""
     values = {"trainer.max_steps": 10**6, "trainer.evaluate_every": 10**6}
     config = override(resolved, values, "benchmark").config
-    run = RunFolder(step.folder / "timed")
+    run = RunFolder(Path(tempfile.mkdtemp(prefix="timed-", dir=step.folder)))
     run.claim()
     training = Training(config, run, group=OneWorker(), recorder=None, progress=None)
     training.start()

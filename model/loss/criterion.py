@@ -295,10 +295,23 @@ class DenseCriterion(nn.Module):
             ValueError: Where prediction and target are of different numbers of images, targets are
                 not int64, or a label is none of the K classes.
         """
-        logits = prediction.logits
-        _require_images(len(logits), target)
-        _require_labels(target, logits.shape[1], self.config.ignore_label)
-        labels = target
+        _require_images(len(prediction.logits), target)
+        self.check(target)
+        return self.compute(prediction, target, normalizer)
+
+    def check(self, target: Tensor) -> None:
+        """Refuse targets that are no label maps of the K classes; waits for the device.
+
+        Raises:
+            ValueError: Where they are not int64, or a label is none of the K classes.
+        """
+        _require_labels(target, len(self.factors), self.config.ignore_label)
+
+    def compute(
+        self, prediction: DensePrediction, target: Tensor, normalizer: Tensor | float
+    ) -> dict[str, Tensor]:
+        """As a call, of checked targets; without the Lovász term nothing waits for the device."""
+        logits, labels = prediction.logits, target
         if self.config.mask_resolution == "prediction":
             scale = target[0].numel() / (logits.shape[-2] * logits.shape[-1])
             target = resize_labels(target, (logits.shape[-2], logits.shape[-1]))

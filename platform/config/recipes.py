@@ -41,7 +41,9 @@ _SEVERAL = (
 # so that an experiment keeps its digest from version to version.
 _ADDED: dict[str, Any] = {
     "data.phases": [],
+    "data.transform.decode": "full",
     "data.transform.jitter": None,
+    "data.transform.version": 1,
     "loss.lovasz_stride": 2,
     "loss.lovasz_weight": 0.0,
     "model.backbone.normalization": None,
@@ -56,7 +58,9 @@ _ADDED: dict[str, Any] = {
     "optimizer.decay_vectors": True,
     "tracking.register": None,
     "tracking.tags": {},
+    "trainer.cuda_graph": False,
     "trainer.ema_start": "constant",
+    "trainer.memory_format": "auto",
 }
 RECIPES = Path(__file__).resolve().parents[2] / "jobs" / "recipes"
 PLACES = ("data.path", "init.backbone", "init.segmentor", "tracking.journal")

@@ -162,6 +162,11 @@ class TrainerConfig(_Section):
         device: `auto` takes the GPU that torch sees, else the CPU.
         threads: torch threads of one worker, set and not inherited.
         onednn: Whether oneDNN's CPU kernels are used, set and not inherited.
+        memory_format: Order of weights and images in memory: `channels_last`, `contiguous`, or
+            `auto`: channels_last on a CPU and, in 16 bits, on a GPU. It decides last bits alone.
+        cuda_graph: Whether forward and backward pass of a micro-batch are captured as a CUDA graph
+            once and replayed. Takes a GPU, model.decoder fpn without the Lovász term, and fp32 or
+            bf16; elsewhere a warning says why not, and steps run operation by operation.
         ema_decay: Decay of the averaged weights that are evaluated; None for none.
         ema_start: How the average begins, as the weights after the first step: `ramp` has the decay
             rise from 2/11 to `ema_decay`, so that it forgets them within a few steps; `constant`,
@@ -199,6 +204,8 @@ class TrainerConfig(_Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(default=1, ge=1)
     onednn: bool = True
+    memory_format: Literal["auto", "channels_last", "contiguous"] = "auto"
+    cuda_graph: bool = False
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
     ema_start: Literal["ramp", "constant"] = "constant"
     reduction: Literal["flat", "strict"] = "flat"

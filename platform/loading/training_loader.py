@@ -1,5 +1,6 @@
 """Rows to device batches for one worker: the same micro-batches whatever the number of workers."""
 
+import functools
 import logging
 import threading
 from collections import deque
@@ -19,7 +20,7 @@ from ...datasets.packed.reader import PackedDataset
 from ...datasets.segment_targets import encode_segments
 from ...datasets.shuffle import RowOrder
 from ...datasets.spec import DataError, Row, StorageAwayError
-from ...datasets.transforms import TransformConfig, augment, row_generator
+from ...datasets.transforms import TransformConfig, augment, find_reduction, row_generator
 from ...model.loss.matcher import SEGMENT_STRIDE
 from ..config.phases import Phase, list_phases, phase_at
 from ..config.schema import ExperimentConfig
@@ -216,9 +217,10 @@ class TrainingRows:
     def _fill(
         self, batch: MicroBatch, slot: int, position: int, transform: TransformConfig
     ) -> None:
-        row = self._read_row(self._order.row(position))
+        row = self._read_row(self._order.row(position), transform)
         generator = row_generator(self._options.seed, self._order.epoch(position), row.id)
-        image, target, instances = augment(transform, row, generator)
+        image = batch.images[slot].numpy()
+        _, target, instances = augment(transform, row, generator, image)
         if self._options.segments:
             target = encode_segments(
                 target,
@@ -227,17 +229,17 @@ class TrainingRows:
                 ignore_label=transform.ignore_label,
                 stride=SEGMENT_STRIDE,
             )
-        batch.images[slot] = torch.from_numpy(image)
         batch.targets[slot] = torch.from_numpy(target)
         batch.ids[slot] = row.id
 
-    def _read_row(self, index: int) -> Row:
+    def _read_row(self, index: int, transform: TransformConfig) -> Row:
         """Read a row, or the next good one where it is bad and may be replaced."""
+        reduction = functools.partial(find_reduction, transform)
         for shift in range(self._order.num_rows):
+            number = (index + shift) % self._order.num_rows
             try:
-                return self._dataset.row("train", (index + shift) % self._order.num_rows)
+                return self._dataset.row("train", number, reduction)
             except DataError as error:
-                number = (index + shift) % self._order.num_rows
                 if self._options.on_bad_row == "refuse":
                     raise
                 if number not in self._bad:

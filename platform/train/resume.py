@@ -24,6 +24,8 @@ _MAY_CHANGE = (
     "trainer.device",
     "trainer.threads",
     "trainer.onednn",
+    "trainer.memory_format",
+    "trainer.cuda_graph",
     "trainer.nonfinite_budget",
     "trainer.step_timeout_s",
     "trainer.ledger",

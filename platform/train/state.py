@@ -65,6 +65,7 @@ class TrainingState:
         scaler: The gradient scaler; disabled but for fp16.
         progress: Where the training stands.
         device: Where all of it lives.
+        image_format: Memory format of the images that the network is trained on.
     """
 
     def __init__(
@@ -82,7 +83,14 @@ class TrainingState:
         self._dataset = dataset
         self._environment = describe_environment(workers, device)
         self.model = build_seeded_model(config).to(device)
-        if device.type == "cpu" or trainer.precision != "fp32":
+        self.image_format = torch.channels_last
+        if trainer.memory_format == "contiguous":
+            self.image_format = torch.contiguous_format
+        elif (
+            trainer.memory_format == "channels_last"
+            or device.type == "cpu"
+            or trainer.precision != "fp32"
+        ):
             self.model = self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.optimizer = build_optimizer(self.model, config.optimizer)
         self.average: AveragedModel | None = None

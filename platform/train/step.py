@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,9 +14,10 @@ from ..config.schema import ExperimentConfig
 from ..loading.training_loader import MicroBatch
 from .failure import OutOfMemoryForGoodError
 from .faults.preemption import Notice
-from .reduction import StepVector, micro_batch_range
+from .passes.reduction import StepVector, micro_batch_range
+from .passes.step_graph import StepGraph, find_graph_obstacle
+from .passes.synchronized_norm import synchronize
 from .state import TrainingState
-from .synchronized_norm import synchronize
 
 _log = logging.getLogger(__name__)
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -109,6 +110,14 @@ class Stepper:
             group=group,
             reduction=trainer.reduction,
         )
+        self._graph: StepGraph | None = None
+        if trainer.cuda_graph:
+            obstacle = find_graph_obstacle(config, self._device, group.size)
+            if obstacle:
+                message = "trainer.cuda_graph is set, but %s: steps run operation by operation"
+                _log.warning(message, obstacle)
+            else:
+                self._graph = StepGraph(self._run_checked_pass, state.model)
 
     def train_step(self, step: int, micro_batches: Sequence[MicroBatch]) -> StepResult:
         """Train on one step's micro-batches.
@@ -149,11 +158,10 @@ class Stepper:
             for index, batch, target in zip(self.indices, micro_batches, targets, strict=True):
                 # Randomness inside a model, if a later one has any, belongs to the micro-batch.
                 torch.manual_seed(hash((self._seed, step, index)) & (2**63 - 1))
-                terms = self._loss_terms(batch.images, target, normalizer)
-                loss = torch.stack(list(terms.values())).sum() / self.micro_batches
-                if loss.requires_grad:
-                    self._state.scaler.scale(loss).backward()
-                self._vector.add(index, [terms[name].detach() for name in self._criterion.terms])
+                images = batch.images.to(
+                    self._device, memory_format=self._state.image_format, non_blocking=True
+                )
+                self._vector.add(index, self._run_pass(images, target, normalizer))
         except torch.OutOfMemoryError as error:
             if self._synchronized:
                 # The others wait for this one in a layer: there is no common way back.
@@ -166,15 +174,43 @@ class Stepper:
             self._vector.fail()
         return self._vector.reduce()
 
-    def _loss_terms(self, images: Tensor, target: Tensor, normalizer: Tensor) -> dict[str, Tensor]:
+    def _run_pass(self, images: Tensor, target: Tensor, normalizer: Tensor) -> list[Tensor]:
+        """Detached loss terms of a micro-batch; its gradients are added."""
+        if self._graph is not None:
+            assert isinstance(self._criterion, DenseCriterion)
+            self._criterion.check(target)
+            try:
+                return self._graph.run(images, target, normalizer)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                message = "steps run operation by operation, no CUDA graph of them is captured: %s"
+                _log.warning(message, error)
+                self._graph = None
+        return self._add_gradients(self._loss_terms(images, target, normalizer))
+
+    def _run_checked_pass(self, images: Tensor, target: Tensor, normalizer: Tensor) -> list[Tensor]:
+        """As `_run_pass`, of targets that were checked, without waiting for the device."""
+        assert isinstance(self._criterion, DenseCriterion)
+        prediction = self._predict(images)
+        return self._add_gradients(self._criterion.compute(prediction, target, normalizer))
+
+    def _add_gradients(self, terms: dict[str, Tensor]) -> list[Tensor]:
+        loss = torch.stack(list(terms.values())).sum() / self.micro_batches
+        if loss.requires_grad:
+            self._state.scaler.scale(loss).backward()
+        return [terms[name].detach() for name in self._criterion.terms]
+
+    def _predict(self, images: Tensor) -> Any:
         with torch.autocast(
             self._device.type,
             _TYPES.get(self._precision, torch.bfloat16),
             enabled=self._precision in _TYPES,
         ):
-            prediction = self._state.model(
-                images.to(self._device, memory_format=torch.channels_last, non_blocking=True)
-            )
+            return self._state.model(images)
+
+    def _loss_terms(self, images: Tensor, target: Tensor, normalizer: Tensor) -> dict[str, Tensor]:
+        prediction = self._predict(images)
         try:
             return self._criterion(prediction, target, normalizer)
         except ValueError:

@@ -1,5 +1,6 @@
 """Augmentation: sizes and colours by hand, the published constants, the same row from its seed."""
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spikeseg.datasets import transforms
+from spikeseg.datasets.colour_jitter import photometric_distortion
 from spikeseg.datasets.spec import Row
 from spikeseg.datasets.transforms import (
     TransformConfig,
     augment,
+    find_reduction,
     fit_short_edge,
     fit_size,
     normalize,
-    photometric_distortion,
     row_generator,
     train_transform,
 )
@@ -265,6 +267,7 @@ def test_test_images_are_fitted_and_normalized_alone() -> None:
         ({"resize": "range", "box": (0, 4)}, r"box must be lengths .* got \(0, 4\)"),
         ({"test_box": (0, 0)}, r"test_box must be lengths .* got \(0, 0\)"),
         ({"ignore_label": 256}, r"ignore_label must be 0\.\.255, got 256"),
+        ({"decode": "reduced"}, "decode must be full in version 1, .* got reduced"),
     ],
 )
 def test_settings_out_of_range_are_refused(changes: dict, message: str) -> None:
@@ -298,3 +301,103 @@ def test_any_number_of_channels_is_augmented_as_each_would_be_alone(
     for channel in range(channels):
         alone = change(np.repeat(image[..., channel : channel + 1], 3, 2))
         np.testing.assert_allclose(together[channel], alone[0], atol=0.021)
+
+
+def plain_photometric(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """The published distortion pixel by pixel, as it was first written."""
+
+    def scale(pixels: np.ndarray, factor: float, shift: float = 0.0) -> np.ndarray:
+        return np.clip(pixels.astype(np.float32) * factor + shift, 0, 255).astype(np.uint8)
+
+    if generator.random() < 0.5:
+        image = scale(image, 1.0, generator.uniform(-32, 32))
+    contrast_first = generator.random() < 0.5
+    if contrast_first and generator.random() < 0.5:
+        image = scale(image, generator.uniform(0.5, 1.5))
+    if generator.random() < 0.5:
+        hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
+        hsv[..., 1] = scale(hsv[..., 1], generator.uniform(0.5, 1.5))
+        image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+    if generator.random() < 0.5:
+        hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
+        hsv[..., 0] = (hsv[..., 0].astype(np.int32) + int(generator.integers(-18, 18))) % 180
+        image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+    if not contrast_first and generator.random() < 0.5:
+        image = scale(image, generator.uniform(0.5, 1.5))
+    return image
+
+
+def test_colours_by_table_are_the_plain_arithmetic_to_the_last_bit() -> None:
+    image = row(64, 64).image
+    for seed in range(40):
+        expected = plain_photometric(image, np.random.default_rng(seed))
+        found = photometric_distortion(image, np.random.default_rng(seed))
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_normalizing_channel_by_channel_is_the_plain_formula_to_the_last_bit() -> None:
+    config = TransformConfig(crop=(16, 16))
+    mean, std = np.asarray(config.mean, np.float32), np.asarray(config.std, np.float32)
+    for image in (row(30, 40).image, row(30, 40).image.astype(np.float32) * np.float32(0.77)):
+        plain = ((image.astype(np.float32) - mean) / std).transpose(2, 0, 1)
+        np.testing.assert_array_equal(normalize(config, image), plain)
+        out = np.full((3, 50, 60), 7, np.float32)
+        normalize(config, image, out[:, :30, :40])
+        np.testing.assert_array_equal(out[:, :30, :40], plain)
+        assert (out[:, 30:] == 7).all()
+
+
+SIZES: dict[str, dict[str, Any]] = {
+    "range": {"resize": "range", "box": (60, 80), "ratio_range": (0.5, 2.0)},
+    "short edge": {"resize": "short_edge", "short_edges": (30, 50, 90), "max_long_edge": 100},
+    "none": {},
+}
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "area"])
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+def test_cropping_first_draws_and_labels_the_same_and_keeps_grey_levels(
+    sizes: dict[str, Any], interpolation: Any
+) -> None:
+    source = row(67, 91)
+    old = TransformConfig(crop=(48, 64), photometric=False, interpolation=interpolation, **sizes)
+    new = dataclasses.replace(old, version=2)
+    std = np.asarray(old.std, np.float32)[:, None, None]
+    for epoch in range(12):
+        first, second = (augment(c, source, row_generator(3, epoch, "row")) for c in (old, new))
+        np.testing.assert_array_equal(first.target, second.target)
+        assert first.instances is not None and second.instances is not None
+        np.testing.assert_array_equal(first.instances, second.instances)
+        levels = np.abs(first.image - second.image) * std
+        assert (levels > 1.001).mean() <= 0.001
+
+
+def test_a_row_is_written_where_it_is_wanted_whatever_stood_there() -> None:
+    config = TransformConfig(crop=(48, 64), version=2, **SIZES["range"])
+    for epoch in range(6):
+        fresh = augment(config, row(20, 30), row_generator(3, epoch, "row"))
+        used = np.full((3, 48, 64), np.nan, np.float32)
+        again = augment(config, row(20, 30), row_generator(3, epoch, "row"), used)
+        assert again.image is used
+        np.testing.assert_array_equal(fresh.image, used)
+
+
+@pytest.mark.parametrize(
+    ("changes", "size", "divisor"),
+    [
+        ({"resize": "range", "box": (120, 160), "ratio_range": (0.85, 1.5)}, (360, 480), 2),
+        ({"resize": "range", "box": (120, 160), "ratio_range": (0.85, 1.51)}, (360, 480), 1),
+        ({"resize": "range", "box": (120, 160)}, (512, 640), 4),
+        ({"resize": "range", "box": (16, 16)}, (512, 640), 8),
+        ({"resize": "short_edge", "short_edges": (100, 256)}, (512, 700), 2),
+        ({"resize": "short_edge", "short_edges": (100, 257)}, (512, 700), 1),
+        ({"resize": "short_edge", "short_edges": (500,), "max_long_edge": 128}, (512, 700), 4),
+        ({}, (512, 700), 1),
+    ],
+)
+def test_a_jpeg_is_decoded_smaller_only_where_no_draw_needs_more(
+    changes: dict, size: tuple[int, int], divisor: int
+) -> None:
+    config = TransformConfig(crop=(16, 16), version=2, decode="reduced", **changes)
+    assert find_reduction(config, size) == divisor
+    assert find_reduction(dataclasses.replace(config, decode="full"), size) == 1

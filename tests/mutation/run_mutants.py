@@ -31,10 +31,11 @@ _STEP = tuple(
     f"{_TRAIN}/{name}.py"
     for name in (
         "test_step",
-        "test_reduction",
+        "passes/test_reduction",
         "test_failure",
         "faults/test_preemption",
-        "test_synchronized_norm",
+        "passes/test_synchronized_norm",
+        "passes/test_step_graph",
     )
 )
 TESTS: Mapping[str, Sequence[str]] = {

@@ -108,7 +108,7 @@ def _patch(counter: _Counter) -> None:
     from spikeseg.platform.checkpoint import checkpoint, run_folder
     from spikeseg.platform.evaluation import scores as evaluate
     from spikeseg.platform.loading.training_loader import TrainingRows
-    from spikeseg.platform.train.reduction import StepVector
+    from spikeseg.platform.train.passes.reduction import StepVector
 
     places: list[tuple[Any, str, str]] = [
         (TrainingRows, "read", "row"),

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from spikeseg.model.neuron.backends import kernel_calls
 from spikeseg.model.neuron.firing_rule import FiringRule
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
@@ -64,3 +65,21 @@ def require_gpu() -> None:
     if not torch.cuda.is_available():
         pytest.skip("no GPU that torch sees")
     pytest.importorskip("cupy", reason="the kernels need cupy-cuda12x or cupy-cuda13x")
+
+
+def call_every_kernel(x: Tensor, *, with_state: bool = True) -> None:
+    """All entry points of `kernel_calls` on (T, N, C), whatever is in it."""
+    rule = FiringRule(levels=4, divisor=4.0)
+    stride = x.stride()
+    state = torch.empty(x.shape[1:], device=x.device) if with_state else None
+    _, mask = kernel_calls.integer_stateless(x, rule, True)
+    kernel_calls.integer_stateless_backward(x, mask, stride, rule)
+    _, mask, _ = kernel_calls.integer_temporal(x, state, rule, True, with_state)
+    kernel_calls.integer_temporal_backward(x, state, mask, stride, rule, with_state)
+    kernel_calls.binary_lif(x, tau=2.0, threshold=1.0)
+    kernel_calls.binary_lif_backward(x, x, tau=2.0, threshold=1.0, alpha=4.0)
+    y, values = x.flatten(0, 1), torch.empty(x.shape[-1], device=x.device)
+    _, mask = kernel_calls.norm_integer(y, values, values, values, rule, True)
+    kernel_calls.norm_integer_sums(y, y, mask, values, rule)
+    kernel_calls.norm_integer_backward(y, y, mask, [values] * 4, rule)
+    kernel_calls.copy(x, x)

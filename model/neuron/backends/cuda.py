@@ -14,6 +14,7 @@ import functools
 import importlib
 import os
 import re
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -170,11 +171,24 @@ def compile_binary(
     )
     try:
         nvrtc.compileProgram(program, options)
-        return nvrtc.getCUBIN(program), nvrtc.getProgramLog(program)
+        return _complete_binary(nvrtc.getCUBIN(program)), nvrtc.getProgramLog(program)
     except nvrtc.NVRTCError as error:
         raise RuntimeError(f"{file}: {error}\n{nvrtc.getProgramLog(program)}") from error
     finally:
         nvrtc.destroyProgram(program)
+
+
+def _complete_binary(binary: bytes) -> bytes:
+    """A binary whose program headers, its last part, are whole.
+
+    cupy takes the last byte, a zero, for the end of a string and cuts it off. The driver reads a
+    zero there again, behind the bytes of Python; tools that read files refuse it.
+    """
+    start, size, count = (
+        *struct.unpack_from("<Q", binary, 0x20),
+        *struct.unpack_from("<HH", binary, 0x36),
+    )
+    return binary.ljust(start + size * count, b"\0")
 
 
 def _load_kernel(kernel: str, dtype: torch.dtype, unroll: int) -> Any:

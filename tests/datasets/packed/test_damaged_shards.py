@@ -64,6 +64,8 @@ def test_one_wrong_bit_inside_of_a_stored_jpeg_is_noticed(tmp_path: Path) -> Non
     changed(tmp_path / "packed" / "train-00000.parquet", data, flipped(data, int(0.95 * len(data))))
     with pytest.raises(DataError, match=r"train-00000.parquet: row a1: .* its bytes have changed"):
         PackedDataset.open(tmp_path / "packed").row("train", 0)
+    with pytest.raises(DataError, match=r"train-00000.parquet: row a1: .* its bytes have changed"):
+        PackedDataset.open(tmp_path / "packed").row("train", 0, lambda _: 2)
 
 
 def test_an_image_in_the_place_of_another_is_noticed(folder: Path) -> None:

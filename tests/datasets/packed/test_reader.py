@@ -5,10 +5,12 @@ import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pyarrow.fs
 import pyarrow.parquet as pq
 import pytest
+from raw_layouts import LAYOUTS, packed
 
 from spikeseg.datasets.layouts.shapes import Shapes, ShapesOptions
 from spikeseg.datasets.packed import shard
@@ -57,6 +59,31 @@ def test_a_dataset_travels_to_other_processes(folder: Path) -> None:
     dataset.row("train", 0)
     copy = pickle.loads(pickle.dumps(dataset))
     np.testing.assert_array_equal(copy.row("val", 1).image, dataset.row("val", 1).image)
+
+
+def test_a_jpeg_is_decoded_at_a_smaller_scale_and_nothing_else_is(
+    folder: Path, tmp_path: Path
+) -> None:
+    dataset = packed(LAYOUTS["pascal_voc12"](tmp_path / "raw"), tmp_path / "packed")
+    whole = dataset.row("train", 0)
+    seen: list[tuple[int, int]] = []
+
+    def halve(size: tuple[int, int]) -> int:
+        seen.append(size)
+        return 2
+
+    half = dataset.row("train", 0, halve)
+    height, width = whole.label.shape
+    assert seen == [(height, width)]
+    assert half.image.shape == (-(-height // 2), -(-width // 2), 3)
+    assert (half.reduction, whole.reduction) == (2, 1)
+    np.testing.assert_array_equal(half.label, whole.label)
+    averages = cv2.resize(whole.image, half.image.shape[1::-1], interpolation=cv2.INTER_AREA)
+    assert np.abs(half.image.astype(int) - averages).mean() < 4
+    png = PackedDataset.open(folder)
+    row = png.row("train", 0, halve)
+    assert row.reduction == 1
+    np.testing.assert_array_equal(row.image, png.row("train", 0).image)
 
 
 def test_a_row_outside_the_split_is_an_index_error(folder: Path) -> None:

@@ -115,6 +115,7 @@ def test_later_fields_leave_digests_as_they_were_until_they_are_used() -> None:
     used = {
         "data.phases": [{"until": 0.5}],
         "data.transform.jitter": {},
+        "data.transform.version": 2,
         "loss.lovasz_weight": 0.5,
         "model.query.matching": "class",
         "optimizer.decay": "cosine",
@@ -127,4 +128,6 @@ def test_later_fields_leave_digests_as_they_were_until_they_are_used() -> None:
         config_digest(override(plain, {key: value}, "test").config) for key, value in used.items()
     }
     digests.add(config_digest(override(plain, wide, "test").config))
-    assert len(digests | {config_digest(plain.config)}) == 10
+    smaller = {"data.transform.version": 2, "data.transform.decode": "reduced"}
+    digests.add(config_digest(override(plain, smaller, "test").config))
+    assert len(digests | {config_digest(plain.config)}) == 12

@@ -4,18 +4,20 @@ import dataclasses
 import shutil
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.fs
 import pytest
 import torch
+from raw_layouts import LAYOUTS, packed
 
 from spikeseg.datasets.layouts.shapes import Shapes, ShapesOptions
 from spikeseg.datasets.packed.pack import pack
 from spikeseg.datasets.packed.reader import PackedDataset
 from spikeseg.datasets.packed.shard_cache import CacheConfig
 from spikeseg.datasets.packed.storage import Storage
-from spikeseg.datasets.spec import DataError
+from spikeseg.datasets.spec import DataError, Row
 from spikeseg.datasets.transforms import TransformConfig, row_generator, train_transform
 from spikeseg.platform.config.phases import Phase
 from spikeseg.platform.loading.evaluation_loader import read_evaluation_batches
@@ -235,3 +237,31 @@ def test_evaluation_reads_rows_in_their_order_with_labels_of_their_own_size(
     assert batches[0].targets.shape == (2, 16, 20)
     expected = dataset.row("val", 2).label
     np.testing.assert_array_equal(batches[1].targets[0].numpy(), expected)
+
+
+def test_a_recipe_that_shrinks_reads_jpegs_at_a_smaller_scale(tmp_path: Path) -> None:
+    dataset = packed(LAYOUTS["pascal_voc12"](tmp_path / "raw"), tmp_path / "packed")
+    size = dataset.row("train", 0).label.shape
+    sizes: list[tuple[int, ...]] = []
+    read = dataset.row
+
+    def watch(*arguments: Any) -> Row:
+        row = read(*arguments)
+        sizes.append(row.image.shape[:2])
+        return row
+
+    dataset.row = watch
+    options = LoaderOptions(seed=3, size=2, micro_batches=1, window=6, prefetch=0)
+    batches = {}
+    for decode in ("full", "reduced"):
+        transform = TransformConfig(
+            crop=(16, 16), resize="short_edge", short_edges=(12,), photometric=False,
+            max_category_ratio=1.0, version=2, decode=decode, interpolation="area",
+        )  # fmt: skip
+        batches[decode] = TrainingRows(dataset, transform, options).read(0, 0)
+    assert sizes[:2] == [size] * 2
+    assert all(height <= -(-size[0] // 2) for height, _ in sizes[2:])
+    assert torch.equal(batches["full"].targets, batches["reduced"].targets)
+    # In grey levels: the same picture, not the same pixels.
+    difference = (batches["full"].images - batches["reduced"].images).abs() * 57
+    assert 0 < difference.mean() < 6

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from neuron_cases import call_every_kernel
 
-from spikeseg.model.neuron.backends import cuda, kernel_calls
-from spikeseg.model.neuron.firing_rule import FiringRule
+from spikeseg.model.neuron.backends import cuda
 
 
 class Driver:
@@ -182,28 +182,9 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Recorded:
     return calls
 
 
-RULE = FiringRule(levels=4, divisor=4.0)
-
-
-def call_every_kernel(x: torch.Tensor) -> None:
-    """All entry points on (T, N, C) without data."""
-    stride = x.stride()
-    _, mask = kernel_calls.integer_stateless(x, RULE, True)
-    kernel_calls.integer_stateless_backward(x, mask, stride, RULE)
-    kernel_calls.integer_temporal(x, None, RULE, True, True)
-    kernel_calls.integer_temporal_backward(x, None, mask, stride, RULE, True)
-    kernel_calls.binary_lif(x, tau=2.0, threshold=1.0)
-    kernel_calls.binary_lif_backward(x, x, tau=2.0, threshold=1.0, alpha=4.0)
-    y, values = x.flatten(0, 1), torch.empty(x.shape[-1], device=x.device)
-    _, mask = kernel_calls.norm_integer(y, values, values, values, RULE, True)
-    kernel_calls.norm_integer_sums(y, y, mask, values, RULE)
-    kernel_calls.copy(x, x)
-    kernel_calls.norm_integer_backward(y, y, mask, [values] * 4, RULE)
-
-
 def test_more_than_two_to_the_31_elements_are_counted_in_64_bits(recorded: Recorded) -> None:
     x = torch.empty(4, (1 << 30) + 3, 2, dtype=torch.bfloat16, device="meta")
-    call_every_kernel(x)
+    call_every_kernel(x, with_state=False)
     assert {call[0] for call in recorded} == set(cuda.FILES)
     for kernel, threads, arguments, _ in recorded:
         step = kernel.startswith(("temporal", "lif"))
@@ -216,7 +197,7 @@ def test_more_than_two_to_the_31_elements_are_counted_in_64_bits(recorded: Recor
 
 
 def test_constants_go_by_value_and_in_the_kernels_width(recorded: Recorded) -> None:
-    call_every_kernel(torch.empty(2, 24, 8, device="meta"))
+    call_every_kernel(torch.empty(2, 24, 8, device="meta"), with_state=False)
     for kernel, _, arguments, unroll in recorded:
         assert {type(value) for value in arguments} <= {int, np.int32, np.float32}, kernel
         assert unroll in cuda.UNROLLS[cuda.FILES[kernel]]

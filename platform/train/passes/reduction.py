@@ -7,7 +7,7 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
-from ..cluster.worker_group import WorkerGroup
+from ...cluster.worker_group import WorkerGroup
 
 
 def micro_batch_range(count: int, group: WorkerGroup, rank: int | None = None) -> range:

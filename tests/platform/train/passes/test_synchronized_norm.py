@@ -16,8 +16,8 @@ from tiny import experiment, pack_shapes
 from torch import Tensor, nn
 
 from spikeseg.platform.cluster.worker_group import OneWorker, ProcessGroup, WorkerGroup
-from spikeseg.platform.train.reduction import StepVector
-from spikeseg.platform.train.synchronized_norm import SynchronizedBatchNorm, synchronize
+from spikeseg.platform.train.passes.reduction import StepVector
+from spikeseg.platform.train.passes.synchronized_norm import SynchronizedBatchNorm, synchronize
 
 WORKERS = 3
 STEPS = 4

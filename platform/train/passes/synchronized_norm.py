@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..cluster.worker_group import WorkerGroup
+from ...cluster.worker_group import WorkerGroup
 
 
 class SynchronizedBatchNorm(_BatchNorm):

@@ -10,7 +10,7 @@ import torch.distributed
 from torch import Tensor, nn
 
 from spikeseg.platform.cluster.worker_group import OneWorker, ProcessGroup
-from spikeseg.platform.train.reduction import StepVector, micro_batch_range
+from spikeseg.platform.train.passes.reduction import StepVector, micro_batch_range
 
 MICRO_BATCHES = 6
 
