@@ -1,6 +1,7 @@
 """Slots and reached outputs against counting one by one."""
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -48,7 +49,7 @@ def test_an_input_reaches_as_many_outputs_as_it_changes(
     size: int, kernel: int, stride: int, padding: int, dilation: int, transposed: bool
 ) -> None:
     function = torch.nn.functional.conv_transpose1d if transposed else torch.nn.functional.conv1d
-    options = {"stride": stride, "padding": padding, "dilation": dilation}
+    options: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
     reached = [
         int((function(one[None, None], torch.ones(1, 1, kernel), **options) != 0).sum())
         for one in torch.eye(size)
