@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from ...model.loss.criterion import DenseCriterion, SetCriterion
 from ..cluster.worker_group import WorkerGroup
@@ -134,7 +135,8 @@ class Stepper:
             return StepResult("memory", math.nan, {}, preempted)
         values = (self._vector.terms / self.micro_batches).tolist()
         named = dict(zip(self._criterion.terms, values, strict=True))
-        return self._update(named, preempted)
+        with record_function("update"):
+            return self._update(named, preempted)
 
     def _accumulate_gradients(
         self,
@@ -149,10 +151,13 @@ class Stepper:
             for index, batch, target in zip(self.indices, micro_batches, targets, strict=True):
                 # Randomness inside a model, if a later one has any, belongs to the micro-batch.
                 torch.manual_seed(hash((self._seed, step, index)) & (2**63 - 1))
-                terms = self._loss_terms(batch.images, target, normalizer)
+                # The names by which a profile shows a step's parts.
+                with record_function("forward and loss"):
+                    terms = self._loss_terms(batch.images, target, normalizer)
                 loss = torch.stack(list(terms.values())).sum() / self.micro_batches
                 if loss.requires_grad:
-                    self._state.scaler.scale(loss).backward()
+                    with record_function("backward"):
+                        self._state.scaler.scale(loss).backward()
                 self._vector.add(index, [terms[name].detach() for name in self._criterion.terms])
         except torch.OutOfMemoryError as error:
             if self._synchronized:
@@ -164,7 +169,8 @@ class Stepper:
                 ) from error
             _log.warning("out of memory with %d images: %s", self.micro_batch_size, error)
             self._vector.fail()
-        return self._vector.reduce()
+        with record_function("sum over workers"):
+            return self._vector.reduce()
 
     def _loss_terms(self, images: Tensor, target: Tensor, normalizer: Tensor) -> dict[str, Tensor]:
         with torch.autocast(
