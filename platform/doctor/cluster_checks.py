@@ -10,16 +10,17 @@ from ..cluster.head_checks import HeadUnreachableError, check_dashboard, check_h
 from ..cluster.head_nodes import HeadNode, read_head_nodes
 from ..cluster.job_submission import choose_dashboard
 from ..cluster.loopback import host_of, is_loopback
+from ..cluster.node_checks import SKEW_S
 from ..cluster.token import token_file
 from ..search.sweep_file.schema import Resources
 from ..search.trials.capacity import trials_at_once
+from ..tracking.code_state import code_digest
 from ..tracking.tracking_uri import tracking_uri
 from .findings import Finding, fail, ok, skipped, warn
 from .subject import Subject
 
 _NO_HEAD = "no head was named (--address)"
 _MODES = ("token", "disabled")
-_SKEW_S = 5.0
 
 
 def check_token(subject: Subject) -> Finding:
@@ -166,7 +167,7 @@ def check_tracker_is_shared(subject: Subject) -> Finding:
 
 
 def check_nodes_see(subject: Subject) -> Finding:
-    """Every node sees the storage and reaches the tracker, and runs our version of the package."""
+    """Every node sees the storage and reaches the tracker, and has our code or none."""
     reports = subject.node_reports
     if isinstance(reports, str):
         return skipped(reports)
@@ -181,6 +182,13 @@ def check_nodes_see(subject: Subject) -> Finding:
             return fail(
                 f"{node} does not reach the tracker ({report['tracker']})",
                 "a tracker's address that all nodes reach, or a firewall's rule",
+            )
+    for report in reports:
+        if report["code"] not in (None, code_digest()):
+            return warn(
+                f"node {report['node'][:12]} ({report['host']}) has another spikeseg (code "
+                f"{report['code'][:12]}, here {code_digest()[:12]})",
+                "`spikeseg submit` brings this one; for `ray job submit` install the same there",
             )
     return ok(f"{len(reports)} nodes see the storage and reach the tracker")
 
@@ -218,7 +226,7 @@ def check_clocks(subject: Subject) -> Finding:
     if not apart:
         return skipped("no other machine takes part")
     name = max(apart, key=lambda key: abs(apart[key]))
-    if abs(apart[name]) > _SKEW_S:
+    if abs(apart[name]) > SKEW_S:
         return warn(
             f"the clock of {name} is {abs(apart[name]):.0f} s "
             f"{'ahead of' if apart[name] > 0 else 'behind'} this machine's: curves of two "

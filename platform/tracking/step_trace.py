@@ -34,11 +34,11 @@ class TracedSteps(NamedTuple):
 
     Attributes:
         first: Number of the first one, from 1; None for the third of the process that trains.
-        count: How many, at least 1.
+        number: How many, at least 1.
     """
 
     first: int | None = None
-    count: int = _COUNT
+    number: int = _COUNT
 
     def resolve(self, done: int, max_steps: int) -> tuple[int, int]:
         """First and last step to trace, moved towards the start where few steps are left.
@@ -49,8 +49,8 @@ class TracedSteps(NamedTuple):
         """
         first = self.first
         if first is None:
-            first = max(done + 1, min(done + 1 + _SKIPPED, max_steps - self.count + 1))
-        return first, min(first + self.count - 1, max_steps)
+            first = max(done + 1, min(done + 1 + _SKIPPED, max_steps - self.number + 1))
+        return first, min(first + self.number - 1, max_steps)
 
 
 def parse_steps(text: str, source: str) -> TracedSteps:

@@ -262,7 +262,7 @@ def _train_on_ray(tracked: TrackedRun, run: RunFolder, progress: Callable[[str],
         uri = tracking_uri(run.path.parent)
         nodes = worker_nodes()
         if nodes:
-            check_nodes(nodes, run.path.parent, uri)
+            check_nodes(nodes, run.path.parent, uri, progress)
             environment = {**settings(), "MLFLOW_TRACKING_URI": uri}
         pool = WorkerPool(
             workers=trainer.workers,
