@@ -17,7 +17,7 @@ from ..checkpoint.mirror import Mirror, check_mirror
 from ..checkpoint.run_folder import RunFolder
 from ..cluster.worker_group import OneWorker, ProcessGroup
 from ..config.recipes import ConfigError, Resolved, config_digest, dump, load_resolved
-from ..config.run_names import check_run_name, make_folder, require_inside
+from ..config.run_names import check_run_name, make_folder, require_inside, split_mirrored
 from ..tracking.step_trace import TracedSteps, check_steps
 from ..tracking.tracking_uri import check_uri, tracking_uri
 from ..tracking.upload.upload_offset import unsent
@@ -141,7 +141,7 @@ def resume_training(
         TrainingFailedError: Where training could not be finished.
     """
     storage = storage.absolute()
-    address, _, name = name.rstrip("/").rpartition("/") if "://" in name else ("", "", name)
+    address, name = split_mirrored(name) if "://" in name else ("", name)
     check_run_name(name, "--resume")
     require_inside(storage / name, storage, f"--resume {name}")
     path = storage / name / "config.yaml"
@@ -149,7 +149,7 @@ def resume_training(
         try:
             Mirror(address, name).fetch_run(storage / name)
         except (ValueError, OSError) as error:
-            raise ConfigError(f"--resume {address}/{name}: {error}") from error
+            raise ConfigError(f"--resume {name}: {error}") from error
     if not path.is_file():
         known = sorted(entry.parent.name for entry in storage.glob("*/config.yaml"))
         raise ConfigError(
