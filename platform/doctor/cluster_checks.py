@@ -7,7 +7,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from ..cluster.head_checks import HeadUnreachableError, check_dashboard, check_head
-from ..cluster.head_nodes import HeadNode, read_head_nodes
+from ..cluster.head_nodes import HeadNode, may_grow, read_head_nodes
 from ..cluster.job_submission import choose_dashboard
 from ..cluster.loopback import host_of, is_loopback
 from ..cluster.node_checks import SKEW_S
@@ -108,6 +108,11 @@ def check_head_resources(subject: Subject) -> Finding:
     total = {kind: sum(node.get(kind, 0.0) for node in offered) for kind in ("CPU", "GPU")}
     seen = f"{len(nodes)} nodes with {total['CPU']:g} CPU + {total['GPU']:g} GPU"
     refusal = find_missing_room(subject, offered)
+    if refusal and subject.address is not None and may_grow(choose_dashboard(subject.address)):
+        return warn(
+            f"{refusal}; the cluster may grow",
+            "nothing: room is waited for (SPIKESEG_ROOM_TIMEOUT_S), and refused after that",
+        )
     if refusal:
         return fail(refusal, "fewer workers or trials at once, or more nodes")
     return ok(seen)
