@@ -163,9 +163,13 @@ def check_tracker_is_shared(subject: Subject) -> Finding:
     nodes = _read_nodes(subject)
     if isinstance(nodes, Finding):
         return nodes
-    if len(nodes) > 1 and not uri.startswith(("http://", "https://")):
-        return fail(
-            f"tracking {uri}: a file, and the cluster has {len(nodes)} nodes",
+    config = subject.config
+    # Of a sweep only the driver talks to it, and a training without workers is one process.
+    alone = subject.plan is not None or (config is not None and config.trainer.workers == 0)
+    if len(nodes) > 1 and not alone and not uri.startswith(("http://", "https://")):
+        return (warn if config is None else fail)(
+            f"tracking {uri}: a file, and the cluster has {len(nodes)} nodes that a training's "
+            "workers may write from",
             "start mlflow server and set MLFLOW_TRACKING_URI",
         )
     return ok("the tracker's address means the same on the head")
