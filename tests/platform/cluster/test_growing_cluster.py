@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from machines import Machine, two_machines
 from mistakes import SMALL, pack_good
+from nodes import Machine, two_machines
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

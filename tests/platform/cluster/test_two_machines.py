@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from machines import SPIKESEG, Machine, two_machines, wait_until_answers
 from mistakes import SMALL, pack_good
 from mlflow import MlflowClient
+from nodes import SPIKESEG, Machine, two_machines, wait_until_answers
 
 from spikeseg.platform.tracking.mlflow_server import server_command
 from spikeseg.platform.tracking.tracking_uri import tracking_uri
