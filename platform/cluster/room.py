@@ -158,7 +158,7 @@ def _is_infeasible(count: int) -> bool:
         count: Bundles that were asked for; another driver may have asked for others.
     """
     import ray
-    from ray._raylet import GcsClient
+    from ray._raylet import GcsClient  # pyright: ignore[reportAttributeAccessIssue]
     from ray.autoscaler.v2.utils import is_autoscaler_v2
     from ray.core.generated import autoscaler_pb2
 

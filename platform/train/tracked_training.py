@@ -161,7 +161,8 @@ def _trace_steps(
     """Have some of the training's steps traced, and written before the journal is closed."""
     first, last = steps.resolve(training.step, training.config.trainer.max_steps)
     if last <= training.step:
-        tell(f"no profile: steps {first} to {last} were done before this start")
+        done = "no step is" if first > last else f"of steps {first} to {last} none is"
+        tell(f"no profile: {done} left, {training.step} were done before this start")
         return
     first = max(first, training.step + 1)
     tell(f"steps {first} to {last} will be profiled (--profile-steps FIRST-LAST names others)")

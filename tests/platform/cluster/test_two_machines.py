@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 from mistakes import SMALL, pack_good
 from mlflow import MlflowClient
-from nodes import SPIKESEG, Machine, two_machines, wait_until_answers
+from nodes import SPIKESEG, Machine, Started, two_machines, wait_until_answers
 
 from spikeseg.platform.tracking.mlflow_server import server_command
 from spikeseg.platform.tracking.tracking_uri import tracking_uri
@@ -236,17 +236,38 @@ def test_clocks_that_are_apart_cost_a_line(cluster: Cluster) -> None:
     assert 3500 < int(line[2]) < 3700
 
 
+def wait_for_checkpoints(started: Started, *runs: Path) -> None:
+    until = time.monotonic() + 120
+    while not all(list((run / "checkpoints").glob("step-*")) for run in runs):
+        assert time.monotonic() < until, started.log.read_text()
+        time.sleep(0.1)
+
+
+def test_a_sweep_goes_on_where_a_node_is_lost(cluster: Cluster) -> None:
+    cluster.join()
+    started = cluster.first.start(
+        *(*SPIKESEG, "sweep", "demo", f"data.path={cluster.data}", *SMALL),
+        *("trainer.max_steps=40", "trainer.evaluate_every=40", "trainer.checkpoint_every=2"),
+        *("optimizer.warmup_steps=0", "--trials", "2", "--concurrency", "2", "--name", "cut"),
+        *("--storage", str(cluster.storage)),
+        **cluster.variables,
+    )
+    trials = cluster.storage / "cut" / "trials"
+    wait_for_checkpoints(started, trials / "0", trials / "1")
+    cluster.second.kill()
+    ended = started.wait()
+    assert ended.code == 0, ended.output
+    results = json.loads((cluster.storage / "cut" / "results.json").read_text())
+    assert [row["state"] for row in results] == ["COMPLETE"] * 2
+
+
 def test_a_training_goes_on_where_a_node_is_lost(cluster: Cluster) -> None:
     cluster.join()
     # What is seen is that it goes on: steps enough for the node to be lost in the middle.
     more = ("trainer.max_steps=60", "trainer.evaluate_every=60", "trainer.checkpoint_every=2")
     words = cluster.train("lost", "trainer.min_workers=1", *more)
     started = cluster.first.start(*SPIKESEG, *words, **cluster.variables)
-    checkpoints = cluster.storage / "lost" / "checkpoints"
-    until = time.monotonic() + 120
-    while not list(checkpoints.glob("step-*")):
-        assert time.monotonic() < until, started.log.read_text()
-        time.sleep(0.1)
+    wait_for_checkpoints(started, cluster.storage / "lost")
     cluster.second.kill()
     started.wait_for("workers 1, before 2")
     ended = started.wait()

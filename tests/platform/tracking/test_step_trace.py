@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command import spikeseg
 from mlflow import MlflowClient
 from recorded_training import files, training
 from tiny import experiment, pack_shapes
@@ -26,6 +27,16 @@ SMALL = {
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return pack_shapes(tmp_path_factory.mktemp("shapes") / "data")
+
+
+@pytest.mark.parametrize("flag", ["--profile-steps=9-1", "--profile-steps=all"])
+def test_the_command_refuses_what_is_no_range(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, flag: str
+) -> None:
+    ran = spikeseg(capsys, "train", "shapes_tiny", flag, "--storage", str(tmp_path / "runs"))
+    assert ran.code == 2
+    assert f"{flag.replace('=', ' ')}: must be FIRST-LAST" in ran.err
+    assert not (tmp_path / "runs").exists()
 
 
 class Recorded:
@@ -139,7 +150,7 @@ def test_a_training_that_ends_early_leaves_the_steps_that_it_did(data: Path, sto
     # Steps that were done before are no more: it says so, and the training goes on.
     lines: list[str] = []
     resume_training("run", storage=storage, profile=TracedSteps(1, 1), progress=lines.append)
-    assert any("no profile: steps 1 to 1 were done before this start" in line for line in lines)
+    assert any("no profile: of steps 1 to 1 none is left, 2 were done" in line for line in lines)
     assert list_traces(storage / "run") == [trace]
 
 
