@@ -1,6 +1,7 @@
 """A cluster with Ray's autoscaler, whose machines are processes here: room is what it grows to."""
 
 import json
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -105,10 +106,18 @@ def cluster(
         yield made
 
 
+def test_room_that_it_may_grow_to_is_waited_for_and_used(cluster: Growing) -> None:
+    done = cluster.train("grown", 2)
+    assert done.code == 0, done.output
+    assert "no room yet, waiting up to 900 s for the cluster to grow" in done.output
+    assert "the work needs 2 CPUs at once, the cluster has 1" in done.output
+    assert (cluster.folder / "runs" / "grown" / "result.json").is_file()
+
+
 def test_more_than_it_may_grow_to_is_refused_after_a_limit(cluster: Growing) -> None:
     refused = cluster.train("huge", 5, SPIKESEG_ROOM_TIMEOUT_S="8" if cluster.older else "100")
     assert refused.code == 2, refused.output
-    assert "the work needs 5 CPUs at once, the cluster has 1" in refused.output
+    assert re.search(r"the work needs 5 CPUs at once, the cluster has [23]:", refused.output)
     if cluster.older:
         assert "the cluster has not grown within 8 s (SPIKESEG_ROOM_TIMEOUT_S)" in refused.output
     else:
@@ -124,12 +133,4 @@ def test_a_submitted_request_is_not_refused_for_room_that_may_come(cluster: Grow
         *("--storage", str(cluster.folder / "sent")),
     )
     assert sent.code == 0, sent.output
-    assert "no room yet on 1 nodes; the job waits for the cluster to grow" in sent.output
-
-
-def test_room_that_it_may_grow_to_is_waited_for_and_used(cluster: Growing) -> None:
-    done = cluster.train("grown", 2)
-    assert done.code == 0, done.output
-    assert "no room yet, waiting up to 900 s for the cluster to grow" in done.output
-    assert "the work needs 2 CPUs at once, the cluster has 1" in done.output
-    assert (cluster.folder / "runs" / "grown" / "result.json").is_file()
+    assert re.search(r"no room yet on \d nodes; the job waits for the cluster to g", sent.output)
