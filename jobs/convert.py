@@ -6,7 +6,7 @@ from typing import Literal
 import click
 
 from .cli import run
-from .options import plain_logging, storage_option
+from .options import TypedPath, plain_logging, storage_option
 
 
 @click.command("convert")
@@ -14,7 +14,7 @@ from .options import plain_logging, storage_option
 @click.option(
     "--output",
     required=True,
-    type=click.Path(path_type=Path),
+    type=TypedPath(),
     help="Folder to write, or .pth file where SOURCE is ours.",
 )
 @click.option(

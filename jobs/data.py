@@ -9,6 +9,7 @@ import click
 
 from .cli import NearestGroup, run
 from .display.progress import open_progress
+from .options import TypedPath
 from .pack_folder import FolderSettings, folder_options, prepare_dataset
 
 
@@ -21,7 +22,7 @@ def command() -> None:
 @click.argument("name", required=False)
 @click.option(
     "--source",
-    type=click.Path(path_type=Path),
+    type=TypedPath(),
     help="Raw files: a folder; of `folder` a .zip or .tar too.",
 )
 @click.option("--output", help="Folder to write: a path, or a URI (s3://...).")
@@ -143,12 +144,8 @@ def pack(  # noqa: PLR0913
 @command.command("inspect")
 @click.argument("path")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option(
-    "--html", type=click.Path(path_type=Path, dir_okay=False), help="Write it as one page."
-)
-@click.option(
-    "--sheet", type=click.Path(path_type=Path, dir_okay=False), help="Write the pictures as PNG."
-)
+@click.option("--html", type=TypedPath(dir_okay=False), help="Write it as one page.")
+@click.option("--sheet", type=TypedPath(dir_okay=False), help="Write the pictures as PNG.")
 @click.option(
     "--augmented",
     metavar="RECIPE",

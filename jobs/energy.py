@@ -8,6 +8,7 @@ import click
 
 from .cli import run
 from .options import (
+    TypedPath,
     machine_options,
     overrides_argument,
     plain_logging,
@@ -35,9 +36,7 @@ _LARGEST = 6
     type=click.Choice(["neurobench", "spikingjelly"]),
     help="Also say the figures of this standard, under its names.",
 )
-@click.option(
-    "--pictures", type=click.Path(path_type=Path, file_okay=False), help="Folder for pictures."
-)
+@click.option("--pictures", type=TypedPath(file_okay=False), help="Folder for pictures.")
 @click.option("--layers", is_flag=True, help="Show every layer.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @machine_options

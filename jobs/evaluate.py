@@ -9,12 +9,13 @@ from .cli import run
 from .display.class_table import format_class_table
 from .display.progress import open_progress
 from .options import (
-    form_options,
+    TypedPath,
     machine_options,
     overrides_argument,
     plain_logging,
     pool_options,
     run_argument,
+    runtime_options,
     storage_option,
 )
 
@@ -77,10 +78,11 @@ class _Options(TypedDict):
 )
 @click.option(
     "--output",
-    type=click.Path(path_type=Path),
+    type=TypedPath(),
     help="Folder for JSON, CSV, pictures and one HTML page.",
 )
-@form_options
+@click.option("--folded", is_flag=True, help="Score the form with folded weights beside it.")
+@runtime_options
 @pool_options
 @machine_options
 @storage_option

@@ -7,7 +7,7 @@ import click
 
 from .cli import run
 from .display.export_report import format_export
-from .options import overrides_argument, plain_logging, run_argument, storage_option
+from .options import TypedPath, overrides_argument, plain_logging, run_argument, storage_option
 
 
 @click.command("export")
@@ -35,7 +35,7 @@ from .options import overrides_argument, plain_logging, run_argument, storage_op
     show_default=True,
     help="Who computes the comparison, and is to be fast with int8 weights.",
 )
-@click.option("--output", type=click.Path(path_type=Path), help="File.  [default: RUN.onnx]")
+@click.option("--output", type=TypedPath(), help="File.  [default: RUN.onnx]")
 @click.option(
     "--images",
     type=click.IntRange(1),

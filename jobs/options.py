@@ -18,13 +18,30 @@ from ..platform.config.storage import default_storage
 from ..platform.config.typed_paths import resolve_path
 
 
+class TypedPath(click.Path):
+    """A path that a person typed: absolute, `~` and variables filled in where nothing is called so.
+
+    Args:
+        options: Of `click.Path`, but `path_type`.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(path_type=Path, **options)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Resolve the path, and check it as `click.Path` does."""
+        try:
+            return super().convert(resolve_path(value), param, ctx)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 def storage_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--storage DIR`: where runs, checkpoints and the tracking database are kept."""
     return click.option(
         "--storage",
-        type=click.Path(path_type=Path, file_okay=False),
+        type=TypedPath(file_okay=False),
         default=default_storage,
-        callback=lambda context, option, value: resolve_path(value),
         show_default="$SPIKESEG_STORAGE or ./runs",
         help="Folder of all runs.",
     )(command)
@@ -89,23 +106,20 @@ def machine_options(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
-def form_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `--folded`, `--runtime` and `--exported`: which form of the network computes."""
+def runtime_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--runtime` and `--exported`: what runs the network."""
     command = click.option(
         "--exported",
-        type=click.Path(path_type=Path),
+        type=TypedPath(),
         help="File that `spikeseg export` wrote, for --runtime onnx or openvino.",
     )(command)
-    command = click.option(
+    return click.option(
         "--runtime",
         type=click.Choice(["torch", "onnx", "openvino"]),
         default="torch",
         show_default=True,
         help="What runs the network.",
     )(command)
-    return click.option("--folded", is_flag=True, help="The inference form, weights folded.")(
-        command
-    )
 
 
 def pool_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import click
 
+from .options import TypedPath
+
 if TYPE_CHECKING:
     from ..datasets.layouts.image_folder.prepare import Prepared
     from ..datasets.spec import RawDataset
@@ -49,7 +51,7 @@ def folder_options(command: Callable[..., Any]) -> Callable[..., Any]:
             ),
             click.option(
                 "--classes",
-                type=click.Path(path_type=Path, dir_okay=False),
+                type=TypedPath(dir_okay=False),
                 help="folder: a class file outside of the source.",
             ),
             click.option(

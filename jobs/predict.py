@@ -9,11 +9,12 @@ import click
 from .cli import run
 from .display.progress import open_progress
 from .options import (
-    form_options,
+    TypedPath,
     machine_options,
     plain_logging,
     pool_options,
     run_argument,
+    runtime_options,
     storage_option,
 )
 
@@ -29,7 +30,7 @@ class _Options(TypedDict):
     table: Any
     processes: int
     on_ray: bool
-    folded: bool
+    folded: bool | None
     runtime: Any
     exported: Path | None
     device: str | None
@@ -44,11 +45,11 @@ class _Options(TypedDict):
     "--list",
     "lists",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=TypedPath(),
     help="File with one image a line, relative to its own folder.",
 )
 @click.option("--split", help="Split to take where IMAGES is a folder of packed data.")
-@click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+@click.option("--output", required=True, type=TypedPath(), help="Folder to write.")
 @click.option(
     "--write",
     "outputs",
@@ -81,7 +82,13 @@ class _Options(TypedDict):
     show_default=True,
     help="Format of the table beside the results.",
 )
-@form_options
+@click.option(
+    "--folded/--trained",
+    default=None,
+    help="Form that torch runs: weights folded, which is faster, or as training left them.  "
+    "[default: folded]",
+)
+@runtime_options
 @pool_options
 @machine_options
 @storage_option
@@ -93,7 +100,7 @@ def command(word: str, images: tuple[str, ...], **options: Unpack[_Options]) -> 
     others go on, and the exit code is 1.
     """
     from ..platform.cluster.task_pool import PoolSize
-    from ..platform.prediction.network_forms import FormChoice
+    from ..platform.prediction.network_forms import choose_form
     from ..platform.prediction.predict_many import PredictRequest, predict_many
     from ..platform.prediction.predictor import PredictSettings, choose_outputs
     from ..platform.prediction.report_results import ResultReporter
@@ -103,7 +110,7 @@ def command(word: str, images: tuple[str, ...], **options: Unpack[_Options]) -> 
 
     plain_logging()
     weights = find_run(word, options["storage"]).weights
-    form = FormChoice(options["folded"], options["runtime"], options["exported"])
+    form = choose_form(options["folded"], options["runtime"], options["exported"])
     outputs = options["outputs"] or choose_outputs(weights)
     request = PredictRequest(
         weights,

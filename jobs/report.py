@@ -7,7 +7,7 @@ from typing import Literal
 import click
 
 from .cli import run
-from .options import plain_logging, storage_option
+from .options import TypedPath, plain_logging, storage_option
 
 _KINDS: Sequence[Literal["run", "trial", "sweep"]] = ("run", "trial", "sweep")
 
@@ -16,7 +16,7 @@ _KINDS: Sequence[Literal["run", "trial", "sweep"]] = ("run", "trial", "sweep")
 @click.argument("words", nargs=-1, required=True, metavar="RUN...")
 @click.option(
     "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=TypedPath(dir_okay=False),
     default=Path("report.html"),
     show_default=True,
     help="File to write.",

@@ -1,5 +1,6 @@
 """Fixtures that every room's tests share."""
 
+import ast
 import functools
 import os
 import re
@@ -17,14 +18,32 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 @functools.cache
-def is_serial(path: Path) -> bool:
-    """Whether a file of tests starts Ray or a browser, of which only one is to run at a time."""
-    return re.search(r"mark\.(ray|browser)\b", path.read_text()) is not None
+def is_serial(path: Path, slow: bool) -> bool:
+    """Whether a file of tests starts Ray or a browser, of which only one is to run at a time.
+
+    Args:
+        path: The file.
+        slow: Whether its slow tests run, too.
+    """
+    tree = ast.parse(path.read_text())
+    marks = [ast.unparse(node) for node in tree.body if isinstance(node, ast.Assign)]
+    tests = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    marks += ["\n".join(map(ast.unparse, test.decorator_list)) for test in tests]
+    return any(
+        re.search(r"mark\.(ray|browser)\b", text)
+        and (slow or not re.search(r"^pytest\.mark\.slow", text, re.MULTILINE))
+        for text in marks
+    )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def _runs_slow_tests(config: pytest.Config) -> bool:
+    return "not slow" not in config.option.markexpr
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The longest group begins first, so that the other process is not waited for at the end."""
-    serial = {path for path in {item.path for item in items} if is_serial(path)}
+    slow = _runs_slow_tests(config)
+    serial = {path for path in {item.path for item in items} if is_serial(path, slow)}
     items.sort(key=lambda item: item.path in serial, reverse=True)
 
 
@@ -39,7 +58,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class FileScheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            return "serial" if is_serial(config.rootpath / file) else file
+            serial = is_serial(config.rootpath / file, _runs_slow_tests(config))
+            return "serial" if serial else file
 
     return FileScheduling(config, log)
 

@@ -7,6 +7,7 @@ from ..cli import VerbGroup, run
 _VERBS: dict[str, str] = {
     "curves": "benchmark.training_curves",
     "data": "benchmark.data",
+    "energy": "benchmark.network_energy",
     "export": "benchmark.export",
     "gpu": "benchmark_gpu.command",
     "inference": "benchmark.inference",

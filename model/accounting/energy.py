@@ -178,7 +178,10 @@ def _price(row: LayerOperations, rule: EnergyRule, form: Form) -> LayerEnergy:
         picojoules = operations * _price_operation(row, rule, form, multiplies)
     if row.kind in _MATRICES:
         memory = rule.potential_access if row.operands else rule.input_read
-        messages = row.inputs if not row.operands else row.inputs * row.rate
+        messages = row.inputs
+        if row.operands:
+            # Slots of the input; in another form as many messages fewer as operations.
+            messages *= row.rate * (operations / row.unary if row.unary else 1)
         picojoules += operations * (rule.weight_read + memory)
         picojoules += (messages + row.outputs) * rule.activation
     return LayerEnergy(

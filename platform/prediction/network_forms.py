@@ -54,6 +54,24 @@ class FormChoice(NamedTuple):
             raise ConfigError(f"--exported: {self.exported}: no such file")
 
 
+def choose_form(folded: bool | None, runtime: Runtime, exported: Path | None) -> FormChoice:
+    """The form that was asked for, or the fastest of float32 that needs nothing installed.
+
+    Args:
+        folded: Whether weights are folded; None where nobody said, which folds them in torch.
+        runtime: What runs the network.
+        exported: The exported file, if any.
+
+    Raises:
+        ConfigError: Where the choice does not go together.
+    """
+    if folded is False and runtime != "torch":
+        raise ConfigError("--trained is a form of torch: leave out --trained or --runtime")
+    choice = FormChoice(runtime == "torch" if folded is None else folded, runtime, exported)
+    choice.require_valid()
+    return choice
+
+
 class NetworkForm(NamedTuple):
     """A network that scores images.
 

@@ -41,7 +41,7 @@ class PredictSettings(NamedTuple):
 
     outputs: tuple[str, ...]
     tile: int | None = None
-    form: FormChoice = FormChoice()
+    form: FormChoice = FormChoice(folded=True)
 
     def require_valid(self) -> None:
         """Refuse what no prediction can be made with.

@@ -1,11 +1,12 @@
 """A trained run as an object that labels image arrays."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from ...model.deployment.fold import fold
 from ..config.schema import ExperimentConfig
 from .find_run import find_run
 from .list_runs import checkpoint_metrics
@@ -67,7 +68,7 @@ class LoadedRun:
 
 
 def load_run(word: str, storage: Path, overrides: Sequence[str] = ()) -> LoadedRun:
-    """Load a run.
+    """Load a run; its weights are folded, which labels the same and takes less time.
 
     Args:
         word: As `find_run` takes it.
@@ -79,4 +80,5 @@ def load_run(word: str, storage: Path, overrides: Sequence[str] = ()) -> LoadedR
     """
     found = find_run(word, storage)
     loaded = load_model(found.weights, overrides)
+    loaded = replace(loaded, model=fold(loaded.model))
     return LoadedRun(found.word, loaded.path, checkpoint_metrics(loaded.path), loaded)

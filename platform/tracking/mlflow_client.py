@@ -24,7 +24,13 @@ _TAKEN = "RESOURCE_ALREADY_EXISTS"
 # database were asked.
 _KNOWN = "Default"
 # Where MLflow's tables hold places of artifacts.
-_PATHS = (("experiments", "artifact_location"), ("runs", "artifact_uri"))
+_PATHS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
 TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 _QUIET = {
@@ -81,9 +87,12 @@ def make_database(uri: str, artifacts: str | None = None) -> None:
             database if not given.
     """
     file = sqlite_file(uri)
-    if file is None or file.exists():
+    if file is None:
         return
     import_mlflow()
+    _make_no_folders()
+    if file.exists():
+        return
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -98,6 +107,16 @@ def make_database(uri: str, artifacts: str | None = None) -> None:
             store.delete_experiment(SqlAlchemyStore.DEFAULT_EXPERIMENT_ID)
             store.engine.dispose()
             place_file(making, file)
+
+
+def _make_no_folders() -> None:
+    """Keep MLflow 3.17 from making `quest%3Fion` beside the folder `quest?ion` of a database.
+
+    It makes the folder of a sqlite address without decoding it; the real one is there.
+    """
+    from mlflow.store.db import utils
+
+    utils._make_parent_dirs_if_sqlite = lambda db_uri: None
 
 
 def find_moved_artifacts(uri: str) -> None:

@@ -25,7 +25,8 @@ from mutants import Mutant, list_mutants
 REPOSITORY = Path(__file__).resolve().parents[2]
 _TRAIN = "tests/platform/train"
 _STUDY = "tests/platform/search/study"
-_ACCOUNTING = ("tests/model/accounting", f"{_TRAIN}/test_health.py")
+_RULES = "tests/platform/evaluation/test_energy_rules.py"
+_ACCOUNTING = ("tests/model/accounting", f"{_TRAIN}/test_health.py", _RULES)
 _STEP = tuple(
     f"{_TRAIN}/{name}.py"
     for name in (
@@ -48,12 +49,20 @@ TESTS: Mapping[str, Sequence[str]] = {
     ),
     "platform/search/study/pareto.py": (f"{_STUDY}/test_pareto.py",),
     "platform/search/study/pruners.py": (f"{_STUDY}/test_pruners.py",),
-    "platform/search/study/samplers.py": (f"{_STUDY}/test_samplers.py",),
+    "platform/search/study/samplers.py": (
+        f"{_STUDY}/test_samplers.py",
+        "tests/platform/search/test_trial_cost.py",
+    ),
+    "platform/evaluation/energy_rules.py": _ACCOUNTING,
     "model/accounting/energy.py": _ACCOUNTING,
+    "model/accounting/fan_out.py": _ACCOUNTING,
     "model/accounting/firing.py": _ACCOUNTING,
     "model/accounting/health.py": _ACCOUNTING,
     "model/accounting/macs.py": _ACCOUNTING,
+    "model/accounting/operations.py": _ACCOUNTING,
+    "model/accounting/product_counts.py": _ACCOUNTING,
     "model/accounting/spike_map.py": _ACCOUNTING,
+    "model/accounting/spike_origins.py": _ACCOUNTING,
 }
 """Source -> the tests that are to notice its mutants; of those not slow."""
 

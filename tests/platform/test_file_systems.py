@@ -13,7 +13,7 @@ CLI = ("-m", "spikeseg.jobs.cli")
 SMALL = (
     *("trainer.micro_batches=1", "trainer.micro_batch_size=4", "trainer.max_steps=6"),
     *("trainer.evaluate_every=2", "trainer.log_every=1", "trainer.energy_images=1"),
-    *("tracking.first_step=false", "trainer.workers=0", "trainer.keep_checkpoints=1"),
+    *("tracking.first_step=false", "trainer.keep_checkpoints=1"),
     *("data.transform.crop=[32,32]", "tracking.images=1"),
 )
 HOUSEKEEPING = """
@@ -91,7 +91,7 @@ def test_pack_train_evaluate_sweep_and_sync_work_without(
     pack = ("data", "pack", "shapes", "--size", "32", "32", "--rows", "12", "4", "4", "--output")
     for command in (
         (*pack, root / "data"),
-        ("train", "shapes_tiny", data, *SMALL, *runs),
+        ("train", "shapes_tiny", data, "trainer.workers=0", *SMALL, *runs),
         ("evaluate", "latest", "--json", *runs),
         ("track", "sync", "latest", *runs),
         ("sweep", "demo", data, *SMALL, "--here", "--trials", "2", *runs),
@@ -111,7 +111,15 @@ def test_a_disk_that_fills_loses_nothing_that_was_kept_and_is_named(tmp_path: Pa
     root.mkdir()
     data = pack_shapes(root / "data")
     runs = ("--storage", root / "runs")
-    command = [*CLI, "train", "shapes_tiny", f"data.path={data}", *SMALL, *runs]
+    command = [
+        *CLI,
+        "train",
+        "shapes_tiny",
+        f"data.path={data}",
+        "trainer.workers=0",
+        *SMALL,
+        *runs,
+    ]
     assert run_lacking(command, root, "space").returncode == 0
     (run,) = (root / "runs").glob("shapes_tiny-*")
     kept = {p: p.read_bytes() for p in (run / "checkpoints").rglob("*") if p.is_file()}

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..artifact_files import send_model_files
 from ..recorded_files import UnsendableError, named_recorded_file
 
 MODEL_TAG = "spikeseg.model"
@@ -50,7 +51,7 @@ def send_model(client: Any, run_id: str, record: Mapping[str, Any], folder: Path
         )
     if str(model.status) != "READY":
         with _saved(model, run_id, record, folder) as saved:
-            client.log_model_artifacts(model.model_id, str(saved))
+            send_model_files(client, model, saved)
         _link(client, run, record, model.model_id)
         client.finalize_logged_model(model.model_id, "READY")
     if record["register"]:

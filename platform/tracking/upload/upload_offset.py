@@ -3,10 +3,13 @@
 import contextlib
 import hashlib
 import json
+import os
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ...config.typed_paths import sqlite_file
 from ..journal_lines import RECORDS, lock_beside, write_beside
 from .journal_faults import journal_files
 
@@ -17,6 +20,9 @@ _TAIL = 80
 
 class SentOffset:
     """How far a journal was sent to one address; from the start where that is not known.
+
+    A database that was moved or copied together with the journal is the one it was, if it holds the
+    journal's run.
 
     Args:
         journal: The journal's folder.
@@ -31,10 +37,12 @@ class SentOffset:
         self._journal = journal
         # An address may hold a password.
         self._address = hashlib.sha256(uri.encode()).hexdigest()
+        self._database = sqlite_file(uri)
         self.forget()
         try:
             state = json.loads((journal / _SENT).read_text())
-            if state["address"] == self._address and state["tail"] == self._tail(state["offset"]):
+            known = state["address"] == self._address or self._is_moved(state)
+            if known and state["tail"] == self._tail(state["offset"]):
                 self.offset, self.run_id = int(state["offset"]), str(state["run_id"])
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return
@@ -56,9 +64,27 @@ class SentOffset:
                 "offset": offset,
                 "tail": self._tail(offset),
                 "address": self._address,
+                "database": self._find_way(),
                 "run_id": run_id,
             }
             write_beside(self._journal, _SENT, json.dumps(state))
+
+    def _find_way(self) -> str | None:
+        """The database's path seen from the journal; None where MLflow is no sqlite database."""
+        if self._database is None:
+            return None
+        return os.path.relpath(self._database.absolute(), self._journal.absolute())
+
+    def _is_moved(self, state: dict[str, Any]) -> bool:
+        way = self._find_way()
+        if way is None or state.get("database") != way or self._database is None:
+            return False
+        try:
+            with contextlib.closing(sqlite3.connect(self._database, timeout=5)) as database:
+                query = "select 1 from runs where run_uuid = ?"
+                return database.execute(query, (str(state["run_id"]),)).fetchone() is not None
+        except sqlite3.Error:
+            return False
 
     def _tail(self, offset: int) -> str:
         """The bytes before an offset: after a power loss the journal may hold others there."""

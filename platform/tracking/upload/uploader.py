@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...config.typed_paths import sqlite_file
+from ..artifact_files import send_file
 from ..image_names import write_grid_files
 from ..journal import FILES
 from ..journal_lines import describe_damage
@@ -281,10 +282,10 @@ class Uploader:
             if record["kind"] == "image":
                 with tempfile.TemporaryDirectory() as folder:
                     for named in write_grid_files(record, file, Path(folder)):
-                        client.log_artifact(self._run_id, str(named), "images")
+                        send_file(client, self._run_id, named, "images")
                 return
             parent = str(Path(path).parent)
-            client.log_artifact(self._run_id, str(file), None if parent == "." else parent)
+            send_file(client, self._run_id, file, None if parent == "." else parent)
 
     def _source_of_link(self, record: Record) -> str:
         """Path of a linked file below the run's folder, which may have been moved since."""

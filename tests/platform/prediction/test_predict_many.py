@@ -245,15 +245,36 @@ def test_a_broken_video_is_named(trained: TrainedRun, pictures: Path, tmp_path: 
     assert "clip.mp4: not a video" in failed.error and len(seen) == 6
 
 
+def test_torch_folds_unless_the_trained_form_is_asked_for(
+    trained: TrainedRun, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {}
+    for form in ((), ("--folded",), ("--trained",)):
+        output = tmp_path / "".join(("out", *form))
+        line = ("predict", str(trained.folder), str(pictures), "--output", str(output))
+        assert spikeseg(capsys, *line, "--write", "label", *form).code == 0
+        with (output / "predictions.csv").open(newline="") as table:
+            (settings[form],) = {row["settings"] for row in csv.DictReader(table)}
+    assert settings[()] == settings[("--folded",)] != settings[("--trained",)]
+    # The same function in another order of sums: hardly a label moves.
+    folded, plain = read_labels(tmp_path / "out"), read_labels(tmp_path / "out--trained")
+    assert folded.keys() == plain.keys() and len(folded) == 5
+    for name in folded:
+        maps = [np.array(Image.open(tmp_path / out / name)) for out in ("out", "out--trained")]
+        assert np.mean(maps[0] != maps[1]) < 0.05
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
         (("--write", "panoptic"), "--write panoptic needs a run whose data.task is panoptic"),
         (("--tile", "8"), "--tile must be from 64 to 4096 pixels, got 8"),
         (("--runtime", "onnx"), "--exported FILE is given exactly with --runtime"),
+        (("--trained", "--runtime", "onnx"), "--trained is a form of torch"),
+        (("--folded", "--runtime", "openvino"), "--exported FILE is given exactly"),
         (("--device", "cuda"), "torch sees no GPU"),
     ],
-    ids=["panoptic", "tile", "runtime", "device"],
+    ids=["panoptic", "tile", "runtime", "trained", "folded", "device"],
 )
 def test_a_wrong_request_is_refused_before_work(
     trained: TrainedRun,

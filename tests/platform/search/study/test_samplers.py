@@ -9,7 +9,8 @@ import pytest
 from optuna.storages import InMemoryStorage
 from toy_sweep import Killed, run, toy_plan
 
-from spikeseg.platform.search.study.samplers import build_sampler, key_of
+from spikeseg.platform.config.errors import ConfigError
+from spikeseg.platform.search.study.samplers import build_sampler, key_of, random_points
 from spikeseg.platform.search.study.study import Keeper
 
 SAMPLERS = ["tpe", "nsgaii", "nsgaiii", "random", "gp"]
@@ -107,6 +108,13 @@ def test_where_nothing_repeats_proposals_are_optunas_own(tmp_path: Path, name: s
         trial = study.ask()
         assert plan.recipe.space.draw(trial) == record.point
         study.tell(trial, list(record.values))
+
+
+def test_a_space_with_fewer_points_than_are_asked_for_is_refused(tmp_path: Path) -> None:
+    plan = toy_plan(tmp_path, space=SIX)
+    assert len(set(map(key_of, random_points(plan, 6)))) == 6
+    with pytest.raises(ConfigError, match="trials: got 7: the space has no more than 6 points"):
+        random_points(plan, 7)
 
 
 @pytest.mark.parametrize("name", ["random", "nsgaii"])

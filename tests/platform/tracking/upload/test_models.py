@@ -1,8 +1,11 @@
 """Models in MLflow: each once, whatever breaks, and the best one a version with an alias."""
 
+import errno
+import os
 import shutil
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import pytest
 from mlflow import MlflowClient
@@ -11,6 +14,8 @@ from trained_run import TrainedRun
 
 from spikeseg.platform.tracking.journal import Journal
 from spikeseg.platform.tracking.journal_lines import read_records
+from spikeseg.platform.tracking.mlflow_client import connect
+from spikeseg.platform.tracking.tracking_uri import tracking_uri
 from spikeseg.platform.tracking.upload.uploader import sync
 
 
@@ -70,6 +75,40 @@ def test_a_connection_that_breaks_leaves_one_whole_model_in_the_end(
     assert [output.model_id for output in run.outputs.model_outputs] == [model.model_id]
     assert [metric.value for metric in model.metrics or ()] == [5.0]
     assert len(client.get_metric_history(run_id, "val/mIoU")) == 1
+
+
+def test_a_model_is_found_where_its_storage_was_moved(storage: Path, trained: TrainedRun) -> None:
+    before, after = storage / "before", storage / "after"
+    before.mkdir()
+    (storage / "mlflow.db").rename(before / "mlflow.db")
+    sync(journal_with_model(before / "run-a", trained, "shapes"), tracking_uri(before), "x")
+    before.rename(after)
+    client = connect(tracking_uri(after))
+    version = client.get_model_version_by_alias("shapes", "champion")
+    experiment = client.get_experiment_by_name("x")
+    (model,) = client.search_logged_models([experiment.experiment_id])
+    for place in (version.source, client.get_model_version_download_uri("shapes", "1")):
+        assert place == model.artifact_location
+    assert Path(unquote(urlsplit(model.artifact_location).path)).is_relative_to(after)
+    assert (Path(unquote(urlsplit(version.source).path)) / "MLmodel").is_file()
+
+
+def test_a_model_reaches_a_store_without_modes(
+    storage: Path, trained: TrainedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chmod = os.chmod
+
+    def refuse(path: str, mode: int, **options: bool) -> None:
+        if str(path).startswith(str(storage / "artifacts")):
+            raise PermissionError(errno.EPERM, "Operation not permitted", path)
+        chmod(path, mode, **options)
+
+    monkeypatch.setattr(os, "chmod", refuse)
+    journal = journal_with_model(storage / "run-a", trained, None)
+    sync(journal, tracking_uri(storage), "x")
+    (saved,) = (storage / "artifacts").rglob("MLmodel")
+    weights = (trained.folder / "model" / "model.safetensors").read_bytes()
+    assert next(saved.parent.rglob("model.safetensors")).read_bytes() == weights
 
 
 def test_a_model_whose_file_is_gone_is_set_aside_and_holds_nothing_up(
