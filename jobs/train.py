@@ -24,12 +24,22 @@ from .options import (
     "--resume", metavar="RUN", help="Continue this run, or the one at this address in a mirror."
 )
 @click.option("--name", help="Name of a new run; made of recipe and time if not given.")
+@click.option(
+    "--profile",
+    is_flag=True,
+    help="Trace two steps with torch's profiler, the third and the fourth.",
+)
+@click.option(
+    "--profile-steps", metavar="FIRST-LAST", help="Trace these steps, such as 101-103; at most 10."
+)
 @storage_option
-def command(
+def command(  # noqa: PLR0913 (one for each option)
     recipe: str | None,
     overrides: tuple[str, ...],
     resume: str | None,
     name: str | None,
+    profile: bool,
+    profile_steps: str | None,
     storage: Path,
 ) -> int:
     """Train RECIPE (a shipped name or a YAML file), or continue a run with --resume RUN.
@@ -43,9 +53,13 @@ def command(
     from ..platform.doctor.run_checks import check_before_start
     from ..platform.runs.find_run import find_run_to_resume, resolve_initial_run
     from ..platform.tracking.pages.page_links import describe_run_page
+    from ..platform.tracking.step_trace import VIEWER, TracedSteps, list_traces, parse_steps
     from ..platform.train.trainer import resume_training, train
 
     plain_logging()
+    traced = TracedSteps() if profile else None
+    if profile_steps is not None:
+        traced = parse_steps(profile_steps, "--profile-steps")
     if resume is not None and recipe is not None and "=" in recipe:
         recipe, overrides = None, (recipe, *overrides)
     if (recipe is None) == (resume is None):
@@ -55,7 +69,9 @@ def command(
             raise click.UsageError("--name is of a new run, and --resume continues one")
         known, storage = find_run_to_resume(resume, storage, kind="run")
         with open_progress() as display:
-            outcome = resume_training(known, overrides, storage=storage, progress=display)
+            outcome = resume_training(
+                known, overrides, storage=storage, progress=display, profile=traced
+            )
     else:
         assert recipe is not None
         resolved = load_experiment(recipe, resolve_initial_run(overrides, storage))
@@ -63,7 +79,7 @@ def command(
             print(f"{key}={json.dumps(value)}  # {reason}")
         check_before_start(resolved, storage, tell=print_warning)
         with open_progress() as display:
-            outcome = train(resolved, storage=storage, name=name, progress=display)
+            outcome = train(resolved, storage=storage, name=name, progress=display, profile=traced)
     print(f"\n{outcome.split} split, checkpoint of step {outcome.best_step} (best val mIoU):")
     print(format_class_table(outcome.classes))
     for name, value in outcome.metrics.items():
@@ -73,6 +89,8 @@ def command(
     print(f"folder:        {outcome.folder}")
     print(f"contact sheet: {outcome.contact_sheet}")
     print(f"curves:        {outcome.folder / 'figures' / 'curves.png'}")
+    for trace in list_traces(outcome.folder):
+        print(f"profile:       {trace}    # opens at {VIEWER}")
     print(f"evaluate:      {command_line('evaluate', outcome.name, *home)}")
     start = [item for item in overrides if item.startswith("data.path=")]
     start.append(f"init.segmentor={outcome.name}")

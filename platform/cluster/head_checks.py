@@ -19,6 +19,7 @@ _WRONG_TOKEN = (
     "the head refuses this machine's token: copy the head's ~/.ray/auth_token here (mode 0600), "
     "and see that RAY_AUTH_TOKEN and RAY_AUTH_TOKEN_PATH hold no other one"
 )
+_OTHERWISE = {"RAY_ADDRESS": ", or unset RAY_ADDRESS"}
 
 
 class HeadUnreachableError(RuntimeError):
@@ -68,24 +69,25 @@ def check_dashboard(dashboard: Dashboard) -> str:
     return token
 
 
-def check_head(address: str) -> None:
-    """Check the head at a cluster's own address; a driver may connect to it.
+def check_head(address: str, source: str = "RAY_ADDRESS") -> None:
+    """Check the head at a cluster's own address; a driver may connect to it, a node join it.
 
     Args:
         address: HOST:PORT, as `RAY_ADDRESS` names it.
+        source: Flag or variable that named it.
 
     Raises:
         ValueError: Where the head is open, or the token is missing or wrong, or it runs another
             version of Ray.
         HeadUnreachableError: Where none answers.
     """
-    shown = f"RAY_ADDRESS {address}"
+    shown = f"{source} {address}"
     token = _require_token(shown, host_of(address))
-    if _read_versions(address, None) is not None:
+    if _read_versions(address, None, shown) is not None:
         raise ValueError(f"{shown}: {_OPEN_HEAD}")
     if token is None:
         raise ValueError(f"{shown}: the head asks for a token; {NO_TOKEN}")
-    versions = _read_versions(address, token)
+    versions = _read_versions(address, token, shown)
     if versions is None:
         raise ValueError(f"{shown}: {_WRONG_TOKEN}")
     _check_version(shown, versions)
@@ -141,7 +143,7 @@ def ask_head(address: str, page: str, headers: dict[str, str]) -> dict[str, Any]
     return content
 
 
-def _read_versions(address: str, token: str | None) -> dict[str, Any] | None:
+def _read_versions(address: str, token: str | None, shown: str) -> dict[str, Any] | None:
     """What a head says of its versions; None where it refuses the token, or that there is none."""
     # No public call tells a head that asks for no token from one that took ours.
     import grpc
@@ -161,8 +163,8 @@ def _read_versions(address: str, token: str | None) -> dict[str, Any] | None:
             if code == grpc.StatusCode.UNAUTHENTICATED:
                 return None
             raise HeadUnreachableError(
-                f"RAY_ADDRESS {address}: no Ray head answers there ({code.name}); see that it runs "
-                "and that this is its own address (HOST:6379), or unset RAY_ADDRESS"
+                f"{shown}: no Ray head answers there ({code.name}); see that it runs and that this "
+                f"is its own address (HOST:6379){_OTHERWISE.get(shown.partition(' ')[0], '')}"
             ) from error
     return json.loads(answer.value) if answer.value else {}
 

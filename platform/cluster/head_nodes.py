@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from .head_checks import Dashboard, HeadUnreachableError, ask_head, check_dashboard
 from .job_submission import explain_errors, open_client
 from .loopback import host_of, is_loopback
+from .room import starts_machines
 from .session import settings
 
 _PROBE = Path(__file__).with_name("node_probe.py")
@@ -51,6 +52,28 @@ def read_head_nodes(dashboard: Dashboard) -> list[HeadNode]:
     if not isinstance(rows, list):
         raise HeadUnreachableError(f"{dashboard.address}: the head does not list its nodes")
     return [_read_node(row) for row in rows if row.get("state") == "ALIVE"]
+
+
+def may_grow(dashboard: Dashboard) -> bool:
+    """Whether a head has an autoscaler that may start machines.
+
+    Ray's newer autoscaler leaves no report where this looks: it may.
+
+    Args:
+        dashboard: Of the head, which is checked first.
+    """
+    token = check_dashboard(dashboard)
+    page, header = "/api/cluster_status", {"Authorization": f"Bearer {token}"}
+    data = (ask_head(dashboard.address, page, header) or {}).get("data")
+    if not isinstance(data, dict) or "clusterStatus" not in data:
+        return False
+    status = data["clusterStatus"]
+    if not status:
+        return True
+    report = status.get("autoscalerReport") if isinstance(status, dict) else None
+    if isinstance(report, dict):
+        report = {"node_type_mapping": report.get("nodeTypeMapping")}
+    return starts_machines(report)
 
 
 def _read_node(row: dict[str, Any]) -> HeadNode:

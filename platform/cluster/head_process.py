@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ...datasets.packed.files import write_file
+from .head_checks import check_head
 from .loopback import host_of, is_loopback
 from .session import JOINABLE, check_ray_folder, make_ray_folder, settings
 from .token import ensure_token, find_token
@@ -83,7 +84,9 @@ def start_node(request: NodeRequest) -> StartedNode:
     """Start a head, or a node that joins one, in the background.
 
     Raises:
-        ValueError: Where a port is taken, the token is missing, or the address is none.
+        ValueError: Where a port is taken, the token is missing or refused, the address is none, or
+            the head there is open or runs another version of Ray.
+        HeadUnreachableError: Where no head is there to join.
         NodeStartError: Where Ray does not start; has the last line that it said.
     """
     host = _choose_host(request)
@@ -97,6 +100,8 @@ def start_node(request: NodeRequest) -> StartedNode:
             f"--join {request.join}: nodes need the head's token: copy its ~/.ray/auth_token to "
             "~/.ray/auth_token here (mode 0600), or set RAY_AUTH_TOKEN_PATH"
         )
+    else:
+        check_head(request.join, "--join")
     folder = make_ray_folder()
     log = folder / f"node-{time.time_ns()}.log"
     # Others could otherwise read what a job's processes print here.

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from .head_checks import Dashboard, check_dashboard
 from .loopback import host_of, is_loopback
+from .node_probe import PACKAGE_SUFFIXES
 from .session import settings
 
 if TYPE_CHECKING:
@@ -40,8 +41,6 @@ _JOB = {
     "RAY_JOB_STOP_WAIT_TIME_S": "60",
 }
 _ROOT = Path(__file__).resolve().parents[2]
-# What the package is made of; pyproject.toml ships the same kinds in the wheel.
-PACKAGE_SUFFIXES = (".py", ".yaml", ".json", ".cu", ".cuh", ".h", ".j2", ".typed")
 
 
 def copy_package(target: Path) -> Path:

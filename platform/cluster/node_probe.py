@@ -4,56 +4,114 @@ Its one argument is JSON: `storage` (a folder), `tracker` (an address, or empty)
 of JSON: a list with a report of each node.
 """
 
+import hashlib
+import http.client
+import importlib.metadata
+import importlib.util
 import json
+import platform
 import socket
 import sys
 import time
+import urllib.error
+import urllib.request
 import uuid
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+# What the package is made of; pyproject.toml ships the same kinds in the wheel.
+PACKAGE_SUFFIXES = (".py", ".yaml", ".json", ".cu", ".cuh", ".h", ".j2", ".typed")
+PACKAGE_FOLDERS = ("model", "datasets", "platform", "jobs")
 _SECONDS = 20.0
 
 
-def describe_node(storage: str, tracker: str) -> dict[str, Any]:
+def digest_package(root: Path) -> str:
+    """SHA-256 over the files of the package in a folder, which names its code.
+
+    Args:
+        root: Folder of the package.
+    """
+    digest = hashlib.sha256()
+    for top in PACKAGE_FOLDERS:
+        for path in sorted((root / top).rglob("*")):
+            if path.suffix in PACKAGE_SUFFIXES:
+                digest.update(f"{path.relative_to(root)}\0".encode())
+                digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def describe_node(storage: str, tracker: str, token: str = "") -> dict[str, Any]:
     """What this node sees.
 
     Args:
         storage: Folder of all runs, which the driver made.
         tracker: HTTP address of the tracker; empty for none.
+        token: Content of the file `.probe-TOKEN` that the driver made there; empty for none.
 
     Returns:
         `storage` and `tracker`: why they cannot be used, empty where they can; `time`: seconds
-        since the epoch; versions of Python and torch.
+        since the epoch; versions of Python and torch; `code`: digest of the spikeseg that is
+        installed there, None without one.
     """
-    import importlib.metadata
-    import platform
-    import urllib.error
-    import urllib.request
-
-    report: dict[str, Any] = {"time": time.time(), "storage": "", "tracker": ""}
-    report["host"] = socket.gethostname()
+    report: dict[str, Any] = {"time": time.time(), "host": socket.gethostname()}
     report["python"] = platform.python_version()
     try:
         report["torch"] = importlib.metadata.version("torch")
     except importlib.metadata.PackageNotFoundError:
         report["torch"] = None
+    package = importlib.util.find_spec("spikeseg")
+    origin = None if package is None else package.origin
+    report["code"] = None if origin is None else digest_package(Path(origin).parent)
+    report["storage"] = _describe_access(Path(storage), token)
+    report["tracker"] = describe_way(tracker) if tracker else ""
+    return report
+
+
+def describe_way(address: str) -> str:
+    """Why this process does not reach an HTTP server; empty where it does.
+
+    Args:
+        address: Of the server; a user in it is not sent.
+    """
     try:
-        probe = Path(storage) / f".probe-{uuid.uuid4().hex}"
-        if not Path(storage).is_dir():
+        urllib.request.urlopen(hide_user(address), timeout=5).close()
+    except urllib.error.HTTPError:
+        pass  # It answers, if only with a refusal.
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        return str(getattr(error, "reason", error)) or type(error).__name__
+    return ""
+
+
+def hide_user(address: str) -> str:
+    """An address without the user and the password that it may hold."""
+    parts = urlsplit(address)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def _describe_access(storage: Path, token: str) -> str:
+    """Why this node cannot read the driver's file there, or write; empty where it can."""
+    try:
+        if token and (storage / f".probe-{token}").read_text() != token:
+            return "another file lies there"
+        if not storage.is_dir():
             raise FileNotFoundError(2, "No such file or directory")
+        probe = storage / f".probe-{uuid.uuid4().hex}"
         probe.touch()
         probe.unlink()
     except OSError as error:
-        report["storage"] = str(error.strerror)
-    if tracker:
-        try:
-            urllib.request.urlopen(tracker, timeout=5).close()
-        except urllib.error.HTTPError:
-            pass  # It answers, if only with a refusal.
-        except (OSError, ValueError) as error:
-            report["tracker"] = str(getattr(error, "reason", error))
-    return report
+        return str(error.strerror)
+    return ""
+
+
+def read_ahead(shown: float, asked: float) -> float:
+    """Seconds by which another clock is ahead of this one, 0 where the waiting may explain it.
+
+    Args:
+        shown: What it showed at some time since it was asked.
+        asked: What this one showed then.
+    """
+    return shown - min(max(shown, asked), time.time())
 
 
 def main() -> None:
@@ -74,11 +132,8 @@ def main() -> None:
     reports = []
     for node, answer in asked.items():
         described: Any = ray.get(answer, timeout=_SECONDS)
-        report = {**described, "node": node}
-        # How long the task waited for its worker is not known: what lies between is no difference.
-        shown = report["time"]
-        report["ahead_s"] = shown - min(max(shown, started), time.time())
-        reports.append(report)
+        ahead = read_ahead(described["time"], started)
+        reports.append({**described, "node": node, "ahead_s": ahead})
     print("NODES " + json.dumps(reports), flush=True)
 
 

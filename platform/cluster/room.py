@@ -1,5 +1,6 @@
 """Room for work on a cluster that can grow: waited for with a line, refused after a limit."""
 
+import json
 import logging
 import os
 import time
@@ -44,10 +45,11 @@ def wait_for_room(
         return fit(nodes)
     except ValueError as refusal:
         grown = _read_grown(nodes)
-        if grown is None:
+        if grown is not None:
+            # Raises where even the grown cluster has no room.
+            fit(grown)
+        elif not _has_autoscaler():
             raise
-        # Raises where even the grown cluster has no room.
-        fit(grown)
         return _wait(fit, demand, refusal, tell)
 
 
@@ -67,6 +69,8 @@ def _wait(
                 return fit(_read_nodes())
             except ValueError as error:
                 refusal = error
+            if _is_infeasible(len(demand)):
+                raise ValueError(f"the cluster cannot grow so far, says its autoscaler: {refusal}")
             time.sleep(_EVERY_S)
     finally:
         _ask_for([])
@@ -116,6 +120,57 @@ def _read_groups() -> list[Mapping[str, float]]:
         # Groups without a bound say -1.
         for _ in range(group.max_count if 0 <= group.max_count < 1000 else 1000)
     ]
+
+
+def _has_autoscaler() -> bool:
+    """Whether the connected cluster has an autoscaler that may start machines."""
+    import ray
+
+    if not ray.is_initialized():
+        return False
+    # No public call says so.
+    from ray._private import ray_constants
+    from ray.autoscaler.v2.utils import is_autoscaler_v2
+    from ray.experimental.internal_kv import _internal_kv_get
+
+    if is_autoscaler_v2():
+        return True
+    status = _internal_kv_get(ray_constants.DEBUG_AUTOSCALING_STATUS)
+    return starts_machines(json.loads(status).get("autoscaler_report") if status else None)
+
+
+def starts_machines(report: Any) -> bool:
+    """Whether a report of Ray's older autoscaler is of one that may start machines.
+
+    Every head has one; that of a head without a configuration calls each node's type by the node.
+
+    Args:
+        report: Its part `autoscaler_report`; anything else is of none.
+    """
+    types = report.get("node_type_mapping") if isinstance(report, dict) else None
+    return isinstance(types, dict) and any(types[node] != f"node_{node}" for node in types)
+
+
+def _is_infeasible(count: int) -> bool:
+    """Whether Ray's newer autoscaler answers that it can never have all that was asked for.
+
+    Args:
+        count: Bundles that were asked for; another driver may have asked for others.
+    """
+    import ray
+    from ray._raylet import GcsClient  # pyright: ignore[reportAttributeAccessIssue]
+    from ray.autoscaler.v2.utils import is_autoscaler_v2
+    from ray.core.generated import autoscaler_pb2
+
+    if not is_autoscaler_v2():
+        return False
+    client = GcsClient(address=ray.get_runtime_context().gcs_address)
+    messages: Any = autoscaler_pb2
+    reply = messages.GetClusterStatusReply.FromString(client.get_cluster_status())
+    return any(
+        sum(request.count for request in constraint.resource_requests) == count
+        for constraint in reply.autoscaling_state.infeasible_cluster_resource_constraints
+    )
 
 
 def _read_nodes() -> list[dict[str, float]]:

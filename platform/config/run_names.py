@@ -36,6 +36,20 @@ def check_run_name(name: str, option: str) -> str:
     return name
 
 
+def split_mirrored(address: str) -> tuple[str, str]:
+    """Mirror and name of a run that is named by its address there.
+
+    Args:
+        address: Such as `s3://bucket/runs/NAME`; options of the file system may follow a `?`.
+
+    Returns:
+        The mirror's address, options included, and the name, which need not be a good one.
+    """
+    path, mark, options = address.partition("?")
+    mirror, _, name = path.rstrip("/").rpartition("/")
+    return f"{mirror}{mark}{options}", name
+
+
 def make_folder(storage: Path, name: str) -> Path:
     """Make the folder of a name that this program chose; a number is added where it is taken.
 

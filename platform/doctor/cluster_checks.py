@@ -7,19 +7,20 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from ..cluster.head_checks import HeadUnreachableError, check_dashboard, check_head
-from ..cluster.head_nodes import HeadNode, read_head_nodes
+from ..cluster.head_nodes import HeadNode, may_grow, read_head_nodes
 from ..cluster.job_submission import choose_dashboard
 from ..cluster.loopback import host_of, is_loopback
+from ..cluster.node_checks import SKEW_S
 from ..cluster.token import token_file
 from ..search.sweep_file.schema import Resources
 from ..search.trials.capacity import trials_at_once
+from ..tracking.code_state import code_digest
 from ..tracking.tracking_uri import tracking_uri
 from .findings import Finding, fail, ok, skipped, warn
 from .subject import Subject
 
 _NO_HEAD = "no head was named (--address)"
 _MODES = ("token", "disabled")
-_SKEW_S = 5.0
 
 
 def check_token(subject: Subject) -> Finding:
@@ -107,6 +108,11 @@ def check_head_resources(subject: Subject) -> Finding:
     total = {kind: sum(node.get(kind, 0.0) for node in offered) for kind in ("CPU", "GPU")}
     seen = f"{len(nodes)} nodes with {total['CPU']:g} CPU + {total['GPU']:g} GPU"
     refusal = find_missing_room(subject, offered)
+    if refusal and subject.address is not None and may_grow(choose_dashboard(subject.address)):
+        return warn(
+            f"{refusal}; the cluster may grow",
+            "nothing: room is waited for (SPIKESEG_ROOM_TIMEOUT_S), and refused after that",
+        )
     if refusal:
         return fail(refusal, "fewer workers or trials at once, or more nodes")
     return ok(seen)
@@ -157,16 +163,20 @@ def check_tracker_is_shared(subject: Subject) -> Finding:
     nodes = _read_nodes(subject)
     if isinstance(nodes, Finding):
         return nodes
-    if len(nodes) > 1 and not uri.startswith(("http://", "https://")):
-        return fail(
-            f"tracking {uri}: a file, and the cluster has {len(nodes)} nodes",
+    config = subject.config
+    # Of a sweep only the driver talks to it, and a training without workers is one process.
+    alone = subject.plan is not None or (config is not None and config.trainer.workers == 0)
+    if len(nodes) > 1 and not alone and not uri.startswith(("http://", "https://")):
+        return (warn if config is None else fail)(
+            f"tracking {uri}: a file, and the cluster has {len(nodes)} nodes that a training's "
+            "workers may write from",
             "start mlflow server and set MLFLOW_TRACKING_URI",
         )
     return ok("the tracker's address means the same on the head")
 
 
 def check_nodes_see(subject: Subject) -> Finding:
-    """Every node sees the storage and reaches the tracker, and runs our version of the package."""
+    """Every node sees the storage and reaches the tracker, and has our code or none."""
     reports = subject.node_reports
     if isinstance(reports, str):
         return skipped(reports)
@@ -181,6 +191,13 @@ def check_nodes_see(subject: Subject) -> Finding:
             return fail(
                 f"{node} does not reach the tracker ({report['tracker']})",
                 "a tracker's address that all nodes reach, or a firewall's rule",
+            )
+    for report in reports:
+        if report["code"] not in (None, code_digest()):
+            return warn(
+                f"node {report['node'][:12]} ({report['host']}) has another spikeseg (code "
+                f"{report['code'][:12]}, here {code_digest()[:12]})",
+                "`spikeseg submit` brings this one; for `ray job submit` install the same there",
             )
     return ok(f"{len(reports)} nodes see the storage and reach the tracker")
 
@@ -218,7 +235,7 @@ def check_clocks(subject: Subject) -> Finding:
     if not apart:
         return skipped("no other machine takes part")
     name = max(apart, key=lambda key: abs(apart[key]))
-    if abs(apart[name]) > _SKEW_S:
+    if abs(apart[name]) > SKEW_S:
         return warn(
             f"the clock of {name} is {abs(apart[name]):.0f} s "
             f"{'ahead of' if apart[name] > 0 else 'behind'} this machine's: curves of two "

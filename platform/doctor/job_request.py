@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ..cluster.head_checks import Dashboard
-from ..cluster.head_nodes import read_head_nodes
+from ..cluster.head_nodes import may_grow, read_head_nodes
 from ..cluster.loopback import host_of, is_loopback
 from ..config.data_values import FROM_DATA
 from ..config.errors import ConfigError
@@ -181,4 +181,9 @@ def check_room(
                 f"(--max-nodes {max_nodes})"
             )
             return
+    elif max_nodes is None and may_grow(dashboard):
+        tell(
+            f"no room yet on {len(nodes)} nodes; the job waits for the cluster to grow ({refusal})"
+        )
+        return
     raise ValueError(f"{dashboard.address}: {refusal}")

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from ..config.errors import ConfigError, nearest
 from ..config.recipes import split_override
-from ..config.run_names import check_run_name, check_word, require_inside, shown
+from ..config.run_names import check_run_name, check_word, require_inside, shown, split_mirrored
 from ..config.stored_json import check_stored, read_stored
 from ..tracking.journal_lines import RECORDS
 
@@ -114,7 +114,7 @@ def find_run_to_resume(
                 f"--resume: got {shown(word)}: a sweep is continued in its storage, mirrors hold "
                 "single runs"
             )
-        check_run_name(word.rstrip("/").rpartition("/")[2], "--resume")
+        check_run_name(split_mirrored(word)[1], "--resume")
         return word, storage
     try:
         run = find_run(word, storage, kinds=(kind,))

@@ -12,7 +12,7 @@ from typing import Any
 from ..checkpoint.run_folder import RunFolder
 from ..cluster.cluster_loss import interrupt_when_lost
 from ..cluster.live_metrics import is_in_session, set_gauge
-from ..cluster.node_checks import check_storage
+from ..cluster.node_checks import check_nodes
 from ..cluster.room import wait_for_room
 from ..cluster.session import connected, worker_nodes
 from ..config.recipes import ConfigError, dump, flat
@@ -275,7 +275,7 @@ def _engine(
         nodes = worker_nodes()
         if nodes:
             # Trials write journals into it; of all processes only this one talks to the tracker.
-            check_storage(nodes, options.storage)
+            check_nodes(nodes, options.storage, None, progress)
         wanted = options.concurrency or recipe.concurrency
         worker = {"CPU": recipe.resources.cpu, "GPU": recipe.resources.gpu}
         at_once = wait_for_room(

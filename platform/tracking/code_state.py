@@ -8,12 +8,11 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..cluster.job_submission import PACKAGE_SUFFIXES
+from ..cluster.node_probe import PACKAGE_FOLDERS, PACKAGE_SUFFIXES, digest_package
 from ..config.code_redaction import scrubbed_code
 
 _ROOT = Path(__file__).resolve().parents[2]
-_FOLDERS = ("model", "datasets", "platform", "jobs")
-_CODE = ("__init__.py", "pyproject.toml", *_FOLDERS)
+_CODE = ("__init__.py", "pyproject.toml", *PACKAGE_FOLDERS)
 _LONGEST_DIFF = 1_000_000
 
 
@@ -64,13 +63,7 @@ def code_diff() -> str:
 @functools.cache
 def code_digest() -> str:
     """SHA-256 over the package's files, which names the code where no git is (as in a job)."""
-    digest = hashlib.sha256()
-    for top in _FOLDERS:
-        for path in sorted((_ROOT / top).rglob("*")):
-            if path.suffix in PACKAGE_SUFFIXES:
-                digest.update(f"{path.relative_to(_ROOT)}\0".encode())
-                digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
+    return digest_package(_ROOT)
 
 
 def _difference() -> str:

@@ -138,6 +138,10 @@ METRICS = {
     "system/system_memory_usage_percentage": Metric("use of memory", "%", "system", None, 100.0),
     "system/process_memory_megabytes": Metric("resident memory of rank 0", "MB", "system"),
     "system/gpu_memory_usage_megabytes": Metric("memory used on rank 0's GPU", "MB", "system"),
+    "system/gpu_utilization_percentage": Metric(
+        "share of time in which rank 0's GPU computes", "%", "system", None, 100.0
+    ),
+    "system/gpu_power_usage_watts": Metric("power of rank 0's GPU", "W", "system"),
 }
 """Name in MLflow -> metric."""
 

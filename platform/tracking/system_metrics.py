@@ -1,9 +1,13 @@
 """System metrics of the machine that rank 0 runs on, into its journal, from a thread beside it."""
 
+import functools
+import logging
 import threading
 import time
 
 from .journal import Journal
+
+_log = logging.getLogger(__name__)
 
 
 class SystemMonitor:
@@ -58,4 +62,27 @@ def sample() -> dict[str, float]:
     if torch.cuda.is_initialized():
         free, total = torch.cuda.mem_get_info()
         values["system/gpu_memory_usage_megabytes"] = (total - free) / 1e6
+        values |= _sample_sensors()
     return values
+
+
+def _sample_sensors() -> dict[str, float]:
+    """Use and power of this process's GPU, which the driver's library (NVML) measures."""
+    import torch
+
+    try:
+        return {
+            "system/gpu_utilization_percentage": float(torch.cuda.utilization()),
+            "system/gpu_power_usage_watts": torch.cuda.power_draw() / 1000,
+        }
+    except ImportError:
+        _warn_once("nvidia-ml-py is not installed (pip install nvidia-ml-py)")
+    except Exception as error:
+        # NVML's own errors have no class that is there without it; a part of a GPU has no sensors.
+        _warn_once(str(error) or type(error).__name__)
+    return {}
+
+
+@functools.cache
+def _warn_once(reason: str) -> None:
+    _log.warning("power and use of the GPU are not recorded: %s", reason)

@@ -5,9 +5,11 @@ micro-batches that depend on (seed, position) alone; gradients and BatchNorm sta
 in a fixed layout (`reduction.py`); everything a resumed run needs is in the checkpoint.
 """
 
+import contextlib
 import dataclasses
 import logging
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from ..checkpoint.background_writer import CheckpointWriter, open_writer
 from ..checkpoint.checkpoint import Evaluation, rank_score
@@ -31,13 +33,7 @@ from .faults.preemption import Notice
 from .faults.watchdog import list_hangs
 from .faults.worker_guard import Guard
 from .health import HealthWatch, draw_first_step, wants_first_step
-from .preparation import (
-    build_loss,
-    choose_device,
-    initialize_weights,
-    open_data,
-    set_numerics,
-)
+from .preparation import build_loss, choose_device, initialize_weights, open_data, set_numerics
 from .progress import Meter
 from .schedule import Schedule
 from .state import TrainingState
@@ -64,6 +60,7 @@ class Training:
         dataset: The packed data.
         device: Where the network is.
         schedule: Learning rate and phase of each step.
+        around_step: Entered around every step, with the number of steps done before it.
     """
 
     def __init__(
@@ -90,6 +87,8 @@ class Training:
         self._warned = False
         self._watch = HealthWatch(config, self._tell)
         self.schedule = Schedule(config, self._tell)
+        self.around_step: Callable[[int], contextlib.AbstractContextManager[Any]]
+        self.around_step = contextlib.nullcontext
         self._writer: CheckpointWriter | None = None
 
     def start(self) -> None:
@@ -242,7 +241,8 @@ class Training:
             for micro_batches in upcoming:
                 guard.feed()
                 rate = self.schedule.begin(self.step, self.state.optimizer)
-                result = self._stepper.train_step(self.step + offset, micro_batches)
+                with self.around_step(self.step):
+                    result = self._stepper.train_step(self.step + offset, micro_batches)
                 if result.outcome == "memory":
                     self._use_smaller_micro_batches()
                     break

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from ...model.loss.criterion import DenseCriterion, SetCriterion
 from ..cluster.worker_group import WorkerGroup
@@ -143,7 +144,8 @@ class Stepper:
             return StepResult("memory", math.nan, {}, preempted)
         values = (self._vector.terms / self.micro_batches).tolist()
         named = dict(zip(self._criterion.terms, values, strict=True))
-        return self._update(named, preempted)
+        with record_function("update"):
+            return self._update(named, preempted)
 
     def _accumulate_gradients(
         self,
@@ -172,7 +174,8 @@ class Stepper:
                 ) from error
             _log.warning("out of memory with %d images: %s", self.micro_batch_size, error)
             self._vector.fail()
-        return self._vector.reduce()
+        with record_function("sum over workers"):
+            return self._vector.reduce()
 
     def _run_pass(self, images: Tensor, target: Tensor, normalizer: Tensor) -> list[Tensor]:
         """Detached loss terms of a micro-batch; its gradients are added."""
@@ -187,7 +190,10 @@ class Stepper:
                 message = "steps run operation by operation, no CUDA graph of them is captured: %s"
                 _log.warning(message, error)
                 self._graph = None
-        return self._add_gradients(self._loss_terms(images, target, normalizer))
+        # The names by which a profile shows a step's parts.
+        with record_function("forward and loss"):
+            terms = self._loss_terms(images, target, normalizer)
+        return self._add_gradients(terms)
 
     def _run_checked_pass(self, images: Tensor, target: Tensor, normalizer: Tensor) -> list[Tensor]:
         """As `_run_pass`, of targets that were checked, without waiting for the device."""
@@ -198,7 +204,8 @@ class Stepper:
     def _add_gradients(self, terms: dict[str, Tensor]) -> list[Tensor]:
         loss = torch.stack(list(terms.values())).sum() / self.micro_batches
         if loss.requires_grad:
-            self._state.scaler.scale(loss).backward()
+            with record_function("backward"):
+                self._state.scaler.scale(loss).backward()
         return [terms[name].detach() for name in self._criterion.terms]
 
     def _predict(self, images: Tensor) -> Any:

@@ -36,6 +36,7 @@ from ..tracking.pages.run_page import (
 from ..tracking.pages.run_parameters import changed_fields, run_parameters
 from ..tracking.pages.shared_view import request_view
 from ..tracking.provenance import provenance, run_tags
+from ..tracking.step_trace import StepTrace, TracedSteps
 from ..tracking.system_metrics import SystemMonitor
 from ..tracking.tracking_uri import tracking_uri
 from .failure import PreemptedError
@@ -64,6 +65,7 @@ class TrackedRun(NamedTuple):
         parent: Journal id of the sweep that this run is a trial of; None for a run of its own.
         tracker: MLflow's address as the driver resolved it; None where nothing of it is sent by
             this process, or the driver's own environment says it.
+        profile: Steps that rank 0 traces; None for none.
     """
 
     resolved: Resolved
@@ -71,13 +73,18 @@ class TrackedRun(NamedTuple):
     tags: Mapping[str, str]
     parent: str | None = None
     tracker: str | None = None
+    profile: TracedSteps | None = None
 
     @classmethod
     def from_message(cls, message: Mapping[str, Any]) -> "TrackedRun":
         """Read back what `to_message` made; keys of others are left alone."""
         resolved = Resolved(load_resolved(message["config"]).config, message["origins"])
         folder, tags = Path(message["folder"]), message["tags"]
-        return cls(resolved, folder, tags, message["parent"], message.get("tracker"))
+        profile = message.get("profile")
+        return cls(
+            *(resolved, folder, tags, message["parent"], message.get("tracker")),
+            profile=profile and TracedSteps(*profile),
+        )
 
     def to_message(self) -> dict[str, Any]:
         """Plain values that another process can be sent."""
@@ -88,6 +95,7 @@ class TrackedRun(NamedTuple):
             "tags": dict(self.tags),
             "parent": self.parent,
             "tracker": self.tracker,
+            "profile": self.profile and list(self.profile),
         }
 
 
@@ -138,7 +146,29 @@ def tracked_training(
             if training.step == 0 and config.tracking.images:
                 # The slider of a run's pictures in MLflow begins here, at the untrained network.
                 journal.image("val/rows", 0, contact_sheet(training.evaluated, "val"))
+            if tracked.profile is not None:
+                _trace_steps(training, tracked.profile, journal, progress or _log.info, opened)
         yield training, journal
+
+
+def _trace_steps(
+    training: Training,
+    steps: TracedSteps,
+    journal: Journal,
+    tell: Callable[[str], None],
+    opened: contextlib.ExitStack,
+) -> None:
+    """Have some of the training's steps traced, and written before the journal is closed."""
+    first, last = steps.resolve(training.step, training.config.trainer.max_steps)
+    if last <= training.step:
+        done = "no step is" if first > last else f"of steps {first} to {last} none is"
+        tell(f"no profile: {done} left, {training.step} were done before this start")
+        return
+    first = max(first, training.step + 1)
+    tell(f"steps {first} to {last} will be profiled (--profile-steps FIRST-LAST names others)")
+    trace = StepTrace((first, last), training.run.path, journal, tell)
+    opened.callback(trace.close)
+    training.around_step = trace.around
 
 
 @contextlib.contextmanager

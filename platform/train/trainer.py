@@ -17,7 +17,8 @@ from ..checkpoint.mirror import Mirror, check_mirror
 from ..checkpoint.run_folder import RunFolder
 from ..cluster.worker_group import OneWorker, ProcessGroup
 from ..config.recipes import ConfigError, Resolved, config_digest, dump, load_resolved
-from ..config.run_names import check_run_name, make_folder, require_inside
+from ..config.run_names import check_run_name, make_folder, require_inside, split_mirrored
+from ..tracking.step_trace import TracedSteps, check_steps
 from ..tracking.tracking_uri import check_uri, tracking_uri
 from ..tracking.upload.upload_offset import unsent
 from .failure import Decision, PreemptedError, decide
@@ -76,6 +77,7 @@ def train(
     name: str | None = None,
     progress: Callable[[str], None] = _log.info,
     tags: Mapping[str, str] | None = None,
+    profile: TracedSteps | None = None,
 ) -> TrainOutcome:
     """Train, choose on val, score test once.
 
@@ -85,6 +87,7 @@ def train(
         name: Name of the run; made of recipe, time and digest if not given.
         progress: Takes a line for a person.
         tags: Further tags for the tracker.
+        profile: Steps to trace; None for none.
 
     Raises:
         ConfigError: Where the request is wrong; nothing was started.
@@ -93,6 +96,8 @@ def train(
     storage = storage.absolute()
     made = check_run_name(name or make_run_name(resolved), "the run's name")
     load_initial_weights(preflight(resolved, storage), resolved.config)
+    if profile is not None:
+        check_steps(profile, resolved.config.trainer.max_steps)
     folder = storage / made if name else make_folder(storage, made)
     if (folder / "config.yaml").exists():
         raise ConfigError(f"{folder}: there is a run of this name; continue it with --resume")
@@ -100,7 +105,7 @@ def train(
     run.write("config.yaml", dump(resolved.config))
     run.write("origins.json", json.dumps(resolved.origins, indent=1))
     try:
-        return _run(resolved, run, progress, dict(tags or {}))
+        return _run(TrackedRun(resolved, run.path, dict(tags or {}), profile=profile), progress)
     except (ValueError, RuntimeError) as error:
         # Refused before a worker claimed the folder: nothing is left to resume.
         resumable = isinstance(error, TrainingFailedError)
@@ -116,6 +121,7 @@ def resume_training(
     storage: Path,
     progress: Callable[[str], None] = _log.info,
     tags: Mapping[str, str] | None = None,
+    profile: TracedSteps | None = None,
 ) -> TrainOutcome:
     """Continue a run from its newest good checkpoint, under its own configuration.
 
@@ -127,6 +133,7 @@ def resume_training(
         storage: Folder of all runs.
         progress: Takes a line for a person.
         tags: Further tags for the tracker.
+        profile: Steps to trace; None for none.
 
     Raises:
         ConfigError: Where there is no such run, its data or storage are gone, or a setting must
@@ -134,7 +141,7 @@ def resume_training(
         TrainingFailedError: Where training could not be finished.
     """
     storage = storage.absolute()
-    address, _, name = name.rstrip("/").rpartition("/") if "://" in name else ("", "", name)
+    address, name = split_mirrored(name) if "://" in name else ("", name)
     check_run_name(name, "--resume")
     require_inside(storage / name, storage, f"--resume {name}")
     path = storage / name / "config.yaml"
@@ -142,7 +149,7 @@ def resume_training(
         try:
             Mirror(address, name).fetch_run(storage / name)
         except (ValueError, OSError) as error:
-            raise ConfigError(f"--resume {address}/{name}: {error}") from error
+            raise ConfigError(f"--resume {name}: {error}") from error
     if not path.is_file():
         known = sorted(entry.parent.name for entry in storage.glob("*/config.yaml"))
         raise ConfigError(
@@ -151,23 +158,24 @@ def resume_training(
     run = RunFolder(storage / name)
     resolved = resume_config(run, overrides)
     preflight(resolved, storage)
+    if profile is not None:
+        check_steps(profile, resolved.config.trainer.max_steps)
     if overrides:
         run.write("config.yaml", dump(resolved.config))
         run.write("origins.json", json.dumps(resolved.origins, indent=1))
-    return _run(resolved, run, progress, dict(tags or {}))
+    return _run(TrackedRun(resolved, run.path, dict(tags or {}), profile=profile), progress)
 
 
-def _run(
-    resolved: Resolved, run: RunFolder, progress: Callable[[str], None], tags: dict[str, str]
-) -> TrainOutcome:
+def _run(tracked: TrackedRun, progress: Callable[[str], None]) -> TrainOutcome:
+    run = RunFolder(tracked.folder)
     if (run.path / "result.json").is_file():
         progress(f"{run.path.name} is finished already")
         return _outcome(run)
     started = time.monotonic()
-    if resolved.config.trainer.workers == 0:
-        _train_here(resolved, run, progress, tags)
+    if tracked.resolved.config.trainer.workers == 0:
+        _train_here(tracked, run, progress)
     else:
-        _train_on_ray(resolved, run, progress, tags)
+        _train_on_ray(tracked, run, progress)
     progress(f"finished in {time.monotonic() - started:.0f} s")
     return _outcome(run)
 
@@ -207,13 +215,10 @@ def preflight(resolved: Resolved, storage: Path) -> nn.Module:
     return model
 
 
-def _train_here(
-    resolved: Resolved, run: RunFolder, progress: Callable[[str], None], tags: dict[str, str]
-) -> None:
+def _train_here(tracked: TrackedRun, run: RunFolder, progress: Callable[[str], None]) -> None:
     notice = Notice()
     try:
         with notice.on_signal():
-            tracked = TrackedRun(resolved, run.path, tags)
             run_worker(tracked, OneWorker(), progress=progress, notice=notice)
     except ConfigError:
         raise
@@ -240,15 +245,13 @@ def _outcome(run: RunFolder) -> TrainOutcome:
     )
 
 
-def _train_on_ray(
-    resolved: Resolved, run: RunFolder, progress: Callable[[str], None], tags: dict[str, str]
-) -> None:
+def _train_on_ray(tracked: TrackedRun, run: RunFolder, progress: Callable[[str], None]) -> None:
     # Ray is imported only where it is used: without it, `trainer.workers: 0` must still work.
     from ..cluster.cluster_loss import ClusterLostError, interrupt_when_lost, report_missing_cpus
     from ..cluster.node_checks import check_nodes
     from ..cluster.session import connected, settings, worker_nodes
 
-    trainer = resolved.config.trainer
+    trainer = tracked.resolved.config.trainer
     on_gpu = choose_device(trainer.device).type == "cuda"
     # Of this driver alone: the orphans of an earlier one must not speak for it.
     stamp = time.time_ns()
@@ -259,7 +262,7 @@ def _train_on_ray(
         uri = tracking_uri(run.path.parent)
         nodes = worker_nodes()
         if nodes:
-            check_nodes(nodes, run.path.parent, uri)
+            check_nodes(nodes, run.path.parent, uri, progress)
             environment = {**settings(), "MLFLOW_TRACKING_URI": uri}
         pool = WorkerPool(
             workers=trainer.workers,
@@ -268,8 +271,7 @@ def _train_on_ray(
             max_failures=trainer.max_failures,
             environment=environment,
         )
-        tracked = TrackedRun(resolved, run.path, tags, tracker=uri)
-        message = {**tracked.to_message(), "leave": str(leave)}
+        message = {**tracked._replace(tracker=uri).to_message(), "leave": str(leave)}
         progress(f"{run.path.name}: starting {trainer.workers} Ray Train workers")
         try:
             # Ray took the signal when it started, to end at once.

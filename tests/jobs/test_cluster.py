@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -154,6 +155,21 @@ def test_each_printed_line_works_as_printed(user: User, head: str) -> None:
     user.run(*shlex.split(lines["stop"]))
 
 
+def wait_for_gauges(user: User, wanted: set[str]) -> set[str]:
+    """Read what Ray's nodes export for Prometheus until all of these are there; what is missing."""
+    folder = Path(user.environment["RAY_TMPDIR"])
+    listed = next(folder.rglob("prom_metrics_service_discovery.json"))
+    addresses = json.loads(listed.read_text())[0]["targets"]
+    missing = set(wanted)
+    until = time.monotonic() + 150
+    while missing and time.monotonic() < until:
+        time.sleep(2)
+        for address in addresses:
+            with contextlib.suppress(OSError), urlopen(f"http://{address}/metrics") as page:
+                missing -= set(re.findall(r"^(ray_spikeseg_\w+)", page.read().decode(), re.M))
+    return missing
+
+
 def test_our_gauges_are_exported_while_a_training_runs(user: User, head: str) -> None:
     data = pack_good(user.home / "observed")
     given = (f"data.path={data}", *SMALL, *STEPS, "trainer.workers=1", "trainer.log_every=1")
@@ -162,21 +178,55 @@ def test_our_gauges_are_exported_while_a_training_runs(user: User, head: str) ->
         *("train", "shapes_tiny", *given, "--storage", "runs", "--name", "observed"),
     )
     assert sent.returncode == 0, sent.stderr
-    folder = Path(user.environment["RAY_TMPDIR"])
-    listed = next(folder.rglob("prom_metrics_service_discovery.json"))
-    addresses = json.loads(listed.read_text())[0]["targets"]
-    wanted = {f"ray_{name}" for name in GAUGES if name != "spikeseg_trials"}
-    seen: set[str] = set()
-    until = time.monotonic() + 150
-    while not wanted <= seen and time.monotonic() < until:
-        time.sleep(2)
-        for address in addresses:
-            with contextlib.suppress(OSError), urlopen(f"http://{address}/metrics") as page:
-                seen |= set(re.findall(r"^(ray_spikeseg_\w+)", page.read().decode(), re.MULTILINE))
+    seen = wait_for_gauges(user, {f"ray_{name}" for name in GAUGES if name != "spikeseg_trials"})
     stop = re.search(r"^stop: +(.+)$", sent.stdout, re.MULTILINE)
     assert stop is not None
     user.run(*shlex.split(stop[1]))
-    assert wanted <= seen
+    assert not seen, f"not exported: {seen}"
+
+
+def find_driver(storage: Path) -> int | None:
+    """The process of a sweep in a storage that no other test has."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (folder / "cmdline").read_text().split("\0")
+            if "spikeseg.jobs.cli" in words and "sweep" in words and str(storage) in words:
+                return int(folder.name)
+    return None
+
+
+def test_a_sweep_that_was_killed_goes_on_by_the_printed_line(
+    user: User, head: str, repository: Path
+) -> None:
+    data = pack_good(user.home / "searched")
+    storage = user.home / "sweeps"
+    shown = json.loads((repository / "docs" / "grafana_dashboard.json").read_text())
+    wanted = {target["expr"] for panel in shown["panels"] for target in panel["targets"]}
+    assert wanted == {f"ray_{name}" for name in GAUGES}
+    sent = user.spikeseg(
+        *("submit", "--address", head, "--no-wait", "--"),
+        *("sweep", "demo", f"data.path={data}", *SMALL, "trainer.log_every=1"),
+        *("trainer.max_steps=40", "trainer.evaluate_every=40", "optimizer.warmup_steps=0"),
+        *("--trials", "3", "--concurrency", "2", "--storage", str(storage), "--name", "watched"),
+    )
+    assert sent.returncode == 0, sent.stderr
+    lines = dict(re.findall(r"^(logs|stop|resume): +(.+)$", sent.stdout, re.MULTILINE))
+    logs = shlex.split(lines["logs"].replace(" --follow", ""))
+    missing = wait_for_gauges(user, wanted)
+    assert not missing, f"{missing}: not exported\n{user.run(*logs).stdout}"
+    driver = find_driver(storage)
+    assert driver is not None, user.run(*logs).stdout
+    os.kill(driver, signal.SIGKILL)
+    until = time.monotonic() + 60
+    while not re.search(
+        r"^watched-\S+  FAILED", user.spikeseg("jobs", "list", "--address", head).stdout, re.M
+    ):
+        assert time.monotonic() < until
+        time.sleep(1)
+    resumed = user.run(*shlex.split(lines["resume"]))
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    results = json.loads((storage / "watched" / "results.json").read_text())
+    assert [row["state"] for row in results] == ["COMPLETE"] * 3
 
 
 def test_a_plain_ray_job_finds_spikeseg_on_the_path(user: User, head: str) -> None:

@@ -1,6 +1,7 @@
 """The same path on Ray: two Train workers, and a job sent to a head."""
 
 import contextlib
+import gzip
 import json
 import os
 import secrets
@@ -52,6 +53,26 @@ def test_two_ray_workers_train_score_and_show_progress(data: Path, tmp_path: Pat
     assert state["environment"]["workers"] == 2
     counted = sum(map(sum, json.loads((folder / "result.json").read_text())["confusion"]))
     assert counted == 4 * 32 * 32, "both workers together count every test pixel once"
+
+
+@pytest.mark.slow
+def test_rank_0_of_two_workers_leaves_a_profile_where_the_line_says(
+    data: Path, tmp_path: Path
+) -> None:
+    runs = str(tmp_path / "runs")
+    given = ("train", "shapes_tiny", f"data.path={data}", *SMALL, "--storage", runs)
+    refused = shell(*given, "--profile-steps", "5-6")
+    assert refused.returncode == 2
+    assert "profile of step 5: the training has 4 steps" in refused.stderr
+    done = shell(*given, "--profile-steps", "2-2")
+    assert done.returncode == 0, done.stderr + done.stdout
+    trace = next((tmp_path / "runs").glob("*/profile/steps-2-2.json.gz"))
+    assert f"profile of steps 2 to 2: {trace} (" in done.stdout
+    assert f"profile:       {trace}    # opens at https://ui.perfetto.dev" in done.stdout
+    names = {
+        event["name"] for event in json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
+    }
+    assert {"step 2", "sum over workers", "gloo:all_reduce"} <= names
 
 
 def free_port() -> int:

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,6 +23,7 @@ class Head:
             no such page (None).
         page: Answer to every page, of a server that is no head; None for a head.
         cpus: CPUs of each of its nodes.
+        types: Type of each node, as the older autoscaler reports; None where the newer one runs.
         address: Where it listens, HOST:PORT.
         bodies: What was sent with each.
         requests: Method, path, authorization of each request by HTTP.
@@ -33,6 +34,7 @@ class Head:
     mode: str | None = "token"
     page: str | None = None
     cpus: tuple[float, ...] = (4.0,)
+    types: Mapping[str, str] | None = field(default_factory=lambda: {"ff0": "node_ff0"})
     address: str = ""
     bodies: list[bytes] = field(default_factory=list)
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
@@ -61,6 +63,9 @@ class Head:
                 for number, cpus in enumerate(self.cpus)
             ]
             return 200, json.dumps({"data": {"result": {"result": nodes}}})
+        if path == "/api/cluster_status":
+            report = {"autoscalerReport": {"nodeTypeMapping": self.types}} if self.types else None
+            return 200, json.dumps({"data": {"clusterStatus": report}})
         if path.startswith("/api/packages/"):
             return 200, "{}"
         return 200, json.dumps({"job_id": None, "submission_id": "raysubmit_1"})

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pyarrow import fs
+from object_store import Bucket, open_bucket
 
 from spikeseg.datasets.layouts.shapes import Shapes, ShapesOptions
 from spikeseg.datasets.packed.pack import MANIFEST, pack
@@ -13,29 +13,17 @@ from spikeseg.datasets.packed.reader import PackedDataset
 from spikeseg.datasets.packed.shard_cache import CacheConfig
 from spikeseg.datasets.spec import DataError
 
-server = pytest.importorskip("moto.server", reason="the S3 test server (moto) is not installed")
-
 OPTIONS = ShapesOptions(size=(16, 16), train=9, val=3, test=1)
 
 
 @pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        started = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-        started.start()
-        host, port = started.get_host_and_port()
-        query = f"scheme=http&endpoint_override={host}:{port}&region=us-east-1"
-        filesystem, _ = fs.FileSystem.from_uri(f"s3://sets?allow_bucket_creation=true&{query}")
-        filesystem.create_dir("sets")
-        yield f"s3://sets/{{}}?{query}"
-        started.stop()
+def bucket() -> Iterator[Bucket]:
+    with open_bucket() as opened:
+        yield opened
 
 
-def test_a_set_packed_to_s3_reads_as_the_local_one(bucket: str, tmp_path: Path) -> None:
-    uri = bucket.format("deep/shapes")
+def test_a_set_packed_to_s3_reads_as_the_local_one(bucket: Bucket, tmp_path: Path) -> None:
+    uri = bucket.uri("deep/shapes")
     cache = CacheConfig(folder=tmp_path / "cache", limit=1 << 30)
     with pytest.raises(DataError, match="not a packed data set"):
         PackedDataset.open(uri, cache)
@@ -51,9 +39,9 @@ def test_a_set_packed_to_s3_reads_as_the_local_one(bucket: str, tmp_path: Path) 
 
 
 def test_a_packing_to_s3_that_stops_looks_unfinished_and_continues(
-    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    uri = bucket.format("stopped")
+    uri = bucket.uri("stopped")
     read, seen = Shapes.read, []
 
     def failing(self: Shapes, row: object) -> object:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from spikeseg.platform.cluster import room
-from spikeseg.platform.cluster.room import Nodes, wait_for_room
+from spikeseg.platform.cluster.room import Nodes, starts_machines, wait_for_room
 
 Patch = pytest.MonkeyPatch
 
@@ -21,6 +21,8 @@ class Cluster:
         patch.setattr(room, "_ask_for", self.demands.append)
         patch.setattr(room, "_read_groups", list)
         patch.setattr(room, "_EVERY_S", 0.0)
+        patch.setattr(room, "_has_autoscaler", lambda: False)
+        patch.setattr(room, "_is_infeasible", lambda count: False)
 
     def read(self) -> list[dict[str, float]]:
         count = self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
@@ -76,6 +78,44 @@ def test_the_clusters_own_report_says_what_it_may_grow_to(monkeypatch: Patch) ->
     Cluster(monkeypatch, [1, 3])
     monkeypatch.setattr(room, "_read_groups", lambda: [{"CPU": 4.0}] * 2)
     assert wait_for_room(need(12), [], tell=lambda line: None) == 3
+
+
+def test_an_autoscaler_that_does_not_say_how_far_is_asked_and_waited_for(
+    monkeypatch: Patch,
+) -> None:
+    cluster = Cluster(monkeypatch, [1, 2, 3])
+    monkeypatch.setattr(room, "_has_autoscaler", lambda: True)
+    lines: list[str] = []
+    assert wait_for_room(need(12), [{"CPU": 4}] * 3, tell=lines.append) == 3
+    assert len(lines) == 1
+    assert cluster.demands == [[{"CPU": 4}] * 3, []]
+
+
+def test_what_the_autoscaler_calls_infeasible_is_refused_at_once(monkeypatch: Patch) -> None:
+    cluster = Cluster(monkeypatch, [1])
+    asked: list[int] = []
+    monkeypatch.setattr(room, "_has_autoscaler", lambda: True)
+    monkeypatch.setattr(room, "_is_infeasible", lambda count: not asked.append(count))
+    with pytest.raises(ValueError, match=r"cannot grow so far, says its autoscaler: needs 12"):
+        wait_for_room(need(12), [{"CPU": 4}] * 3, tell=lambda line: None)
+    assert asked == [3]
+    assert cluster.demands[-1] == [], "the wish is taken back"
+
+
+@pytest.mark.parametrize(
+    ("report", "starts"),
+    [
+        ({"node_type_mapping": {"ff0": "node_ff0", "ff1": "node_ff1"}}, False),
+        ({"node_type_mapping": {"ff0": "ray.head.default"}}, True),
+        ({"node_type_mapping": {"ff0": "node_ff0", "ff1": "small"}}, True),
+        ({"node_type_mapping": {}}, False),
+        ({}, False),
+        (None, False),
+        ("no report", False),
+    ],
+)
+def test_a_head_without_a_configuration_starts_no_machines(report: object, starts: bool) -> None:
+    assert starts_machines(report) is starts
 
 
 @pytest.mark.parametrize("value", ["many", "0", "-1"])

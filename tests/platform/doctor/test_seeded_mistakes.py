@@ -24,6 +24,7 @@ from spikeseg.platform.doctor.machine import read_machine
 from spikeseg.platform.doctor.run_checks import run_checks
 from spikeseg.platform.doctor.step_probe import StepMeasurement
 from spikeseg.platform.doctor.subject import Subject
+from spikeseg.platform.tracking.code_state import code_digest
 
 Patch = pytest.MonkeyPatch
 VARIABLES = ("MLFLOW_TRACKING_URI", "SPIKESEG_STUDY", "RAY_ADDRESS", "RAY_TMPDIR", "RAY_AUTH_TOKEN")
@@ -190,6 +191,7 @@ def nodes(**report: Any) -> Callable[[Bench, Patch], Subject]:
     def make(bench: Bench, patch: Patch) -> Subject:
         subject = bench.subject(address="http://127.0.0.1:9")
         good = {"storage": "", "tracker": "", "python": "3.11.7", "torch": "2.13", "ahead_s": 0.0}
+        good |= {"code": code_digest()}
         first, second = {"node": "aaaa", "host": "one"}, {"node": "bbbb", "host": "two"}
         subject.__dict__["node_reports"] = [good | first, good | second | report]
         return subject
@@ -292,6 +294,8 @@ MISTAKES = (
             "node bbbb (two) does not see"),
     Mistake("tracker reached from one node only", nodes(tracker="timed out"), "nodes", "fail",
             "node bbbb (two) does not reach"),
+    Mistake("another spikeseg on one node", nodes(code="0" * 64), "nodes", "warn",
+            "node bbbb (two) has another spikeseg (code 000000000000"),
     Mistake("node of another Python", nodes(python="3.12.1"), "node versions", "fail", "3.12.1"),
     Mistake("node without torch", nodes(torch=None), "node versions", "fail", "torch"),
     Mistake("clocks apart", nodes(ahead_s=-90.0), "clocks", "warn", "90 s behind"),

@@ -163,6 +163,24 @@ def test_room_that_the_cluster_may_grow_to_is_waited_for(capsys: Capture) -> Non
     assert "6 workers need 6 CPU" in refused.err
 
 
+@pytest.mark.parametrize(
+    ("types", "code"),
+    [({"ff0": "node_ff0"}, 2), ({"ff0": "ray.head.default"}, 0), (None, 0)],
+    ids=["no autoscaler", "the older one", "the newer one"],
+)
+def test_a_head_with_an_autoscaler_is_sent_what_it_may_have_room_for(
+    capsys: Capture, types: dict[str, str] | None, code: int
+) -> None:
+    with dashboard(Head(types=types)) as head:
+        wide = ("train", "shapes_tiny", "trainer.workers=6", "trainer.micro_batches=6")
+        ran = send(capsys, head, *wide)
+        # Who says how far it grows is believed.
+        assert send(capsys, head, *wide, flags=("--max-nodes", "1")).code == 2
+    assert ran.code == code, ran.err
+    assert ("the job waits for the cluster to grow" in ran.out) == (code == 0)
+    assert "6 workers need 6 CPU" in ran.out + ran.err
+
+
 def test_the_line_by_hand_names_programs_that_a_bare_path_finds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -71,12 +71,12 @@ def interrupted(data: Path, storage: Path, number: int, **given: Any) -> SweepUn
 def test_nodes_that_do_not_see_the_storage_are_refused_before_anything_is_made(
     tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def blind(nodes: list[str], storage: Path) -> None:
+    def blind(nodes: list[str], storage: Path, *given: Any) -> None:
         raise ValueError(f"storage {storage}: node {nodes[1]} does not see it")
 
     toy_plan(tmp_path, **listed(4))
     cluster(monkeypatch, "near", "far")
-    monkeypatch.setattr(tuner, "check_storage", blind)
+    monkeypatch.setattr(tuner, "check_nodes", blind)
     with pytest.raises(ValueError, match="node far does not see it"):
         run_toys(data, tmp_path, name="toy", here=False)
     assert not (tmp_path / "toy").exists()

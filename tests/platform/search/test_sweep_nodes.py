@@ -59,7 +59,9 @@ def test_storage_that_a_node_does_not_see_is_refused_before_anything_is_made(
     monkeypatch.chdir(tmp_path)
     # Every process has its own folder there, as nodes without a shared file system have.
     storage = Path("/proc/self/cwd")
-    with pytest.raises(ValueError, match=r"storage /proc/self/cwd: node \w+ does not see it"):
+    with pytest.raises(
+        ValueError, match=r"storage /proc/self/cwd: node \S+ \(\w+\) does not see it"
+    ):
         run_toys(data, storage, name="toy", here=False)
     assert not (tmp_path / "toy").exists()
     assert not list(tmp_path.glob(".probe-*"))

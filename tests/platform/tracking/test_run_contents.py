@@ -20,6 +20,8 @@ NOT_EVERY_RUN = {name for name, metric in METRICS.items() if metric.needs} | {
     "train/loss_dice",
     "train/loss_class",
     "system/gpu_memory_usage_megabytes",
+    "system/gpu_utilization_percentage",
+    "system/gpu_power_usage_watts",
 }
 
 

@@ -126,7 +126,9 @@ def test_storage_that_a_node_does_not_see_is_refused_at_the_start(
     monkeypatch.chdir(tmp_path)
     # Every process has its own folder there, as nodes without a shared file system have.
     storage = Path("/proc/self/cwd/runs")
-    with pytest.raises(ValueError, match=r"storage /proc/self/cwd/runs: node \w+ does not see it"):
+    with pytest.raises(
+        ValueError, match=r"storage /proc/self/cwd/runs: node \S+ \(\w+\) does not see it"
+    ):
         train(Resolved(config(data, None), {}), storage=storage, name="run")
     assert not list((tmp_path / "runs").glob(".probe-*"))
 
