@@ -76,7 +76,7 @@ def finish_sweep(plan: SweepPlan, keeper: Keeper, folder: Path, record: SweepRec
     front_rows = [_row(plan, item, True) for item in best_of]
     completed = sum(item.state == "COMPLETE" for item in keeper.records.values())
     shares = analysis.shares
-    agreed = choose_importances(plan, learned_results(keeper.records), shares, completed)
+    agreed = choose_importances(analysis.effects, shares, completed)
     files = {
         "results.json": to_json(rows),
         "results.csv": to_csv(rows, rows),
@@ -105,7 +105,7 @@ def finish_sweep(plan: SweepPlan, keeper: Keeper, folder: Path, record: SweepRec
         write_file(folder / "figures" / f"{name}.png", content)
         journal.artifact(f"figures/{name}.png", folder / "figures" / f"{name}.png")
     why = why_no_result(keeper.records)
-    page = render_sweep(Page(plan, keeper.records, folder, shares, why))
+    page = render_sweep(Page(plan, keeper.records, folder, shares, analysis.spans, why))
     write_file(folder / REPORT, page)
     journal.text(REPORT, page)
     if best is not None:
@@ -136,11 +136,12 @@ def write_sweep_report(folder: Path, output: Path) -> Path:
         ConfigError: Where there is no sweep, or its study cannot be read.
     """
     stored = read_sweep(folder)
-    path = folder / "importance.json"
+    path, ends = folder / "importance.json", folder / "importance_intervals.json"
     shares = read_stored(path, dict[str, dict[str, float]]) if path.is_file() else {}
+    spans = read_stored(ends, dict[str, dict[str, tuple[float, float]]]) if ends.is_file() else {}
     why = why_no_result(stored.records)
     output.parent.mkdir(parents=True, exist_ok=True)
-    write_file(output, render_sweep(Page(stored.plan, stored.records, folder, shares, why)))
+    write_file(output, render_sweep(Page(stored.plan, stored.records, folder, shares, spans, why)))
     return output
 
 

@@ -1,7 +1,7 @@
 """What a sweep says, in sentences: which is highest, by how much, whether that may be noise."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from ..evaluation.baselines import describe_baselines, is_degenerate
 from ..evaluation.number_text import round_difference, round_metric
@@ -9,6 +9,7 @@ from ..evaluation.seed_statistics import compare_seeds, summarize
 from .study.trial_records import TrialRecord
 from .sweep_figures import label_trial
 from .sweep_file.plan import SweepPlan
+from .sweep_groups import Groups, describe_leader, measure_groups
 from .sweep_standing import learned_results
 
 
@@ -35,16 +36,32 @@ def write_verdict(plan: SweepPlan, records: dict[int, TrialRecord]) -> list[str]
             "Every result is degenerate: within 1 point of an answer that ignores the image. "
             "Nothing was learned, and no trial is better than another."
         )
-    groups = group_seeds(results)
-    for axis, objective in enumerate(plan.recipe.objectives):
-        word = "Highest" if objective.direction == "maximize" else "Lowest"
-        ordered = sorted(groups, key=lambda group: objective.sign * _mean(group, axis))
-        sentences.append(f"{word} {objective.metric}: {_compare(plan, ordered, axis)}")
+    groups = measure_groups(plan, records)
+    if groups is not None and groups.groups:
+        sentences += _judge_groups(plan, groups)
+    else:
+        sentences += _judge_trials(plan, results)
     last = results[0].history.get(results[0].step, {})
     baselines = describe_baselines(last, "val").replace(", degenerate", "")
     if baselines:
         sentences.append(f"val/mIoU of answers that ignore the image:{baselines}.")
     return sentences
+
+
+def _judge_groups(plan: SweepPlan, groups: Groups) -> Iterator[str]:
+    """What the seeds of its configurations tell, for each objective."""
+    for axis in range(len(plan.recipe.objectives)):
+        sentence = describe_leader(plan, groups, axis)
+        yield f"{sentence[0].upper()}{sentence[1:]}."
+
+
+def _judge_trials(plan: SweepPlan, results: Sequence[TrialRecord]) -> Iterator[str]:
+    """Which result is highest, for each objective, and whether that may be noise."""
+    groups = group_seeds(results)
+    for axis, objective in enumerate(plan.recipe.objectives):
+        word = "Highest" if objective.direction == "maximize" else "Lowest"
+        ordered = sorted(groups, key=lambda group: objective.sign * _mean(group, axis))
+        yield f"{word} {objective.metric}: {_compare(plan, ordered, axis)}"
 
 
 def _compare(plan: SweepPlan, ordered: Sequence[Sequence[TrialRecord]], axis: int) -> str:
@@ -81,13 +98,16 @@ def _compare(plan: SweepPlan, ordered: Sequence[Sequence[TrialRecord]], axis: in
 
 def _describe(plan: SweepPlan, group: Sequence[TrialRecord], axis: int) -> str:
     name = plan.recipe.objectives[axis].metric
-    mean, half_width, count = summarize([item.values[axis] for item in group])
+    summary = summarize([item.values[axis] for item in group])
+    count = summary.seeds
     numbers = ", ".join(str(item.number) for item in group)
     seeds = f"{count} seeds" if count > 1 else f"seed {plan.experiment(group[0].point).config.seed}"
     word = "trials" if count > 1 else "trial"
     label = label_trial(plan, group[0])
     named = "" if label == f"trial {numbers}" else f"{label}, "
-    return f"{round_metric(name, mean, half_width)} ({named}{word} {numbers}, {seeds})"
+    return (
+        f"{round_metric(name, summary.mean, summary.half_width)} ({named}{word} {numbers}, {seeds})"
+    )
 
 
 def _mean(group: Sequence[TrialRecord], axis: int) -> float:

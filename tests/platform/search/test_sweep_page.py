@@ -5,11 +5,6 @@ from typing import Any
 
 import pytest
 
-from spikeseg.platform.search.marginal_effects import (
-    choose_importances,
-    measure_effects,
-    why_no_importance,
-)
 from spikeseg.platform.search.study.failure_cause import failure_cause
 from spikeseg.platform.search.study.trial_records import TrialRecord
 from spikeseg.platform.search.sweep_file.plan import SweepPlan, load_sweep
@@ -70,40 +65,6 @@ def test_ties_and_degenerate_results_are_called_so(plan: SweepPlan) -> None:
     assert write_verdict(plan, nothing)[0].startswith("Every result is degenerate")
 
 
-def test_a_marginal_effect_is_the_range_of_means(plan: SweepPlan) -> None:
-    results = [
-        trial(0, 20.0, 0.02),
-        trial(1, 30.0, 0.02, **{D: 8}),
-        trial(2, 22.0, 0.04, **{T: 2}),
-        trial(3, 32.0, 0.04, **{T: 2, D: 8}),
-    ]
-    miou, energy = measure_effects(plan, results, 0), measure_effects(plan, results, 1)
-    assert [(miou[0].key, miou[0].effect), (miou[1].key, miou[1].effect)] == [(D, 10.0), (T, 2.0)]
-    assert [(g.value, g.results, g.mean) for g in miou[0].groups] == [
-        ("4", 2, 21.0),
-        ("8", 2, 31.0),
-    ]
-    assert energy[0].key == T
-    assert energy[0].effect == pytest.approx(0.02)
-
-
-def test_importance_is_shown_from_20_trials_on_and_where_it_agrees(plan: SweepPlan) -> None:
-    results = [
-        trial(n, 20.0 + 10 * (n % 2) + n % 4 // 2, 0.02, **{D: 4 + 4 * (n % 2), T: 1 + n % 4 // 2})
-        for n in range(20)
-    ]
-    agrees = {D: 0.7, T: 0.2, "loss.mask_weight": 0.1}
-    differs = {"loss.mask_weight": 0.97, D: 0.02, T: 0.01}
-    effects = measure_effects(plan, results, 0)
-    assert not why_no_importance(agrees, effects, 20)
-    assert "19 completed trials say too little, 20 are needed" in why_no_importance(
-        agrees, effects, 19
-    )
-    assert "it puts loss.mask_weight before" in why_no_importance(differs, effects, 20)
-    shares = {"val/mIoU": agrees, "energy/mJ": differs}
-    assert list(choose_importances(plan, results, shares, 20)) == ["val/mIoU"]
-
-
 @pytest.mark.parametrize(
     ("reason", "cause"),
     [
@@ -125,7 +86,7 @@ def test_the_page_has_every_trial_its_failures_and_the_lines_that_go_on(
     failed = TrialRecord(2, "FAIL", point={T: 2, D: 8}, reason="not finite: loss is nan", step=10)
     lost = TrialRecord(3, "FAIL", point={T: 2, D: 8}, reason="killed: its process died 4 times")
     records = by_number(trial(0, 20.123456, 0.03), trial(1, 27.2, 0.02, **{T: 2}), failed, lost)
-    text = render_sweep(Page(plan, records, tmp_path / "sweep-demo", {}, ""))
+    text = render_sweep(Page(plan, records, tmp_path / "sweep-demo", {}, {}, ""))
     assert '<td title="20.123456">20.1</td>' in text
     assert text.index('title="27.2"') < text.index('title="20.123456"')
     assert "<td>the point&#39;s own</td><td>not finite: loss is nan</td>" in text
@@ -140,11 +101,13 @@ def test_learning_curves_are_drawn_where_a_trial_was_evaluated_often(
 ) -> None:
     item = trial(0, 20.0, 0.03)
     item.history[120] = {"val/mIoU": 15.0, "energy/mJ": 0.03}
-    text = render_sweep(Page(plan, by_number(item), tmp_path / "s", {}, ""))
+    text = render_sweep(Page(plan, by_number(item), tmp_path / "s", {}, {}, ""))
     assert 'alt="curves"' in text
 
 
 def test_a_sweep_without_a_result_says_why(plan: SweepPlan, tmp_path: Path) -> None:
     failed = TrialRecord(0, "FAIL", point={T: 2}, reason="not finite: loss is nan")
-    text = render_sweep(Page(plan, by_number(failed), tmp_path / "s", {}, "no result: 1 failed"))
+    text = render_sweep(
+        Page(plan, by_number(failed), tmp_path / "s", {}, {}, "no result: 1 failed")
+    )
     assert "no result: 1 failed" in text
