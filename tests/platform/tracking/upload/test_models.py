@@ -1,6 +1,9 @@
 """Models in MLflow: each once, whatever breaks, and the best one a version with an alias."""
 
+import contextlib
+import logging
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,8 @@ from trained_run import TrainedRun
 
 from spikeseg.platform.tracking.journal import Journal
 from spikeseg.platform.tracking.journal_lines import read_records
+from spikeseg.platform.tracking.mlflow_client import connect
+from spikeseg.platform.tracking.upload.models import _without_infos
 from spikeseg.platform.tracking.upload.uploader import sync
 
 
@@ -70,6 +75,38 @@ def test_a_connection_that_breaks_leaves_one_whole_model_in_the_end(
     assert [output.model_id for output in run.outputs.model_outputs] == [model.model_id]
     assert [metric.value for metric in model.metrics or ()] == [5.0]
     assert len(client.get_metric_history(run_id, "val/mIoU")) == 1
+
+
+def test_a_model_that_is_logged_leaves_no_line_and_mlflow_s_warnings_stay(
+    storage: Path, trained: TrainedRun, capfd: pytest.CaptureFixture[str]
+) -> None:
+    uri = f"sqlite:///{storage / 'mlflow.db'}"
+    connect(uri).search_experiments()
+    journal = journal_with_model(storage / "run-a", trained, None)
+    capfd.readouterr()
+    with caught(logging.getLogger("mlflow")) as said:
+        sync(journal, uri, "x")
+        level = logging.getLogger("mlflow.pyfunc").getEffectiveLevel()
+    assert said == []
+    assert "Validating input example" not in capfd.readouterr().err
+    assert level <= logging.INFO, "the logger is as it was"
+    with caught(logging.getLogger("mlflow")) as said, _without_infos("mlflow.pyfunc"):
+        logging.getLogger("mlflow.pyfunc").warning("a warning")
+        logging.getLogger("mlflow.pyfunc").info("an info")
+    assert said == ["a warning"]
+
+
+@contextlib.contextmanager
+def caught(logger: logging.Logger) -> Iterator[list[str]]:
+    """Messages that reach a logger while the block runs; MLflow's hands none to the root."""
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())
+    logger.addHandler(handler)
+    try:
+        yield said
+    finally:
+        logger.removeHandler(handler)
 
 
 def test_a_model_whose_file_is_gone_is_set_aside_and_holds_nothing_up(
