@@ -36,7 +36,7 @@ def command(storage: Path) -> None:
     print(f"compare:       {command_line('ui', *home)}    (or: make ui)")
     for line in describe_run_page(outcome.recipe.parent, storage):
         print(f"  {line}")
-    longer = command_line("train", outcome.recipe, "trainer.max_steps=600")
+    longer = command_line("train", outcome.recipe, "trainer.max_steps=600", *home)
     print(f"longer:        {longer}")
 
 

@@ -74,9 +74,9 @@ def command(
     print(f"contact sheet: {outcome.contact_sheet}")
     print(f"curves:        {outcome.folder / 'figures' / 'curves.png'}")
     print(f"evaluate:      {command_line('evaluate', outcome.name, *home)}")
-    start = [item for item in overrides if item.startswith("data.path=")]
-    start.append(f"init.segmentor={outcome.name}")
-    print(f"go on from it: {command_line('train', recipe or 'RECIPE', *start, *home)}")
+    # The run's own file: a recipe's name would leave out the fields that were changed.
+    start = (outcome.folder / "config.yaml", f"init.segmentor={outcome.name}")
+    print(f"go on from it: {command_line('train', *start, *home)}")
     print(f"compare:       {command_line('ui', *home)}")
     for line in describe_run_page(outcome.folder, storage):
         print(f"  {line}")
