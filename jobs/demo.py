@@ -4,10 +4,11 @@ from pathlib import Path
 
 import click
 
+from ..platform.config.command_lines import command_line
 from .cli import run
 from .display.class_table import format_class_table
 from .display.progress import open_progress
-from .options import command_line, plain_logging, storage_option
+from .options import plain_logging, storage_option
 
 
 @click.command("demo")

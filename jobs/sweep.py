@@ -11,10 +11,10 @@ from typing import Any
 
 import click
 
+from ..platform.config.command_lines import command_line
 from .cli import NearestGroup, run
 from .display.progress import open_progress
 from .options import (
-    command_line,
     overrides_argument,
     plain_logging,
     print_warning,

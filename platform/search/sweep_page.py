@@ -1,13 +1,13 @@
 """The report of a sweep: one HTML page that needs no other file."""
 
 import json
-import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...datasets.inspection.html_page import render_page
 from ...model.accounting.energy import PAPER_RULE
+from ..config.command_lines import command_line
 from ..evaluation.baselines import known_baselines
 from ..evaluation.number_text import round_metric
 from ..figures.charts import draw_compared_curves
@@ -274,7 +274,7 @@ def _list_commands(page: Page, best: TrialRecord | None) -> Iterator[tuple[str, 
     name, storage = page.folder.name, str(page.folder.parent.absolute())
 
     def line(*words: str) -> str:
-        return shlex.join(["spikeseg", *words, "--storage", storage])
+        return command_line(*words, "--storage", storage)
 
     if page.plan.request is not None:
         request = page.plan.request
