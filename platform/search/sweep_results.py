@@ -45,6 +45,7 @@ from .sweep_standing import (
 )
 from .sweep_tables import analyse_sweep, to_csv
 from .sweep_tracking import SweepRecord
+from .sweep_verdict import list_untried
 from .trial_cost import describe_spent, devices_of_a_trial, spent_metrics
 
 _log = logging.getLogger(__name__)
@@ -120,8 +121,9 @@ def finish_sweep(plan: SweepPlan, keeper: Keeper, folder: Path, record: SweepRec
         sentence = _describe_best(plan, best)
     sentence = analysis.describe_leader(plan) or sentence
     described = describe_sweep(plan, rows, front_rows, why)
+    untried = " ".join(list_untried(plan, results_of(keeper.records)))
     spent = describe_spent(plan, keeper.records.values())
-    note = write_note(sentence, f"{described}\n{spent}\n", shown)
+    note = write_note(sentence, "\n\n".join(filter(None, [described, untried, spent])), shown)
     journal.tags({NOTE: note})
 
 

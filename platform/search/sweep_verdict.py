@@ -41,10 +41,31 @@ def write_verdict(plan: SweepPlan, records: dict[int, TrialRecord]) -> list[str]
         sentences += _judge_groups(plan, groups)
     else:
         sentences += _judge_trials(plan, results)
+    sentences += list_untried(plan, results)
     last = results[0].history.get(results[0].step, {})
     baselines = describe_baselines(last, "val").replace(", degenerate", "")
     if baselines:
         sentences.append(f"val/mIoU of answers that ignore the image:{baselines}.")
+    return sentences
+
+
+def list_untried(plan: SweepPlan, results: Sequence[TrialRecord]) -> list[str]:
+    """A sentence for each parameter of which all results have one value: it was not compared.
+
+    Args:
+        plan: The sweep.
+        results: Trials that count as results.
+    """
+    sentences = []
+    for key in plan.recipe.space.dimensions:
+        values = {
+            json.dumps(item.point[key]): item.point[key] for item in results if key in item.point
+        }
+        if len(values) == 1 and len(results) > 1:
+            (value,) = values.values()
+            sentences.append(
+                f"{key} is {value} in every result: nothing is known of its other values."
+            )
     return sentences
 
 

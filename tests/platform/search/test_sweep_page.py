@@ -41,12 +41,25 @@ def by_number(*trials: TrialRecord) -> dict[int, TrialRecord]:
 
 def test_one_seed_crowns_nothing(plan: SweepPlan) -> None:
     records = by_number(trial(0, 29.0, 0.03), trial(1, 27.2, 0.02, **{D: 1}))
-    first, second, baselines = write_verdict(plan, records)
+    first, second, *_, baselines = write_verdict(plan, records)
     assert first.startswith("Highest val/mIoU: 29.0 (T1 D4 levels, trial 0, seed 1). Next: 27.2")
     assert "a difference of +1.8" in first
     assert "cannot be told from one seed; none is called the best" in first
     assert second.startswith("Lowest energy/mJ: 0.0200 (T1 D1 levels, trial 1, seed 1).")
     assert "(majority 7.8, position 8.1)" in baselines
+
+
+def test_a_parameter_with_one_value_in_all_results_was_not_compared(plan: SweepPlan) -> None:
+    told = write_verdict(plan, by_number(trial(0, 29.0, 0.03), trial(1, 27.2, 0.02, **{D: 1})))
+    unknown = [sentence for sentence in told if "nothing is known of its other values" in sentence]
+    assert [sentence.partition(" is ")[0] for sentence in unknown] == [
+        T,
+        "model.neuron.normalization",
+        "loss.mask_weight",
+    ]
+    assert unknown[1].startswith("model.neuron.normalization is levels in every result")
+    alone = write_verdict(plan, by_number(trial(0, 29.0, 0.03)))
+    assert not any("nothing is known" in sentence for sentence in alone)
 
 
 def test_several_seeds_tell_a_clear_difference_and_refuse_an_unclear_one(plan: SweepPlan) -> None:
