@@ -69,6 +69,23 @@ def list_untried(plan: SweepPlan, results: Sequence[TrialRecord]) -> list[str]:
     return sentences
 
 
+def describe_rank(plan: SweepPlan, place: int, results: int, sweep: str) -> str:
+    """A trial's place in its sweep, with what may be concluded from it.
+
+    Args:
+        plan: The sweep.
+        place: From 1 on, by the first objective.
+        results: Trials that count as results.
+        sweep: The sweep's name.
+    """
+    rank = f"rank {place} of {results} in {sweep}"
+    if plan.recipe.replicates is not None:
+        return f"{rank}, among single trainings; its page compares means of seeds"
+    if "seed" in plan.recipe.space.dimensions:
+        return rank
+    return f"{rank}, one seed a point: it may be chance"
+
+
 def _judge_groups(plan: SweepPlan, groups: Groups) -> Iterator[str]:
     """What the seeds of its configurations tell, for each objective."""
     for axis in range(len(plan.recipe.objectives)):

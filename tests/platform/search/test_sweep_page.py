@@ -9,7 +9,7 @@ from spikeseg.platform.search.study.failure_cause import failure_cause
 from spikeseg.platform.search.study.trial_records import TrialRecord
 from spikeseg.platform.search.sweep_file.plan import SweepPlan, load_sweep
 from spikeseg.platform.search.sweep_page import Page, render_sweep
-from spikeseg.platform.search.sweep_verdict import write_verdict
+from spikeseg.platform.search.sweep_verdict import describe_rank, write_verdict
 
 BASELINES = {"val/baseline_majority": 7.8, "val/baseline_position": 8.1}
 T, D = "model.neuron.timesteps", "model.neuron.levels"
@@ -60,6 +60,14 @@ def test_a_parameter_with_one_value_in_all_results_was_not_compared(plan: SweepP
     assert unknown[1].startswith("model.neuron.normalization is levels in every result")
     alone = write_verdict(plan, by_number(trial(0, 29.0, 0.03)))
     assert not any("nothing is known" in sentence for sentence in alone)
+
+
+def test_a_rank_says_that_one_seed_may_be_chance(plan: SweepPlan) -> None:
+    assert describe_rank(plan, 1, 6, "s") == "rank 1 of 6 in s, one seed a point: it may be chance"
+    repeated = load_sweep("demo", ["sweep.replicates=3"])
+    assert "its page compares means of seeds" in describe_rank(repeated, 1, 18, "s")
+    seeds = load_sweep("demo", ["sweep.space.seed={choices: [1, 2, 3]}"])
+    assert describe_rank(seeds, 2, 6, "s") == "rank 2 of 6 in s"
 
 
 def test_several_seeds_tell_a_clear_difference_and_refuse_an_unclear_one(plan: SweepPlan) -> None:
