@@ -84,7 +84,7 @@ def render_sweep(page: Page) -> str:
         best=None if best is None else _describe_best(page, best),
         failures=list(_list_failures(records)),
         energy=_describe_energy(records, base.trainer.energy_images),
-        lines=list(_list_commands(page, best)),
+        lines=list(list_commands(plan, page.folder, len(records), best)),
     )
 
 
@@ -269,25 +269,36 @@ def _list_failures(records: Mapping[int, TrialRecord]) -> Iterator[tuple[str, ..
             yield str(number), cause, item.reason, str(item.attempts)
 
 
-def _list_commands(page: Page, best: TrialRecord | None) -> Iterator[tuple[str, str]]:
-    """What to do with the sweep, and the lines that do it."""
-    name, storage = page.folder.name, str(page.folder.parent.absolute())
+def list_commands(
+    plan: SweepPlan, folder: Path, trials: int, best: TrialRecord | None
+) -> Iterator[tuple[str, str]]:
+    """What to do with a sweep, and the lines that do it.
+
+    Args:
+        plan: The sweep.
+        folder: Its folder.
+        trials: Trials that were begun.
+        best: The best trial; None where there is none.
+    """
+    name, storage = folder.name, str(folder.parent.absolute())
 
     def line(*words: str) -> str:
         return command_line(*words, "--storage", storage)
 
-    if page.plan.request is not None:
-        request = page.plan.request
+    if plan.request is not None:
+        request = plan.request
         yield "repeat the sweep", line("sweep", request.recipe, *request.overrides)
-    yield "add trials", line("sweep", "--resume", name, "--trials", str(2 * len(page.records)))
+    yield "add trials", line("sweep", "--resume", name, "--trials", str(2 * trials))
     if best is not None:
         yield (
             "train the point with the highest score whole",
-            line("train", str(page.folder / "best.yaml")),
+            line("train", str(folder.absolute() / "best.yaml")),
         )
         yield (
             "the same with another seed",
-            line("train", str(page.folder / "best.yaml"), f"seed={page.plan.base.config.seed + 1}"),
+            line(
+                "train", str(folder.absolute() / "best.yaml"), f"seed={plan.base.config.seed + 1}"
+            ),
         )
         yield "score its weights", line("evaluate", f"{name}/{best.number}")
     yield "its table in other forms", line("table", name, "--format", "csv")

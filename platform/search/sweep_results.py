@@ -22,7 +22,6 @@ from ..tracking.pages.run_page import (
     SMALL,
     STRIP,
     describe_scores,
-    name_neuron,
     write_note,
 )
 from ..train.preparation import open_data
@@ -34,7 +33,7 @@ from .study.trial_records import TrialRecord
 from .sweep_figures import draw_sweep
 from .sweep_file.plan import SweepPlan
 from .sweep_groups import describe_leader
-from .sweep_page import Page, render_sweep
+from .sweep_page import Page, list_commands, render_sweep
 from .sweep_standing import (
     best_trial,
     front_trials,
@@ -45,7 +44,7 @@ from .sweep_standing import (
 )
 from .sweep_tables import analyse_sweep, to_csv
 from .sweep_tracking import SweepRecord
-from .sweep_verdict import list_untried
+from .sweep_verdict import list_untried, write_verdict
 from .trial_cost import describe_spent, devices_of_a_trial, spent_metrics
 
 _log = logging.getLogger(__name__)
@@ -118,12 +117,15 @@ def finish_sweep(plan: SweepPlan, keeper: Keeper, folder: Path, record: SweepRec
     sentence = ""
     if best is not None:
         shown[:0] = _copy_pictures(journal, folder / "trials" / str(best.number) / "journal")
-        sentence = _describe_best(plan, best)
+        sentence = _describe_best(plan, best, keeper.records)
     sentence = analysis.describe_leader(plan) or sentence
     described = describe_sweep(plan, rows, front_rows, why)
+    lines = _write_commands(plan, keeper, folder, best)
     untried = " ".join(list_untried(plan, results_of(keeper.records)))
     spent = describe_spent(plan, keeper.records.values())
-    note = write_note(sentence, "\n\n".join(filter(None, [described, untried, spent])), shown)
+    note = write_note(
+        sentence, "\n\n".join(filter(None, [described, untried, spent, lines])), shown
+    )
     journal.tags({NOTE: note})
 
 
@@ -156,14 +158,21 @@ def rank_results(
     return [(values.index(value) + 1, item) for value, item in zip(values, done, strict=True)]
 
 
-def _describe_best(plan: SweepPlan, best: TrialRecord) -> str:
-    config = plan.experiment(best.point).config
+def _describe_best(plan: SweepPlan, best: TrialRecord, records: Mapping[int, TrialRecord]) -> str:
+    """The highest result's scores, by how much it is ahead, and whether that may be noise."""
     scores = describe_scores(best.history.get(best.step, {}))
-    return (
-        f"{f'{scores}: ' if scores else ''}the best is trial {best.number} "
-        f"({name_neuron(config)}, seed {config.seed}); differences smaller than the spread of "
-        "seeds mean nothing."
-    )
+    verdict = write_verdict(plan, dict(records))[0]
+    return f"{scores}. {verdict}" if scores else verdict
+
+
+def _write_commands(plan: SweepPlan, keeper: Keeper, folder: Path, best: TrialRecord | None) -> str:
+    """Markdown with data, weights and the lines that go on with a sweep."""
+    parts = [f"Data: `{plan.base.config.data.path}`."]
+    if best is not None:
+        weights = folder.absolute() / "trials" / str(best.number) / "checkpoints"
+        parts[0] += f" Weights of trial {best.number}: `{weights}`."
+    lines = list_commands(plan, folder, len(keeper.records), best)
+    return "\n\n".join([*parts, *(f"{what}:\n\n```\n{line}\n```" for what, line in lines)])
 
 
 def _leave_model(plan: SweepPlan, best: TrialRecord, trial: Path) -> None:
@@ -247,7 +256,7 @@ def describe_sweep(
         counts += f", {degenerate} finished and degenerate (no better than ignoring the image)"
     lines = [
         f"Sweep `{plan.recipe.name}` over `{plan.recipe.base}`: {counts}; "
-        f"{spent:.0f} device-seconds. Its trials are the runs below.",
+        f"{spent:.0f} device-seconds. Its trials are its child runs.",
         "",
     ]
     if missing:
@@ -259,8 +268,6 @@ def describe_sweep(
         "|" + " --- |" * len(keys),
         *("| " + " | ".join(_cell(row.get(key, "")) for key in keys) + " |" for row in front),
         "",
-        "Train the best by the first objective again: artifact `best.yaml`, then "
-        "`spikeseg train best.yaml`.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -100,7 +100,7 @@ def run_verbs(shell: Shell, storage: Path, data: Path) -> None:
     """Every verb that prints commands, on a training and a sweep of seconds."""
     tiny = " ".join(f"'{item}'" for item in (f"data.path={data}", *TINY))
     # A recipe is not all: what is printed must know the changed field, too.
-    changed = "model.query.num_queries=7"
+    changed = "model.query.width=48"
     home = f"--storage '{storage}'"
     train = f"spikeseg train shapes_tiny {tiny} {changed} {home}"
     shell.run(f"{train} --name one")
@@ -127,7 +127,7 @@ def note_pages(shell: Shell, storage: Path) -> None:
     pages = {str(run.info.run_name): run.data.tags["mlflow.note.content"] for run in runs}
     assert len(pages) >= 4, "a training, a sweep, two trials"
     for name, text in pages.items():
-        shell.note(text.replace("`spikeseg train best.yaml`", ""), f"page of {name}")
+        shell.note(text, f"page of {name}")
 
 
 def note_demo(
@@ -142,7 +142,7 @@ def note_demo(
         trained={"test/mIoU": 1.0},
         trials=2,
         best=best,
-        report={"metrics": {"test/mIoU": 1.0}, "classes": []},
+        report={"metrics": {"test/mIoU": 1.0}, "classes": [{"class": "a", "IoU": 1.0, "Acc": 1.0}]},
         contact_sheet=sweep,
         recipe=sweep / "best.yaml",
     )

@@ -46,6 +46,11 @@ class RunWord(NamedTuple):
     word: str
     storage: Path
 
+    @property
+    def folder(self) -> Path:
+        """Folder of the run or trial."""
+        return self.storage / self.word.replace("/", "/trials/")
+
 
 def word_of(folder: Path) -> RunWord:
     """What commands call the run in a folder.
@@ -175,9 +180,11 @@ def describe_repetition(resolved: Resolved, changed: Sequence[str], run: RunWord
         run: What commands call it.
     """
     replay = command_line("replay", run.word, "--execute", "--storage", run.storage)
+    score = command_line("evaluate", run.word, "--storage", run.storage)
     return (
         f"{_REPEAT}\n\n```\n{rerun_line(resolved, changed, run.storage)}\n```\n\n"
-        f"Repeat and compare step by step:\n\n```\n{replay}\n```"
+        f"Repeat and compare step by step:\n\n```\n{replay}\n```\n\n"
+        f"Its weights are in `{run.folder / 'checkpoints'}`; score them:\n\n```\n{score}\n```"
     )
 
 
