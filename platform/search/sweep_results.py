@@ -44,7 +44,7 @@ from .sweep_standing import (
 )
 from .sweep_tables import analyse_sweep, to_csv
 from .sweep_tracking import SweepRecord
-from .sweep_verdict import list_untried, write_verdict
+from .sweep_verdict import describe_lead, list_untried
 from .trial_cost import describe_spent, devices_of_a_trial, spent_metrics
 
 _log = logging.getLogger(__name__)
@@ -161,8 +161,8 @@ def rank_results(
 def _describe_best(plan: SweepPlan, best: TrialRecord, records: Mapping[int, TrialRecord]) -> str:
     """The highest result's scores, by how much it is ahead, and whether that may be noise."""
     scores = describe_scores(best.history.get(best.step, {}))
-    verdict = write_verdict(plan, dict(records))[0]
-    return f"{scores}. {verdict}" if scores else verdict
+    lead = describe_lead(plan, learned_results(records))
+    return f"{scores}: {lead}." if scores else f"{lead[0].upper()}{lead[1:]}."
 
 
 def _write_commands(plan: SweepPlan, keeper: Keeper, folder: Path, best: TrialRecord | None) -> str:

@@ -5,10 +5,11 @@ from collections.abc import Iterator, Sequence
 
 from ..evaluation.baselines import describe_baselines, is_degenerate
 from ..evaluation.number_text import round_difference, round_metric
-from ..evaluation.seed_statistics import compare_seeds, summarize
+from ..evaluation.seed_statistics import Difference, compare_seeds, summarize
 from .study.trial_records import TrialRecord
 from .sweep_figures import label_trial
 from .sweep_file.plan import SweepPlan
+from .sweep_file.point_names import name_point
 from .sweep_groups import Groups, describe_leader, measure_groups
 from .sweep_standing import learned_results
 
@@ -47,6 +48,48 @@ def write_verdict(plan: SweepPlan, records: dict[int, TrialRecord]) -> list[str]
     if baselines:
         sentences.append(f"val/mIoU of answers that ignore the image:{baselines}.")
     return sentences
+
+
+def describe_lead(plan: SweepPlan, results: Sequence[TrialRecord]) -> str:
+    """The highest result by the first objective and what it is ahead by, in half a sentence.
+
+    Args:
+        plan: The sweep.
+        results: Trials that count as results, at least one.
+    """
+    objective = plan.recipe.objectives[0]
+    ordered = sorted(group_seeds(results), key=lambda group: objective.sign * _mean(group, 0))
+    word = "highest" if objective.direction == "maximize" else "lowest"
+    first = f"{word} is {_call(plan, ordered[0])}"
+    if len(ordered) == 1:
+        return f"{first}, with nothing to compare it with"
+    ahead = _compare_next(ordered, 0)
+    shown = round_difference(objective.metric, ahead.value)
+    if not shown.strip("+-0."):
+        return f"{first}, in a tie with {_call(plan, ordered[1])}"
+    if not ahead.known:
+        told = "one seed cannot tell that from noise"
+    else:
+        within = "more than" if ahead.beyond_seeds else "within"
+        told = f"{within} the spread of seeds (Welch, 95 %)"
+    return f"{first}, {shown} from the next, {_call(plan, ordered[1])}: {told}"
+
+
+def _call(plan: SweepPlan, group: Sequence[TrialRecord]) -> str:
+    """`trial 3 (T2 D4 levels)`, or `trials 3, 4 (…)` of several seeds."""
+    word = "trials" if len(group) > 1 else "trial"
+    numbers = ", ".join(str(item.number) for item in group)
+    called = name_point(plan, group[0].point)
+    return f"{word} {numbers}{f' ({called})' if called else ''}"
+
+
+def _compare_next(ordered: Sequence[Sequence[TrialRecord]], axis: int) -> Difference:
+    """The first of the ordered experiments minus the second, among all."""
+    return compare_seeds(
+        [item.values[axis] for item in ordered[1]],
+        [item.values[axis] for item in ordered[0]],
+        comparisons=len(ordered) - 1,
+    )
 
 
 def list_untried(plan: SweepPlan, results: Sequence[TrialRecord]) -> list[str]:
@@ -110,11 +153,7 @@ def _compare(plan: SweepPlan, ordered: Sequence[Sequence[TrialRecord]], axis: in
     if len(ordered) == 1:
         return f"{text} There is no other result to compare it with."
     second = ordered[1]
-    difference = compare_seeds(
-        [item.values[axis] for item in second],
-        [item.values[axis] for item in first],
-        comparisons=len(ordered) - 1,
-    )
+    difference = _compare_next(ordered, axis)
     shown = round_difference(name, difference.value)
     text += f" Next: {_describe(plan, second, axis)}, a difference of {shown}."
     if not shown.strip("+-0."):

@@ -9,7 +9,7 @@ from spikeseg.platform.search.study.failure_cause import failure_cause
 from spikeseg.platform.search.study.trial_records import TrialRecord
 from spikeseg.platform.search.sweep_file.plan import SweepPlan, load_sweep
 from spikeseg.platform.search.sweep_page import Page, render_sweep
-from spikeseg.platform.search.sweep_verdict import describe_rank, write_verdict
+from spikeseg.platform.search.sweep_verdict import describe_lead, describe_rank, write_verdict
 
 BASELINES = {"val/baseline_majority": 7.8, "val/baseline_position": 8.1}
 T, D = "model.neuron.timesteps", "model.neuron.levels"
@@ -60,6 +60,20 @@ def test_a_parameter_with_one_value_in_all_results_was_not_compared(plan: SweepP
     assert unknown[1].startswith("model.neuron.normalization is levels in every result")
     alone = write_verdict(plan, by_number(trial(0, 29.0, 0.03)))
     assert not any("nothing is known" in sentence for sentence in alone)
+
+
+def test_the_lead_is_one_short_sentence_that_crowns_nothing(plan: SweepPlan) -> None:
+    high, low = trial(0, 29.0, 0.03), trial(3, 28.5, 0.02, **{T: 2})
+    assert describe_lead(plan, [low, high]) == (
+        "highest is trial 0 (T1 D4 levels), +0.5 from the next, trial 3 (T2 D4 levels): "
+        "one seed cannot tell that from noise"
+    )
+    assert "in a tie with trial 0" in describe_lead(plan, [high, trial(3, 29.01, 0.02, **{T: 2})])
+    assert "with nothing to compare it with" in describe_lead(plan, [high])
+    clear = [trial(n, 30.0 + n / 10, 0.03, seed=n) for n in range(3)]
+    clear += [trial(3 + n, 20.0 + n / 10, 0.03, seed=n, **{D: 1}) for n in range(3)]
+    assert "trials 0, 1, 2 (T1 D4 levels)" in describe_lead(plan, clear)
+    assert "more than the spread of seeds (Welch, 95 %)" in describe_lead(plan, clear)
 
 
 def test_a_rank_says_that_one_seed_may_be_chance(plan: SweepPlan) -> None:
