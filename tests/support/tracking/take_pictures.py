@@ -30,11 +30,13 @@ def main(storage: Path, output: Path) -> None:
         trials = [run for run in runs if "trial" in run.data.tags]
         trials = [t for t in trials if t.data.tags["sweep"] == trials[0].data.tags["sweep"]]
         training = next(run for run in runs if "test/mIoU" in run.data.metrics)
+        # The two best trials, side by side.
+        trials.sort(key=lambda trial: -trial.data.metrics.get("val/mIoU", 0.0))
         report = write_report(
-            [training.info.run_id],
+            [trial.info.run_id for trial in trials[:2]],
             storage=storage,
             output=output / "report.html",
-            words=[training.data.tags["run"]],
+            words=[trial.data.tags["run"] for trial in trials[:2]],
         )
         with open_page(executable) as page:
             parent = client.get_run(trials[0].data.tags["mlflow.parentRunId"])
