@@ -72,7 +72,7 @@ def _time_page(
         for _ in range(tries):
             page = context.new_page()
             answers: list[Any] = []
-            page.on("requestfinished", answers.append)
+            page.on("requestfinished", lambda item, kept=answers: kept.append(item))
             started = time.perf_counter()
             page.goto(link, wait_until="commit", timeout=_TIMEOUT_MS)
             shown(page).wait_for(state="visible", timeout=_TIMEOUT_MS)
