@@ -144,7 +144,7 @@ def note_demo(
         best=best,
         report={"metrics": {"test/mIoU": 1.0}, "classes": [{"class": "a", "IoU": 1.0, "Acc": 1.0}]},
         contact_sheet=sweep,
-        recipe=sweep / "best.yaml",
+        recipe=sweep / "trials" / "0" / "config.yaml",
     )
     patched.setattr(demo_steps, "run_demo", lambda *_, **__: outcome)
     assert demo.command.callback is not None
