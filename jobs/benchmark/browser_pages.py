@@ -1,5 +1,6 @@
 """Seconds until MLflow's pages of an experiment show what they are opened for, in a browser."""
 
+import importlib
 import shutil
 import statistics
 import time
@@ -47,8 +48,8 @@ def time_pages(
         tries: Visits of each page, at least 2.
         browser: Path of Chromium.
     """
-    from playwright.sync_api import sync_playwright
-
+    # Of the extra `dev`: the command goes on without it.
+    sync_playwright = importlib.import_module("playwright.sync_api").sync_playwright
     pages: list[tuple[str, str, Callable[[Any], Any]]] = [
         ("table of runs", link_experiment(address, experiment, "runs"), _first_row),
         ("charts", link_experiment(address, experiment, "runs", charts=True), _drawn_axes),
