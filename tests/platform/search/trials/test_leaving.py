@@ -119,7 +119,8 @@ def test_trials_on_tune_keep_their_step_and_go_on(
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-        "TOY_SECONDS": "0.5",
+        # Two commands of a second terminal come while the first trial runs.
+        "TOY_SECONDS": "5" if name == "stop" else "0.5",
         "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
     }
     with subprocess.Popen(
@@ -170,12 +171,12 @@ def test_a_point_by_hand_is_tried_by_a_sweep_that_runs_on_tune(
     tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tuner, "check_trials", lambda plan: None)
-    toy_plan(tmp_path, steps=20, **listed(4))
+    toy_plan(tmp_path, steps=8, **listed(4))
     paths = [str(SUPPORT), str(SUPPORT / "sweeps"), os.environ.get("PYTHONPATH", "")]
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-        "TOY_SECONDS": "1",
+        "TOY_SECONDS": "5",
         "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
     }
     with subprocess.Popen(
@@ -195,6 +196,6 @@ def test_a_point_by_hand_is_tried_by_a_sweep_that_runs_on_tune(
         assert "nobody is at work" not in added
         rest = driver.stdout.read()
         assert driver.wait(120) == 0
-    assert "trial 1 step 20/20" in rest and "levels=2" in rest
+    assert "trial 1 step 8/8" in rest and "levels=2" in rest
     status = command(tmp_path, "status", "toy")
     assert "2 COMPLETE, of 1 trials and 1 given by hand" in status
