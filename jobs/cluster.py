@@ -5,8 +5,9 @@ from pathlib import Path
 
 import click
 
+from ..platform.config.command_lines import command_line
 from .cli import run
-from .options import command_line, plain_logging
+from .options import plain_logging
 
 
 @click.group("cluster")

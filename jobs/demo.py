@@ -4,10 +4,11 @@ from pathlib import Path
 
 import click
 
+from ..platform.config.command_lines import command_line
 from .cli import run
 from .display.class_table import format_class_table
 from .display.progress import open_progress
-from .options import command_line, plain_logging, storage_option
+from .options import plain_logging, storage_option
 
 
 @click.command("demo")
@@ -36,7 +37,7 @@ def command(storage: Path) -> None:
     print(f"compare:       {command_line('ui', *home)}    (or: make ui)")
     for line in describe_run_page(outcome.recipe.parent, storage):
         print(f"  {line}")
-    longer = command_line("train", outcome.recipe, "trainer.max_steps=600")
+    longer = command_line("train", outcome.recipe, "trainer.max_steps=600", *home)
     print(f"longer:        {longer}")
 
 

@@ -5,7 +5,6 @@ MLflow, `SWEEP/TRIAL`, `SWEEP/best`, or `latest`.
 """
 
 import logging
-import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -85,11 +84,6 @@ def plain_logging() -> None:
 def print_warning(line: str) -> None:
     """Print what a check before the start warns of, to stderr."""
     print(make_printable(f"spikeseg: warning: {line}"), file=sys.stderr)
-
-
-def command_line(*words: object) -> str:
-    """A `spikeseg` command that can be pasted into a shell, from any folder."""
-    return shlex.join(["spikeseg", *map(str, words)])
 
 
 def machine_options(command: Callable[..., Any]) -> Callable[..., Any]:

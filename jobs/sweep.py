@@ -11,10 +11,10 @@ from typing import Any
 
 import click
 
+from ..platform.config.command_lines import command_line
 from .cli import NearestGroup, run
 from .display.progress import open_progress
 from .options import (
-    command_line,
     overrides_argument,
     plain_logging,
     print_warning,
@@ -293,7 +293,8 @@ def status(name: str, storage: Path) -> None:
     states = ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "none yet"
     more = f" and {added} given by hand" if added else ""
     print(f"{sweep.folder.name}: {states}, of {sweep.trials} trials{more}")
-    print(f"driver: {holder or 'none; continue it with spikeseg sweep --resume'}")
+    again = command_line("sweep", "--resume", sweep.folder.name, "--storage", storage.absolute())
+    print(f"driver: {holder or f'none; continue: {again}'}")
     ended = sum(item.state not in ("RUNNING", "WAITING") for item in sweep.records.values())
     missing = why_no_result(sweep.records) if ended else ""
     if missing:

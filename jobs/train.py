@@ -5,11 +5,11 @@ from pathlib import Path
 
 import click
 
+from ..platform.config.command_lines import command_line
 from .cli import run
 from .display.class_table import format_class_table
 from .display.progress import open_progress
 from .options import (
-    command_line,
     overrides_argument,
     plain_logging,
     print_warning,
@@ -92,9 +92,9 @@ def command(  # noqa: PLR0913 (one for each option)
     for trace in list_traces(outcome.folder):
         print(f"profile:       {trace}    # opens at {VIEWER}")
     print(f"evaluate:      {command_line('evaluate', outcome.name, *home)}")
-    start = [item for item in overrides if item.startswith("data.path=")]
-    start.append(f"init.segmentor={outcome.name}")
-    print(f"go on from it: {command_line('train', recipe or 'RECIPE', *start, *home)}")
+    # The run's own file: a recipe's name would leave out the fields that were changed.
+    start = (outcome.folder / "config.yaml", f"init.segmentor={outcome.name}")
+    print(f"go on from it: {command_line('train', *start, *home)}")
     print(f"compare:       {command_line('ui', *home)}")
     for line in describe_run_page(outcome.folder, storage):
         print(f"  {line}")

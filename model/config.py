@@ -32,7 +32,8 @@ class NeuronConfig:
     """The spiking neuron, the same in every layer unless a part overrides its levels.
 
     Attributes:
-        timesteps: T, length of the simulated time axis, at least 1.
+        timesteps: T, length of the simulated time axis, at least 1. One for the whole network:
+            steps are an axis that every layer shares, so no part can have a T of its own.
         levels: D, largest integer a neuron emits in one step, at least 1.
         normalization: Divisor of the spike count: `levels` divides by D, `none` by 1,
             `constant` by `normalization_constant`.

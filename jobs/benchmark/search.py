@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from ...datasets.packed.files import write_file
+from ...platform.evaluation.seed_statistics import summarize
 from ...platform.search.groups.comparisons import compare_with
-from ...platform.search.groups.intervals import summarize
 from ..cli import run
 from .search_methods import ONE, SEVERAL, Searcher
 from .search_replay import Score, replay, score

@@ -17,6 +17,7 @@ from ...platform.search.study.study_storage import MEMORY
 from ...platform.search.study.trial_records import TrialReport
 from ...platform.search.sweep_file.plan import SweepPlan, check_plan
 from ...platform.search.sweep_file.schema import Sampler, SweepRecipe
+from .search_packages import SyneTuneHalving, has_syne_tune
 from .search_rules import AsyncHalving, MultiObjectiveHalving, RankMedian
 from .search_worlds import EVALUATIONS, REFERENCE
 
@@ -100,7 +101,7 @@ class OptunaSearcher:
         self,
         plan: SweepPlan,
         sampler: BaseSampler,
-        rule: AsyncHalving | MultiObjectiveHalving | RankMedian,
+        rule: AsyncHalving | MultiObjectiveHalving | RankMedian | SyneTuneHalving,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._space = plan.recipe.space
@@ -201,6 +202,11 @@ SEVERAL: dict[str, Callable[[int], Searcher]] = {
     "random + MOASHA": _other(_random, MultiObjectiveHalving),
 }
 """Name -> searcher of a seed, for mIoU and energy; the first is what all are compared with."""
+if has_syne_tune():
+    SEVERAL |= {
+        "OptunaSearch + Syne Tune's MOASHA": _other(_tpe, SyneTuneHalving),
+        "random + Syne Tune's MOASHA": _other(_random, SyneTuneHalving),
+    }
 ONE: dict[str, Callable[[int], Searcher]] = {
     "random": _ours("random", objectives=1),
     "tpe": _ours("tpe", objectives=1),

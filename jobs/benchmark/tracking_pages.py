@@ -1,5 +1,6 @@
-"""`spikeseg benchmark pages`: what MLflow's pages load for an experiment of many runs."""
+"""`spikeseg benchmark pages`: how fast MLflow's pages open for an experiment of many runs."""
 
+import importlib.util
 import statistics
 import subprocess
 import tempfile
@@ -21,6 +22,7 @@ from ...platform.tracking.pages.shared_view import VIEW_TAG, request_view, share
 from ...platform.tracking.tracking_uri import tracking_uri
 from ...platform.train.tracked_training import make_journal
 from ..cli import run
+from .browser_pages import find_browser, time_pages
 
 _PAGE_RUNS = 100
 """Runs that MLflow's pages ask for at a time (3.17)."""
@@ -29,9 +31,19 @@ _PAGE_RUNS = 100
 @click.command("pages")
 @click.option("--runs", default=500, show_default=True, help="Runs in one experiment.")
 @click.option("--port", default=5057, show_default=True, help="Port of the server.")
-@click.option("--tries", default=5, show_default=True, help="Times that each call is made.")
+@click.option(
+    "--tries",
+    type=click.IntRange(2),
+    default=5,
+    show_default=True,
+    help="Times that each call is made and each page is opened.",
+)
 def command(runs: int, port: int, tries: int) -> None:
-    """Record RUNS runs with all their parameters, tags and metrics; time what the pages call."""
+    """Record many runs with all their parameters, tags and metrics; time MLflow's pages of them.
+
+    Pages are opened in the system's Chromium by Playwright, where both are installed; without them
+    only the calls are timed.
+    """
     with tempfile.TemporaryDirectory(prefix="spikeseg-benchmark-") as folder:
         storage = Path(folder)
         experiment = fill_experiment(storage, runs)
@@ -48,9 +60,23 @@ def command(runs: int, port: int, tries: int) -> None:
             for name, number in (("a page's search", _PAGE_RUNS), ("all runs at once", runs)):
                 seconds, size = time_search(address, experiment, number, tries)
                 print(f"{name:18} {number:5} runs {size / 1e6:8.3f} MB {seconds:8.2f} s")
+            _print_pages(storage, address, experiment, tries)
         finally:
             server.terminate()
             server.wait()
+
+
+def _print_pages(storage: Path, address: str, experiment: str, tries: int) -> None:
+    """Open the pages in a browser and say how long each took, or why none was opened."""
+    browser = find_browser()
+    if browser is None or importlib.util.find_spec("playwright") is None:
+        print("no page was opened: Chromium and Playwright (`pip install playwright`) are needed")
+        return
+    newest = connect(tracking_uri(storage)).search_runs([experiment], max_results=1)[0]
+    print(f"in a browser, {tries} visits  first      later   largest search")
+    for item in time_pages(address, experiment, newest.info.run_id, tries=tries, browser=browser):
+        size = f"{item.largest / 1e6:8.3f} MB" if item.largest else "none"
+        print(f"{item.name:22} {item.first:8.2f} s {item.later:8.2f} s {size:>12}")
 
 
 def fill_experiment(storage: Path, runs: int) -> str:

@@ -27,10 +27,35 @@ def round_metric(name: str, value: float | None, half_width: float | None = None
         return _round_alone(name, value)
     if half_width == 0:
         return f"{_round_alone(name, value)} ± 0"
+    digits = _count_digits(name, half_width)
+    return f"{value:.{digits}f} ± {half_width:.{digits}f}"
+
+
+def round_interval(name: str, low: float, high: float) -> str:
+    """Ends of an interval of a metric as text: `28.4 to 31.0`.
+
+    Args:
+        name: The metric's name in MLflow.
+        low: Lower end; its distance to the upper one decides the digits.
+        high: Upper end.
+    """
+    if high == low or not math.isfinite(high - low):
+        return f"{_round_alone(name, low)} to {_round_alone(name, high)}"
+    digits = _count_digits(name, (high - low) / 2)
+    return f"{low:.{digits}f} to {high:.{digits}f}"
+
+
+def round_share(value: float) -> str:
+    """A probability as text: two digits, `< 0.001` below that."""
+    return "< 0.001" if value < 0.001 else f"{value:.2g}"
+
+
+def _count_digits(name: str, half_width: float) -> int:
+    """Digits after the point that mean something beside half of an interval."""
     digits = max(0, 1 - math.floor(math.log10(half_width)))
     if METRICS.get(name) is not None and METRICS[name].unit == "%":
         digits = min(digits, _PERCENT_DIGITS + 1)
-    return f"{value:.{digits}f} ± {half_width:.{digits}f}"
+    return digits
 
 
 def round_difference(name: str, value: float) -> str:

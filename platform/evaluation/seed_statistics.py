@@ -1,27 +1,40 @@
 """What several seeds of one experiment say: mean, interval, and whether two experiments differ."""
 
-import math
-import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 from scipy import stats
 
-LEVEL = 0.95
+CONFIDENCE = 0.95
+"""Share of repetitions in which an interval holds the mean of all seeds."""
+BOOTSTRAP_FROM = 8
+"""Values from which a bootstrap interval is given: of fewer, resampling knows too few sets."""
+_RESAMPLES = 2000
+_BOOTSTRAP_SEED = 20
 
 
 class Summary(NamedTuple):
-    """Mean of a metric over seeds.
+    """Values of one metric, one a seed.
 
     Attributes:
-        mean: The mean.
-        half_width: Half of its 95 % interval (Student's t); None of a single seed.
-        seeds: How many seeds.
+        seeds: Number of values, at least 1.
+        mean: Their mean.
+        deviation: Sample standard deviation; None of one value.
+        low: Lower end of the 95 % interval of the mean (Student's t); None of one value.
+        high: Its upper end; None of one value.
     """
 
-    mean: float
-    half_width: float | None
     seeds: int
+    mean: float
+    deviation: float | None
+    low: float | None
+    high: float | None
+
+    @property
+    def half_width(self) -> float | None:
+        """Half the width of the 95 % interval; None of one value."""
+        return None if self.deviation is None else half_width(self.deviation, self.seeds)
 
 
 class Difference(NamedTuple):
@@ -49,19 +62,59 @@ class Difference(NamedTuple):
 
 
 def summarize(values: Sequence[float]) -> Summary:
-    """Mean and interval of one value a seed.
+    """Summarize one value a seed.
 
     Args:
-        values: At least one.
+        values: Finite, at least one.
+
+    Raises:
+        ValueError: Where there is no value.
     """
-    count = len(values)
-    mean = math.fsum(values) / count
-    if count < 2:
-        return Summary(mean, None, count)
-    spread = statistics.stdev(values)
-    return Summary(
-        mean, float(stats.t.ppf((1 + LEVEL) / 2, count - 1)) * spread / count**0.5, count
+    if not values:
+        raise ValueError("a group must have at least one value, got none")
+    data = np.asarray(values, dtype=float)
+    mean = float(data.mean())
+    if len(data) < 2:
+        return Summary(1, mean, None, None, None)
+    deviation = float(data.std(ddof=1))
+    reach = half_width(deviation, len(data))
+    return Summary(len(data), mean, deviation, mean - reach, mean + reach)
+
+
+def half_width(deviation: float, count: int) -> float:
+    """Half the width of the 95 % t interval of a mean.
+
+    Args:
+        deviation: Sample standard deviation.
+        count: Number of values, at least 2.
+    """
+    quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1))
+    return quantile * deviation / count**0.5
+
+
+def bootstrap_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """95 % BCa bootstrap interval of the mean (Efron 1987).
+
+    Args:
+        values: One a seed, finite.
+
+    Returns:
+        Its ends, without width where all values are equal; None of fewer than 8 values.
+    """
+    if len(values) < BOOTSTRAP_FROM:
+        return None
+    data = np.asarray(values, dtype=float)
+    if np.ptp(data) == 0:
+        return float(data[0]), float(data[0])
+    result = stats.bootstrap(
+        (data,),
+        np.mean,
+        confidence_level=CONFIDENCE,
+        n_resamples=_RESAMPLES,
+        method="BCa",
+        rng=np.random.default_rng(_BOOTSTRAP_SEED),
     )
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
 def compare_seeds(
@@ -75,13 +128,13 @@ def compare_seeds(
         comparisons: Comparisons of which this is one; the interval is widened for them
             (Bonferroni).
     """
-    value = math.fsum(second) / len(second) - math.fsum(first) / len(first)
+    value = summarize(second).mean - summarize(first).mean
     if min(len(first), len(second)) < 2:
         return Difference(value)
     if len(set(first)) == len(set(second)) == 1:
         # Without any spread there is no t; equal runs of a deterministic training are such.
         return Difference(value, value, value)
-    level = 1 - (1 - LEVEL) / max(1, comparisons)
+    level = 1 - (1 - CONFIDENCE) / max(1, comparisons)
     result = stats.ttest_ind(list(second), list(first), equal_var=False)
     interval = result.confidence_interval(level)
     return Difference(value, float(interval.low), float(interval.high))

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from ..config.command_lines import command_line
 from ..config.errors import ConfigError, nearest
 from ..config.recipes import split_override
 from ..config.run_names import check_run_name, check_word, require_inside, shown, split_mirrored
@@ -149,9 +150,8 @@ def find_mlflow_id(word: str, storage: Path, *, kinds: Sequence[Kind]) -> tuple[
     run = find_run(word, storage, kinds=kinds)
     run_id = SentOffset(run.folder / "journal", tracking_uri(run.storage)).run_id
     if not run_id:
-        raise ConfigError(
-            f"{run.word}: not in MLflow yet; send it there first: spikeseg track sync {run.folder}"
-        )
+        line = command_line("track", "sync", run.folder.absolute())
+        raise ConfigError(f"{run.word}: not in MLflow yet; send it there first: {line}")
     return run_id, run.storage
 
 
@@ -314,7 +314,7 @@ def _best_trial(sweep: FoundRun) -> int:
     if not results.is_file():
         raise ConfigError(
             f"{sweep.word}/{BEST}: the sweep has no results yet; name a trial by its number, or "
-            f"continue the sweep: spikeseg sweep --resume {sweep.word}"
+            f"continue the sweep: {_continuation(sweep.folder)}"
         )
     recipe = read_stored(sweep.folder / SWEEP_PLAN, _Plan).recipe
     signs = {o.metric: -1 if o.direction == "maximize" else 1 for o in recipe.objectives}
@@ -368,16 +368,22 @@ def _not_found(word: str, storage: Path, kinds: Sequence[Kind]) -> str:
 
 def _wrong_kind(run: FoundRun, kinds: Sequence[Kind]) -> str:
     if run.kind == "sweep" and "trial" not in kinds:
-        return f"{run.word}: is a sweep, which is continued by: spikeseg sweep --resume {run.word}"
+        return f"{run.word}: is a sweep, which is continued by: {_continuation(run.folder)}"
     if run.kind == "sweep":
         return (
             f"{run.word}: is a sweep; name one of its trials: {run.word}/{BEST}, or "
             f"{run.word}/NUMBER"
         )
     if run.kind == "trial" and "run" in kinds:
-        sweep = run.folder.parents[1].name
-        return f"{run.word}: is a trial, which its sweep continues: spikeseg sweep --resume {sweep}"
+        line = _continuation(run.folder.parents[1])
+        return f"{run.word}: is a trial, which its sweep continues: {line}"
     return f"{run.word}: is a {run.kind}, and a sweep is needed here"
+
+
+def _continuation(sweep: Path) -> str:
+    """The command that continues the sweep in a folder."""
+    storage = sweep.absolute().parent
+    return command_line("sweep", "--resume", sweep.name, "--storage", storage)
 
 
 def _listed(runs: Sequence[FoundRun]) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...datasets.packed.files import delete_folder
+from ..config.command_lines import command_line
 from ..config.errors import ConfigError
 from ..config.run_names import require_inside
 from ..tracking.journal_lines import RECORDS
@@ -71,28 +72,34 @@ def _require_unneeded(run: FoundRun, leaving: Collection[Path] = ()) -> None:
     word = run.word
     if run.checkpoint is not None:
         raise ConfigError(
-            f"{run.checkpoint}: is one checkpoint; a run is removed whole: spikeseg runs remove "
-            f"{word}"
+            f"{run.checkpoint}: is one checkpoint; a run is removed whole: "
+            f"{_line(run, 'runs', 'remove', word)}"
         )
     if run.kind == "trial":
         sweep = run.folder.parents[1].name
         raise ConfigError(
             f"{word}: is a trial, which its sweep reads when it is continued; a sweep is removed "
-            f"whole: spikeseg runs remove {sweep}"
+            f"whole: {_line(run, 'runs', 'remove', sweep)}"
         )
     if is_live(run):
         raise ConfigError(f"{word}: a process is at work on it; end that first")
     if run.kind == "sweep" and run_state(run) != "finished":
         raise ConfigError(
             f"{word}: the sweep has trials without an end, and its continuation needs all of it: "
-            f"spikeseg sweep --resume {word}; delete {run.folder} by hand to give it up"
+            f"{_line(run, 'sweep', '--resume', word)}; delete {run.folder} by hand to give it up"
         )
     user = _user_of(run, leaving)
     if user is not None:
         when = "and has not ended"
         if user.kind == "sweep":
-            when = f"when it is continued; remove it first: spikeseg runs remove {user.word}"
+            line = _line(user, "runs", "remove", user.word)
+            when = f"when it is continued; remove it first: {line}"
         raise ConfigError(f"{word}: {user.word} reads from {run.folder} {when}")
+
+
+def _line(run: FoundRun, *words: str) -> str:
+    """A command about a run, with its storage."""
+    return command_line(*words, "--storage", run.storage.absolute())
 
 
 def _user_of(run: FoundRun, leaving: Collection[Path]) -> FoundRun | None:

@@ -108,6 +108,9 @@ def plan_replay(run_id: str, storage: Path, data: str | None = None) -> Plan:
     if data is not None:
         section = resolved.config.data.model_copy(update={"path": str(Path(data).absolute())})
         resolved = Resolved(resolved.config.model_copy(update={"data": section}), resolved.origins)
+    if "trial" in run.tags:
+        # Whatever its configuration says, a sweep's trial never scored the test split.
+        resolved = override(resolved, {"trainer.test": False}, "a sweep's trial")
     resolved, elsewhere = _use_machine(resolved)
     differences = _compare_data(run, resolved.config.data.path) + elsewhere
     differences += compare_provenance(made_of)

@@ -222,8 +222,8 @@ def _make_cell(group: RunGroup, key: str, best: bool) -> Cell:
     values = group.metrics.get(key)
     if not values:
         return Cell("-")
-    mean, half_width, _ = summarize(values)
-    return Cell(round_metric(key, mean, half_width), best)
+    summary = summarize(values)
+    return Cell(round_metric(key, summary.mean, summary.half_width), best)
 
 
 def _as_text(value: Any) -> str:

@@ -45,10 +45,10 @@ def write_verdict(groups: Sequence[RunGroup]) -> list[str]:
         return [*sentences, "No score is measured in all of them, so none is compared."]
     if len(groups) == 1:
         only = groups[0]
-        mean, half, count = summarize(only.metrics[name])
+        count = len(only.metrics[name])
         told = "" if count > 1 else f" The spread of seeds {_ONE_SEED}."
         seeds = f"{count} seeds" if count > 1 else "one seed"
-        return [*sentences, f"{name} is {round_metric(name, mean, half)} ({seeds}).{told}"]
+        return [*sentences, f"{name} is {_round_mean(name, only)} ({seeds}).{told}"]
     ordered = sorted(groups, key=lambda group: -summarize(group.metrics[name]).mean)
     first = ordered[0]
     for other in ordered[1:]:
@@ -80,7 +80,7 @@ def _shared_score(groups: Sequence[RunGroup]) -> str | None:
 
 def _compare(name: str, other: RunGroup, first: RunGroup, comparisons: int) -> str:
     difference = compare_seeds(other.metrics[name], first.metrics[name], comparisons=comparisons)
-    values = [round_metric(name, *summarize(group.metrics[name])[:2]) for group in (first, other)]
+    values = [_round_mean(name, group) for group in (first, other)]
     shown = round_difference(name, difference.value)
     text = f"{name}: {first.label} {values[0]}, {other.label} {values[1]}, difference {shown}"
     if not shown.strip("+-0."):
@@ -92,6 +92,11 @@ def _compare(name: str, other: RunGroup, first: RunGroup, comparisons: int) -> s
     if difference.beyond_seeds:
         return f"{text}: more than the spread of seeds (Welch, 95 %)."
     return f"{text}: within the spread of seeds (Welch, 95 %), none is better."
+
+
+def _round_mean(name: str, group: RunGroup) -> str:
+    summary = summarize(group.metrics[name])
+    return round_metric(name, summary.mean, summary.half_width)
 
 
 def _describe_baselines(groups: Sequence[RunGroup], split: str) -> list[str]:

@@ -108,7 +108,8 @@ def add_point(sweep: StoredSweep, items: Sequence[str]) -> tuple[int, Point]:
     sweep.plan.experiment(ordered)
     if space.is_whole(ordered):
         for record in sweep.records.values():
-            if record.point == ordered:
+            # Where configurations are repeated, a record's point holds its seed, too.
+            if {key: record.point.get(key) for key in ordered} == ordered:
                 raise ConfigError(
                     f"command line: trial {record.number} has this point, it is {record.state}"
                 )

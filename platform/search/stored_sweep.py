@@ -57,5 +57,6 @@ def read_sweep(folder: Path) -> StoredSweep:
     )
     # A password in it is not stored: the address is given again as when the sweep began.
     address = (read_address() or stored.study) if stored.study else address_inside(folder)
-    records = read_records(address, folder.name, recipe, f"{folder}: its study")
+    where, seed = f"{folder}: its study", base.config.seed
+    records = read_records(address, folder.name, recipe, where, first_seed=seed)
     return StoredSweep(plan, records, stored.trials, folder)

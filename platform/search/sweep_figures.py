@@ -3,16 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..evaluation.seed_statistics import Summary
 from ..figures import search_charts as charts
 from ..tracking.metric_table import metric_label
-from ..tracking.pages.run_page import name_neuron
-from .groups.intervals import Summary
 from .study.trial_records import TrialRecord
 from .sweep_file.plan import SweepPlan
+from .sweep_file.point_names import name_point
 from .sweep_groups import Groups, measure_groups
 from .sweep_standing import broken_of, front_trials, hypervolumes, results_of
-
-_NEURON = "model.neuron."
 
 
 def draw_sweep(
@@ -38,9 +36,7 @@ def draw_sweep(
     names = [objective.metric for objective in plan.recipe.objectives]
     pictures = {"parallel": _draw_parallel(plan, done, names)}
     if len(names) > 1:
-        groups = measure_groups(plan, records)
-        shown = _draw_groups(groups, (names[1], names[0])) if groups and groups.groups else None
-        pictures["front"] = shown or draw_front(plan, records)
+        pictures["front"] = draw_front(plan, records)
     if any(importances.values()):
         pictures["importance"] = charts.draw_importance_bars(importances, spans)
     volume = hypervolumes(plan, records)
@@ -49,17 +45,20 @@ def draw_sweep(
     return pictures
 
 
-def _draw_groups(groups: Groups, labels: tuple[str, str]) -> bytes:
+def _draw_groups(plan: SweepPlan, groups: Groups) -> bytes:
     """The front over means of configurations, each with its interval in both objectives."""
+    first, second = plan.recipe.objectives[:2]
     boxes = [(_span(group.summaries[1]), _span(group.summaries[0])) for group in groups.groups]
     means = [(group.summaries[1].mean, group.summaries[0].mean) for group in groups.groups]
-    best = sorted((m, g.number) for m, g in zip(means, groups.groups, strict=True) if g.front)
+    pairs = zip(means, groups.groups, strict=True)
+    best = sorted(((m, g) for m, g in pairs if g.front), key=lambda pair: pair[0])
     return charts.draw_pareto(
         means,
         [mean for mean, _ in best],
-        labels,
-        [f"configuration {number}" for _, number in best],
+        (metric_label(second.metric), metric_label(first.metric)),
+        [name_point(plan, g.point) or f"configuration {g.number}" for _, g in best],
         boxes=boxes,
+        larger_is_better=second.direction == "maximize",
     )
 
 
@@ -71,7 +70,10 @@ def _span(summary: Summary) -> tuple[float, float]:
 
 
 def draw_front(plan: SweepPlan, records: Mapping[int, TrialRecord]) -> bytes:
-    """Draw the trials over the first two objectives, the front as a staircase with labels.
+    """Draw results over the first two objectives, the front as a staircase with labels.
+
+    Results are trials; of a sweep with replicates they are means of configurations with their
+    intervals in both objectives.
 
     Args:
         plan: The sweep, with at least two objectives.
@@ -80,6 +82,9 @@ def draw_front(plan: SweepPlan, records: Mapping[int, TrialRecord]) -> bytes:
     Returns:
         PNG.
     """
+    groups = measure_groups(plan, records)
+    if groups is not None and groups.groups:
+        return _draw_groups(plan, groups)
     first, second = plan.recipe.objectives[:2]
     best = sorted(front_trials(plan, records), key=lambda item: item.values[1])
     return charts.draw_pareto(
@@ -94,9 +99,7 @@ def draw_front(plan: SweepPlan, records: Mapping[int, TrialRecord]) -> bytes:
 
 def label_trial(plan: SweepPlan, item: TrialRecord) -> str:
     """`T2 D4 levels` where the sweep varies the neuron, else `trial 3`."""
-    if any(key.startswith(_NEURON) for key in plan.recipe.space.dimensions):
-        return name_neuron(plan.experiment(item.point).config)
-    return f"trial {item.number}"
+    return name_point(plan, item.point) or f"trial {item.number}"
 
 
 def _draw_parallel(plan: SweepPlan, done: Sequence[TrialRecord], names: Sequence[str]) -> bytes:

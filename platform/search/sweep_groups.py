@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ..evaluation.seed_statistics import Summary, bootstrap_interval, summarize
 from .groups.comparisons import Comparison, Leader, Values, compare_with, find_leader
-from .groups.intervals import Summary, summarize
 from .study.pareto import front
 from .study.replication import Replication
 from .study.trial_records import TrialRecord
 from .sweep_file.plan import SweepPlan
+from .sweep_file.point_names import name_point
 
 REFERENCE = 0
 """First trial of the configuration that all others are compared with: the sweep's first point."""
@@ -22,7 +23,8 @@ class Group(NamedTuple):
         point: Dotted key -> value, without the seed.
         seeds: Seeds of its results.
         trials: Numbers of its results, in the order of the seeds.
-        summaries: For each objective mean, deviation and intervals, in its own unit.
+        summaries: For each objective mean, deviation and interval, in its own unit.
+        bootstraps: For each objective the ends of the bootstrap interval; None of few seeds.
         comparisons: For each objective the comparison with the reference, of which larger is
             better; empty for the reference itself, and where that is no group.
         stopped_by: The group that was clearly better, where this one got no further seeds.
@@ -34,6 +36,7 @@ class Group(NamedTuple):
     seeds: list[int]
     trials: list[int]
     summaries: list[Summary]
+    bootstraps: list[tuple[float, float] | None]
     comparisons: list[Comparison]
     stopped_by: int | None
     front: bool
@@ -44,12 +47,17 @@ class Groups(NamedTuple):
 
     Attributes:
         groups: From the best mean of the first objective on.
-        leader: The best by the first objective, and what it cannot be told from; None where there
+        leaders: For each objective the best, and what it cannot be told from; empty where there
             is no group.
     """
 
     groups: list[Group]
-    leader: Leader | None
+    leaders: list[Leader]
+
+    @property
+    def leader(self) -> Leader | None:
+        """The best by the first objective; None where there is no group."""
+        return self.leaders[0] if self.leaders else None
 
 
 def measure_groups(plan: SweepPlan, records: Mapping[int, TrialRecord]) -> Groups | None:
@@ -65,13 +73,12 @@ def measure_groups(plan: SweepPlan, records: Mapping[int, TrialRecord]) -> Group
     replication = Replication(plan.recipe.replicates, objectives, seed=plan.base.config.seed)
     members = replication.members(records)
     if not members:
-        return Groups([], None)
+        return Groups([], [])
     values = replication.values(records, list(members))
-    compared = [_compare(values, axis) for axis in range(len(objectives))]
+    axes = range(len(objectives))
+    compared = [_compare(values, axis) for axis in axes]
     summaries = {
-        number: [
-            summarize([item.values[axis] for item in items]) for axis in range(len(objectives))
-        ]
+        number: [summarize([item.values[axis] for item in items]) for axis in axes]
         for number, items in members.items()
     }
     configurations = sum(item.original is None for item in records.values())
@@ -89,6 +96,7 @@ def measure_groups(plan: SweepPlan, records: Mapping[int, TrialRecord]) -> Group
             [item.point["seed"] for item in items],
             [item.number for item in items],
             summaries[number],
+            [bootstrap_interval([item.values[axis] for item in items]) for axis in axes],
             [column[number] for column in compared if number in column],
             stopped.get(number) if len(items) < plan.recipe.replicates.seeds else None,
             number in best,
@@ -97,7 +105,8 @@ def measure_groups(plan: SweepPlan, records: Mapping[int, TrialRecord]) -> Group
     ]
     sign = objectives[0].sign
     groups.sort(key=lambda group: (sign * group.summaries[0].mean, group.number))
-    return Groups(groups, find_leader({number: values[number][0] for number in numbers}))
+    leaders = [find_leader({number: values[number][axis] for number in numbers}) for axis in axes]
+    return Groups(groups, leaders)
 
 
 def _compare(values: Mapping[int, Sequence[Values]], axis: int) -> dict[int, Comparison]:
@@ -117,7 +126,7 @@ def group_rows(plan: SweepPlan, groups: Groups) -> list[dict[str, Any]]:
     for group in groups.groups:
         row: dict[str, Any] = {"group": group.number, **group.point, "seeds": len(group.seeds)}
         for axis, objective in enumerate(plan.recipe.objectives):
-            row |= _columns(objective.metric, group.summaries[axis])
+            row |= _columns(objective.metric, group.summaries[axis], group.bootstraps[axis])
             if group.comparisons:
                 item = group.comparisons[axis]
                 row |= _difference_columns(objective.metric, item, -objective.sign)
@@ -133,8 +142,10 @@ def group_rows(plan: SweepPlan, groups: Groups) -> list[dict[str, Any]]:
     return rows
 
 
-def _columns(metric: str, summary: Summary) -> dict[str, Any]:
-    low, high = summary.bootstrap or ("", "")
+def _columns(
+    metric: str, summary: Summary, bootstrap: tuple[float, float] | None
+) -> dict[str, Any]:
+    low, high = bootstrap or ("", "")
     return {
         metric: summary.mean,
         f"{metric} deviation": _blank(summary.deviation),
@@ -163,20 +174,23 @@ def _blank(value: float | None) -> float | str:
     return "" if value is None else value
 
 
-def describe_leader(plan: SweepPlan, groups: Groups) -> str:
+def describe_leader(plan: SweepPlan, groups: Groups, axis: int = 0) -> str:
     """Which configuration is best, by how much, or what cannot be told, in one or two sentences.
 
     Args:
         plan: The sweep.
         groups: As `measure_groups` returns them.
+        axis: Index of the objective.
     """
-    leader = groups.leader
-    if leader is None:
+    if not groups.leaders:
         return "no configuration has a result with the seeds of a group"
-    metric = plan.recipe.objectives[0].metric
+    leader = groups.leaders[axis]
+    metric = plan.recipe.objectives[axis].metric
     group = next(item for item in groups.groups if item.number == leader.name)
-    mean = describe_summary(group.summaries[0])
-    begin = f"configuration {leader.name} has the best mean {metric}, {mean}"
+    mean = describe_summary(group.summaries[axis])
+    called = name_point(plan, group.point)
+    named = f"configuration {leader.name}{f' ({called})' if called else ''}"
+    begin = f"{named} has the best mean {metric}, {mean}"
     if len(groups.groups) == 1:
         return f"{begin}; there is no other group to compare it with"
     if leader.crowned:

@@ -1,24 +1,31 @@
 """The report of a sweep: one HTML page that needs no other file."""
 
 import json
-import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...datasets.inspection.html_page import render_page
 from ...model.accounting.energy import PAPER_RULE
+from ..config.command_lines import command_line
 from ..evaluation.baselines import known_baselines
 from ..evaluation.number_text import round_metric
 from ..figures.charts import draw_compared_curves
 from ..figures.search_charts import draw_importance_bars
 from ..tracking.journal import file_of
 from ..tracking.metric_table import is_of_earlier_rule
-from .marginal_effects import measure_effects, why_no_importance
+from .marginal_effects import (
+    MarginalEffect,
+    measure_marginal_effects,
+    rank_effects,
+    why_no_importance,
+)
 from .study.failure_cause import describe_cause, failure_cause
 from .study.trial_records import TrialRecord
 from .sweep_figures import draw_front, label_trial
 from .sweep_file.plan import SweepPlan
+from .sweep_groups import REFERENCE, measure_groups
+from .sweep_groups_page import tabulate_groups
 from .sweep_standing import (
     best_trial,
     front_trials,
@@ -26,8 +33,8 @@ from .sweep_standing import (
     learned_results,
     signed_values,
 )
-from .sweep_status import devices_of_a_trial
 from .sweep_verdict import write_verdict
+from .trial_cost import describe_spent
 
 _TEMPLATE = Path(__file__).with_name("sweep_page.html.j2")
 _PICTURES = ("figures/contact_sheet.png", "figures/small/contact_sheet.png", "figures/strip.png")
@@ -42,6 +49,7 @@ class Page(NamedTuple):
         records: Its trials by number.
         folder: The sweep's folder.
         shares: Objective -> dotted key -> estimated importance; empty where none was estimated.
+        spans: Ends of their 95 % intervals, likewise.
         missing: Why there is no best trial; empty where there is one.
     """
 
@@ -49,6 +57,7 @@ class Page(NamedTuple):
     records: Mapping[int, TrialRecord]
     folder: Path
     shares: Mapping[str, Mapping[str, float]]
+    spans: Mapping[str, Mapping[str, tuple[float, float]]]
     missing: str
 
 
@@ -57,6 +66,7 @@ def render_sweep(page: Page) -> str:
     plan, records = page.plan, page.records
     results = learned_results(records)
     best = best_trial(plan, records)
+    groups = measure_groups(plan, records)
     base = plan.base.config
     return render_page(
         _TEMPLATE,
@@ -66,13 +76,15 @@ def render_sweep(page: Page) -> str:
         facts=list(_list_facts(page)),
         front=draw_front(plan, records) if len(plan.recipe.objectives) > 1 else None,
         head=_head(plan),
+        groups=list(tabulate_groups(plan, groups)) if groups and groups.groups else [],
+        reference=REFERENCE,
         trials=list(_list_trials(page)),
-        effects=list(_list_effects(page, results)) if results else [],
+        effects=list(_list_effects(page)) if results else [],
         curves=_draw_curves(page),
         best=None if best is None else _describe_best(page, best),
         failures=list(_list_failures(records)),
         energy=_describe_energy(records, base.trainer.energy_images),
-        lines=list(_list_commands(page, best)),
+        lines=list(list_commands(plan, page.folder, len(records), best)),
     )
 
 
@@ -95,13 +107,16 @@ def _list_facts(page: Page) -> Iterator[tuple[str, str]]:
     states = [item.state for item in records.values()]
     counts = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
     degenerate = sum(map(is_degenerate_trial, records.values()))
-    seconds = sum(item.seconds for item in records.values()) * devices_of_a_trial(plan)
     yield "data", base.data.path
     yield "base", f"{recipe.base}, {base.trainer.max_steps} steps a trial, base seed {base.seed}"
     yield "sampler", f"{recipe.sampler.name}, seed {recipe.sampler.seed}"
     yield "pruner", recipe.pruner.rule
     yield "trials", f"{counts}{f', {degenerate} degenerate' if degenerate else ''}"
-    yield "cost", f"{seconds:.0f} device-seconds"
+    if recipe.replicates is not None:
+        chosen = recipe.replicates.best
+        of_which = "configuration" if chosen is None else f"of the best {chosen} configurations"
+        yield "seeds", f"{recipe.replicates.seeds} for each {of_which}"
+    yield "cost", describe_spent(plan, records.values())
     if recipe.constraints:
         yield "constraints", ", ".join(map(str, recipe.constraints))
 
@@ -109,13 +124,15 @@ def _list_facts(page: Page) -> Iterator[tuple[str, str]]:
 def _head(plan: SweepPlan) -> list[str]:
     keys = [key.rpartition(".")[2] for key in plan.recipe.space.dimensions]
     metrics = [objective.metric for objective in plan.recipe.objectives]
-    return ["trial", *keys, *metrics, "baselines", "state", "seconds"]
+    repeated = [] if plan.recipe.replicates is None else ["configuration", "seed"]
+    return ["trial", *repeated, *keys, *metrics, "baselines", "state", "seconds"]
 
 
 def _list_trials(page: Page) -> Iterator[dict[str, Any]]:
     """Rows of the table: results by the first objective, then what has no result."""
     plan, records = page.plan, page.records
-    front = {item.number for item in front_trials(plan, records)}
+    front = {item.group for item in front_trials(plan, records)}
+    repeated = plan.recipe.replicates is not None
 
     def rank(item: TrialRecord) -> tuple[bool, float, int]:
         first = signed_values(plan, item)[0] if item.values else 0.0
@@ -134,34 +151,44 @@ def _list_trials(page: Page) -> Iterator[dict[str, Any]]:
         state += f": {item.reason}" if item.state not in ("COMPLETE", "RUNNING") else ""
         cells = [
             (str(item.number), item.number),
+            *(((str(item.group), ""), (str(item.point["seed"]), "")) if repeated else ()),
             *((f"{v:.3g}" if isinstance(v, float) else str(v), v) for v in points),
             *values,
             (", ".join(f"{name} {value:.1f}" for name, value in known.items()) or "-", ""),
             (state, ""),
             (f"{item.seconds:.0f}", item.seconds),
         ]
-        yield {"cells": cells, "front": item.number in front}
+        yield {"cells": cells, "front": bool(item.values) and item.group in front}
 
 
-def _list_effects(page: Page, results: Sequence[TrialRecord]) -> Iterator[dict[str, Any]]:
+def _list_effects(page: Page) -> Iterator[dict[str, Any]]:
+    objectives = page.plan.recipe.objectives
     completed = sum(item.state == "COMPLETE" for item in page.records.values())
-    for axis, objective in enumerate(page.plan.recipe.objectives):
-        effects = measure_effects(page.plan, results, axis)
-        shares = page.shares.get(objective.metric, {})
+    table = measure_marginal_effects(
+        page.records, list(page.plan.recipe.space.dimensions), objectives
+    )
+    for objective in objectives:
+        metric = objective.metric
+        effects = rank_effects(table, metric)
+        shares = page.shares.get(metric, {})
         why = why_no_importance(shares, effects, completed)
-        rows = [
-            (
-                item.key,
-                ", ".join(
-                    f"{g.value}: {round_metric(objective.metric, g.mean)} ({g.results})"
-                    for g in item.groups
-                ),
-                round_metric(objective.metric, item.effect) if len(item.groups) > 1 else "-",
-            )
-            for item in effects
-        ]
-        chart = None if why or not shares else draw_importance_bars({objective.metric: shares})
-        yield {"metric": objective.metric, "rows": rows, "why": why, "chart": chart}
+        chart = None
+        if shares and not why:
+            chart = draw_importance_bars({metric: shares}, page.spans)
+        rows = [_describe_effect(metric, item) for item in effects]
+        yield {"metric": metric, "rows": rows, "why": why, "chart": chart}
+
+
+def _describe_effect(metric: str, effect: MarginalEffect) -> tuple[str, list[str], str]:
+    """Parameter, mean with half of its interval at each value, and range of the means."""
+    texts = []
+    for row in effect.rows:
+        mean, low, high = row[metric], row[f"{metric} low"], row[f"{metric} high"]
+        half_width = None if low is None else (high - low) / 2
+        value = f"{row['value']:.3g}" if isinstance(row["value"], float) else row["value"]
+        count = row["configurations"]
+        texts.append(f"{value}: {round_metric(metric, mean, half_width)} ({count})")
+    return effect.key, texts, round_metric(metric, effect.effect)
 
 
 def _draw_curves(page: Page) -> bytes | None:
@@ -242,25 +269,36 @@ def _list_failures(records: Mapping[int, TrialRecord]) -> Iterator[tuple[str, ..
             yield str(number), cause, item.reason, str(item.attempts)
 
 
-def _list_commands(page: Page, best: TrialRecord | None) -> Iterator[tuple[str, str]]:
-    """What to do with the sweep, and the lines that do it."""
-    name, storage = page.folder.name, str(page.folder.parent.absolute())
+def list_commands(
+    plan: SweepPlan, folder: Path, trials: int, best: TrialRecord | None
+) -> Iterator[tuple[str, str]]:
+    """What to do with a sweep, and the lines that do it.
+
+    Args:
+        plan: The sweep.
+        folder: Its folder.
+        trials: Trials that were begun.
+        best: The best trial; None where there is none.
+    """
+    name, storage = folder.name, str(folder.parent.absolute())
 
     def line(*words: str) -> str:
-        return shlex.join(["spikeseg", *words, "--storage", storage])
+        return command_line(*words, "--storage", storage)
 
-    if page.plan.request is not None:
-        request = page.plan.request
+    if plan.request is not None:
+        request = plan.request
         yield "repeat the sweep", line("sweep", request.recipe, *request.overrides)
-    yield "add trials", line("sweep", "--resume", name, "--trials", str(2 * len(page.records)))
+    yield "add trials", line("sweep", "--resume", name, "--trials", str(2 * trials))
     if best is not None:
         yield (
             "train the point with the highest score whole",
-            line("train", str(page.folder / "best.yaml")),
+            line("train", str(folder.absolute() / "best.yaml")),
         )
         yield (
             "the same with another seed",
-            line("train", str(page.folder / "best.yaml"), f"seed={page.plan.base.config.seed + 1}"),
+            line(
+                "train", str(folder.absolute() / "best.yaml"), f"seed={plan.base.config.seed + 1}"
+            ),
         )
         yield "score its weights", line("evaluate", f"{name}/{best.number}")
     yield "its table in other forms", line("table", name, "--format", "csv")

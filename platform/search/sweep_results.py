@@ -22,7 +22,6 @@ from ..tracking.pages.run_page import (
     SMALL,
     STRIP,
     describe_scores,
-    name_neuron,
     write_note,
 )
 from ..train.preparation import open_data
@@ -34,7 +33,7 @@ from .study.trial_records import TrialRecord
 from .sweep_figures import draw_sweep
 from .sweep_file.plan import SweepPlan
 from .sweep_groups import describe_leader
-from .sweep_page import Page, render_sweep
+from .sweep_page import Page, list_commands, render_sweep
 from .sweep_standing import (
     best_trial,
     front_trials,
@@ -45,6 +44,7 @@ from .sweep_standing import (
 )
 from .sweep_tables import analyse_sweep, to_csv
 from .sweep_tracking import SweepRecord
+from .sweep_verdict import describe_lead, list_untried
 from .trial_cost import describe_spent, devices_of_a_trial, spent_metrics
 
 _log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def finish_sweep(plan: SweepPlan, keeper: Keeper, folder: Path, record: SweepRec
     front_rows = [_row(plan, item, True) for item in best_of]
     completed = sum(item.state == "COMPLETE" for item in keeper.records.values())
     shares = analysis.shares
-    agreed = choose_importances(plan, learned_results(keeper.records), shares, completed)
+    agreed = choose_importances(analysis.effects, shares, completed)
     files = {
         "results.json": to_json(rows),
         "results.csv": to_csv(rows, rows),
@@ -105,7 +105,7 @@ def finish_sweep(plan: SweepPlan, keeper: Keeper, folder: Path, record: SweepRec
         write_file(folder / "figures" / f"{name}.png", content)
         journal.artifact(f"figures/{name}.png", folder / "figures" / f"{name}.png")
     why = why_no_result(keeper.records)
-    page = render_sweep(Page(plan, keeper.records, folder, shares, why))
+    page = render_sweep(Page(plan, keeper.records, folder, shares, analysis.spans, why))
     write_file(folder / REPORT, page)
     journal.text(REPORT, page)
     if best is not None:
@@ -117,11 +117,15 @@ def finish_sweep(plan: SweepPlan, keeper: Keeper, folder: Path, record: SweepRec
     sentence = ""
     if best is not None:
         shown[:0] = _copy_pictures(journal, folder / "trials" / str(best.number) / "journal")
-        sentence = _describe_best(plan, best)
+        sentence = _describe_best(plan, best, keeper.records)
     sentence = analysis.describe_leader(plan) or sentence
     described = describe_sweep(plan, rows, front_rows, why)
+    lines = _write_commands(plan, keeper, folder, best)
+    untried = " ".join(list_untried(plan, results_of(keeper.records)))
     spent = describe_spent(plan, keeper.records.values())
-    note = write_note(sentence, f"{described}\n{spent}\n", shown)
+    note = write_note(
+        sentence, "\n\n".join(filter(None, [described, untried, spent, lines])), shown
+    )
     journal.tags({NOTE: note})
 
 
@@ -136,11 +140,12 @@ def write_sweep_report(folder: Path, output: Path) -> Path:
         ConfigError: Where there is no sweep, or its study cannot be read.
     """
     stored = read_sweep(folder)
-    path = folder / "importance.json"
+    path, ends = folder / "importance.json", folder / "importance_intervals.json"
     shares = read_stored(path, dict[str, dict[str, float]]) if path.is_file() else {}
+    spans = read_stored(ends, dict[str, dict[str, tuple[float, float]]]) if ends.is_file() else {}
     why = why_no_result(stored.records)
     output.parent.mkdir(parents=True, exist_ok=True)
-    write_file(output, render_sweep(Page(stored.plan, stored.records, folder, shares, why)))
+    write_file(output, render_sweep(Page(stored.plan, stored.records, folder, shares, spans, why)))
     return output
 
 
@@ -153,14 +158,21 @@ def rank_results(
     return [(values.index(value) + 1, item) for value, item in zip(values, done, strict=True)]
 
 
-def _describe_best(plan: SweepPlan, best: TrialRecord) -> str:
-    config = plan.experiment(best.point).config
+def _describe_best(plan: SweepPlan, best: TrialRecord, records: Mapping[int, TrialRecord]) -> str:
+    """The highest result's scores, by how much it is ahead, and whether that may be noise."""
     scores = describe_scores(best.history.get(best.step, {}))
-    return (
-        f"{f'{scores}: ' if scores else ''}the best is trial {best.number} "
-        f"({name_neuron(config)}, seed {config.seed}); differences smaller than the spread of "
-        "seeds mean nothing."
-    )
+    lead = describe_lead(plan, learned_results(records))
+    return f"{scores}: {lead}." if scores else f"{lead[0].upper()}{lead[1:]}."
+
+
+def _write_commands(plan: SweepPlan, keeper: Keeper, folder: Path, best: TrialRecord | None) -> str:
+    """Markdown with data, weights and the lines that go on with a sweep."""
+    parts = [f"Data: `{plan.base.config.data.path}`."]
+    if best is not None:
+        weights = folder.absolute() / "trials" / str(best.number) / "checkpoints"
+        parts[0] += f" Weights of trial {best.number}: `{weights}`."
+    lines = list_commands(plan, folder, len(keeper.records), best)
+    return "\n\n".join([*parts, *(f"{what}:\n\n```\n{line}\n```" for what, line in lines)])
 
 
 def _leave_model(plan: SweepPlan, best: TrialRecord, trial: Path) -> None:
@@ -244,7 +256,7 @@ def describe_sweep(
         counts += f", {degenerate} finished and degenerate (no better than ignoring the image)"
     lines = [
         f"Sweep `{plan.recipe.name}` over `{plan.recipe.base}`: {counts}; "
-        f"{spent:.0f} device-seconds. Its trials are the runs below.",
+        f"{spent:.0f} device-seconds. Its trials are its child runs.",
         "",
     ]
     if missing:
@@ -256,8 +268,6 @@ def describe_sweep(
         "|" + " --- |" * len(keys),
         *("| " + " | ".join(_cell(row.get(key, "")) for key in keys) + " |" for row in front),
         "",
-        "Train the best by the first objective again: artifact `best.yaml`, then "
-        "`spikeseg train best.yaml`.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..config.stored_json import to_json
-from .marginal_effects import ENOUGH_TRIALS
-from .study.importance import measure_importances
-from .study.marginal_effects import measure_importance_intervals, measure_marginal_effects
+from .marginal_effects import ENOUGH_TRIALS, measure_marginal_effects
+from .study.importance import measure_importance_intervals, measure_importances
 from .study.study import Keeper
 from .sweep_file.plan import SweepPlan
 from .sweep_groups import Groups, describe_groups, describe_leader, group_rows, measure_groups
@@ -23,12 +22,14 @@ class Analysis(NamedTuple):
         groups: Its configurations; None where it has no replicates.
         shares: Objective -> dotted key -> importance, empty of few results.
         spans: Their 95 % intervals, likewise.
+        effects: Marginal effects, rows as `measure_marginal_effects` returns them.
         files: Name -> content of the tables.
     """
 
     groups: Groups | None
     shares: dict[str, dict[str, float]]
     spans: dict[str, dict[str, tuple[float, float]]]
+    effects: list[dict[str, Any]]
     files: dict[str, str]
 
     def describe_leader(self, plan: SweepPlan) -> str:
@@ -64,7 +65,7 @@ def analyse_sweep(plan: SweepPlan, keeper: Keeper) -> Analysis:
     if groups is not None:
         table = group_rows(plan, groups)
         files |= {"groups.json": to_json(table), "groups.csv": to_csv(table, table)}
-    return Analysis(groups, shares, spans, files)
+    return Analysis(groups, shares, spans, effects, files)
 
 
 def to_csv(rows: Sequence[Mapping[str, Any]], every: Sequence[Mapping[str, Any]]) -> str:

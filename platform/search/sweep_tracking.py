@@ -24,6 +24,7 @@ from .study.study import Keeper
 from .study.trial_records import TrialRecord
 from .sweep_file.plan import SweepPlan
 from .sweep_standing import is_degenerate_trial
+from .sweep_verdict import describe_rank
 
 # Each look at a changed journal costs a round of requests; trials take minutes.
 _POLL_SECONDS = 15.0
@@ -152,7 +153,7 @@ class SweepRecord:
         for place, item in ranked:
             journal = self._folder / "trials" / str(item.number) / "journal"
             end = _read_end(journal)
-            rank = f"rank {place} of {len(ranked)} in {self._folder.name}"
+            rank = describe_rank(self._plan, place, len(ranked), self._folder.name)
             note = self._describe(item, end.note, rank)
             if note != end.note:
                 append_tags(journal, {NOTE: note})

@@ -17,6 +17,7 @@ from ..checkpoint.mirror import fetch_newest_journal
 from ..checkpoint.run_folder import FencedError, RunFolder
 from ..cluster.live_metrics import is_in_session
 from ..cluster.worker_group import WorkerGroup
+from ..config.command_lines import command_line
 from ..config.recipes import Resolved, dump, load_resolved
 from ..config.schema import ExperimentConfig
 from ..evaluation.baselines import baseline_metrics
@@ -291,7 +292,8 @@ def start_sender(journal: Journal, tracked: TrackedRun) -> "Sender | None":
 
         sender = Sender(journal.folder, uri, experiment, folder)
     except Exception as error:  # A tracker must never end a training.
-        _log.warning("not sent to MLflow: %s; send it with: spikeseg track sync %s", error, folder)
+        line = command_line("track", "sync", folder.absolute())
+        _log.warning("not sent to MLflow: %s; send it with: %s", error, line)
         return None
     sender.start()
     return sender

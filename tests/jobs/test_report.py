@@ -37,7 +37,7 @@ def test_every_line_of_a_sweeps_report_is_a_command(tmp_path: Path) -> None:
     record = TrialRecord(
         0, "COMPLETE", point=point, history={240: metrics}, step=240, values=(20.0, 0.1)
     )
-    page = render_sweep(Page(plan, {0: record}, tmp_path / "sweep demo", {}, ""))
+    page = render_sweep(Page(plan, {0: record}, tmp_path / "sweep demo", {}, {}, ""))
     lines = [html.unescape(text) for text in re.findall(r"<pre>(spikeseg .*?)</pre>", page)]
     verbs = [parse_line(line) for line in lines]
     assert verbs == ["sweep", "sweep", "train", "train", "evaluate", "table", "ui"]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from .intervals import half_width
+from ...evaluation.seed_statistics import half_width
 
 ERROR = 0.05
 """Chance of a wrong claim over all comparisons of one table."""

@@ -203,6 +203,23 @@ def read_replicate(attributes: Mapping[str, Any], where: str) -> StoredReplicate
     return check_stored(attributes[REPLICATE], StoredReplicate, f"{where}: {REPLICATE}")
 
 
+def find_origin(
+    attributes: Mapping[str, Any], first_seed: int, where: str
+) -> tuple[int | None, int]:
+    """First trial of a trial's configuration, None for a first one itself, and its seed.
+
+    Args:
+        attributes: The trial's attributes.
+        first_seed: Seed of first trials.
+        where: What errors call it.
+
+    Raises:
+        ConfigError: Where the attribute is none of ours.
+    """
+    stored = read_replicate(attributes, where)
+    return (None, first_seed) if stored is None else (stored.of, stored.seed)
+
+
 def begin_replicate(study: optuna.Study, replicate: Replicate) -> FrozenTrial:
     """Begin a trial with the point of another one and another seed, in one write.
 

@@ -13,6 +13,7 @@ from ...config.run_names import shown
 from ...config.stored_json import check_stored
 from ..sweep_file.schema import Limit, SweepRecipe
 from ..sweep_file.space import Space
+from .replication import find_origin
 from .study_storage import check_storage_address, open_study, read_trials
 from .trial_records import VERDICT, TrialRecord
 
@@ -114,7 +115,7 @@ def check_ended(folder: Path, known: Set[int]) -> None:
 
 
 def read_records(
-    address: str, name: str, recipe: SweepRecipe, where: str
+    address: str, name: str, recipe: SweepRecipe, where: str, *, first_seed: int
 ) -> dict[int, TrialRecord]:
     """All trials of a sweep that were begun, by number; nothing is written.
 
@@ -123,6 +124,7 @@ def read_records(
         name: The sweep's name.
         recipe: The sweep.
         where: What errors call the study.
+        first_seed: Seed of the sweep's base, which first trainings of its configurations have.
 
     Raises:
         ConfigError: Where there is no such study, or a trial is not this sweep's.
@@ -140,6 +142,9 @@ def read_records(
         )
         if verdict is not None:
             record.state = verdict.state
+        if recipe.replicates is not None:
+            its = f"{where}: trial {trial.number}"
+            record.original, record.point["seed"] = find_origin(trial.user_attrs, first_seed, its)
         records[trial.number] = record
     return records
 

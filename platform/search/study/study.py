@@ -21,7 +21,7 @@ from ..sweep_file.space import Point, Space
 from .budget import Budget, Quota
 from .optuna_internals import live_trial, quiet_optuna
 from .pruners import AtRung, build_rule
-from .replication import Replicate, Replication, begin_replicate, read_replicate
+from .replication import Replicate, Replication, begin_replicate, find_origin
 from .samplers import ask, build_sampler, enqueue_by_hand, enqueue_points, key_of
 from .seconds_model import SecondsModel
 from .stored_trials import (
@@ -353,10 +353,9 @@ class Keeper:
         return self._start(live_trial(self.study, frozen), attempt=1)
 
     def _origin(self, attributes: Mapping[str, Any], number: int) -> tuple[int | None, int]:
-        """First trial of a trial's configuration, None for a first one itself, and its seed."""
         assert self.replication is not None
-        stored = read_replicate(attributes, f"{self.folder}: its study: trial {number}")
-        return (None, self.replication.first_seed) if stored is None else (stored.of, stored.seed)
+        where = f"{self.folder}: its study: trial {number}"
+        return find_origin(attributes, self.replication.first_seed, where)
 
     def _resume(self, frozen: FrozenTrial) -> Proposal:
         """Continue a trial that a crash left RUNNING: same number, parameters and folder."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlencode
 
+from ...config.command_lines import command_line
 from ...config.typed_paths import sqlite_file
 from ..mlflow_client import connect
 from ..tracking_uri import tracking_uri, without_user
@@ -180,5 +181,7 @@ def describe_pages(server: str, storage: Path) -> Pages:
         beside = storage.absolute().parent
         databases = sorted({path for pattern in _DATABASES for path in beside.glob(pattern)})
         others = [path.parent for path in databases if path.parent != storage.absolute()]
-        lines += [f"runs may be in: spikeseg ui --storage {folder}" for folder in others[:5]]
+        lines += [
+            f"runs may be in: {command_line('ui', '--storage', folder)}" for folder in others[:5]
+        ]
     return Pages(server, lines)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlencode
 
+from ...config.command_lines import command_line
 from ...config.recipes import Resolved
 from ...config.schema import ExperimentConfig
 from ...config.yaml_source import yaml_word
@@ -44,6 +45,11 @@ class RunWord(NamedTuple):
 
     word: str
     storage: Path
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the run or trial."""
+        return self.storage / self.word.replace("/", "/trials/")
 
 
 def word_of(folder: Path) -> RunWord:
@@ -173,12 +179,12 @@ def describe_repetition(resolved: Resolved, changed: Sequence[str], run: RunWord
         changed: `changed_fields` of it.
         run: What commands call it.
     """
-    replay = shlex.join(
-        ["spikeseg", "replay", run.word, "--execute", "--storage", str(run.storage)]
-    )
+    replay = command_line("replay", run.word, "--execute", "--storage", run.storage)
+    score = command_line("evaluate", run.word, "--storage", run.storage)
     return (
         f"{_REPEAT}\n\n```\n{rerun_line(resolved, changed, run.storage)}\n```\n\n"
-        f"Repeat and compare step by step:\n\n```\n{replay}\n```"
+        f"Repeat and compare step by step:\n\n```\n{replay}\n```\n\n"
+        f"Its weights are in `{run.folder / 'checkpoints'}`; score them:\n\n```\n{score}\n```"
     )
 
 
@@ -221,7 +227,7 @@ def rerun_line(resolved: Resolved, changed: Sequence[str], storage: Path) -> str
     """
     tree = resolved.config.model_dump(mode="json")
     fields = [f"{key}={yaml_word(value_at(tree, key))}" for key in changed]
-    lines = [shlex.join(["spikeseg", "train", recipe_of(resolved)]), *map(shlex.quote, fields)]
+    lines = [command_line("train", recipe_of(resolved)), *map(shlex.quote, fields)]
     return " \\\n  ".join([*lines, shlex.join(["--storage", str(storage)])])
 
 

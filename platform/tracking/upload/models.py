@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -87,17 +88,30 @@ def _saved(model: Any, run_id: str, record: Mapping[str, Any], folder: Path) -> 
                 (data / name).write_bytes(file.read_bytes())
         example = np.array(json.loads((data / record["example"]).read_text()), np.uint8)[None]
         saved = Path(temporary) / "saved"
-        mlflow.pyfunc.save_model(
-            saved,
-            loader_module=_LOADER,
-            data_path=str(data),
-            mlflow_model=Model(run_id=run_id, model_id=model.model_id),
-            signature=ModelSignature(Schema([images]), Schema([labels])),
-            input_example=example,
-            pip_requirements=requirements,
-            metadata={**record["params"], **record["tags"]},
-        )
+        with _without_infos("mlflow.pyfunc"):
+            mlflow.pyfunc.save_model(
+                saved,
+                loader_module=_LOADER,
+                data_path=str(data),
+                mlflow_model=Model(run_id=run_id, model_id=model.model_id),
+                signature=ModelSignature(Schema([images]), Schema([labels])),
+                input_example=example,
+                pip_requirements=requirements,
+                metadata={**record["params"], **record["tags"]},
+            )
         yield saved
+
+
+@contextlib.contextmanager
+def _without_infos(name: str) -> Iterator[None]:
+    """While the block runs, a logger says warnings and errors alone."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(max(logging.WARNING, before))
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _link(client: Any, run: Any, record: Mapping[str, Any], model_id: str) -> None:

@@ -2,11 +2,11 @@
 
 import logging
 import os
-import shlex
 import threading
 import time
 from pathlib import Path
 
+from ...config.command_lines import command_line
 from ...config.redaction import scrubbed_message
 from ..journal_lines import RECORDS
 from ..mlflow_client import TIMEOUT
@@ -90,11 +90,11 @@ class Sender:
         if len(journals) == 1:
             what = "not everything reached"
         _log.warning(
-            "%s: %s %s; send the rest with: spikeseg track sync %s",
+            "%s: %s %s; send the rest with: %s",
             self._run_folder,
             what,
             without_user(self._uri),
-            shlex.quote(str(self._run_folder)),
+            command_line("track", "sync", self._run_folder.absolute()),
         )
 
     def _run(self) -> None:

@@ -1,5 +1,9 @@
 """Other tools' rules, by hand."""
 
+import pytest
+
+from spikeseg.jobs.benchmark.search_methods import SEVERAL
+from spikeseg.jobs.benchmark.search_packages import SyneTuneHalving, has_syne_tune
 from spikeseg.jobs.benchmark.search_rules import (
     AsyncHalving,
     MultiObjectiveHalving,
@@ -43,3 +47,17 @@ def test_rank_median_waits_and_then_stops_what_is_in_a_later_layer_than_half() -
     assert not rule.go_on(2, 1, [3.0, 3.0]), "layer 2 against a median of 0.5"
     assert rule.go_on(3, 1, [0.5, 9.0]), "layer 0"
     assert rule.go_on(3, 2, [0.5, 9.0])
+
+
+def test_other_packages_have_rows_where_they_are_installed() -> None:
+    rows = [name for name in SEVERAL if "Syne Tune's" in name]
+    assert len(rows) == (2 if has_syne_tune() else 0)
+
+
+@pytest.mark.skipif(not has_syne_tune(), reason="the package syne-tune is not installed")
+def test_syne_tunes_own_scheduler_decides_at_its_rungs_alone() -> None:
+    rule = SyneTuneHalving()
+    assert rule.go_on(0, 1, [0.0, 4.0]), "the first at a rung goes on"
+    kept = [rule.go_on(n, 1, [float(n), float(n)]) for n in range(1, 30)]
+    assert not all(kept)
+    assert rule.go_on(0, 2, [99.0, 99.0]), "2 is no rung of r = 3"

@@ -32,6 +32,18 @@ def test_a_run_repeated_from_its_id_ends_with_equal_numbers(trained: TrainedRun)
     assert verdict.folder != trained.folder
 
 
+def test_a_trial_is_repeated_without_the_test_split_that_no_trial_scores(
+    trained: TrainedRun,
+) -> None:
+    assert plan_replay(trained.run_id, trained.storage).resolved.config.trainer.test
+    trained.client.set_tag(trained.run_id, "trial", "0")
+    try:
+        trial = plan_replay(trained.run_id, trained.storage)
+    finally:
+        trained.client.delete_tag(trained.run_id, "trial")
+    assert not trial.resolved.config.trainer.test
+
+
 def test_a_repetition_that_leaves_the_run_names_the_first_step_and_the_cause(
     trained: TrainedRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from toy_sweep import DOWN, UP, listed, run_toys, toy_plan
 
 from spikeseg.platform.runs.find_run import find_run
 from spikeseg.platform.search import sweep_figures
+from spikeseg.platform.search.stored_sweep import read_sweep
 from spikeseg.platform.search.study.trial_records import TrialRecord
 from spikeseg.platform.search.sweep_file.plan import SweepPlan
 from spikeseg.platform.search.sweep_groups import (
@@ -19,7 +21,10 @@ from spikeseg.platform.search.sweep_groups import (
     group_rows,
     measure_groups,
 )
+from spikeseg.platform.search.sweep_page import Page, render_sweep
+from spikeseg.platform.search.sweep_results import write_sweep_report
 from spikeseg.platform.search.sweep_standing import best_trial, front_trials
+from spikeseg.platform.tracking.metric_table import metric_label
 from spikeseg.platform.tracking.tracking_uri import tracking_uri
 
 
@@ -99,12 +104,39 @@ def test_the_front_is_drawn_over_means_with_intervals_in_both_objectives(
     monkeypatch.setattr(sweep_figures.charts, "draw_pareto", draw)
     sweep_figures.draw_sweep(plan, records_of(LUCKY), {}, {})
     (points, best, labels, names), named = drawn[0]
-    assert labels == ("energy/mJ", "val/mIoU")
+    assert labels == (metric_label("energy/mJ"), metric_label("val/mIoU"))
     assert points[0] == pytest.approx((3.0, 50.667), abs=1e-3)
     assert named["boxes"][0][0] == (3.0, 3.0), "the energy of three seeds is the same"
     assert named["boxes"][0][1] == pytest.approx((48.77, 52.564), abs=1e-3)
-    assert names == ["configuration 0", "configuration 3", "configuration 6"]
+    assert names == ["T1 D1 levels", "T1 D2 levels", "T1 D4 levels"]
     assert len(best) == 3
+
+
+def test_the_page_has_a_table_of_groups_for_each_objective(plan: SweepPlan, tmp_path: Path) -> None:
+    text = render_sweep(Page(plan, records_of(LUCKY), tmp_path / "s", {}, {}, ""))
+    told, table = text.split("Configurations with several seeds")
+    assert "Configuration 6 (T1 D4 levels) has the best mean val/mIoU, 50.67 [48.77, 52.56]" in told
+    assert "it cannot be told from configuration 3: there is no best one." in told
+    assert "Welch" not in told, "the page says one thing, and that of the paired tests"
+    miou, energy = table.split("<h2>Trials</h2>")[0].split("<h3>energy/mJ</h3>")
+    four = miou[miou.index("6 (T1 D4 levels)</td>") : miou.index("3 (T1 D2 levels)</td>")]
+    cells = re.findall(r">([^<>]+)</td>", four)
+    # Mean, deviation 0.7638, t interval; then difference, its interval, p, Holm of two, d_z.
+    assert cells[:7] == ["-", "4", "-", "3", "50.7", "0.8", "48.8 to 52.6"]
+    assert cells[7] == "+10.2" and cells[8].count(" to ") == 1
+    # Differences 10, 10.5 and 10: t is 61, p 0.00027.
+    assert cells[9:11] == ["&lt; 0.001", "&lt; 0.001"] and 'title="0.00026' in four
+    assert cells[12] == "highest, not the best for sure"
+    assert "cannot be told from 6</td>" in miou and "worse</td>" in miou
+    assert energy.index("0 (T1 D1 levels)") < energy.index("6 (T1 D4 levels)"), "the least first"
+    assert "+2</td>" in energy, "in the metric's own direction"
+    assert "Bars are 95 % intervals of the mean in both objectives" in text
+
+
+def test_the_page_of_a_sweep_without_replicates_has_no_such_table(tmp_path: Path) -> None:
+    plan = toy_plan(tmp_path, **listed(1, 2, 4))
+    page = Page(plan, records_of({1: [(40.0, 1.0)], 2: [(41.0, 2.0)]}), tmp_path / "s", {}, {}, "")
+    assert "several seeds" not in render_sweep(page)
 
 
 def test_a_sweep_without_replicates_has_no_groups(tmp_path: Path) -> None:
@@ -134,6 +166,15 @@ def test_a_sweep_with_replicates_leaves_groups_everywhere(tmp_path: Path, data: 
     runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
     parent = next(run for run in runs if "mlflow.parentRunId" not in run.data.tags)
     assert "best mean val/mIoU" in parent.data.tags["best"]
+    stored = read_sweep(outcome.folder)
+    assert [(n, r.original, r.point["seed"]) for n, r in stored.records.items()] == [
+        (0, None, 1),
+        (1, None, 1),
+        (2, 0, 2),
+        (3, 1, 2),
+    ], "who reads the folder knows what was repeated"
+    again = write_sweep_report(outcome.folder, tmp_path / "again.html").read_text()
+    assert again.count("(T1 D4 levels)</td>") == 2, "one table an objective"
     assert "(2 seeds)" in parent.data.tags["mlflow.note.content"]
     pairs: dict[str, set[str]] = {}
     for run in runs:

@@ -54,9 +54,9 @@ def starting_with(text: str) -> re.Pattern[str]:
     return re.compile("^" + re.escape(text))
 
 
-def save_screenshot(page: Page, path: Path, *, height: int) -> None:
-    """Save what a window of width 1400 shows as PNG."""
-    page.set_viewport_size({"width": 1400, "height": height})
+def save_screenshot(page: Page, path: Path, *, height: int, width: int = 1400) -> None:
+    """Save what a window shows as PNG."""
+    page.set_viewport_size({"width": width, "height": height})
     # Charts draw themselves again for the new size.
     page.wait_for_timeout(1000)
     page.screenshot(path=path)

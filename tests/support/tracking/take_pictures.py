@@ -30,8 +30,13 @@ def main(storage: Path, output: Path) -> None:
         trials = [run for run in runs if "trial" in run.data.tags]
         trials = [t for t in trials if t.data.tags["sweep"] == trials[0].data.tags["sweep"]]
         training = next(run for run in runs if "test/mIoU" in run.data.metrics)
+        # The two best trials, side by side.
+        trials.sort(key=lambda trial: -trial.data.metrics.get("val/mIoU", 0.0))
         report = write_report(
-            [training.info.run_id], storage=storage, output=output / "report.html"
+            [trial.info.run_id for trial in trials[:2]],
+            storage=storage,
+            output=output / "report.html",
+            words=[trial.data.tags["run"] for trial in trials[:2]],
         )
         with open_page(executable) as page:
             parent = client.get_run(trials[0].data.tags["mlflow.parentRunId"])
@@ -45,10 +50,10 @@ def main(storage: Path, output: Path) -> None:
             page.goto(link_run(server.url, at, training.info.run_id))
             expect_texts(page, "Description")
             page.wait_for_function("document.querySelector(\"img[src*='strip']\").naturalWidth > 0")
-            save(page, output / "run.png", height=900)
+            save(page, output / "run.png", height=900, width=1440)
             page.goto(report.absolute().as_uri())
             expect_texts(page, "Scores")
-            save(page, output / "report.png", height=1000)
+            save(page, output / "report.png", height=900, width=1440)
     finally:
         server.kill()
 
@@ -73,9 +78,9 @@ def open_picture(page: Page, name: str) -> None:
     dialog.locator("img").first.scroll_into_view_if_needed()
 
 
-def save(page: Page, path: Path, *, height: int) -> None:
+def save(page: Page, path: Path, *, height: int, width: int = 1400) -> None:
     """A screenshot with few colours, which makes it small."""
-    save_screenshot(page, path, height=height)
+    save_screenshot(page, path, height=height, width=width)
     Image.open(path).convert("RGB").quantize(128).save(path, optimize=True)
     print(path)
 

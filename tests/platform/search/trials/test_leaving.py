@@ -1,4 +1,4 @@
-"""A signal to a sweep on Ray Tune: every trial keeps its step, then the driver goes."""
+"""A signal or an order to a sweep on Ray Tune: every trial keeps its step, the driver goes."""
 
 import json
 import os
@@ -99,9 +99,17 @@ def test_every_notice_to_leave_ends_a_sweep_as_sigterm_does(
     assert len(steps) == len(set(steps))
 
 
+def command(storage: Path, *words: str) -> str:
+    """What `spikeseg sweep` prints in another process, as in a second terminal."""
+    line = [sys.executable, "-m", "spikeseg.jobs.cli", "sweep", *words, "--storage", str(storage)]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["SIGHUP", "SIGINT"])
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGINT", "stop"])
 def test_trials_on_tune_keep_their_step_and_go_on(
     tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -111,7 +119,8 @@ def test_trials_on_tune_keep_their_step_and_go_on(
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-        "TOY_SECONDS": "0.5",
+        # Two commands of a second terminal come while the first trial runs.
+        "TOY_SECONDS": "5" if name == "stop" else "0.5",
         "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
     }
     with subprocess.Popen(
@@ -127,11 +136,20 @@ def test_trials_on_tune_keep_their_step_and_go_on(
         for line in driver.stdout:
             if line.startswith("trial"):
                 break
-        driver.send_signal(signal.Signals[name])
+        if name == "stop":
+            status = command(tmp_path, "status", "toy")
+            assert f"process {driver.pid}" in status and "running: trial 0" in status
+            assert "asked its driver to stop" in command(tmp_path, "stop", "toy")
+        else:
+            driver.send_signal(signal.Signals[name])
         rest = driver.stdout.read()
         code = driver.wait(120)
-    assert code == 128 + signal.Signals[name]
-    assert f"toy: stopped by {name}, 0 of 2 trials have ended" in rest
+    # An order does what SIGTERM does.
+    sent = signal.Signals["SIGTERM" if name == "stop" else name]
+    assert code == 128 + sent
+    assert f"toy: stopped by {sent.name}, 0 of 2 trials have ended" in rest
+    if name == "stop":
+        assert "driver: none; continue: spikeseg sweep" in command(tmp_path, "status", "toy")
     sweep = tmp_path / "toy"
     begun = [folder for folder in (sweep / "trials").iterdir() if (folder / "toy.json").is_file()]
     assert begun
@@ -145,3 +163,39 @@ def test_trials_on_tune_keep_their_step_and_go_on(
     for number, steps in kept.items():
         ledger = (sweep / "trials" / number / "ledger").read_text().split()
         assert steps > 0 and len(ledger) == len(set(ledger)) == 20
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_point_by_hand_is_tried_by_a_sweep_that_runs_on_tune(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuner, "check_trials", lambda plan: None)
+    toy_plan(tmp_path, steps=8, **listed(4))
+    paths = [str(SUPPORT), str(SUPPORT / "sweeps"), os.environ.get("PYTHONPATH", "")]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "TOY_SECONDS": "5",
+        "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
+    }
+    with subprocess.Popen(
+        [sys.executable, "-c", DRIVER, str(data), str(tmp_path)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as driver:
+        assert driver.stdout is not None
+        for line in driver.stdout:
+            if line.startswith("trial"):
+                break
+        # The only trial of the sweep runs: none would follow.
+        added = command(tmp_path, "add", "toy", "levels=2", "timesteps=2", "mask_weight=11")
+        assert "toy: will try timesteps=2, levels=2, mask_weight=11" in added
+        assert "nobody is at work" not in added
+        rest = driver.stdout.read()
+        assert driver.wait(120) == 0
+    assert "trial 1 step 8/8" in rest and "levels=2" in rest
+    status = command(tmp_path, "status", "toy")
+    assert "2 COMPLETE, of 1 trials and 1 given by hand" in status

@@ -1,8 +1,11 @@
 """Models in MLflow: each once, whatever breaks, and the best one a version with an alias."""
 
+import contextlib
 import errno
+import logging
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -16,6 +19,7 @@ from spikeseg.platform.tracking.journal import Journal
 from spikeseg.platform.tracking.journal_lines import read_records
 from spikeseg.platform.tracking.mlflow_client import connect
 from spikeseg.platform.tracking.tracking_uri import tracking_uri
+from spikeseg.platform.tracking.upload.models import _without_infos
 from spikeseg.platform.tracking.upload.uploader import sync
 
 
@@ -109,6 +113,38 @@ def test_a_model_reaches_a_store_without_modes(
     (saved,) = (storage / "artifacts").rglob("MLmodel")
     weights = (trained.folder / "model" / "model.safetensors").read_bytes()
     assert next(saved.parent.rglob("model.safetensors")).read_bytes() == weights
+
+
+def test_a_model_that_is_logged_leaves_no_line_and_mlflow_s_warnings_stay(
+    storage: Path, trained: TrainedRun, capfd: pytest.CaptureFixture[str]
+) -> None:
+    uri = f"sqlite:///{storage / 'mlflow.db'}"
+    connect(uri).search_experiments()
+    journal = journal_with_model(storage / "run-a", trained, None)
+    capfd.readouterr()
+    with caught(logging.getLogger("mlflow")) as said:
+        sync(journal, uri, "x")
+        level = logging.getLogger("mlflow.pyfunc").getEffectiveLevel()
+    assert said == []
+    assert "Validating input example" not in capfd.readouterr().err
+    assert level <= logging.INFO, "the logger is as it was"
+    with caught(logging.getLogger("mlflow")) as said, _without_infos("mlflow.pyfunc"):
+        logging.getLogger("mlflow.pyfunc").warning("a warning")
+        logging.getLogger("mlflow.pyfunc").info("an info")
+    assert said == ["a warning"]
+
+
+@contextlib.contextmanager
+def caught(logger: logging.Logger) -> Iterator[list[str]]:
+    """Messages that reach a logger while the block runs; MLflow's hands none to the root."""
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())
+    logger.addHandler(handler)
+    try:
+        yield said
+    finally:
+        logger.removeHandler(handler)
 
 
 def test_a_model_whose_file_is_gone_is_set_aside_and_holds_nothing_up(
