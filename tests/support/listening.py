@@ -110,5 +110,6 @@ def _tree(root: int, mark: str | None) -> Iterator[int]:
 
 
 def _describe(process: int) -> str:
-    words = Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    return words.strip()[:80]
+    words = Path(f"/proc/{process}/cmdline").read_bytes().decode().split("\0")
+    # Of a path its last part: an environment may lie anywhere.
+    return " ".join(word.rpartition("/")[2] for word in words).strip()[:80]

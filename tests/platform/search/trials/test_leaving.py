@@ -99,6 +99,11 @@ def test_every_notice_to_leave_ends_a_sweep_as_sigterm_does(
     assert len(steps) == len(set(steps))
 
 
+def _listen_to_signals() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def command(storage: Path, *words: str) -> str:
     """What `spikeseg sweep` prints in another process, as in a second terminal."""
     line = [sys.executable, "-m", "spikeseg.jobs.cli", "sweep", *words, "--storage", str(storage)]
@@ -129,8 +134,8 @@ def test_trials_on_tune_keep_their_step_and_go_on(
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        # Whoever starts the tests in the background may have left Ctrl-C ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        # Whoever starts the tests in the background, or by nohup, has left them ignored.
+        preexec_fn=_listen_to_signals,
     ) as driver:
         assert driver.stdout is not None
         for line in driver.stdout:
