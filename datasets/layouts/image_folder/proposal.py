@@ -189,7 +189,7 @@ def _find_void(pixels: Counter[int]) -> list[int]:
 def _propose_class(index: int, code: int, by: By, palette: Mapping[int, int]) -> ClassDefinition:
     if by == "colour":
         drawn = (code >> 16, (code >> 8) & 255, code & 255)
-        name = _name_colour(code)
+        name = name_colour(code)
     else:
         colour = palette.get(code)
         drawn = (
@@ -201,11 +201,18 @@ def _propose_class(index: int, code: int, by: By, palette: Mapping[int, int]) ->
     return ClassDefinition(name, (code,), (), drawn)
 
 
-def _name_colour(code: int) -> str:
+def name_colour(code: int) -> str:
+    """The web's name of a colour, `colour_rrggbb` where it has none; black is the background.
+
+    Args:
+        code: Red, green and blue, a byte each, red the highest.
+    """
     if code == 0:
         return "background"
     text = format_colour(code)
-    named = (name for name, value in ImageColor.colormap.items() if value == text)
+    # Pillow keeps a colour as text, and as a tuple once somebody has asked for it.
+    rgb = ImageColor.getrgb(text)
+    named = (name for name in ImageColor.colormap if ImageColor.getrgb(name) == rgb)
     return next(named, f"colour_{text[1:]}")
 
 

@@ -15,6 +15,7 @@ ABOUT_SECRETS = {
     "platform/cluster/head_nodes.py",
     "platform/cluster/job_submission.py",
     "platform/cluster/loopback.py",
+    "platform/cluster/node_probe.py",
     "platform/cluster/session.py",
     "platform/cluster/token.py",
     "platform/config/recipes.py",

@@ -90,6 +90,7 @@ def resume(group: ProcessGroup, folder: Path) -> None:
     patch.undo()
 
 
+@pytest.mark.slow
 def test_content_is_shared_bit_for_bit(tmp_path: Path) -> None:
     in_workers(share, 2, tmp_path)
     assert len(list(tmp_path.glob("shared-*"))) == 2

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from own_images import COLOURS, draw_pair, to_colours, write_pairs, write_picture
-from PIL import Image
+from PIL import Image, ImageColor
 
 from spikeseg.datasets.layouts.image_folder.prepare import FolderOptions, Prepared, prepare_folder
+from spikeseg.datasets.layouts.image_folder.proposal import name_colour
 from spikeseg.datasets.packed.pack import pack
 from spikeseg.datasets.packed.reader import PackedDataset
 from spikeseg.datasets.spec import DataError
@@ -256,3 +257,16 @@ def test_json_of_the_options_says_what_was_chosen(tmp_path: Path) -> None:
         "classes": {"background": ["#000000"], "green": ["#008000"], "red": ["#ff0000"]},
     }  # fmt: skip
     assert json.loads(json.dumps(prepared.dataset.options)) == expected
+
+
+@pytest.mark.parametrize("asked_before", [False, True])
+def test_colours_have_their_names_whoever_asked_pillow_for_one_before(asked_before: bool) -> None:
+    if asked_before:
+        # From then on Pillow's table has a tuple where it had a text.
+        assert ImageColor.getrgb("red") == (255, 0, 0)
+    assert [name_colour(code) for code in (0, 0xFF0000, 0x008000, 0x0A0B0C)] == [
+        "background",
+        "red",
+        "green",
+        "colour_0a0b0c",
+    ]

@@ -117,7 +117,7 @@ def test_a_space_with_fewer_points_than_are_asked_for_is_refused(tmp_path: Path)
         random_points(plan, 7)
 
 
-@pytest.mark.parametrize("name", ["random", "nsgaii"])
+@pytest.mark.parametrize("name", ["random", pytest.param("nsgaii", marks=pytest.mark.slow)])
 def test_a_kill_at_any_write_leaves_no_point_tried_twice(tmp_path: Path, name: str) -> None:
     plan = toy_plan(tmp_path, steps=1, trials=6, sampler=sampler(name), space=SIX)
     _, writes = run(plan, tmp_path / "whole", InMemoryStorage())

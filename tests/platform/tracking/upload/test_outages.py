@@ -74,7 +74,8 @@ def test_a_server_that_starts_late_or_dies_in_the_replay_gets_everything_once(
 
 
 @pytest.mark.parametrize(
-    "mode", ["refuse", "error", "cut", pytest.param("slow", marks=pytest.mark.slow)]
+    "mode",
+    ["error", "cut", *(pytest.param(m, marks=pytest.mark.slow) for m in ("refuse", "slow"))],
 )
 def test_a_broken_connection_loses_and_doubles_nothing(
     tmp_path: Path, server: TrackingServer, mode: Mode, monkeypatch: pytest.MonkeyPatch
@@ -115,6 +116,7 @@ def test_a_broken_connection_loses_and_doubles_nothing(
     assert len(images) == 2 * len([step for step in steps if step % 5 == 0])
 
 
+@pytest.mark.slow
 def test_four_runs_at_once_reach_one_server(
     tmp_path: Path, server: TrackingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
