@@ -240,3 +240,29 @@ def test_operations_of_a_whole_network_do_not_depend_on_the_batch() -> None:
     mapped = torch.stack([item.sum() for item in apart.maps]).mean()
     assert in_space > 0
     assert float(mapped) == pytest.approx(in_space)
+
+
+class Prepared(nn.Module):
+    """Works on the image before any neuron: a factor, a constant added, two images added."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(torch.ones(1, 3, 1, 1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return (image * 2.0 + self.shift) + image * image + self.shift * self.shift
+
+
+def test_what_is_done_to_the_image_before_a_neuron_is_counted() -> None:
+    image = torch.rand(2, 3, 4, 5)
+    net = Prepared()
+    with torch.inference_mode(), OperationMeter(net) as meter:
+        for _ in range(2):
+            net(image)
+    values = 3 * 4 * 5
+    # A constant times a constant is known before; adding one is work for every image.
+    assert {row.kind: row.macs for row in meter.rows()} == {
+        "scaling": values,
+        "addition": 3 * values,
+        "elementwise": values,
+    }
