@@ -266,3 +266,21 @@ def test_what_is_done_to_the_image_before_a_neuron_is_counted() -> None:
         "addition": 3 * values,
         "elementwise": values,
     }
+
+
+class Pooled(nn.Module):
+    """The mean and the sum of an image over its places."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return image.mean((2, 3)) + image.sum((2, 3))
+
+
+def test_a_mean_adds_all_values_and_scales_each_result_once() -> None:
+    net = Pooled()
+    with torch.inference_mode(), OperationMeter(net) as meter:
+        net(torch.rand(2, 3, 4, 5))
+    # 60 values to 3, twice, and the two results together.
+    assert {row.kind: row.macs for row in meter.rows()} == {
+        "addition": 2 * (60 - 3) + 3,
+        "scaling": 3,
+    }
