@@ -92,6 +92,12 @@ def test_a_wrong_table_is_refused(tmp_path: Path, content: str, message: str) ->
     assert message in str(raised.value)
 
 
+def test_an_operation_may_cost_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "chip.yaml"
+    path.write_text(OWN.replace("mac: 2", "mac: 0"))
+    assert load_rules(str(path))[0].mac == 0.0
+
+
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"got 'papers'.*memory, paper, paper_layers, quantised"):
         load_rules("papers")
