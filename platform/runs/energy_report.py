@@ -105,7 +105,12 @@ def measure_checkpoint_energy(
         result[request.standard] = STANDARDS[request.standard](loaded.model, images, counted.layers)
     if request.pictures is not None:
         written = write_energy_pictures(
-            evaluated, request.split, report.tabulate(), request.pictures
+            evaluated,
+            request.split,
+            report.tabulate(),
+            request.pictures,
+            images=len(counted.images),
+            rule=rule,
         )
         result["pictures"] = [str(path) for path in written]
     return result
