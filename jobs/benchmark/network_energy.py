@@ -10,7 +10,7 @@ from typing import Any
 import click
 import torch
 
-from ...model.accounting.energy import price_earlier, price_layers
+from ...model.accounting.energy import EnergyRule, price_earlier, price_layers
 from ...model.accounting.operations import LayerOperations, OperationMeter
 from ...model.initialize import calibrate_norms
 from ...model.segmentor import build_uncalibrated_segmentor
@@ -97,7 +97,7 @@ def measure_network(
     }
 
 
-def _sum_kinds(rows: Sequence[LayerOperations], rule: Any) -> dict[str, dict[str, float]]:
+def _sum_kinds(rows: Sequence[LayerOperations], rule: EnergyRule) -> dict[str, dict[str, float]]:
     kinds: dict[str, dict[str, float]] = {}
     for row, priced in zip(rows, price_layers(rows, rule).tabulate(), strict=True):
         name = f"{row.kind}, {'spikes' if row.operands else 'real'}"

@@ -13,7 +13,8 @@ Form = Literal["graded", "unrolled", "bitwise"]
 FORMS: tuple[Form, ...] = ("graded", "unrolled", "bitwise")
 """How spikes are sent: as integers, as n of D binary slots, as the bits of n."""
 
-_MATRICES = ("convolution", "linear", "attention", "mask_product", "product")
+MATRIX_PRODUCTS = ("convolution", "linear", "attention", "mask_product", "product")
+"""Kinds of layers that multiply matrices, which read weights and move values between layers."""
 PICOJOULES = 1e-9
 """Millijoule of one picojoule."""
 
@@ -176,7 +177,7 @@ def _price(row: LayerOperations, rule: EnergyRule, form: Form) -> LayerEnergy:
         picojoules = operations * rule.accumulate
     else:
         picojoules = operations * _price_operation(row, rule, form, multiplies)
-    if row.kind in _MATRICES:
+    if row.kind in MATRIX_PRODUCTS:
         memory = rule.potential_access if row.operands else rule.input_read
         messages = row.inputs
         if row.operands:

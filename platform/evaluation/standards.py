@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ...model.accounting.energy import MATRIX_PRODUCTS
 from ...model.accounting.operations import LayerOperations
 from ...model.neuron.kinds import find_neurons
 
@@ -192,8 +193,7 @@ def measure_spikingjelly(
         for images in batches:
             model(images)
     number = sum(len(images) for images in batches)
-    matrices = ("convolution", "linear", "attention", "mask_product", "product")
-    products = [row for row in rows if row.kind in matrices]
+    products = [row for row in rows if row.kind in MATRIX_PRODUCTS]
     norms = sum(row.macs for row in rows if row.kind == "normalization")
     return {
         "SynOpCounter": counted.synops / number,

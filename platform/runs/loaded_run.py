@@ -68,7 +68,7 @@ class LoadedRun:
 
 
 def load_run(word: str, storage: Path, overrides: Sequence[str] = ()) -> LoadedRun:
-    """Load a run; its weights are folded, which labels the same and takes less time.
+    """Load a run in the folded form: faster, a few labels in a thousand may differ by rounding.
 
     Args:
         word: As `find_run` takes it.

@@ -1,6 +1,7 @@
 """MLflow's client: short timeouts, no telemetry, and sqlite databases that are made whole."""
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -90,7 +91,7 @@ def make_database(uri: str, artifacts: str | None = None) -> None:
     if file is None:
         return
     import_mlflow()
-    _make_no_folders()
+    _decode_database_folders()
     if file.exists():
         return
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
@@ -109,14 +110,24 @@ def make_database(uri: str, artifacts: str | None = None) -> None:
             place_file(making, file)
 
 
-def _make_no_folders() -> None:
-    """Keep MLflow 3.17 from making `quest%3Fion` beside the folder `quest?ion` of a database.
+@functools.cache
+def _decode_database_folders() -> None:
+    """Have MLflow 3.17 make the folder of a sqlite address as decoded: `a?b`, and no `a%3Fb`.
 
-    It makes the folder of a sqlite address without decoding it; the real one is there.
+    It takes the address for the path; other addresses are left to it.
     """
     from mlflow.store.db import utils
 
-    utils._make_parent_dirs_if_sqlite = lambda db_uri: None
+    make_folder = utils._make_parent_dirs_if_sqlite
+
+    def make_decoded_folder(db_uri: str) -> None:
+        file = sqlite_file(db_uri)
+        if file is None or str(file) == db_uri.partition(":///")[2]:
+            make_folder(db_uri)
+        else:
+            file.parent.mkdir(parents=True, exist_ok=True)
+
+    utils._make_parent_dirs_if_sqlite = make_decoded_folder
 
 
 def find_moved_artifacts(uri: str) -> None:

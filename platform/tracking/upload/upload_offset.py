@@ -64,20 +64,20 @@ class SentOffset:
                 "offset": offset,
                 "tail": self._tail(offset),
                 "address": self._address,
-                "database": self._find_way(),
+                "database": self._relative_database(),
                 "run_id": run_id,
             }
             write_beside(self._journal, _SENT, json.dumps(state))
 
-    def _find_way(self) -> str | None:
+    def _relative_database(self) -> str | None:
         """The database's path seen from the journal; None where MLflow is no sqlite database."""
         if self._database is None:
             return None
         return os.path.relpath(self._database.absolute(), self._journal.absolute())
 
     def _is_moved(self, state: dict[str, Any]) -> bool:
-        way = self._find_way()
-        if way is None or state.get("database") != way or self._database is None:
+        relative = self._relative_database()
+        if self._database is None or state.get("database") != relative:
             return False
         try:
             with contextlib.closing(sqlite3.connect(self._database, timeout=5)) as database:

@@ -13,6 +13,7 @@ from journals import four_runs_at_once, open_journal
 from requests import ReadTimeout
 
 from spikeseg.platform.config.recipes import Resolved, load_experiment
+from spikeseg.platform.config.typed_paths import sqlite_address
 from spikeseg.platform.tracking import mlflow_client as client
 from spikeseg.platform.tracking.tracking_uri import check_uri, tracking_uri, without_user
 from spikeseg.platform.tracking.upload import uploader as tracking
@@ -146,3 +147,14 @@ def test_a_database_of_ours_shows_no_empty_experiment(tmp_path: Path) -> None:
     assert tracker.search_experiments() == []
     tracker.create_experiment("shapes")
     assert [experiment.name for experiment in tracker.search_experiments()] == ["shapes"]
+
+
+def test_folders_of_databases_are_made_decoded_and_those_of_other_programs_as_before(
+    tmp_path: Path,
+) -> None:
+    from mlflow.store.db import utils
+
+    client.connect(sqlite_address(tmp_path / "storage?" / "mlflow.db"))
+    utils._make_parent_dirs_if_sqlite(f"sqlite:///{tmp_path}/plain/other.db")
+    utils._make_parent_dirs_if_sqlite(sqlite_address(tmp_path / "a?b" / "other.db"))
+    assert {path.name for path in tmp_path.iterdir()} == {"storage?", "plain", "a?b"}
