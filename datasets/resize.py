@@ -9,6 +9,8 @@ import numpy as np
 # A cut begins this close to the edge of a source pixel, in source pixels: neighbours differ by
 # 255 levels at most, so that both axes together shift by half a grey level.
 _CLOSE = 1 / 1024
+# Images of at most so many pixels on a side are resized whole.
+_SMALL = 16
 
 
 class Window(NamedTuple):
@@ -88,6 +90,9 @@ def resize_image_window(
     """
     if image.shape[:2] == size:
         return image[window.slices]
+    if reduction == 1 and min(image.shape[:2]) <= _SMALL:
+        # Nothing is saved, and OpenCV averages 11 rows of one column otherwise than a part of them.
+        return resize_image(image, size, interpolation)[window.slices]
     factors = [
         reduction * length / whole
         for length, whole in zip(size, source or image.shape[:2], strict=True)
