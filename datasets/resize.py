@@ -9,8 +9,6 @@ import numpy as np
 # A cut begins this close to the edge of a source pixel, in source pixels: neighbours differ by
 # 255 levels at most, so that both axes together shift by half a grey level.
 _CLOSE = 1 / 1024
-# Images of at most so many pixels on a side are resized whole.
-_SMALL = 16
 
 
 class Window(NamedTuple):
@@ -90,15 +88,16 @@ def resize_image_window(
     """
     if image.shape[:2] == size:
         return image[window.slices]
-    if reduction == 1 and min(image.shape[:2]) <= _SMALL:
-        # Nothing is saved, and OpenCV averages 11 rows of one column otherwise than a part of them.
-        return resize_image(image, size, interpolation)[window.slices]
     factors = [
         reduction * length / whole
         for length, whole in zip(size, source or image.shape[:2], strict=True)
     ]
     rows = _find_cut(image.shape[0], factors[0], window.top, window.height)
     columns = _find_cut(image.shape[1], factors[1], window.left, window.width)
+    cuts = zip((rows, columns), factors, strict=True)
+    if all(round((cut.stop - cut.start) * factor) == cut.stop - cut.start for cut, factor in cuts):
+        # OpenCV copies a part that it is to give as many pixels as it has.
+        rows, columns = _Cut(0, image.shape[0], 0), _Cut(0, image.shape[1], 0)
     flag = _find_flag(image, size, interpolation)
     inner = Window(window.top - rows.first, window.left - columns.first, *window[2:]).slices
     planes = [
