@@ -262,8 +262,9 @@ class TrackingConfig(_Section):
             keeps them in the run's folder, which is right unless that is slow to append to.
         journal_limit_mb: Megabytes of one run's journal; what comes after is dropped, and said.
         system_interval: Seconds between two samples of system metrics.
-        first_step: Whether firing rate and gradient norm of every layer at the first step are
-            drawn, which costs about one step; None where `trainer.max_steps` is at least 100.
+        first_step: Whether the untrained network is looked at: firing rate and gradient norm of
+            every layer at the first step, drawn, and its score as step 0 of all curves. Costs one
+            step and one evaluation; None where `trainer.max_steps` is at least 100.
         code_diff: Whether the difference of the code from its commit becomes an artifact. It is
             left out unless asked for, since only secrets of known forms and names are hidden in
             it; the tags tell in any case that there is one, and its digest.

@@ -13,7 +13,7 @@ from typing import Literal
 MEASURED = {
     "start": "once, at the start, of the data",
     "step": "every `trainer.log_every` steps",
-    "evaluation": "every evaluation of the validation split",
+    "evaluation": "every evaluation of the validation split, first of the untrained network",
     "best": "every evaluation of the validation split, of the best one so far",
     "end": "once, at the end, of the checkpoint that the validation split chose",
     "system": "every `tracking.system_interval` seconds, on the machine of rank 0",

@@ -33,7 +33,7 @@ FIGURE = "first_step.png"
 
 
 def wants_first_step(config: ExperimentConfig) -> bool:
-    """Whether the first step is to be drawn (`tracking.first_step`)."""
+    """Whether the untrained network is to be looked at (`tracking.first_step`)."""
     wanted = config.tracking.first_step
     return config.trainer.max_steps >= _WORTH_A_STEP if wanted is None else wanted
 

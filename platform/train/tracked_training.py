@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..checkpoint.checkpoint import Evaluation
 from ..checkpoint.mirror import fetch_newest_journal
 from ..checkpoint.run_folder import FencedError, RunFolder
 from ..cluster.live_metrics import is_in_session
@@ -23,6 +24,7 @@ from ..config.schema import ExperimentConfig
 from ..evaluation.baselines import baseline_metrics
 from ..evaluation.observed_recorder import ObservedRecorder
 from ..evaluation.recording import Recorder, contact_sheet, metrics_of_step
+from ..evaluation.scores import measure_energy_and_health
 from ..tracking.code_state import code_diff
 from ..tracking.journal import Journal, file_of
 from ..tracking.pages.run_page import (
@@ -42,6 +44,7 @@ from ..tracking.system_metrics import SystemMonitor
 from ..tracking.tracking_uri import tracking_uri
 from .failure import PreemptedError
 from .faults.preemption import Notice
+from .health import wants_first_step
 from .loop import Training
 
 if TYPE_CHECKING:
@@ -143,6 +146,9 @@ def tracked_training(
             # A kill between a checkpoint and its record would leave a hole otherwise.
             for past in training.history:
                 journal.metrics(past.step, metrics_of_step(past))
+        if training.step == 0 and wants_first_step(config):
+            _score_untrained(training, journal)
+        if journal is not None:
             _record_data(journal, training)
             if training.step == 0 and config.tracking.images:
                 # The slider of a run's pictures in MLflow begins here, at the untrained network.
@@ -150,6 +156,18 @@ def tracked_training(
             if tracked.profile is not None:
                 _trace_steps(training, tracked.profile, journal, progress or _log.info, opened)
         yield training, journal
+
+
+def _score_untrained(training: Training, journal: Journal | None) -> None:
+    """Score the untrained network as step 0; every rank takes part.
+
+    Curves begin there, a split that cannot be scored says so before hours of training, and MLflow
+    lists metrics in the order of their arrival: score and energy stand first.
+    """
+    metrics, _ = training.score("val")
+    if journal is not None:
+        _, _, measured = measure_energy_and_health(training.evaluated)
+        journal.metrics(0, metrics_of_step(Evaluation(0, {**metrics, **measured})))
 
 
 def _trace_steps(

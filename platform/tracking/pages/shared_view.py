@@ -10,6 +10,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ..metric_table import METRICS
+
 _log = logging.getLogger(__name__)
 
 VIEW_TAG = "spikeseg.view"
@@ -149,8 +151,10 @@ def _view_state(
         "columnOrder": columns,
         "columnWidths": {name: narrow.get(name, _WIDE) for name in columns},
         "runsHiddenMode": "SHOW_ALL",
+        # Of the charts' page, where the list leaves no room for the names of axes.
+        "runListHidden": True,
         "compareRunCharts": _charts(varied or list(_NEURON), objectives),
-        "compareRunSections": [_section()],
+        "compareRunSections": [_section(), *_closed_sections()],
         # Else MLflow sorts our charts behind those that it makes of every metric.
         "isAccordionReordered": True,
     }
@@ -183,6 +187,17 @@ def _charts(varied: Sequence[str], objectives: Sequence[Objective]) -> list[dict
 
 def _generated(identity: str) -> dict[str, Any]:
     return {"uuid": identity, "isGenerated": False, "deleted": False, "isReordered": False}
+
+
+def _closed_sections() -> list[dict[str, Any]]:
+    """Where MLflow puts the charts that it makes of every metric: closed, or it draws them first.
+
+    It finds a section by its name, which is a metric's up to the last slash.
+    """
+    prefixes = dict.fromkeys(name.rpartition("/")[0] for name in METRICS)
+    names = ["System metrics" if prefix == "system" else prefix for prefix in prefixes]
+    shape = {"display": False, "isReordered": False}
+    return [{"uuid": name, "name": name, **shape} for name in names]
 
 
 def _section() -> dict[str, Any]:

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from recorded_training import small
 from tiny import pack_shapes
 
 from spikeseg.platform.cluster.worker_group import OneWorker
 from spikeseg.platform.config.recipes import Resolved, dump
+from spikeseg.platform.config.schema import ExperimentConfig
 from spikeseg.platform.search.study.trial_records import TrialReport
 from spikeseg.platform.search.trials.trial import reports
 from spikeseg.platform.tracking.journal import Journal
@@ -113,6 +115,30 @@ def test_a_run_sends_its_journal_and_its_end_and_a_trial_leaves_both_to_its_driv
     ends = recorded({"folder": str(tmp_path / "run")}, "status")
     assert sent == ([] if parent else [tmp_path / "run"])
     assert [end["status"] for end in ends] == ([] if parent else ["FINISHED"])
+
+
+def test_the_untrained_network_s_score_is_the_first_metric_and_no_evaluation(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracked_training, "start_sender", lambda journal, tracked: None)
+    weights = {}
+    for looked in (True, False):
+        tree = json.loads(small(data, max_steps=1, evaluate_every=1).model_dump_json())
+        tree["tracking"]["first_step"] = looked
+        config = ExperimentConfig.model_validate_json(json.dumps(tree))
+        folder = tmp_path / str(looked)
+        tracked = TrackedRun(Resolved(config, {}), folder, {})
+        with tracked_training.tracked_training(tracked, OneWorker()) as (training, _):
+            assert [item.step for item in training.evaluations()] == [1]
+            assert [item.step for item in training.history] == [1]
+            weights[looked] = training.state.state_dict()["model"]
+        lines = recorded({"folder": str(folder)}, "metrics")
+        scored = [line for line in lines if "val/mIoU" in line["values"]]
+        assert [line["step"] for line in scored] == ([0, 1] if looked else [1])
+        assert (lines[0] is scored[0]) is looked
+        assert {"energy/mJ", "snn/firing_rate"} <= scored[0]["values"].keys()
+    for name, value in weights[True].items():
+        assert torch.equal(value, weights[False][name]), name
 
 
 def test_a_run_survives_the_way_to_another_process(tmp_path: Path, data: Path) -> None:

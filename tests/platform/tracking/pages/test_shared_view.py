@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from spikeseg.platform.tracking.metric_table import METRICS
 from spikeseg.platform.tracking.pages.shared_view import (
     VIEW_TAG,
     Objective,
@@ -35,6 +36,14 @@ def test_a_sweep_s_view_shows_its_trials_by_the_first_objective() -> None:
     assert parallel["selectedParams"] == varied
     assert parallel["selectedMetrics"] == ["energy/mJ", "val/mIoU"]
     assert scatter["xaxis"]["key"] == "energy/mJ" and scatter["yaxis"]["key"] == "val/mIoU"
+
+
+def test_charts_that_mlflow_makes_of_metrics_stand_closed_below_ours() -> None:
+    ours, *others = state_of(request_view())["compareRunSections"]
+    assert ours["display"] and {section["display"] for section in others} == {False}
+    names = {section["name"] for section in others}
+    assert {name.rpartition("/")[0] for name in METRICS} - names == {"system"}
+    assert "System metrics" in names
 
 
 def test_a_sweep_of_one_objective_that_is_minimized_has_no_scatter_and_ascends() -> None:
