@@ -123,9 +123,11 @@ def command(word: str, overrides: tuple[str, ...], **options: Unpack[_Options]) 
 
 
 def _print_report(report: dict[str, Any]) -> None:
+    from ..platform.scoring.report_files import list_shown_metrics
+
     print(f"{report['checkpoint']}: {report['split']} split, {report['rows']} rows")
     print(format_class_table(report["classes"]))
-    for name, value in report["metrics"].items():
+    for name, value in list_shown_metrics(report["metrics"]).items():
         print(f"{name:12} {value:.4f}")
     if "energy_mj" in report:
         print(f"{'energy':12} {report['energy_mj']:.6f} mJ an image (rule paper)")

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,20 +110,33 @@ def _draw_pictures(
     return pictures
 
 
+def list_shown_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Metrics that a person is shown: all but `mFscore`.
+
+    As the published evaluator defines it, it is `mDice` where every class was hit somewhere, and
+    leaves out those that were not: one class of ten at 60, the rest at 0, has an `mFscore` of 60.
+    """
+    return {key: value for key, value in metrics.items() if not key.endswith("/mFscore")}
+
+
 def _render(report: dict[str, Any], pictures: list[tuple[str, bytes]], *, worst: int) -> str:
     shown = find_worst(report, max(worst, _SHOWN_IMAGES))
     forms = [
         {
             "form": form["form"],
-            **{key.partition("/")[2]: value for key, value in form["metrics"].items()},
+            **{
+                key.partition("/")[2]: value
+                for key, value in list_shown_metrics(form["metrics"]).items()
+            },
             "pixels that differ": form["different_pixels"],
             "in percent": form["different_percent"],
         }
         for form in report["forms"]
     ]
     settings = [[name, json.dumps(value)] for name, value in report["settings"].items()]
+    shown_metrics = list_shown_metrics(report["metrics"])
     before = [
-        ("Scores", [{"metric": name, "value": v} for name, v in report["metrics"].items()]),
+        ("Scores", [{"metric": name, "value": v} for name, v in shown_metrics.items()]),
         ("Forms of the network", forms if len(forms) > 1 else []),
         ("Score against energy", report["curve"]),
     ]

@@ -59,6 +59,12 @@ def test_a_whole_number_may_have_an_exponent(
     assert "float" not in str(type(node))
 
 
+def test_values_of_a_field_that_takes_a_list_are_not_taken_for_a_sweep() -> None:
+    with pytest.raises(ConfigError, match="box is given exactly when resize is 'range'") as caught:
+        load_experiment("shapes_tiny", ["data.transform.box=[64, 128]"])
+    assert "sweep" not in str(caught.value)
+
+
 def test_a_field_that_takes_fractions_keeps_them() -> None:
     config = load_experiment("shapes_tiny", ["optimizer.lr=1e0", "optimizer.clip_norm=2.0"]).config
     assert isinstance(config.optimizer.lr, float)
