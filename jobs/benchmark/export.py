@@ -31,6 +31,7 @@ class _Network(NamedTuple):
 
     family: str
     timesteps: int
+    dynamics: Literal["stateless", "temporal"]
     size: int
 
 
@@ -47,6 +48,13 @@ class _Network(NamedTuple):
     help="Backbone of the published segmentor.",
 )
 @click.option("--timesteps", type=click.IntRange(1), default=1, show_default=True)
+@click.option(
+    "--dynamics",
+    type=click.Choice(["stateless", "temporal"]),
+    default="stateless",
+    show_default=True,
+    help="What neurons keep between steps; nothing as published, so that files compute one step.",
+)
 @click.option("--form", "forms", multiple=True, type=click.Choice(_FORMS), help="Only these.")
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
@@ -55,16 +63,19 @@ def command(batches: tuple[int, ...], rounds: int, as_json: bool, **options: Any
     """Times of one forward pass of Spike2Former (ADE20K), all forms interleaved.
 
     published is the released order of operations, trained what trainings run, folded the
-    inference form in torch; the others are files of the folded form. Weights are drawn, BatchNorm
-    is calibrated on 8 images. Times are medians of CPU seconds of this process, and of wall time
-    where several threads run.
+    inference form in torch; the others are files of the folded form. The first form is what the
+    others are compared with: trained where neurons are temporal, which published has none of.
+    Weights are drawn, BatchNorm is calibrated on 8 images. Times are medians of CPU seconds of this
+    process, and of wall time where several threads run.
     """
     import torch
 
     threads = options["threads"]
     torch.set_num_threads(threads)
-    network = _Network(options["family"], options["timesteps"], options["size"])
-    forms = options["forms"] or _FORMS
+    network = _Network(*(options[name] for name in _Network._fields))
+    # The released code has no neurons that keep a state.
+    default = _FORMS[1:] if network.dynamics == "temporal" else _FORMS
+    forms = options["forms"] or default
     tasks, sizes = _build_tasks(network, forms, threads)
     for batch in batches:
         generator = torch.Generator().manual_seed(batch)
@@ -86,7 +97,9 @@ def build_calibrated(network: _Network) -> "nn.Module":
     torch.manual_seed(0)
     make = spike2former_sdtv2 if network.family == "sdtv2" else spike2former_sdtv3
     config = make()
-    neuron = dataclasses.replace(config.neuron, timesteps=network.timesteps)
+    neuron = dataclasses.replace(
+        config.neuron, timesteps=network.timesteps, dynamics=network.dynamics
+    )
     model = build_uncalibrated_segmentor(dataclasses.replace(config, neuron=neuron))
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
@@ -185,8 +198,8 @@ def _show(rows: list[dict[str, Any]], as_json: bool) -> None:
         return
     first = rows[0]
     print(
-        f"\n{first['family']}, T = {first['timesteps']}, batch {first['batch']}, "
-        f"{first['size']} x {first['size']}, {first['threads']} thread(s)"
+        f"\n{first['family']}, T = {first['timesteps']} ({first['dynamics']}), "
+        f"batch {first['batch']}, {first['size']} x {first['size']}, {first['threads']} thread(s)"
     )
     print(f"{'form':15} {'CPU s':>8} {'lowest':>8} {'speedup':>8} {'wall s':>8} {'wall x':>7} MB")
     for row in rows:

@@ -51,7 +51,10 @@ def mask_product(embeddings: Tensor, features: Tensor, offsets: Tensor | None = 
     H, W = features.shape[-2:]
     # Time and channel are summed over alike: one contraction of T * E.
     left = embeddings.permute(2, 1, 3, 0, 4).reshape(B, L * Q, T * E)
-    right = features.transpose(0, 1).reshape(B, T * E, H * W)
+    # Not by a transposition: OpenVINO takes one between two reshapes for a shuffle of channels, and
+    # fails with a free number of images.
+    steps = features.flatten(-2)
+    right = steps[0] if T == 1 else torch.cat(steps.unbind(), dim=1)
     if offsets is None:
         added = left.new_zeros(B, L * Q)
     else:

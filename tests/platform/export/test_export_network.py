@@ -152,6 +152,31 @@ def test_the_query_decoder_exports(data: Path, tmp_path: Path, compat: Any) -> N
             opened.predict_logits(larger)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("compat", ["corrected", "published"])
+def test_neurons_with_a_state_run_on_every_runtime(data: Path, tmp_path: Path, compat: Any) -> None:
+    pytest.importorskip("onnxscript")
+    config = experiment(data)
+    neuron = dataclasses.replace(config.model.neuron, timesteps=2, dynamics="temporal")
+    model_config = dataclasses.replace(config.model, compat=compat, neuron=neuron)
+    config = config.model_copy(update={"model": model_config})
+    torch.manual_seed(0)
+    model = settle(build_uncalibrated_segmentor(model_config), torch.randn(4, 3, 32, 32))
+    dataset = PackedDataset.open(data)
+    source = ExportSource(model, config, dataset.label_space, "tiny")
+    path = tmp_path / "net.onnx"
+    assert export_network(source, dataset, ExportRequest(path, images=2))["computed_steps"] == 2
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 3, 32, 32), np.uint8)
+    labels = [
+        open_exported(path, runtime, threads=1).predict_logits(pictures).argmax(1)
+        for runtime in ("onnx", "openvino")
+        if pytest.importorskip("onnxruntime" if runtime == "onnx" else runtime)
+    ]
+    assert labels[0].shape == (3, 32, 32)
+    # In float32 a changed spike may travel.
+    assert (labels[0] == labels[1]).mean() > 0.5
+
+
 def test_wrong_requests_are_refused_before_work_starts(tmp_path: Path) -> None:
     there = tmp_path / "there.pt2"
     there.touch()
