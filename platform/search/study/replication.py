@@ -11,7 +11,7 @@ from ...config.stored_json import check_stored
 from ..groups.comparisons import Values
 from ..groups.sequential_stop import StopRule
 from ..sweep_file.schema import Objective, Replicates
-from .pareto import Vector, crowding, layers
+from .pareto import Vector, crowding, hypervolume, layers
 from .trial_records import TrialRecord
 
 REPLICATE = "replicate"
@@ -172,7 +172,10 @@ class Replication:
         if sum(item.state in _ENDS for item in firsts) < configurations or not results:
             return []
         vectors = [self._signed(item) for item in results]
-        chosen = [results[index].number for index in rank_vectors(vectors)[:best]]
+        known = [o.sign * o.reference for o in self._objectives if o.reference is not None]
+        complete = len(known) == len(self._objectives) == 2
+        order = order_by_hypervolume(vectors, known) if complete else rank_vectors(vectors)
+        chosen = [results[index].number for index in order[:best]]
         reference = [0] if is_result(records[0]) and 0 not in chosen else []
         return chosen + reference
 
@@ -238,6 +241,28 @@ def begin_replicate(study: optuna.Study, replicate: Replicate) -> FrozenTrial:
         )
     )
     return study.get_trials(deepcopy=False)[-1]
+
+
+def order_by_hypervolume(vectors: Sequence[Vector], reference: Vector) -> list[int]:
+    """Indices of vectors, each the one that adds most to the hypervolume of those before it.
+
+    Crowding would leave out the knee of a front, whose neighbours are near, and would keep several
+    equal vectors at its ends. What adds nothing follows as `rank_vectors` has it.
+
+    Args:
+        vectors: Pairs, smaller is better.
+        reference: A pair that is worse than any of interest.
+    """
+    chosen: list[int] = []
+    rest = rank_vectors(vectors)
+    while rest:
+        kept = [vectors[index] for index in chosen]
+        areas = [hypervolume([*kept, vectors[index]], reference) for index in rest]
+        largest = max(areas)
+        if largest <= hypervolume(kept, reference):
+            break
+        chosen.append(rest.pop(areas.index(largest)))
+    return chosen + rest
 
 
 def rank_vectors(vectors: Sequence[Vector]) -> list[int]:

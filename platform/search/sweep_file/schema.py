@@ -173,8 +173,10 @@ class Replicates(_Section):
 
     Attributes:
         seeds: Trainings of a group; the same seeds in every group.
-        best: Repeat only the best so many configurations (and trial 0, the reference); then the
-            training by which they were chosen is none of the `seeds`. None repeats all results.
+        best: Repeat only the best so many configurations (and trial 0, the reference): those whose
+            front has the largest hypervolume, where two objectives have a reference each, else by
+            layer of the front. The training by which they were chosen is none of the `seeds`. None
+            repeats all results.
         stop_error: A group that another one beats clearly in every objective gets no further
             seeds; this is the chance that a group is stopped wrongly. None stops no group.
     """

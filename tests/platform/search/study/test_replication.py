@@ -10,7 +10,7 @@ from toy_sweep import DOWN, UP, Killed, listed, run, toy_plan
 from toy_trials import RAISES
 
 from spikeseg.platform.config.errors import ConfigError
-from spikeseg.platform.search.study.replication import rank_vectors
+from spikeseg.platform.search.study.replication import order_by_hypervolume, rank_vectors
 from spikeseg.platform.search.study.samplers import merge_replicates
 from spikeseg.platform.search.study.study import Keeper
 from spikeseg.platform.search.study.trial_records import TrialReport
@@ -141,6 +141,19 @@ def test_a_section_that_cannot_be_is_refused_with_its_line(tmp_path: Path, secti
 
 def test_vectors_are_ranked_by_layer_then_by_room() -> None:
     assert rank_vectors([[3.0, 3.0], [1.0, 2.0], [2.0, 1.0], [1.4, 1.6]]) == [1, 2, 3, 0]
+
+
+def test_the_knee_of_a_front_is_kept_and_equal_points_count_once() -> None:
+    # val/mIoU (negated) and energy/mJ of trainings on CamVid; 1 and 2 are the same network.
+    found = [(-40.27, 0.1829), (-32.2, 0.1214), (-32.2, 0.1214), (-34.39, 0.1458)]
+    found += [(-44.92, 0.146), (-47.27, 0.1783), (-47.35, 0.2878), (-48.55, 0.5571), (-48.68, 0.69)]
+    order = order_by_hypervolume(found, (0.0, 2.0))
+    assert order[0] == 5, "the knee alone holds most"
+    assert {*order[:5]} >= {4, 5, 7} and len({*order[:5]} & {1, 2}) == 1
+    assert sorted(order) == list(range(9)), "each once"
+    assert {*order[-2:]} == {0, 1} or {*order[-2:]} == {0, 2}, "what adds nothing is last"
+    by_room = rank_vectors(found)[:6]
+    assert 5 not in by_room and {1, 2} <= {*by_room}, "which crowding does not see"
 
 
 def test_two_objectives_repeat_the_front(tmp_path: Path) -> None:
