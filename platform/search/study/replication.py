@@ -98,12 +98,14 @@ class Replication:
             sum(original == item for item, _ in begun) if original in stopped else each
             for original in repeated
         )
+        # A sweep that was given more trials may repeat other configurations than it did before.
+        number += sum(original not in repeated for original, _ in begun)
         firsts = [item for item in records.values() if item.original is None]
         open_ones = configurations - sum(item.state in _ENDS for item in firsts)
         if self._replicates.best is None:
             return number + each * open_ones
         if open_ones:
-            return each * min(self._replicates.best, configurations)
+            return number + each * min(self._replicates.best, configurations)
         return number
 
     def stopped(self, records: Mapping[int, TrialRecord], configurations: int) -> dict[int, int]:

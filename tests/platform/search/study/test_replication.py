@@ -47,6 +47,18 @@ def test_only_the_best_and_the_reference_are_repeated_with_fresh_seeds(tmp_path:
     assert counted == {0: fresh, 2: fresh}, "the training that chose one does not count"
 
 
+def test_more_trials_repeat_what_is_the_best_then(tmp_path: Path) -> None:
+    changes = {"objectives": [UP], "replicates": {"seeds": 2, "best": 1, "stop_error": None}}
+    storage = InMemoryStorage()
+    plan = toy_plan(tmp_path, **listed(1, 2), **changes)
+    run(plan, tmp_path, storage)
+    more, _ = run(toy_plan(tmp_path, **listed(1, 2, 8, 4), **changes), tmp_path, storage)
+    seed = plan.base.config.seed
+    whole = [seed, seed + 1, seed + 2]
+    assert groups_of(more) == {0: whole, 1: whole, 6: whole, 7: [seed]}
+    assert more.finished == more.trials == 10
+
+
 def test_an_older_sweep_has_no_seeds_and_the_same_stored_recipe(tmp_path: Path) -> None:
     plan = toy_plan(tmp_path, **listed(1, 2))
     keeper, _ = run(plan, tmp_path, InMemoryStorage())
