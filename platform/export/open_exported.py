@@ -1,6 +1,6 @@
 """Exported files, opened with the runtime that is named; who opens one sees its precision."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -170,12 +170,12 @@ def _start_openvino(content: bytes, threads: int | None) -> tuple[Run, str]:
     precision = compiled.get_property("INFERENCE_PRECISION_HINT")
     if "f32" not in str(precision) and "float32" not in str(precision):
         raise RuntimeError(f"OpenVINO computes in {precision} where float32 was asked for")
-    names = [output.get_any_name() for output in compiled.outputs]
+    # Neurons that fire alike become one, whose output has all their names.
+    names = [output.get_names() for output in compiled.outputs]
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
         results = compiled({"images": images})
-        values: Sequence[np.ndarray] = [results[index] for index in range(len(names))]
-        return dict(zip(names, values, strict=True))
+        return {name: results[index] for index, alike in enumerate(names) for name in alike}
 
     return run, f"OpenVINO {openvino.__version__.partition('-')[0]}"
 

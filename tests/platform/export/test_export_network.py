@@ -153,6 +153,22 @@ def test_the_query_decoder_exports(data: Path, tmp_path: Path, compat: Any) -> N
 
 
 @pytest.mark.slow
+def test_spikes_of_neurons_that_openvino_joins_are_compared(data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("openvino")
+    config = experiment(data)
+    query = dataclasses.replace(config.model.query, pyramid="dense", num_encoder_layers=1)
+    model_config = dataclasses.replace(config.model, query=query)
+    config = config.model_copy(update={"model": model_config})
+    torch.manual_seed(0)
+    model = settle(build_uncalibrated_segmentor(model_config), torch.randn(4, 3, 32, 32))
+    dataset = PackedDataset.open(data)
+    source = ExportSource(model, config, dataset.label_space, "tiny")
+    request = ExportRequest(tmp_path / "net.onnx", "onnx", "int8", "openvino", images=1)
+    assert export_network(source, dataset, request)["parity"]["spikes_compared"] > 1000
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("compat", ["corrected", "published"])
 def test_neurons_with_a_state_run_on_every_runtime(data: Path, tmp_path: Path, compat: Any) -> None:
     pytest.importorskip("onnxscript")
