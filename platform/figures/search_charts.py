@@ -11,7 +11,7 @@ def draw_pareto(  # noqa: PLR0913
     points: Sequence[tuple[float, float]],
     front: Sequence[tuple[float, float]],
     labels: tuple[str, str],
-    names: Sequence[str] = (),
+    names: Mapping[tuple[float, float], str] | None = None,
     outside: Sequence[tuple[float, float]] = (),
     boxes: Sequence[tuple[tuple[float, float], tuple[float, float]]] = (),
     *,
@@ -23,7 +23,7 @@ def draw_pareto(  # noqa: PLR0913
         points: All finished trials.
         front: Those that no other beats in both.
         labels: Names of the axes.
-        names: Text beside each point of the front.
+        names: Text beside points.
         outside: Finished trials that break a constraint.
         boxes: For each point the ends of its interval along both axes; where they are given, points
             are means of several trainings.
@@ -48,8 +48,14 @@ def draw_pareto(  # noqa: PLR0913
         ordered = sorted(front)
         where = "pre" if larger_is_better else "post"
         axes.step(*zip(*ordered, strict=True), "o-", where=where, color="#c81e2d", label="front")
-        for point, name in zip(front, names, strict=False):
-            axes.annotate(name, point, textcoords="offset points", xytext=(5, 5), fontsize=8)
+    for point, name in (names or {}).items():
+        colour = "black" if point in front else "0.4"
+        axes.annotate(
+            name, point, textcoords="offset points", xytext=(5, 5), fontsize=8, color=colour
+        )
+    if names:
+        # Room for the text of the last point.
+        axes.margins(x=0.15)
     axes.set_xlabel(labels[0])
     axes.set_ylabel(labels[1])
     axes.grid(alpha=0.3)

@@ -1,6 +1,6 @@
 """A sweep's figures as PNG: front, parallel coordinates, importance, hypervolume over trials."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..evaluation.seed_statistics import Summary
@@ -11,6 +11,9 @@ from .sweep_file.plan import SweepPlan
 from .sweep_file.point_names import name_point
 from .sweep_groups import Groups, measure_groups
 from .sweep_standing import broken_of, front_trials, hypervolumes, results_of
+
+# Of so many configurations all have their names in the picture, of more those of the front.
+_MOST_NAMES = 12
 
 
 def draw_sweep(
@@ -50,16 +53,32 @@ def _draw_groups(plan: SweepPlan, groups: Groups) -> bytes:
     first, second = plan.recipe.objectives[:2]
     boxes = [(_span(group.summaries[1]), _span(group.summaries[0])) for group in groups.groups]
     means = [(group.summaries[1].mean, group.summaries[0].mean) for group in groups.groups]
-    pairs = zip(means, groups.groups, strict=True)
-    best = sorted(((m, g) for m, g in pairs if g.front), key=lambda pair: pair[0])
+    pairs = list(zip(means, groups.groups, strict=True))
+    best = sorted(mean for mean, group in pairs if group.front)
+    few = len(pairs) <= _MOST_NAMES
+    named = [
+        (mean, name_point(plan, group.point) or f"configuration {group.number}")
+        for mean, group in pairs
+        if few or group.front
+    ]
     return charts.draw_pareto(
         means,
-        [mean for mean, _ in best],
+        best,
         (metric_label(second.metric), metric_label(first.metric)),
-        [name_point(plan, g.point) or f"configuration {g.number}" for _, g in best],
+        _join_names(named),
         boxes=boxes,
         larger_is_better=second.direction == "maximize",
     )
+
+
+def _join_names(
+    named: Iterable[tuple[tuple[float, float], str]],
+) -> dict[tuple[float, float], str]:
+    """Text beside each point; equal points have the names of all."""
+    names: dict[tuple[float, float], list[str]] = {}
+    for point, name in named:
+        names.setdefault(point, []).append(name)
+    return {point: " = ".join(dict.fromkeys(alike)) for point, alike in names.items()}
 
 
 def _span(summary: Summary) -> tuple[float, float]:
@@ -91,7 +110,7 @@ def draw_front(plan: SweepPlan, records: Mapping[int, TrialRecord]) -> bytes:
         [(item.values[1], item.values[0]) for item in results_of(records)],
         [(item.values[1], item.values[0]) for item in best],
         (metric_label(second.metric), metric_label(first.metric)),
-        [label_trial(plan, item) for item in best],
+        _join_names(((i.values[1], i.values[0]), label_trial(plan, i)) for i in best),
         outside=[(item.values[1], item.values[0]) for item in broken_of(records)],
         larger_is_better=second.direction == "maximize",
     )

@@ -108,7 +108,8 @@ def test_the_front_is_drawn_over_means_with_intervals_in_both_objectives(
     assert points[0] == pytest.approx((3.0, 50.667), abs=1e-3)
     assert named["boxes"][0][0] == (3.0, 3.0), "the energy of three seeds is the same"
     assert named["boxes"][0][1] == pytest.approx((48.77, 52.564), abs=1e-3)
-    assert names == ["T1 D1 levels", "T1 D2 levels", "T1 D4 levels"]
+    assert list(names.values()) == ["T1 D4 levels", "T1 D2 levels", "T1 D1 levels"]
+    assert list(names) == points, "each beside its own"
     assert len(best) == 3
 
 
