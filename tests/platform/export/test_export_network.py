@@ -15,6 +15,7 @@ from tiny import experiment, pack_shapes
 from spikeseg.datasets.packed.reader import PackedDataset
 from spikeseg.model.segmentor import build_uncalibrated_segmentor
 from spikeseg.platform.config.errors import ConfigError
+from spikeseg.platform.config.schema import ExperimentConfig
 from spikeseg.platform.export.export_network import ExportRequest, check_request, export_network
 from spikeseg.platform.export.metadata import ExportSource, decode_metadata
 from spikeseg.platform.export.open_exported import open_exported
@@ -33,6 +34,15 @@ def source(data: Path) -> ExportSource:
     model = settle(build_uncalibrated_segmentor(config.model), torch.randn(4, 3, 32, 32))
     space = PackedDataset.open(data).label_space
     return ExportSource(model, config, space, "tiny/checkpoints/step-7")
+
+
+def draw_source(dataset: PackedDataset, config: ExperimentConfig, **changes: Any) -> ExportSource:
+    """A network of drawn weights, with fields of the model's configuration changed."""
+    model_config = dataclasses.replace(config.model, **changes)
+    torch.manual_seed(0)
+    model = settle(build_uncalibrated_segmentor(model_config), torch.randn(4, 3, 32, 32))
+    changed = config.model_copy(update={"model": model_config})
+    return ExportSource(model, changed, dataset.label_space, "tiny")
 
 
 @pytest.mark.slow
@@ -130,13 +140,8 @@ def test_an_onnx_file_runs_by_the_lines_of_the_documentation(
 def test_the_query_decoder_exports(data: Path, tmp_path: Path, compat: Any) -> None:
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
-    config = experiment(data)
-    model_config = dataclasses.replace(config.model, compat=compat)
-    config = config.model_copy(update={"model": model_config})
-    torch.manual_seed(0)
-    model = settle(build_uncalibrated_segmentor(model_config), torch.randn(4, 3, 32, 32))
     dataset = PackedDataset.open(data)
-    source = ExportSource(model, config, dataset.label_space, "tiny")
+    source = draw_source(dataset, experiment(data), compat=compat)
     path = tmp_path / "net.onnx"
     written = export_network(source, dataset, ExportRequest(path, images=2))
     assert written["size"] == (None if compat == "corrected" else [32, 32])
@@ -156,14 +161,9 @@ def test_the_query_decoder_exports(data: Path, tmp_path: Path, compat: Any) -> N
 def test_spikes_of_neurons_that_openvino_joins_are_compared(data: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     pytest.importorskip("openvino")
-    config = experiment(data)
+    config, dataset = experiment(data), PackedDataset.open(data)
     query = dataclasses.replace(config.model.query, pyramid="dense", num_encoder_layers=1)
-    model_config = dataclasses.replace(config.model, query=query)
-    config = config.model_copy(update={"model": model_config})
-    torch.manual_seed(0)
-    model = settle(build_uncalibrated_segmentor(model_config), torch.randn(4, 3, 32, 32))
-    dataset = PackedDataset.open(data)
-    source = ExportSource(model, config, dataset.label_space, "tiny")
+    source = draw_source(dataset, config, query=query)
     request = ExportRequest(tmp_path / "net.onnx", "onnx", "int8", "openvino", images=1)
     assert export_network(source, dataset, request)["parity"]["spikes_compared"] > 1000
 
@@ -172,14 +172,9 @@ def test_spikes_of_neurons_that_openvino_joins_are_compared(data: Path, tmp_path
 @pytest.mark.parametrize("compat", ["corrected", "published"])
 def test_neurons_with_a_state_run_on_every_runtime(data: Path, tmp_path: Path, compat: Any) -> None:
     pytest.importorskip("onnxscript")
-    config = experiment(data)
+    config, dataset = experiment(data), PackedDataset.open(data)
     neuron = dataclasses.replace(config.model.neuron, timesteps=2, dynamics="temporal")
-    model_config = dataclasses.replace(config.model, compat=compat, neuron=neuron)
-    config = config.model_copy(update={"model": model_config})
-    torch.manual_seed(0)
-    model = settle(build_uncalibrated_segmentor(model_config), torch.randn(4, 3, 32, 32))
-    dataset = PackedDataset.open(data)
-    source = ExportSource(model, config, dataset.label_space, "tiny")
+    source = draw_source(dataset, config, compat=compat, neuron=neuron)
     path = tmp_path / "net.onnx"
     assert export_network(source, dataset, ExportRequest(path, images=2))["computed_steps"] == 2
     pictures = np.random.default_rng(0).integers(0, 256, (3, 3, 32, 32), np.uint8)
