@@ -18,7 +18,10 @@ Runtime = Literal["onnx", "openvino"]
 MOST_LEVELS = 128
 # Operations that move counts and change none.
 _MICROSOFT = "com.microsoft"
-_MOVES = ("Reshape", "Transpose", "Identity", "Squeeze", "Unsqueeze", "Slice", "Flatten")
+_MOVES = (
+    *("Reshape", "Transpose", "Identity", "Squeeze", "Unsqueeze", "Slice", "Flatten"),
+    "Concat",
+)
 
 
 class _Neuron(NamedTuple):
@@ -114,13 +117,17 @@ class _Quantization:
 
     def reads_counts(self, conv: Any) -> bool:
         """Whether a convolution's input is spike counts and its weight a constant."""
-        name = conv.input[0]
-        while name not in self._neurons:
-            node = self._producers.get(name)
-            if node is None or node.op_type not in _MOVES:
-                return False
-            name = node.input[0]
-        return conv.input[1] in self._arrays
+        return conv.input[1] in self._arrays and self._holds_counts(conv.input[0])
+
+    def _holds_counts(self, name: str) -> bool:
+        if name in self._neurons:
+            return True
+        node = self._producers.get(name)
+        if node is None or node.op_type not in _MOVES:
+            return False
+        # Steps of neurons with a state are put together.
+        moved = node.input if node.op_type == "Concat" else node.input[:1]
+        return all(self._holds_counts(item) for item in moved)
 
     def quantize(self, conv: Any, *, integer_output: bool) -> None:
         """Give a convolution int8 weights, and an integer output where neurons alone read it."""

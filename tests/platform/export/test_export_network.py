@@ -176,7 +176,9 @@ def test_neurons_with_a_state_run_on_every_runtime(data: Path, tmp_path: Path, c
     neuron = dataclasses.replace(config.model.neuron, timesteps=2, dynamics="temporal")
     source = draw_source(dataset, config, compat=compat, neuron=neuron)
     path = tmp_path / "net.onnx"
-    assert export_network(source, dataset, ExportRequest(path, images=2))["computed_steps"] == 2
+    request = ExportRequest(path, "onnx", "int8", "openvino", images=2)
+    written = export_network(source, dataset, request)
+    assert written["computed_steps"] == 2 and written["integer_convolutions"] > 10
     pictures = np.random.default_rng(0).integers(0, 256, (3, 3, 32, 32), np.uint8)
     labels = [
         open_exported(path, runtime, threads=1).predict_logits(pictures).argmax(1)
