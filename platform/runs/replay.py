@@ -255,6 +255,7 @@ def replay(plan: Plan, *, storage: Path, progress: Callable[[str], None]) -> Ver
         # It may have ended in the middle of its last step, and the repetition goes on after it.
         last = max(step for step, _ in before)
         now = {at: value for at, value in now.items() if at in before or at[0] < last}
+    now = leave_out_start(before, now)
     if not plan.one_interval:
         progress("trainer.log_every changed between the run's starts: train/ where both logged it")
         # A step that one of them merely did not log says nothing.
@@ -273,6 +274,20 @@ def recorded_values(run: TrackedRun) -> dict[tuple[int, str], float]:
         if not key.startswith(_NOT_COMPARED)
         for step, value in points
     }
+
+
+def leave_out_start(
+    before: Mapping[tuple[int, str], float], now: Mapping[tuple[int, str], float]
+) -> dict[tuple[int, str], float]:
+    """Leave out the untrained network's scores where the first run was recorded without them.
+
+    Args:
+        before: (step, metric) -> value of the first run.
+        now: The same of the repetition.
+    """
+    if (0, "val/mIoU") in before:
+        return dict(now)
+    return {at: value for at, value in now.items() if at[0] > 0 or at in before}
 
 
 def find_first_difference(

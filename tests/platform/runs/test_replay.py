@@ -16,6 +16,7 @@ from spikeseg.platform.runs.replay import (
     compare_provenance,
     describe_cause,
     find_first_difference,
+    leave_out_start,
     plan_replay,
     replay,
 )
@@ -139,6 +140,13 @@ def test_an_artifact_that_cannot_be_read_is_named(
     )
     with pytest.raises(ConfigError, match=f"run {trained.run_id}: artifact {message}"):
         plan_replay(trained.run_id, trained.storage)
+
+
+def test_a_run_from_before_untrained_networks_were_scored_is_compared_without_that() -> None:
+    before = {(0, "val/baseline_majority"): 2.7, (5, "val/mIoU"): 30.0}
+    now = {**before, (0, "val/mIoU"): 1.0, (0, "energy/mJ"): 0.2}
+    assert leave_out_start(before, now) == before
+    assert leave_out_start(now, {**now, (0, "energy/mJ"): 0.3})[0, "energy/mJ"] == 0.3
 
 
 def test_the_first_difference_is_the_earliest_step() -> None:
