@@ -292,13 +292,17 @@ def status(name: str, storage: Path) -> None:
     counts = Counter(item.state for item in sweep.records.values())
     states = ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "none yet"
     more = f" and {added} given by hand" if added else ""
-    print(f"{sweep.folder.name}: {states}, of {sweep.trials} trials{more}")
+    several = sweep.plan.recipe.replicates is not None
+    seeds = " and their further seeds" if several else ""
+    print(f"{sweep.folder.name}: {states}, of {sweep.trials} trials{more}{seeds}")
     again = command_line("sweep", "--resume", sweep.folder.name, "--storage", storage.absolute())
     print(f"driver: {holder or f'none; continue: {again}'}")
     ended = sum(item.state not in ("RUNNING", "WAITING") for item in sweep.records.values())
     missing = why_no_result(sweep.records) if ended else ""
     if missing:
         print(missing)
+    if several:
+        print("the front is that of means over seeds; of each configuration its first training:")
     for item in front_trials(sweep.plan, sweep.records):
         print(f"front:   {format_trial(sweep.plan, item)}")
     for item in sweep.records.values():

@@ -146,7 +146,10 @@ def describe_costs(plan: SweepPlan, costs: list[TrialCost], *, trials: int, at_o
     """
     low, high = min(item.seconds for item in costs), max(item.seconds for item in costs)
     steps = [item.step_seconds for item in costs]
-    rounds = -(-trials // at_once)
+    repeated = _count_repeated(plan, trials)
+    trainings = trials + repeated
+    further = f" and at most {repeated} with further seeds" if repeated else ""
+    rounds = -(-trainings // at_once)
     pruned = "" if plan.recipe.pruner.rule == "none" else "; what is pruned ends earlier"
     device = choose_device(plan.base.config.trainer.device).type
     memory, disk = (max(getattr(item, name) for item in costs) for name in ("memory_mb", "disk_mb"))
@@ -156,11 +159,22 @@ def describe_costs(plan: SweepPlan, costs: list[TrialCost], *, trials: int, at_o
             f"{device} ({_range(f'{min(steps):.2g}', f'{max(steps):.2g}')} s a step, "
             f"{costs[-1].evaluation_seconds:.2g} s an evaluation)",
             f"the sweep: {_range(format_clock(low * rounds), format_clock(high * rounds))} for "
-            f"{trials} trials, {at_once} at once{pruned}",
+            f"{trials} trials{further}, {at_once} at once{pruned}",
             f"memory:    about {memory:.0f} MB a trial, {memory * at_once:.0f} MB together",
-            f"disk:      about {disk:.1f} MB a trial, {disk * trials:.0f} MB in all",
+            f"disk:      about {disk:.1f} MB a trial, {disk * trainings:.0f} MB in all",
         ]
     )
+
+
+def _count_repeated(plan: SweepPlan, trials: int) -> int:
+    """Trainings with further seeds, if every trial is a result and none stops early."""
+    replicates = plan.recipe.replicates
+    if replicates is None:
+        return 0
+    if replicates.best is None:
+        return trials * (replicates.seeds - 1)
+    # Trial 0, the reference, is one of them or joins them.
+    return min(replicates.best + 1, trials) * replicates.seeds
 
 
 def count_at_once(plan: SweepPlan, concurrency: int | None, *, here: bool) -> int:

@@ -188,8 +188,12 @@ def describe_leader(plan: SweepPlan, groups: Groups, axis: int = 0) -> str:
     metric = plan.recipe.objectives[axis].metric
     group = next(item for item in groups.groups if item.number == leader.name)
     mean = describe_summary(group.summaries[axis])
-    called = name_point(plan, group.point)
-    named = f"configuration {leader.name}{f' ({called})' if called else ''}"
+    points = {item.number: name_point(plan, item.point) for item in groups.groups}
+
+    def name(number: int) -> str:
+        return f"{number} ({points[number]})" if points[number] else str(number)
+
+    named = f"configuration {name(leader.name)}"
     begin = f"{named} has the best mean {metric}, {mean}"
     if len(groups.groups) == 1:
         return f"{begin}; there is no other group to compare it with"
@@ -198,7 +202,7 @@ def describe_leader(plan: SweepPlan, groups: Groups, axis: int = 0) -> str:
             f"{begin}, and is better than each of the {len(groups.groups) - 1} other "
             "configurations by more than chance (paired t tests, Holm, 5 % over all)"
         )
-    names = ", ".join(map(str, leader.rivals))
+    names = ", ".join(map(name, leader.rivals))
     return f"{begin}; it cannot be told from configuration {names}: there is no best one"
 
 

@@ -73,7 +73,7 @@ def _list_cells(
         yield _interval(metric, *(group.bootstraps[axis] or (None, None)))
     sign = -plan.recipe.objectives[axis].sign
     yield from _compare(metric, group.comparisons[axis] if group.comparisons else None, sign)
-    yield _judge(groups, group, axis), ""
+    yield _judge(plan, groups, group, axis), ""
 
 
 def _compare(metric: str, item: Comparison | None, sign: int) -> Iterator[Cell]:
@@ -98,12 +98,13 @@ def _interval(metric: str, low: float | None, high: float | None) -> Cell:
     return round_interval(metric, low, high), f"{low} to {high}"
 
 
-def _judge(groups: Groups, group: Group, axis: int) -> str:
+def _judge(plan: SweepPlan, groups: Groups, group: Group, axis: int) -> str:
     """What is known of a configuration beside the one with the best mean."""
     leader = groups.leaders[axis]
     if group.stopped_by is not None:
         return f"no further seeds: {group.stopped_by} is clearly better"
     if group.number == leader.name:
         alone = len(groups.groups) == 1
-        return "best" if leader.crowned and not alone else "highest, not the best for sure"
+        end = "highest" if plan.recipe.objectives[axis].direction == "maximize" else "lowest"
+        return "best" if leader.crowned and not alone else f"{end}, not the best for sure"
     return f"cannot be told from {leader.name}" if group.number in leader.rivals else "worse"

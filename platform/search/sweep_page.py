@@ -290,15 +290,14 @@ def list_commands(
         yield "repeat the sweep", line("sweep", request.recipe, *request.overrides)
     yield "add trials", line("sweep", "--resume", name, "--trials", str(2 * trials))
     if best is not None:
+        seed = best.point.get("seed", plan.base.config.seed)
         yield (
             "train the point with the highest score whole",
             line("train", str(folder.absolute() / "best.yaml")),
         )
         yield (
             "the same with another seed",
-            line(
-                "train", str(folder.absolute() / "best.yaml"), f"seed={plan.base.config.seed + 1}"
-            ),
+            line("train", str(folder.absolute() / "best.yaml"), f"seed={seed + 1}"),
         )
         yield "score its weights", line("evaluate", f"{name}/{best.number}")
     yield "its table in other forms", line("table", name, "--format", "csv")

@@ -261,8 +261,11 @@ def describe_sweep(
     ]
     if missing:
         return "\n".join([*lines, f"{missing[0].upper()}{missing[1:]}."]) + "\n"
+    several = plan.recipe.replicates is not None
+    told = " by their means over seeds (the first training of each, with its own scores)"
+    told = told if several else ""
     lines += [
-        f"Not beaten in {' and '.join(names)} together:",
+        f"Not beaten in {' and '.join(names)} together{told}:",
         "",
         "| " + " | ".join(keys) + " |",
         "|" + " --- |" * len(keys),

@@ -1,6 +1,7 @@
 """Status of a sweep: running and ended trials, the best so far, cost, time left."""
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -157,9 +158,13 @@ def format_trial(plan: SweepPlan, item: TrialRecord) -> str:
 
 
 def format_point(point: Mapping[str, object]) -> str:
-    """A point by the last parts of its fields' names, numbers to three digits."""
+    """A point by the last parts of its fields' names, whole where two end alike."""
+    ends = Counter(key.rpartition(".")[2] for key in point)
     values = (
-        (key.rpartition(".")[2], f"{value:.3g}" if isinstance(value, float) else value)
+        (
+            end if ends[end := key.rpartition(".")[2]] == 1 else key,
+            f"{value:.3g}" if isinstance(value, float) else value,
+        )
         for key, value in point.items()
     )
     return ", ".join(f"{name}={value}" for name, value in values)

@@ -83,7 +83,7 @@ def test_rows_hold_mean_interval_difference_and_what_cannot_be_told(plan: SweepP
 def test_a_leader_within_noise_is_not_called_the_best(plan: SweepPlan) -> None:
     groups = measure_groups(plan, records_of(LUCKY))
     assert groups is not None
-    assert "cannot be told from configuration 3: there is no best one" in describe_leader(
+    assert "cannot be told from configuration 3 (T1 D2 levels): there is no best one" in describe_leader(
         plan, groups
     )
     told = measure_groups(plan, records_of({level: LUCKY[level] for level in (1, 4)}))
@@ -117,7 +117,7 @@ def test_the_page_has_a_table_of_groups_for_each_objective(plan: SweepPlan, tmp_
     text = render_sweep(Page(plan, records_of(LUCKY), tmp_path / "s", {}, {}, ""))
     told, table = text.split("Configurations with several seeds")
     assert "Configuration 6 (T1 D4 levels) has the best mean val/mIoU, 50.67 [48.77, 52.56]" in told
-    assert "it cannot be told from configuration 3: there is no best one." in told
+    assert "it cannot be told from configuration 3 (T1 D2 levels): there is no best one." in told
     assert "Welch" not in told, "the page says one thing, and that of the paired tests"
     miou, energy = table.split("<h2>Trials</h2>")[0].split("<h3>energy/mJ</h3>")
     four = miou[miou.index("6 (T1 D4 levels)</td>") : miou.index("3 (T1 D2 levels)</td>")]
