@@ -83,8 +83,9 @@ def test_rows_hold_mean_interval_difference_and_what_cannot_be_told(plan: SweepP
 def test_a_leader_within_noise_is_not_called_the_best(plan: SweepPlan) -> None:
     groups = measure_groups(plan, records_of(LUCKY))
     assert groups is not None
-    assert "cannot be told from configuration 3 (T1 D2 levels): there is no best one" in describe_leader(
-        plan, groups
+    assert (
+        "cannot be told from configuration 3 (T1 D2 levels): there is no best one"
+        in describe_leader(plan, groups)
     )
     told = measure_groups(plan, records_of({level: LUCKY[level] for level in (1, 4)}))
     assert told is not None
