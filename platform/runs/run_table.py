@@ -91,24 +91,53 @@ def group_runs(words: Sequence[str], storage: Path) -> list[RunGroup]:
     Raises:
         ConfigError: As `find_run`.
     """
-    found: dict[Path, FoundRun] = {}
+    found: dict[Path, tuple[FoundRun, int | None]] = {}
     for word in words:
         run = find_run(word, storage, kinds=("run", "trial", "sweep"))
-        for item in trials_of(run.folder) if run.kind == "sweep" else [run]:
-            found.setdefault(item.folder, item)
-    groups: dict[str, RunGroup] = {}
-    for run in found.values():
+        if run.kind == "sweep":
+            seed = _read_choosing_seed(run.folder)
+            for item in trials_of(run.folder):
+                found.setdefault(item.folder, (item, seed))
+        else:
+            found.setdefault(run.folder, (run, None))
+    alike: dict[str, list[tuple[FoundRun, dict[str, Any], bool]]] = {}
+    for run, seed in found.values():
         fields = read_fields(run.folder)
         compared = {key: value for key, value in fields.items() if not _is_left_out(key)}
         data = Path(str(fields.get("data.path", ""))).name
         text = json.dumps([data, compared], sort_keys=True) if fields else run.word
-        group = groups.setdefault(text, RunGroup(fields=fields))
+        chose = seed is not None and fields.get("seed") == seed
+        alike.setdefault(text, []).append((run, fields, chose))
+    return [_make_group(members) for members in alike.values()]
+
+
+def _make_group(members: Sequence[tuple[FoundRun, dict[str, Any], bool]]) -> RunGroup:
+    """One row of runs, their fields, and whether a configuration was chosen by each.
+
+    The training by which a sweep chose what it repeats says too much good of it, and is left out
+    where there are others.
+    """
+    fresh = [item for item in members if not item[2]] or members
+    group = RunGroup(fields=fresh[0][1])
+    for run, _, _ in fresh:
         group.words.append(run.word)
         group.folders.append(run.folder)
         group.states.append(run_state(run))
         for name, value in read_metrics(run).items():
             group.metrics.setdefault(name, []).append(value)
-    return list(groups.values())
+    return group
+
+
+def _read_choosing_seed(sweep: Path) -> int | None:
+    """Seed of the trainings by which a sweep chose what it repeats; None where it chose nothing."""
+    try:
+        plan = json.loads((sweep / "plan.json").read_text())
+        replicates = plan["recipe"].get("replicates") or {}
+        base = parse_value(plan["base"])
+    except (OSError, ValueError, KeyError):
+        return None
+    chosen = replicates.get("best") is not None and isinstance(base, dict)
+    return base.get("seed") if chosen else None
 
 
 def read_fields(folder: Path) -> dict[str, Any]:

@@ -53,6 +53,25 @@ def test_nothing_is_bold_with_one_seed_or_within_the_spread(storage: Path) -> No
     assert not any(cell.best for row in close.rows for cell in row)
 
 
+def test_the_training_by_which_a_sweep_chose_a_point_is_not_in_its_mean(tmp_path: Path) -> None:
+    sweep = tmp_path / "found"
+    for number, (seed, levels, score) in enumerate(
+        [(1, 4, 70.0), (1, 2, 50.0), (2, 4, 60.0), (3, 4, 62.0)]
+    ):
+        fields = (f"seed={seed}", f"model.neuron.levels={levels}")
+        write_run(sweep / "trials", str(number), score, *fields)
+    recipe = {"objectives": [{"metric": "val/mIoU", "direction": "maximize"}]}
+    for replicates, expected in (
+        ({"seeds": 2, "best": 1}, {4: [60.0, 62.0], 2: [50.0]}),
+        ({"seeds": 3}, {4: [60.0, 62.0, 70.0], 2: [50.0]}),
+    ):
+        plan = {"recipe": {**recipe, "replicates": replicates}, "base": "name: a\nseed: 1\n"}
+        (sweep / "plan.json").write_text(json.dumps(plan))
+        groups = group_runs(["found"], tmp_path)
+        found = {g.fields["model.neuron.levels"]: sorted(g.metrics["val/mIoU"]) for g in groups}
+        assert found == expected
+
+
 def test_other_data_or_another_rate_is_another_row(storage: Path) -> None:
     write_run(storage, "rate", 50.0, "optimizer.lr=0.1")
     write_run(storage, "data", 50.0, "data.path=/elsewhere/other")
