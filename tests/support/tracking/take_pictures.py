@@ -46,7 +46,7 @@ def main(storage: Path, output: Path) -> None:
             save(page, output / "runs.png", height=640)
             page.goto(link_experiment(server.url, at, view, charts=True))
             expect_texts(page, "Parallel Coordinates")
-            save(page, output / "compare.png", height=640)
+            save(page, output / "compare.png", height=860)
             page.goto(link_run(server.url, at, training.info.run_id))
             expect_texts(page, "Description")
             page.wait_for_function("document.querySelector(\"img[src*='strip']\").naturalWidth > 0")
