@@ -216,10 +216,11 @@ class _Fault:
         scalar = not isinstance(items, list) or len(items) < 2
         if scalar or not self._several or self._type in (*_SHAPES, *_SECTIONS):
             return ""
-        field = known_fields(self._model, tuple(key[:-1])).get(key[-1])
+        name = key[0] if "." in key[0] else ".".join(key)
+        *parents, last = name.split(".")
+        field = known_fields(self._model, parents).get(last)
         if field is not None and "a list" in describe_kind(field):
             return ""
-        name = key[0] if "." in key[0] else ".".join(key)
         text = self._several.replace("{key}", name)
         return "; " + text.replace("{values}", ", ".join(str(item).strip() for item in items))
 

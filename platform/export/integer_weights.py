@@ -18,10 +18,7 @@ Runtime = Literal["onnx", "openvino"]
 MOST_LEVELS = 128
 # Operations that move counts and change none.
 _MICROSOFT = "com.microsoft"
-_MOVES = (
-    *("Reshape", "Transpose", "Identity", "Squeeze", "Unsqueeze", "Slice", "Flatten"),
-    "Concat",
-)
+_MOVES = ("Reshape", "Transpose", "Identity", "Squeeze", "Unsqueeze", "Slice", "Flatten", "Concat")
 
 
 class _Neuron(NamedTuple):

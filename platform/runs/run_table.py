@@ -13,7 +13,7 @@ from ..config.yaml_source import parse_value
 from ..evaluation.number_text import round_metric
 from ..evaluation.seed_statistics import find_best, summarize
 from ..tracking.metric_table import METRICS
-from .find_run import FoundRun, find_run, trials_of
+from .find_run import SWEEP_PLAN, FoundRun, find_run, trials_of
 from .list_runs import read_metrics
 from .run_state import run_state
 
@@ -131,7 +131,7 @@ def _make_group(members: Sequence[tuple[FoundRun, dict[str, Any], bool]]) -> Run
 def _read_choosing_seed(sweep: Path) -> int | None:
     """Seed of the trainings by which a sweep chose what it repeats; None where it chose nothing."""
     try:
-        plan = json.loads((sweep / "plan.json").read_text())
+        plan = json.loads((sweep / SWEEP_PLAN).read_text())
         replicates = plan["recipe"].get("replicates") or {}
         base = parse_value(plan["base"])
     except (OSError, ValueError, KeyError):

@@ -63,6 +63,9 @@ def test_values_of_a_field_that_takes_a_list_are_not_taken_for_a_sweep() -> None
     with pytest.raises(ConfigError, match="box is given exactly when resize is 'range'") as caught:
         load_experiment("shapes_tiny", ["data.transform.box=[64, 128]"])
     assert "sweep" not in str(caught.value)
+    with pytest.raises(ConfigError, match=r"did you mean 'data\.transform\.crop'") as caught:
+        load_experiment("shapes_tiny", ["crop=[64, 128]"])
+    assert "sweep" not in str(caught.value)
 
 
 def test_a_field_that_takes_fractions_keeps_them() -> None:
