@@ -347,8 +347,8 @@ class LossConfig:
         dice_cost: Matching cost of the dice loss.
         pixel_weight: Cross entropy of the auxiliary pixel head; 0 leaves it out.
         semantic_weight: Negative log-likelihood of the joined semantic map; 0 leaves it out.
-        lovasz_weight: Lovász-softmax loss of the FPN head, a surrogate of the mean IoU over the
-            classes of a micro-batch; 0 leaves it out.
+        lovasz_weight: Lovász-softmax loss of the FPN head's or the joined semantic map, a surrogate
+            of the mean IoU over the classes of a micro-batch; 0 leaves it out.
         lovasz_stride: It is taken on every n-th row and column of the logits, since its cost is
             one sort per class of all pixels taken.
         class_balance: Exponent p of the per-class factor (median frequency / frequency) ** p in

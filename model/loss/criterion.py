@@ -37,11 +37,6 @@ def build_criterion(
     """
     if model.decoder == "query" and loss.pixel_weight and not model.query.pixel_head:
         raise ValueError("loss.pixel_weight is given, and model.query.pixel_head is not set")
-    if model.decoder == "query" and loss.lovasz_weight:
-        raise ValueError(
-            f"loss.lovasz_weight is {loss.lovasz_weight}, which is a term of model.decoder fpn "
-            "alone, and model.decoder is query: set it to 0"
-        )
     factors = compute_class_factors(class_frequency, loss.class_balance, model.num_classes)
     if model.decoder == "query":
         return SetCriterion(loss, model.num_classes, factors, matching=model.query.matching)

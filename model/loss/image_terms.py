@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..config import LossConfig
 from ..prediction import MaskPrediction
+from .lovasz import lovasz_softmax_loss
 from .matcher import SEGMENT_STRIDE
 
 
@@ -30,12 +31,39 @@ def semantic_loss(
     prediction: MaskPrediction, target: Tensor, factors: Tensor, config: LossConfig
 ) -> Tensor:
     """Negative log-likelihood of the semantic map that the last layer's queries join to."""
-    classes = prediction.class_logits[-1].softmax(-1)[..., :-1]
-    masks = prediction.mask_logits[-1].sigmoid()
-    joined = torch.einsum("bqk,bqhw->bkhw", classes, masks)
-    logs = (joined + 1e-6).log() - (joined.sum(1, keepdim=True) + 1e-6).log()
-    small = resize_labels(target, (masks.shape[-2], masks.shape[-1])) % SEGMENT_STRIDE
+    logs = join_semantic_map(prediction.class_logits[-1], prediction.mask_logits[-1])
+    small = resize_labels(target, (logs.shape[-2], logs.shape[-1])) % SEGMENT_STRIDE
     return balanced_cross_entropy(logs, small, factors, config.ignore_label)
+
+
+def lovasz_loss(
+    prediction: MaskPrediction, target: Tensor, factors: Tensor, config: LossConfig
+) -> Tensor:
+    """Lovász-softmax loss of the same map; every class that occurs weighs the same."""
+    del factors
+    mask_logits = prediction.mask_logits[-1]
+    small = resize_labels(target, (mask_logits.shape[-2], mask_logits.shape[-1])) % SEGMENT_STRIDE
+    n = config.lovasz_stride
+    return lovasz_softmax_loss(
+        join_semantic_map(prediction.class_logits[-1], mask_logits[..., ::n, ::n]),
+        small[..., ::n, ::n],
+        ignore_label=config.ignore_label,
+    )
+
+
+def join_semantic_map(class_logits: Tensor, mask_logits: Tensor) -> Tensor:
+    """Log of the share of each class in a pixel: sum of class probability x mask over queries.
+
+    Args:
+        class_logits: (B, Q, K + 1); the last is "no object".
+        mask_logits: (B, Q, h, w).
+
+    Returns:
+        (B, K, h, w).
+    """
+    classes = class_logits.softmax(-1)[..., :-1]
+    joined = torch.einsum("bqk,bqhw->bkhw", classes, mask_logits.sigmoid())
+    return (joined + 1e-6).log() - (joined.sum(1, keepdim=True) + 1e-6).log()
 
 
 # Name of a term -> its loss from prediction, target (B, H, W), factors per class (K,) and settings;
@@ -43,6 +71,7 @@ def semantic_loss(
 IMAGE_TERMS: dict[str, Callable[[MaskPrediction, Tensor, Tensor, LossConfig], Tensor | None]] = {
     "pixel": pixel_loss,
     "semantic": semantic_loss,
+    "lovasz": lovasz_loss,
 }
 
 

@@ -81,7 +81,7 @@ METRICS = {
     "train/loss_dice": Metric("dice term", "", "step", "minimize"),
     "train/loss_pixel": Metric("cross entropy of the pixel head", "", "step", "minimize"),
     "train/loss_semantic": Metric("cross entropy of the joined masks", "", "step", "minimize"),
-    "train/loss_lovasz": Metric("Lovász-softmax term of the FPN head", "", "step", "minimize"),
+    "train/loss_lovasz": Metric("Lovász-softmax term", "", "step", "minimize"),
     "train/lr": Metric("base learning rate of the step", "", "step"),
     "train/grad_norm": Metric("global norm of the gradient before clipping", "", "step"),
     "perf/images_per_s": Metric(

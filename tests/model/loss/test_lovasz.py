@@ -9,9 +9,11 @@ from models import small_config
 from torch import Tensor
 
 from spikeseg.model.config import LossConfig, ModelConfig
-from spikeseg.model.loss.criterion import build_criterion
+from spikeseg.model.loss.criterion import SetCriterion, build_criterion
 from spikeseg.model.loss.lovasz import lovasz_softmax_loss
-from spikeseg.model.prediction import DensePrediction
+from spikeseg.model.loss.matcher import SEGMENT_STRIDE
+from spikeseg.model.postprocess import semantic_logits
+from spikeseg.model.prediction import DensePrediction, MaskPrediction
 
 IGNORED = 255
 
@@ -132,9 +134,29 @@ def test_the_dense_criterion_takes_it_on_every_nth_pixel_of_the_logits(
     )
 
 
-def test_the_query_decoder_refuses_its_weight() -> None:
-    with pytest.raises(ValueError, match=r"loss\.lovasz_weight is 0\.5, .* model\.decoder fpn"):
-        build_criterion(LossConfig(lovasz_weight=0.5), small_config())
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_the_query_decoder_takes_it_of_the_map_that_its_queries_join_to(stride: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    prediction = MaskPrediction(
+        torch.randn(2, 2, 6, 4, generator=generator),
+        torch.randn(2, 2, 6, 5, 7, generator=generator),
+        None,
+    )
+    target = torch.randint(0, 3, (2, 10, 14), generator=generator)
+    target[0, :4, :4] = IGNORED
+    settings = LossConfig(lovasz_weight=0.5, lovasz_stride=stride)
+    loss = SetCriterion(settings, 3, torch.ones(3))
+    terms = loss(prediction, target, 4.0)
+    assert list(terms) == loss.terms == ["class", "mask", "dice", "lovasz"]
+    # As scored: class times mask, summed over the queries of the last layer; here as shares of 1.
+    scores = semantic_logits(
+        MaskPrediction(prediction.class_logits[-1:], prediction.mask_logits[-1:], None), (5, 7)
+    )
+    shares = (scores / scores.sum(1, keepdim=True))[..., ::stride, ::stride]
+    expected = define(shares.log(), target[:, ::2, ::2][..., ::stride, ::stride])
+    assert float(terms["lovasz"]) == pytest.approx(0.5 * expected, abs=1e-5)
+    segments = torch.where(target == IGNORED, IGNORED, target + 2 * SEGMENT_STRIDE)
+    assert float(loss(prediction, segments, 4.0)["lovasz"]) == float(terms["lovasz"])
 
 
 @pytest.mark.parametrize(
