@@ -28,7 +28,7 @@ def command(context: click.Context, sweep: str | None, as_json: bool, storage: P
     """List runs and sweeps, the one that was started last at the end.
 
     The first column is the word that other commands take. Of a sweep, neuron and scores are those
-    of its best trial, SWEEP/best.
+    of its best trial, SWEEP/best; of a sweep with several seeds the best configuration's means.
     """
     if context.invoked_subcommand is not None:
         return

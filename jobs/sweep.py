@@ -171,7 +171,7 @@ def _sweep(
         print(outcome.missing)
     else:
         word = f"{outcome.name}/{outcome.best.number}"
-        print(f"best trial: {word}")
+        print(f"first training of it: {word}" if outcome.leader else f"best trial: {word}")
         for key, value in outcome.best.params.items():
             print(f"  {key} = {f'{value:.3g}' if isinstance(value, float) else value}")
         for key, value in outcome.best.values.items():
@@ -201,7 +201,7 @@ def _rehearse(
     from ..platform.search import rehearsal
     from ..platform.search.sweep import check_trials
     from ..platform.search.sweep_file.plan import load_sweep
-    from ..platform.search.sweep_status import format_point
+    from ..platform.search.sweep_file.point_names import format_point
 
     plan = load_sweep(recipe, overrides)
     check_trials(plan)
@@ -280,13 +280,19 @@ def status(name: str, storage: Path) -> None:
     """Say how far SWEEP is, what runs, and which trials failed by what."""
     from collections import Counter
 
+    from ..platform.runs.find_run import find_run
+    from ..platform.runs.run_state import run_state
     from ..platform.search.steering import find_driver, read_added
+    from ..platform.search.stored_sweep import read_sweep
     from ..platform.search.study.failure_cause import describe_cause, failure_cause
+    from ..platform.search.sweep_groups import measure_groups
     from ..platform.search.sweep_results import why_no_result
     from ..platform.search.sweep_standing import front_trials
-    from ..platform.search.sweep_status import fit_line, format_trial
+    from ..platform.search.sweep_status import fit_line, format_group, format_trial
 
-    sweep = _read(name, storage)
+    plain_logging()
+    found = find_run(name, storage, kinds=("sweep",))
+    sweep = read_sweep(found.folder)
     holder = find_driver(sweep.folder)
     added = len(read_added(sweep.folder))
     counts = Counter(item.state for item in sweep.records.values())
@@ -296,15 +302,22 @@ def status(name: str, storage: Path) -> None:
     seeds = " and their further seeds" if several else ""
     print(f"{sweep.folder.name}: {states}, of {sweep.trials} trials{more}{seeds}")
     again = command_line("sweep", "--resume", sweep.folder.name, "--storage", storage.absolute())
-    print(f"driver: {holder or f'none; continue: {again}'}")
+    begun = sum(item.original is None for item in sweep.records.values())
+    whole = begun == sweep.trials + added and run_state(found) == "finished"
+    to_do = "every trial has ended" if whole else f"continue: {again}"
+    print(f"driver: {holder or f'none; {to_do}'}")
     ended = sum(item.state not in ("RUNNING", "WAITING") for item in sweep.records.values())
     missing = why_no_result(sweep.records) if ended else ""
     if missing:
         print(missing)
-    if several:
-        print("the front is that of means over seeds; of each configuration its first training:")
-    for item in front_trials(sweep.plan, sweep.records):
-        print(f"front:   {format_trial(sweep.plan, item)}")
+    groups = measure_groups(sweep.plan, sweep.records)
+    if groups is not None and groups.groups:
+        for group in groups.groups:
+            if group.front:
+                print(f"front:   {format_group(sweep.plan, group)}")
+    else:
+        for item in front_trials(sweep.plan, sweep.records):
+            print(f"front:   {format_trial(sweep.plan, item)}")
     for item in sweep.records.values():
         if item.state == "RUNNING":
             print(f"running: {format_trial(sweep.plan, item)}")
@@ -339,7 +352,7 @@ def stop(name: str, storage: Path) -> None:
 def add(name: str, items: tuple[str, ...], storage: Path) -> None:
     """Give SWEEP a point to try next, on top of its trials; what is left out is drawn."""
     from ..platform.search.steering import add_point, find_driver
-    from ..platform.search.sweep_status import format_point
+    from ..platform.search.sweep_file.point_names import format_point
 
     sweep = _read(name, storage)
     _, point = add_point(sweep, items)

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from ...platform.search.sweep_status import format_point, summary
+from ...platform.search.sweep_file.point_names import format_point
+from ...platform.search.sweep_status import summary
 
 
 def sweep_table(status: Any) -> Any:

@@ -14,7 +14,17 @@ from .typed_paths import resolve_path
 OWN_TAGS = frozenset(
     (
         *("T", "D", "normalization", "seed", "recipe", "base", "sweep", "trial", "trials"),
-        *("group", "run", "run_name", "world_size", "attempt", "attempts", "state", "reason"),
+        *(
+            "group",
+            "configuration",
+            "run",
+            "run_name",
+            "world_size",
+            "attempt",
+            "attempts",
+            "state",
+            "reason",
+        ),
         "cause",
         *("violations", "degenerate", "best_trial", "best_point", "replay_of", "ray_job_id"),
         *("git_sha", "dirty", "code_diff_digest", "code_digest", "config_digest", "data_digest"),

@@ -308,6 +308,16 @@ def _find_trial(sweep: FoundRun, trial: str) -> FoundRun:
     return FoundRun(folder, "trial")
 
 
+def read_objectives(sweep: FoundRun) -> dict[str, int]:
+    """Objectives of a sweep, the first one first: metric -> 1 where less is better, else -1.
+
+    Raises:
+        ConfigError: Names what is wrong with the sweep's plan.
+    """
+    objectives = read_stored(sweep.folder / SWEEP_PLAN, _Plan).recipe.objectives
+    return {item.metric: -1 if item.direction == "maximize" else 1 for item in objectives}
+
+
 def _best_trial(sweep: FoundRun) -> int:
     """Number of the best trial by the first objective; of a sweep with replicates, the leader's."""
     results = sweep.folder / "results.json"
@@ -316,9 +326,7 @@ def _best_trial(sweep: FoundRun) -> int:
             f"{sweep.word}/{BEST}: the sweep has no results yet; name a trial by its number, or "
             f"continue the sweep: {_continuation(sweep.folder)}"
         )
-    recipe = read_stored(sweep.folder / SWEEP_PLAN, _Plan).recipe
-    signs = {o.metric: -1 if o.direction == "maximize" else 1 for o in recipe.objectives}
-    rows = []
+    signs, rows = read_objectives(sweep), list[tuple[bool, list[float], int]]()
     for index, row in enumerate(read_stored(results, list[dict[str, Any]])):
         where = f"{results}: {index}"
         failed = row.get("violations") or row.get("degenerate")

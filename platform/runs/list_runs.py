@@ -8,15 +8,29 @@ from typing import Any
 
 from ..checkpoint.checkpoint import rank_score
 from ..config.errors import ConfigError
+from ..config.stored_json import check_stored, read_stored
 from ..config.yaml_source import parse_value
 from ..tracking.metric_table import separate_energy_rules
-from .find_run import BEST, SWEEP_PLAN, FoundRun, find_run, runs_in, start_of, trials_of
+from .find_run import (
+    BEST,
+    SWEEP_PLAN,
+    FoundRun,
+    find_run,
+    read_objectives,
+    runs_in,
+    start_of,
+    trials_of,
+)
 from .run_state import read_json, run_state
+
+_GROUPS = "groups.json"  # Configurations of a sweep with means over seeds, the best first.
 
 
 @dataclass(frozen=True)
 class RunSummary:
     """One run, trial or sweep; of a sweep, its best trial's neuron and scores.
+
+    Of a sweep with several seeds it is the configuration with the best mean, and its means.
 
     Attributes:
         word: What later commands take.
@@ -70,6 +84,8 @@ def _summarize(run: FoundRun) -> RunSummary:
             shown = find_run(f"{run.word}/{BEST}", run.storage)
         except ConfigError:
             shown = run
+    means, seeds = _read_means(run)
+    state += f", mean of {seeds} seeds" if seeds > 1 else ""
     config = _read_config(shown.folder / "config.yaml")
     neuron = config.get("model", {}).get("neuron", {})
     recipe = read_json(run.folder / SWEEP_PLAN).get("recipe", config)
@@ -80,11 +96,26 @@ def _summarize(run: FoundRun) -> RunSummary:
         T=neuron.get("timesteps"),
         D=neuron.get("levels"),
         normalization=neuron.get("normalization"),
-        metrics=read_metrics(shown),
+        metrics={**read_metrics(shown), **means},
         state=state,
         started=datetime.fromtimestamp(start_of(run)).astimezone().isoformat(timespec="seconds"),
         folder=str(run.folder),
     )
+
+
+def _read_means(run: FoundRun) -> tuple[dict[str, float], int]:
+    """Means of a sweep's leading configuration, and of how many seeds; empty where it has none."""
+    path = run.folder / _GROUPS
+    if run.kind != "sweep" or not path.is_file():
+        return {}, 0
+    groups = read_stored(path, list[dict[str, Any]])
+    if not groups:
+        return {}, 0
+    means = {
+        name: check_stored(groups[0].get(name), float, f"{path}: 0: {name}")
+        for name in read_objectives(run)
+    }
+    return means, check_stored(groups[0].get("seeds"), int, f"{path}: 0: seeds")
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from ..train.progress import format_clock
 from .study.study import Keeper
 from .sweep_file.dimensions import Choices
 from .sweep_file.plan import SweepPlan
+from .sweep_file.point_names import format_point
 from .sweep_file.space import Point
-from .sweep_status import format_point
 from .trials.trial import reports
 
 _SHOWN_PROPOSALS = 8

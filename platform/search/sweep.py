@@ -349,7 +349,7 @@ def _orders(
             "origins": resolved.origins,
             "folder": str(proposal.folder),
             "parent": record.journal.id,
-            "tags": record.trial_tags(proposal.number, proposal.point),
+            "tags": record.trial_tags(keeper.records[proposal.number]),
             "workers": plan.recipe.workers_per_trial,
             "resources": {"CPU": resources.cpu, "GPU": resources.gpu},
             "max_failures": plan.recipe.max_failures,
@@ -379,9 +379,9 @@ def _orders(
 def _follow(standing: Standing, keeper: Keeper, record: SweepRecord) -> None:
     """Record best value and hypervolume over trials in the sweep's own run."""
     standing.update()
-    if standing.best is None:
+    if not standing.scores:
         return
-    values = {"sweep/best": standing.best.values[0]}
+    values = {"sweep/best": standing.scores[0]}
     if standing.hypervolume is not None:
         values["sweep/hypervolume"] = standing.hypervolume
-    record.follow(keeper.finished, values, standing.best)
+    record.follow(keeper.finished, values, standing.scores)

@@ -55,6 +55,11 @@ class Groups(NamedTuple):
     leaders: list[Leader]
 
     @property
+    def scores(self) -> list[float]:
+        """Means of the group with the best mean of the first objective; empty without a group."""
+        return [summary.mean for summary in self.groups[0].summaries] if self.groups else []
+
+    @property
     def leader(self) -> Leader | None:
         """The best by the first objective; None where there is no group."""
         return self.leaders[0] if self.leaders else None

@@ -84,7 +84,7 @@ def render_sweep(page: Page) -> str:
         best=None if best is None else _describe_best(page, best),
         failures=list(_list_failures(records)),
         energy=_describe_energy(records, base.trainer.energy_images),
-        lines=list(list_commands(plan, page.folder, len(records), best)),
+        lines=list(list_commands(plan, page.folder, count_configurations(records), best)),
     )
 
 
@@ -114,8 +114,13 @@ def _list_facts(page: Page) -> Iterator[tuple[str, str]]:
     yield "trials", f"{counts}{f', {degenerate} degenerate' if degenerate else ''}"
     if recipe.replicates is not None:
         chosen = recipe.replicates.best
-        of_which = "configuration" if chosen is None else f"of the best {chosen} configurations"
-        yield "seeds", f"{recipe.replicates.seeds} for each {of_which}"
+        of_which = "each configuration"
+        if chosen is not None:
+            of_which = (
+                f"each of {chosen} configurations chosen by their first training, which is not "
+                "counted, and for the first point"
+            )
+        yield "seeds", f"{recipe.replicates.seeds} for {of_which}"
     yield "cost", describe_spent(plan, records.values())
     if recipe.constraints:
         yield "constraints", ", ".join(map(str, recipe.constraints))
@@ -269,15 +274,20 @@ def _list_failures(records: Mapping[int, TrialRecord]) -> Iterator[tuple[str, ..
             yield str(number), cause, item.reason, str(item.attempts)
 
 
+def count_configurations(records: Mapping[int, TrialRecord]) -> int:
+    """Trials that were begun, further seeds of one not counted."""
+    return sum(item.original is None for item in records.values())
+
+
 def list_commands(
-    plan: SweepPlan, folder: Path, trials: int, best: TrialRecord | None
+    plan: SweepPlan, folder: Path, configurations: int, best: TrialRecord | None
 ) -> Iterator[tuple[str, str]]:
     """What to do with a sweep, and the lines that do it.
 
     Args:
         plan: The sweep.
         folder: Its folder.
-        trials: Trials that were begun.
+        configurations: Trials that were begun, further seeds of one not counted.
         best: The best trial; None where there is none.
     """
     name, storage = folder.name, str(folder.parent.absolute())
@@ -288,7 +298,10 @@ def list_commands(
     if plan.request is not None:
         request = plan.request
         yield "repeat the sweep", line("sweep", request.recipe, *request.overrides)
-    yield "add trials", line("sweep", "--resume", name, "--trials", str(2 * trials))
+    few = plan.recipe.space.few_points()
+    more = 2 * configurations if few is None else min(2 * configurations, len(few))
+    if more > configurations and plan.recipe.sampler.name != "listed":
+        yield "add trials", line("sweep", "--resume", name, "--trials", str(more))
     if best is not None:
         seed = best.point.get("seed", plan.base.config.seed)
         yield (

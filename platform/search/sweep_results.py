@@ -32,14 +32,15 @@ from .study.study import Keeper
 from .study.trial_records import TrialRecord
 from .sweep_figures import draw_sweep
 from .sweep_file.plan import SweepPlan
-from .sweep_groups import describe_leader
-from .sweep_page import Page, list_commands, render_sweep
+from .sweep_groups import Groups, describe_leader
+from .sweep_page import Page, count_configurations, list_commands, render_sweep
 from .sweep_standing import (
     best_trial,
     front_trials,
     is_degenerate_trial,
     learned_results,
     results_of,
+    score_sweep,
     signed_values,
 )
 from .sweep_tables import analyse_sweep, to_csv
@@ -73,7 +74,7 @@ def finish_sweep(plan: SweepPlan, keeper: Keeper, folder: Path, record: SweepRec
         journal.tags({"best": describe_leader(plan, analysis.groups)})
         # Who names the best trial takes this one, and not the one with the luckiest seed.
         next(row for row in rows if row["trial"] == best.number)["leader"] = True
-    front_rows = [_row(plan, item, True) for item in best_of]
+    front_rows = _list_front(plan, keeper.records, analysis.groups)
     completed = sum(item.state == "COMPLETE" for item in keeper.records.values())
     shares = analysis.shares
     agreed = choose_importances(analysis.effects, shares, completed)
@@ -81,7 +82,7 @@ def finish_sweep(plan: SweepPlan, keeper: Keeper, folder: Path, record: SweepRec
         "results.json": to_json(rows),
         "results.csv": to_csv(rows, rows),
         "front.json": to_json(front_rows),
-        "front.csv": to_csv(front_rows, rows),
+        "front.csv": to_csv(front_rows, front_rows or rows),
         **analysis.files,
     }
     if best is not None:
@@ -91,7 +92,7 @@ def finish_sweep(plan: SweepPlan, keeper: Keeper, folder: Path, record: SweepRec
         # Tags, since parameters keep their first value and a sweep may be extended.
         journal.tags({"best_trial": str(best.number), "best_point": json.dumps(best.point)})
         names = [objective.metric for objective in plan.recipe.objectives]
-        values = dict(zip(names, best.values, strict=True))
+        values = dict(zip(names, score_sweep(plan, keeper.records), strict=True))
         journal.metrics(
             keeper.finished,
             {**{f"best/{name.replace('/', '_')}": v for name, v in values.items()}, **values},
@@ -171,7 +172,7 @@ def _write_commands(plan: SweepPlan, keeper: Keeper, folder: Path, best: TrialRe
     if best is not None:
         weights = folder.absolute() / "trials" / str(best.number) / "checkpoints"
         parts[0] += f" Weights of trial {best.number}: `{weights}`."
-    lines = list_commands(plan, folder, len(keeper.records), best)
+    lines = list_commands(plan, folder, count_configurations(keeper.records), best)
     return "\n\n".join([*parts, *(f"{what}:\n\n```\n{line}\n```" for what, line in lines)])
 
 
@@ -250,7 +251,8 @@ def describe_sweep(
         counts += f", {broken} of them finished and broke a constraint ({limits})"
     spent = sum(row["seconds"] for row in rows) * devices_of_a_trial(plan)
     names = [objective.metric for objective in plan.recipe.objectives]
-    keys = ["trial", *plan.recipe.space.dimensions, *names]
+    several = plan.recipe.replicates is not None
+    keys = ["configuration" if several else "trial", *plan.recipe.space.dimensions, *names]
     degenerate = sum(bool(row.get("degenerate")) for row in rows if row["state"] == "COMPLETE")
     if degenerate:
         counts += f", {degenerate} finished and degenerate (no better than ignoring the image)"
@@ -261,9 +263,7 @@ def describe_sweep(
     ]
     if missing:
         return "\n".join([*lines, f"{missing[0].upper()}{missing[1:]}."]) + "\n"
-    several = plan.recipe.replicates is not None
-    told = " by their means over seeds (the first training of each, with its own scores)"
-    told = told if several else ""
+    told = " by their means over seeds" if several else ""
     lines += [
         f"Not beaten in {' and '.join(names)} together{told}:",
         "",
@@ -277,6 +277,26 @@ def describe_sweep(
 
 def _cell(value: Any) -> str:
     return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def _list_front(
+    plan: SweepPlan, records: Mapping[int, TrialRecord], groups: Groups | None
+) -> list[dict[str, Any]]:
+    """Rows of `front.json`: trials; with replicates configurations, by their means over seeds."""
+    if groups is None or not groups.groups:
+        return [_row(plan, item, True) for item in front_trials(plan, records)]
+    names = [objective.metric for objective in plan.recipe.objectives]
+    return [
+        {
+            "configuration": group.number,
+            **group.point,
+            **dict(zip(names, [summary.mean for summary in group.summaries], strict=True)),
+            "seeds": len(group.seeds),
+            "trials": " ".join(map(str, group.trials)),
+        }
+        for group in groups.groups
+        if group.front
+    ]
 
 
 def _row(plan: SweepPlan, item: TrialRecord, on_front: bool) -> dict[str, Any]:

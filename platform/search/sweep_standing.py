@@ -33,6 +33,7 @@ class Standing:
         self._front = Front()
         self._degenerate_front = Front()
         self._volume: float | None = None
+        self._scores: list[float] = []
         self.states: Counter[str] = Counter()
         self.seconds = 0.0
         self.broken = 0
@@ -41,7 +42,8 @@ class Standing:
 
     def update(self) -> None:
         """Take in the trials that ended since the last call."""
-        for number in self._keeper.ended[self._looked_at :]:
+        new = self._keeper.ended[self._looked_at :]
+        for number in new:
             record = self._keeper.records[number]
             self.states[record.state] += 1
             self.seconds += record.seconds
@@ -54,6 +56,9 @@ class Standing:
                 if side.add(signed_values(self._plan, record), number):
                     self._volume = None
         self._looked_at = len(self._keeper.ended)
+        if new:
+            groups = measure_groups(self._plan, self._keeper.records)
+            self._scores = [] if groups is None else groups.scores
 
     @property
     def front(self) -> list[TrialRecord]:
@@ -67,6 +72,11 @@ class Standing:
     def best(self) -> TrialRecord | None:
         """The best result by the first objective, then by the next ones; no degenerate one."""
         return self._keeper.records[self._front.keys[0]] if self._front.keys else None
+
+    @property
+    def scores(self) -> list[float]:
+        """Values of the objectives that the sweep is told by, as `score_sweep`; empty of none."""
+        return self._scores or ([] if self.best is None else list(self.best.values))
 
     @property
     def hypervolume(self) -> float | None:
@@ -123,6 +133,19 @@ def best_trial(plan: SweepPlan, records: Mapping[int, TrialRecord]) -> TrialReco
         return records[groups.groups[0].trials[0]]
     done = [item for item in results_of(records) if not is_degenerate_trial(item)]
     return min(done, key=lambda item: (signed_values(plan, item), item.number), default=None)
+
+
+def score_sweep(plan: SweepPlan, records: Mapping[int, TrialRecord]) -> list[float]:
+    """Values of the objectives that a sweep is told by; empty where there is no result.
+
+    Those of the best trial; of a sweep with replicates the means over the seeds of the
+    configuration with the best mean.
+    """
+    groups = measure_groups(plan, records)
+    if groups is not None and groups.groups:
+        return groups.scores
+    best = best_trial(plan, records)
+    return [] if best is None else list(best.values)
 
 
 def front_trials(plan: SweepPlan, records: Mapping[int, TrialRecord]) -> list[TrialRecord]:

@@ -1,8 +1,6 @@
 """Status of a sweep: running and ended trials, the best so far, cost, time left."""
 
 import time
-from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..evaluation.baselines import describe_baselines, is_degenerate
@@ -11,6 +9,8 @@ from ..train.progress import StatusLine, format_clock
 from .study.study import Keeper
 from .study.trial_records import TrialRecord, TrialReport, Verdict
 from .sweep_file.plan import SweepPlan
+from .sweep_file.point_names import format_point
+from .sweep_groups import Group
 from .sweep_standing import Standing
 from .trial_cost import devices_of_a_trial, seconds_left
 
@@ -28,6 +28,7 @@ class SweepStatus:
         counts: State -> trials, RUNNING among them.
         running: Trials that run now.
         best: The best finished trial by the first objective; None where none finished.
+        scores: Values of the objectives that the sweep is told by so far (`Standing.scores`).
         front: Finished trials that no other beats in every objective, by the first one.
         objectives: Names of the objectives, in the order of a trial's values.
         device_seconds: Time spent by trials x what one takes: GPUs where it takes any, else CPUs.
@@ -43,6 +44,7 @@ class SweepStatus:
     counts: dict[str, int]
     running: list[TrialRecord]
     best: TrialRecord | None
+    scores: list[float]
     front: list[TrialRecord]
     objectives: list[str]
     device_seconds: float
@@ -99,6 +101,7 @@ class Watcher:
             counts=counts,
             running=[item for item in started if item.number in live],
             best=standing.best,
+            scores=standing.scores,
             front=standing.front,
             objectives=[objective.metric for objective in self._plan.recipe.objectives],
             device_seconds=spent * devices_of_a_trial(self._plan),
@@ -157,17 +160,16 @@ def format_trial(plan: SweepPlan, item: TrialRecord) -> str:
     return fit_line("  ".join(parts))
 
 
-def format_point(point: Mapping[str, object]) -> str:
-    """A point by the last parts of its fields' names, whole where two end alike."""
-    ends = Counter(key.rpartition(".")[2] for key in point)
-    values = (
-        (
-            end if ends[end := key.rpartition(".")[2]] == 1 else key,
-            f"{value:.3g}" if isinstance(value, float) else value,
-        )
-        for key, value in point.items()
-    )
-    return ", ".join(f"{name}={value}" for name, value in values)
+def format_group(plan: SweepPlan, group: Group) -> str:
+    """Means over seeds with their intervals, and the point of a configuration, in one line."""
+    seeds = len(group.seeds)
+    parts = [f"configuration {group.number}, {seeds} seed{'' if seeds == 1 else 's'}"]
+    for objective, summary in zip(plan.recipe.objectives, group.summaries, strict=True):
+        name, ends = objective.metric, (summary.low, summary.high)
+        low, high = (None if end is None else round_metric(name, end) for end in ends)
+        interval = "" if low is None else f" [{low}, {high}]"
+        parts.append(f"{name} {round_metric(name, summary.mean)}{interval}")
+    return fit_line("  ".join([*parts, f"[{format_point(group.point)}]"]))
 
 
 def summary(status: SweepStatus) -> str:
@@ -181,7 +183,7 @@ def summary(status: SweepStatus) -> str:
         states.append(f"{status.broken} broke a constraint")
     if status.degenerate:
         states.append(f"{status.degenerate} degenerate")
-    best = "" if status.best is None else f", best {status.best.values[0]:.4g}"
+    best = f", best {status.scores[0]:.4g}" if status.scores else ""
     several = len(status.objectives) > 1 and status.front
     front = f", front of {len(status.front)}" if several else ""
     spent = f", {status.device_seconds:.0f} device-seconds"

@@ -14,7 +14,7 @@ from ..tracking.code_state import code_diff, code_digest, git_state
 from ..tracking.journal import Journal, Status, append_end, append_tags, file_of, read_records
 from ..tracking.pages.run_page import NOTE, TRIAL_PICTURES, describe_trial, renew_note, source_tags
 from ..tracking.pages.run_parameters import MOST_PARAMETERS
-from ..tracking.pages.shared_view import Objective, request_view
+from ..tracking.pages.shared_view import CONFIGURATION, Objective, request_view
 from ..tracking.provenance import provenance, versions
 from ..tracking.tracking_uri import tracking_uri
 from ..tracking.upload.upload_thread import Sender
@@ -23,6 +23,7 @@ from .study.failure_cause import failure_cause
 from .study.study import Keeper
 from .study.trial_records import TrialRecord
 from .sweep_file.plan import SweepPlan
+from .sweep_file.point_names import describe_point
 from .sweep_standing import is_degenerate_trial
 from .sweep_verdict import describe_rank
 
@@ -63,6 +64,7 @@ class SweepRecord:
                 "recipe": recipe.name,
                 "base": recipe.base,
                 "trials": str(trials),
+                **({CONFIGURATION: f"sweep {folder.name}"} if recipe.replicates else {}),
                 **code,
                 "code_digest": code_digest(),
                 "config_digest": config_digest(plan.base.config),
@@ -87,6 +89,7 @@ class SweepRecord:
                 objectives=[
                     Objective(o.metric, o.direction == "minimize") for o in recipe.objectives
                 ],
+                means=recipe.replicates is not None,
             )
         )
         made_of = provenance(plan.base, world_size=recipe.workers_per_trial)
@@ -112,16 +115,27 @@ class SweepRecord:
         """End the delay of the first upload: there is something to see."""
         self._sender.begin()
 
-    def trial_tags(self, number: int, point: Mapping[str, Any]) -> dict[str, str]:
+    def trial_tags(self, item: TrialRecord) -> dict[str, str]:
         """Tags of a trial's run; trials that differ in nothing but the seed share a group."""
-        same = {key: value for key, value in sorted(point.items()) if key != "seed"}
+        same = {key: value for key, value in sorted(item.point.items()) if key != "seed"}
         digest = hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()
         return {
-            "run": f"{self._folder.name}/{number}",
+            "run": f"{self._folder.name}/{item.number}",
             "sweep": self._folder.name,
-            "trial": str(number),
+            "trial": str(item.number),
             "group": digest[:12],
+            **self._configuration_tag(item),
         }
+
+    def _configuration_tag(self, item: TrialRecord) -> dict[str, str]:
+        """Of a sweep with replicates what MLflow's table takes the mean of a configuration over."""
+        replicates = self._plan.recipe.replicates
+        if replicates is None:
+            return {}
+        if replicates.best is not None and item.original is None:
+            return {CONFIGURATION: "first trainings, in no mean"}
+        point = {key: value for key, value in item.point.items() if key != "seed"}
+        return {CONFIGURATION: describe_point(self._plan, point) or f"#{item.group}"}
 
     def record_end(self, item: TrialRecord) -> None:
         """Record a trial's state and reason in its own journal, once.
@@ -173,7 +187,7 @@ class SweepRecord:
 
     def _create_journal(self, folder: Path, item: TrialRecord) -> None:
         """Create the journal of a trial that never ran."""
-        tags = self.trial_tags(item.number, item.point)
+        tags = self.trial_tags(item)
         try:
             resolved = self._plan.experiment(item.point)
             run = RunFolder(folder)
@@ -194,17 +208,17 @@ class SweepRecord:
             if item.state in ("COMPLETE", "PRUNED", "FAIL"):
                 self.record_end(item)
 
-    def follow(self, done: int, values: Mapping[str, float], best: TrialRecord) -> None:
+    def follow(self, done: int, values: Mapping[str, float], scores: Sequence[float]) -> None:
         """Record metrics of the whole sweep; the step is the number of ended trials.
 
         Args:
             done: Ended trials.
             values: Metrics of the sweep.
-            best: The best trial so far, whose objectives have the names that trials use: a sweep's
-                row in a table of runs shows them.
+            scores: Values of the objectives so far (`score_sweep`), under the names that trials
+                use: a sweep's row in a table of runs shows them.
         """
         names = [objective.metric for objective in self._plan.recipe.objectives]
-        self.journal.metrics(done, {**values, **dict(zip(names, best.values, strict=True))})
+        self.journal.metrics(done, {**values, **dict(zip(names, scores, strict=True))})
 
     def finish(self, keeper: Keeper) -> None:
         """Record how many trials ended in which state."""

@@ -15,8 +15,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ..cluster.loopback import is_loopback
+from ..config.typed_paths import sqlite_file
 from .mlflow_client import make_database
-from .pages.page_links import describe_pages
+from .pages.page_links import describe_pages, find_neighbours
 from .tracking_uri import tracking_uri, without_user
 
 # What MLflow shipped for the user `admin` until it stopped to ship one.
@@ -42,7 +43,8 @@ def serve(
 
     Raises:
         ValueError: Where the address is not loopback and MLflow has no authentication configured,
-            where it cannot be listened on, or where MLflow is served elsewhere already.
+            where it cannot be listened on, where MLflow is served elsewhere already, or where the
+            folder does not exist.
         RuntimeError: Where the server fails.
     """
     guarded = "MLFLOW_AUTH_CONFIG_PATH" in os.environ
@@ -56,6 +58,11 @@ def serve(
     uri = tracking_uri(storage)
     if uri.startswith(("http://", "https://")):
         raise ValueError(f"MLFLOW_TRACKING_URI: MLflow is already served at {without_user(uri)}")
+    database = sqlite_file(uri)
+    if database is not None and database.parent == storage.absolute() and not storage.is_dir():
+        found = ", ".join(map(str, find_neighbours(storage)))
+        there = f"; there are runs in {found}" if found else ""
+        raise ValueError(f"--storage {storage}: no such folder{there}")
     _check_free(host, port)
     shown = f"[{host}]" if ":" in host else host
     # As the server would, which must not make it while a training does.
@@ -144,9 +151,8 @@ def server_command(storage: Path, *, host: str, port: int) -> list[str]:
         # Through the server: what another machine sends must not end on that machine's disk.
         *("--artifacts-destination", (storage.absolute() / "artifacts").as_uri()),
     ]
-    if "MLFLOW_AUTH_CONFIG_PATH" in os.environ:
-        arguments += ["--app-name", "basic-auth"]
-    return [sys.executable, "-m", "mlflow", "server", *arguments]
+    app = "basic-auth" if "MLFLOW_AUTH_CONFIG_PATH" in os.environ else "spikeseg"
+    return [sys.executable, "-m", "mlflow", "server", "--app-name", app, *arguments]
 
 
 def server_environment() -> dict[str, str]:

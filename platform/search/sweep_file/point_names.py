@@ -1,11 +1,15 @@
 """What a point of a sweep is called by people: `T2 D4 levels` where the sweep varies the neuron."""
 
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
+from ...config.errors import ConfigError
 from ...tracking.pages.run_page import name_neuron
 from .plan import SweepPlan
 
 _NEURON = "model.neuron."
+_NAMED = tuple(_NEURON + field for field in ("timesteps", "levels", "normalization"))
 
 
 def name_point(plan: SweepPlan, point: dict[str, Any]) -> str:
@@ -18,3 +22,31 @@ def name_point(plan: SweepPlan, point: dict[str, Any]) -> str:
     if any(key.startswith(_NEURON) for key in plan.recipe.space.dimensions):
         return name_neuron(plan.experiment(point).config)
     return ""
+
+
+def describe_point(plan: SweepPlan, point: dict[str, Any]) -> str:
+    """A point whole: its name, then what the name does not say, as `T2 D4 levels, lr=0.01`.
+
+    Args:
+        plan: The sweep.
+        point: Dotted key -> value.
+    """
+    try:
+        name = name_point(plan, point)
+    except ConfigError:  # a point that no training accepts
+        name = ""
+    others = {key: value for key, value in point.items() if not (name and key in _NAMED)}
+    return ", ".join(filter(None, [name, format_point(others)]))
+
+
+def format_point(point: Mapping[str, object]) -> str:
+    """A point by the last parts of its fields' names, whole where two end alike."""
+    ends = Counter(key.rpartition(".")[2] for key in point)
+    values = (
+        (
+            end if ends[end := key.rpartition(".")[2]] == 1 else key,
+            f"{value:.3g}" if isinstance(value, float) else value,
+        )
+        for key, value in point.items()
+    )
+    return ", ".join(f"{name}={value}" for name, value in values)

@@ -1,6 +1,7 @@
 """The fields of a sweep recipe, with types, ranges and defaults; `plan.py` checks it as a whole."""
 
 import itertools
+import re
 from typing import Any, Literal
 
 from pydantic import (
@@ -24,6 +25,7 @@ _ROUNDING = 1e-6
 
 # Fields that came later -> the value that changes nothing.
 _LATER: dict[str, Any] = {"replicates": None, "budget": None, "candidates": 1, "grace": 1}
+_BUDGET = r"^[0-9]+(\.[0-9]+)?[smhd]$"
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -227,7 +229,7 @@ class SweepRecipe(_Section):
     concurrency: int | None = Field(default=None, ge=1)
     max_failures: int = Field(default=3, ge=0)
     replicates: Replicates | None = None
-    budget: str | None = Field(default=None, pattern=r"^[0-9]+(\.[0-9]+)?[smhd]$")
+    budget: str | None = Field(default=None, json_schema_extra={"pattern": _BUDGET})
 
     @property
     def budget_seconds(self) -> float | None:
@@ -236,6 +238,13 @@ class SweepRecipe(_Section):
             return None
         devices = (self.resources.gpu or self.resources.cpu) * self.workers_per_trial
         return float(self.budget[:-1]) * _UNITS[self.budget[-1]] / devices
+
+    @field_validator("budget")
+    @classmethod
+    def _check_budget(cls, value: str | None) -> str | None:
+        if value is not None and re.match(_BUDGET, value) is None:
+            raise ValueError("must be a number and s, m, h or d, such as 90m")
+        return value
 
     @field_validator("replicates", mode="before")
     @classmethod

@@ -178,10 +178,19 @@ def describe_pages(server: str, storage: Path) -> Pages:
         return Pages(first, lines)
     lines = [f"{storage.absolute()} holds no run yet"]
     if sqlite_file(uri) is not None:
-        beside = storage.absolute().parent
-        databases = sorted({path for pattern in _DATABASES for path in beside.glob(pattern)})
-        others = [path.parent for path in databases if path.parent != storage.absolute()]
         lines += [
-            f"runs may be in: {command_line('ui', '--storage', folder)}" for folder in others[:5]
+            f"runs may be in: {command_line('ui', '--storage', folder)}"
+            for folder in find_neighbours(storage)
         ]
     return Pages(server, lines)
+
+
+def find_neighbours(storage: Path) -> list[Path]:
+    """Folders beside a storage folder that hold runs, five at most.
+
+    Args:
+        storage: Folder of all runs, which need not exist.
+    """
+    beside = storage.absolute().parent
+    databases = sorted({path for pattern in _DATABASES for path in beside.glob(pattern)})
+    return [path.parent for path in databases if path.parent != storage.absolute()][:5]

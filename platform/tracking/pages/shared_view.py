@@ -28,6 +28,17 @@ _NEURON = {
 _METRICS = ("val/mIoU", "energy/mJ", "snn/firing_rate")
 _WIDE, _NARROW = 110, 60
 _SECTION = "spikeseg"
+CONFIGURATION = "configuration"
+"""Tag of a trial that names what it shares with those of other seeds."""
+_GROUPED = {
+    "groupBy": {
+        "aggregateFunction": "average",
+        "groupByKeys": [{"mode": "tag", "groupByData": CONFIGURATION}],
+    },
+    "groupsExpanded": {},
+    # Of means MLflow draws no parallel coordinates; single trainings show the spread of seeds.
+    "useGroupedValuesInCharts": False,
+}
 
 
 class Objective(NamedTuple):
@@ -51,6 +62,7 @@ def request_view(
     sweep: str | None = None,
     varied: Sequence[str] = (),
     objectives: Sequence[Objective] = _DEFAULT,
+    means: bool = False,
 ) -> dict[str, str]:
     """The tag of a run or sweep that asks for a view of its experiment.
 
@@ -59,9 +71,12 @@ def request_view(
         sweep: Name of the sweep whose trials are shown; None for all runs.
         varied: Dotted keys that the sweep varies.
         objectives: What runs are compared by, the first one decides the order.
+        means: Whether the table shows means over runs with the same `CONFIGURATION` tag, each
+            above its runs.
     """
     wanted = {"key": key, "sweep": sweep, "varied": list(varied[:_MOST_VARIED])}
-    return {VIEW_TAG: json.dumps({**wanted, "objectives": [list(o) for o in objectives]})}
+    asked = {"objectives": [list(o) for o in objectives], **({"means": True} if means else {})}
+    return {VIEW_TAG: json.dumps({**wanted, **asked})}
 
 
 def view_key(tags: Mapping[str, str]) -> str | None:
@@ -90,15 +105,16 @@ def experiment_tag(request: str, time: int) -> tuple[str, str]:
         wanted = json.loads(request)
         objectives = [Objective(*item) for item in wanted["objectives"]]
         sweep, varied, key = wanted["sweep"], list(wanted["varied"]), str(wanted["key"])
-        first = objectives[0]
+        first, means = objectives[0], bool(wanted.get("means"))
     except (KeyError, TypeError, IndexError) as error:
         raise ValueError(f"{VIEW_TAG}: not a request for a view: {request[:200]}") from error
-    title = f"{sweep}: trials" if sweep else "All runs"
+    title = f"{sweep}: {'means over seeds' if means else 'trials'}" if sweep else "All runs"
+    state = _view_state(sweep, varied, objectives) | (_GROUPED if means else {})
     content = {
         "name": f"{title} by {first.metric}",
         "createdAt": time,
         "updatedAt": time,
-        "state": json.dumps(_view_state(sweep, varied, objectives), separators=(",", ":")),
+        "state": json.dumps(state, separators=(",", ":")),
     }
     return f"{_EXPERIMENT_TAG}{key}", json.dumps(content, separators=(",", ":"))
 

@@ -23,6 +23,7 @@ STATUS = SweepStatus(
     counts={"RUNNING": 1, "COMPLETE": 2, "PRUNED": 3, "FAIL": 1},
     running=[trial(6, "RUNNING", 4, 30.0, 2.0)],
     best=BEST,
+    scores=[41.25, 3.5],
     front=[BEST, CHEAP],
     objectives=["val/mIoU", "energy/mJ"],
     device_seconds=123.4,
@@ -50,6 +51,12 @@ def test_the_table_shows_counts_cost_time_left_running_best_and_front() -> None:
 
 def test_before_any_end_there_is_neither_best_nor_front_nor_time_left() -> None:
     begun = dataclasses.replace(
-        STATUS, counts={"RUNNING": 2}, best=None, front=[], device_seconds=0.0, eta_seconds=None
+        STATUS,
+        counts={"RUNNING": 2},
+        best=None,
+        scores=[],
+        front=[],
+        device_seconds=0.0,
+        eta_seconds=None,
     )
     assert summary(begun) == "0/9 done (2 running), 0 device-seconds"

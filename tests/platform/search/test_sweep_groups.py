@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 from toy_sweep import DOWN, UP, listed, run_toys, toy_plan
 
 from spikeseg.platform.runs.find_run import find_run
+from spikeseg.platform.runs.list_runs import list_runs
 from spikeseg.platform.search import sweep_figures
 from spikeseg.platform.search.stored_sweep import read_sweep
 from spikeseg.platform.search.study.trial_records import TrialRecord
@@ -23,7 +24,7 @@ from spikeseg.platform.search.sweep_groups import (
 )
 from spikeseg.platform.search.sweep_page import Page, render_sweep
 from spikeseg.platform.search.sweep_results import write_sweep_report
-from spikeseg.platform.search.sweep_standing import best_trial, front_trials
+from spikeseg.platform.search.sweep_standing import best_trial, front_trials, score_sweep
 from spikeseg.platform.tracking.metric_table import metric_label
 from spikeseg.platform.tracking.tracking_uri import tracking_uri
 
@@ -61,6 +62,12 @@ def test_one_lucky_seed_is_not_the_best(plan: SweepPlan) -> None:
     best = best_trial(plan, records)
     assert best is not None and best.point["model.neuron.levels"] == 4
     assert [item.number for item in front_trials(plan, records)] == [6, 3, 0]
+
+
+def test_a_sweep_is_told_by_the_means_of_the_leading_configuration(plan: SweepPlan) -> None:
+    records = records_of(LUCKY)
+    assert score_sweep(plan, records) == pytest.approx([50.667, 3.0], abs=1e-3)
+    assert score_sweep(plan, {}) == []
 
 
 def test_rows_hold_mean_interval_difference_and_what_cannot_be_told(plan: SweepPlan) -> None:
@@ -163,11 +170,18 @@ def test_a_sweep_with_replicates_leaves_groups_everywhere(tmp_path: Path, data: 
         1,
     ]
     assert outcome.best is not None
+    (word,) = [item for item in list_runs(tmp_path) if item.word == "toy"]
+    assert word.metrics["val/mIoU"] == rows[0]["val/mIoU"]
+    assert word.state.endswith(", mean of 2 seeds")
+    with (outcome.folder / "front.csv").open() as file:
+        assert float(next(csv.DictReader(file))["val/mIoU"]) == rows[0]["val/mIoU"]
     assert find_run("toy/best", tmp_path).folder.name == str(outcome.best.number)
     client = MlflowClient(tracking_uri(tmp_path))
     runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
     parent = next(run for run in runs if "mlflow.parentRunId" not in run.data.tags)
     assert "best mean val/mIoU" in parent.data.tags["best"]
+    for metric in ("val/mIoU", "best/val_mIoU", "sweep/best"):
+        assert parent.data.metrics[metric] == rows[0]["val/mIoU"], "one answer everywhere"
     stored = read_sweep(outcome.folder)
     assert [(n, r.original, r.point["seed"]) for n, r in stored.records.items()] == [
         (0, None, 1),
@@ -183,6 +197,11 @@ def test_a_sweep_with_replicates_leaves_groups_everywhere(tmp_path: Path, data: 
         if "group" in run.data.tags:
             pairs.setdefault(run.data.tags["group"], set()).add(run.data.tags["trial"])
     assert sorted(map(len, pairs.values())) == [2, 2], "MLflow groups trials by configuration"
+    named = {
+        run.data.tags["trial"]: run.data.tags["configuration"] for run in runs if run != parent
+    }
+    first, second = (f"T1 D{levels} levels, mask_weight=20" for levels in (1, 4))
+    assert named == {"0": first, "1": second, "2": first, "3": second}, "what its table groups by"
     assert "best mean val/mIoU" in outcome.leader
     cost = json.loads((outcome.folder / "cost.json").read_text())
     assert cost["finished"] == pytest.approx(4 * 2 * 0.01, abs=0.06)

@@ -1,5 +1,6 @@
 """A sweep's report says what the trials say: verdict, order, effects, failures."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from spikeseg.platform.search.study.failure_cause import failure_cause
 from spikeseg.platform.search.study.trial_records import TrialRecord
 from spikeseg.platform.search.sweep_file.plan import SweepPlan, load_sweep
-from spikeseg.platform.search.sweep_page import Page, render_sweep
+from spikeseg.platform.search.sweep_page import Page, list_commands, render_sweep
 from spikeseg.platform.search.sweep_verdict import describe_lead, describe_rank, write_verdict
 
 BASELINES = {"val/baseline_majority": 7.8, "val/baseline_position": 8.1}
@@ -33,6 +34,20 @@ def trial(number: int, miou: float, energy: float, **point: Any) -> TrialRecord:
         step=240,
         values=(miou, energy),
     )
+
+
+def test_more_trials_are_offered_where_there_are_untried_points(tmp_path: Path) -> None:
+    def offered(space: dict[str, Any], configurations: int) -> str | None:
+        plan = load_sweep("demo")
+        recipe = plan.recipe.model_validate({**plan.recipe.model_dump(), "space": space})
+        plan = dataclasses.replace(plan, recipe=recipe)
+        lines = dict(list_commands(plan, tmp_path / "s", configurations, None))
+        return lines.get("add trials")
+
+    three = {D: {"choices": [1, 2, 4]}}
+    assert "--trials 3 " in (offered(three, 2) or "")
+    assert offered(three, 3) is None
+    assert "--trials 12 " in (offered({"loss.mask_weight": {"low": 1.0, "high": 9.0}}, 6) or "")
 
 
 def by_number(*trials: TrialRecord) -> dict[int, TrialRecord]:

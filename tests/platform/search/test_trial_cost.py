@@ -65,10 +65,16 @@ def test_a_budget_counts_devices(tmp_path: Path) -> None:
     assert "budget" not in toy_plan(tmp_path).recipe.model_dump(mode="json")
 
 
-@pytest.mark.parametrize("budget", ["2", "h", "2 hours", "-1h", 2])
-def test_a_budget_without_unit_is_refused(tmp_path: Path, budget: object) -> None:
-    with pytest.raises(ConfigError, match="budget"):
+@pytest.mark.parametrize("budget", ["2", "h", "2 hours", "-1h", "2x"])
+def test_a_budget_without_unit_is_refused(tmp_path: Path, budget: str) -> None:
+    rule = f"budget: got '{budget}': must be a number and s, m, h or d, such as 90m"
+    with pytest.raises(ConfigError, match=rule):
         toy_plan(tmp_path, budget=budget)
+
+
+def test_a_budget_that_is_a_number_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="budget: got 2"):
+        toy_plan(tmp_path, budget=2)
 
 
 def test_the_time_left_follows_what_queued_points_cost(tmp_path: Path) -> None:

@@ -103,6 +103,17 @@ def test_the_other_loopback_is_served_in_brackets(
     assert len(never_start) == 1
 
 
+def test_a_folder_that_does_not_exist_is_not_made(
+    tmp_path: Path, never_start: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "mlflow.db").write_text("")
+    with pytest.raises(ValueError, match=r"--storage .*rnus: no such folder; .*/runs$"):
+        serve(tmp_path / "rnus", host="127.0.0.1", port=free_port(), announce=print)
+    assert not (tmp_path / "rnus").exists() and not never_start
+
+
 @pytest.mark.parametrize("port", ["0", "65536", "http"])
 def test_a_port_that_is_none_is_a_wrong_request(
     never_start: list[list[str]], capsys: pytest.CaptureFixture[str], port: str

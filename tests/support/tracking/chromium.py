@@ -36,10 +36,6 @@ def open_page(executable: str) -> Iterator[Page]:
     ):
         page = browser.new_page(viewport={"width": 1400, "height": 900})
         page.set_default_timeout(_TIMEOUT_MS)
-        # MLflow opens a panel at the right of a first visit, at a moment of its own.
-        page.add_locator_handler(
-            page.locator("[data-component-id$='chat_panel.close']"), lambda close: close.click()
-        )
         yield page
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from spikeseg.platform.tracking.metric_table import METRICS
 from spikeseg.platform.tracking.pages.shared_view import (
+    CONFIGURATION,
     VIEW_TAG,
     Objective,
     experiment_tag,
@@ -36,6 +37,17 @@ def test_a_sweep_s_view_shows_its_trials_by_the_first_objective() -> None:
     assert parallel["selectedParams"] == varied
     assert parallel["selectedMetrics"] == ["energy/mJ", "val/mIoU"]
     assert scatter["xaxis"]["key"] == "energy/mJ" and scatter["yaxis"]["key"] == "val/mIoU"
+
+
+def test_a_view_of_means_groups_trainings_that_differ_in_the_seed_alone() -> None:
+    assert "groupBy" not in state_of(request_view("a", sweep="s"))
+    request = request_view("a", sweep="s", means=True)
+    state = state_of(request)
+    (key,) = state["groupBy"]["groupByKeys"]
+    assert (key["mode"], key["groupByData"]) == ("tag", CONFIGURATION)
+    assert state["groupBy"]["aggregateFunction"] == "average"
+    name = json.loads(experiment_tag(request[VIEW_TAG], 5)[1])["name"]
+    assert name == "s: means over seeds by val/mIoU"
 
 
 def test_charts_that_mlflow_makes_of_metrics_stand_closed_below_ours() -> None:
