@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from .charts import render_png
 
@@ -50,9 +51,10 @@ def draw_pareto(  # noqa: PLR0913
         axes.step(*zip(*ordered, strict=True), "o-", where=where, color="#c81e2d", label="front")
     for point, name in (names or {}).items():
         colour = "black" if point in front else "0.4"
-        axes.annotate(
+        text = axes.annotate(
             name, point, textcoords="offset points", xytext=(5, 5), fontsize=8, color=colour
         )
+        text.set_path_effects([withStroke(linewidth=3, foreground="white")])
     if names:
         # Room for the text of the last point.
         axes.margins(x=0.15)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from ..evaluation.number_text import round_difference, round_interval, round_metric, round_share
 from .groups.comparisons import Comparison
 from .sweep_file.plan import SweepPlan
-from .sweep_file.point_names import name_point
+from .sweep_file.point_names import list_unnamed, name_point
 from .sweep_groups import REFERENCE, Group, Groups, describe_leader
 
 Cell = tuple[str, Any]
@@ -36,12 +36,19 @@ def tabulate_groups(plan: SweepPlan, groups: Groups) -> Iterator[GroupTable]:
         plan: The sweep.
         groups: As `measure_groups` returns them, at least one.
     """
-    keys = [key.rpartition(".")[2] for key in plan.recipe.space.dimensions]
+    keys = [key.rpartition(".")[2] for key in list_unnamed(plan)]
     resampled = any(ends is not None for group in groups.groups for ends in group.bootstraps)
     for axis, objective in enumerate(plan.recipe.objectives):
         head = ["configuration", *keys, "seeds", "mean", "standard deviation", "95 % interval"]
         head += ["bootstrap interval"] if resampled else []
-        head += [f"against {REFERENCE}", "its 95 % interval", "p", "p (Holm)", "effect (d_z)", ""]
+        head += [
+            f"against {REFERENCE}",
+            "its 95 % interval",
+            "p",
+            "p (Holm)",
+            "effect (d_z)",
+            "verdict",
+        ]
         ordered = sorted(
             groups.groups,
             key=lambda group: (objective.sign * group.summaries[axis].mean, group.number),
@@ -62,7 +69,7 @@ def _list_cells(
     summary = group.summaries[axis]
     called = name_point(plan, group.point)
     yield f"{group.number}{f' ({called})' if called else ''}", ""
-    for key in plan.recipe.space.dimensions:
+    for key in list_unnamed(plan):
         value = group.point.get(key, "-")
         yield (f"{value:.3g}" if isinstance(value, float) else str(value)), value
     yield str(summary.seeds), ", ".join(f"trial {number}" for number in group.trials)

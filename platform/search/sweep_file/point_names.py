@@ -24,6 +24,13 @@ def name_point(plan: SweepPlan, point: dict[str, Any]) -> str:
     return ""
 
 
+def list_unnamed(plan: SweepPlan) -> list[str]:
+    """Dimensions of a sweep that a point's name says nothing of."""
+    dimensions = list(plan.recipe.space.dimensions)
+    named = any(key.startswith(_NEURON) for key in dimensions)
+    return [key for key in dimensions if not (named and key in _NAMED)]
+
+
 def describe_point(plan: SweepPlan, point: dict[str, Any]) -> str:
     """A point whole: its name, then what the name does not say, as `T2 D4 levels, lr=0.01`.
 
