@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 _FORMS = {"forward": ("plain", "fast", "folded", "folded_dense"), "step": ("plain", "fast")}
+_PROFILED = 14
 _PRESENT = 12  # Classes in a label map, as in the published measurement.
 
 
@@ -94,6 +95,7 @@ class _Task:
 )
 @click.option("--memory/--no-memory", default=True, help="Measure peak memory in subprocesses.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")
+@click.option("--profile", is_flag=True, help="Where one run of each form goes, by operation.")
 @click.option("--probe", hidden=True, help="Run one form alone and print its memory.")
 def command(  # noqa: PLR0913
     size: int,
@@ -105,6 +107,7 @@ def command(  # noqa: PLR0913
     threads: int,
     memory: bool,
     as_json: bool,
+    profile: bool,
     probe: str | None,
 ) -> None:
     """Time and memory of Spike2Former (SDT-V2, ADE20K) in three forms, interleaved in one run.
@@ -135,6 +138,10 @@ def command(  # noqa: PLR0913
             for batch in batches:
                 case = _Case(kind, precision, batch, size)
                 chosen = [f for f in _FORMS[kind] if not forms or f in ("plain", *forms)]
+                if profile:
+                    for form in chosen:
+                        _show_profile(form, case)
+                    continue
                 rows = _compare(case, chosen, rounds)
                 for row in rows if memory else ():
                     row |= _measure_memory(row["form"], case, threads)
@@ -279,6 +286,23 @@ def _compare(case: _Case, forms: list[str], rounds: int) -> list[dict[str, Any]]
             }
         )
     return rows
+
+
+def _show_profile(form: str, case: _Case) -> None:
+    """Print the operations that one run spends most of its time on, children not counted."""
+    import torch
+
+    task = _build_task(form, case)
+    task.run()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        task.run()
+    rows = sorted(profiler.key_averages(), key=lambda row: -row.self_cpu_time_total)
+    total = sum(row.self_cpu_time_total for row in rows)
+    print(f"{case}, {form}: {total / 1e6:.2f} s with the profiler's own")
+    for row in rows[:_PROFILED]:
+        share = 100 * row.self_cpu_time_total / total
+        spent = row.self_cpu_time_total / 1e6
+        print(f"  {row.key:<40}{row.count:>7}{spent:>9.3f} s{share:>6.1f} %", flush=True)
 
 
 def _measure_memory(form: str, case: _Case, threads: int) -> dict[str, float]:

@@ -145,6 +145,8 @@ class SweepRecord:
         """
         folder = self._folder / "trials" / str(item.number)
         tags = {"state": item.state, "reason": item.reason, "attempts": str(item.attempts)}
+        # Trials of an earlier version began without it.
+        tags |= self._configuration_tag(item)
         if item.violations:
             tags["violations"] = "; ".join(item.violations)
         if item.state == "FAIL":

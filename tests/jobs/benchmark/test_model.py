@@ -14,3 +14,13 @@ def test_a_number_below_its_range_is_refused(option: str, value: int, least: int
     ran = CliRunner().invoke(command, [f"--{option}", str(value)])
     assert ran.exit_code == 2
     assert f"'--{option}': {value} is not in the range x>={least}" in ran.output
+
+
+@pytest.mark.slow
+def test_a_profile_names_the_operations_of_each_form() -> None:
+    words = ["--profile", "--kind", "forward", "--form", "folded", "--size", "32", "--batch", "1"]
+    ran = CliRunner().invoke(command, [*words, "--precision", "fp32"], catch_exceptions=False)
+    plain, folded = ran.output.split("forward, fp32, batch 1, 32 x 32, ")[1:]
+    assert plain.startswith("plain: ") and folded.startswith("folded: ")
+    assert "aten::mkldnn_convolution" in plain and "aten::native_batch_norm" in plain
+    assert "aten::native_batch_norm" not in folded
