@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ..evaluation.seed_statistics import Summary, bootstrap_interval, summarize
 from .groups.comparisons import Comparison, Leader, Values, compare_with, find_leader
 from .study.pareto import front
@@ -55,14 +57,27 @@ class Groups(NamedTuple):
     leaders: list[Leader]
 
     @property
-    def scores(self) -> list[float]:
-        """Means of the group with the best mean of the first objective; empty without a group."""
-        return [summary.mean for summary in self.groups[0].summaries] if self.groups else []
-
-    @property
     def leader(self) -> Leader | None:
         """The best by the first objective; None where there is no group."""
         return self.leaders[0] if self.leaders else None
+
+
+def score_groups(plan: SweepPlan, records: Mapping[int, TrialRecord]) -> list[float]:
+    """Means of all objectives of the group with the best mean of the first; empty without a group.
+
+    Args:
+        plan: The sweep.
+        records: Its trials by number.
+    """
+    if plan.recipe.replicates is None:
+        return []
+    objectives = plan.recipe.objectives
+    members = Replication(plan.recipe.replicates, objectives, seed=plan.base.config.seed).members(
+        records
+    )
+    means = [np.mean([item.values for item in items], axis=0) for items in members.values()]
+    best = min(means, key=lambda mean: objectives[0].sign * mean[0], default=None)
+    return [] if best is None else best.tolist()
 
 
 def measure_groups(plan: SweepPlan, records: Mapping[int, TrialRecord]) -> Groups | None:

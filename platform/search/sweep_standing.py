@@ -9,7 +9,7 @@ from .study.replication import is_result
 from .study.study import Keeper
 from .study.trial_records import TrialRecord
 from .sweep_file.plan import SweepPlan
-from .sweep_groups import measure_groups
+from .sweep_groups import measure_groups, score_groups
 
 
 class Standing:
@@ -57,8 +57,7 @@ class Standing:
                     self._volume = None
         self._looked_at = len(self._keeper.ended)
         if new:
-            groups = measure_groups(self._plan, self._keeper.records)
-            self._scores = [] if groups is None else groups.scores
+            self._scores = score_groups(self._plan, self._keeper.records)
 
     @property
     def front(self) -> list[TrialRecord]:
@@ -141,11 +140,8 @@ def score_sweep(plan: SweepPlan, records: Mapping[int, TrialRecord]) -> list[flo
     Those of the best trial; of a sweep with replicates the means over the seeds of the
     configuration with the best mean.
     """
-    groups = measure_groups(plan, records)
-    if groups is not None and groups.groups:
-        return groups.scores
     best = best_trial(plan, records)
-    return [] if best is None else list(best.values)
+    return score_groups(plan, records) or ([] if best is None else list(best.values))
 
 
 def front_trials(plan: SweepPlan, records: Mapping[int, TrialRecord]) -> list[TrialRecord]:
