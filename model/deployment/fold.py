@@ -53,6 +53,8 @@ def fold(model: nn.Module, *, rep_conv: RepConvForm = "chain") -> nn.Module:
     if not any(isinstance(module, NORMS) for module in model.modules()):
         raise ValueError("the model has no BatchNorm to fold: it is folded already")
     folded = copy.deepcopy(model).eval().requires_grad_(False)
+    # Whatever the layout of a training's weights: channels-last is slower here (RESULTS.md).
+    folded = folded.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
     for module in list(folded.modules()):
         fold_rep_convs(module, rep_conv)
     for module in list(folded.modules()):

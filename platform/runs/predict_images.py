@@ -30,7 +30,7 @@ from ..evaluation.scores import (
     predict_labels,
     score_split,
 )
-from ..train.preparation import choose_device, open_data
+from ..train.preparation import choose_device, open_data, place_model
 
 _log = logging.getLogger(__name__)
 
@@ -105,7 +105,8 @@ def load_model(
     torch.set_num_threads(resolved.config.trainer.threads)
     device = choose_device(resolved.config.trainer.device)
     space = LabelSpace.from_json(label_space)
-    return LoadedModel(saved.path, model.eval().to(device), resolved, space, device)
+    model = place_model(model.eval(), resolved.config.trainer, device)
+    return LoadedModel(saved.path, model, resolved, space, device)
 
 
 def evaluate_checkpoint(

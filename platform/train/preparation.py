@@ -147,6 +147,25 @@ def set_numerics(trainer: TrainerConfig) -> None:
     torch.backends.mkldnn.set_flags(trainer.onednn)
 
 
+def place_model(model: nn.Module, trainer: TrainerConfig, device: torch.device) -> nn.Module:
+    """Move a model to a device, its weights in a training's layout.
+
+    The layout decides the last bits of a result, and a spike may turn on one: who scores a run's
+    weights in another one finds other labels here and there.
+
+    Args:
+        model: The network.
+        trainer: `memory_format` and, on a GPU, `precision` decide.
+        device: Where it is to run.
+    """
+    model = model.to(device)
+    fits = device.type == "cpu" or trainer.precision != "fp32"
+    wanted = trainer.memory_format
+    if wanted == "channels_last" or (wanted != "contiguous" and fits):
+        model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    return model
+
+
 def describe_environment(workers: int, device: torch.device) -> dict[str, Any]:
     """Versions and hardware that decide the last bits of a result.
 

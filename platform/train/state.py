@@ -14,7 +14,7 @@ from ..checkpoint.checkpoint import Evaluation
 from ..config.recipes import ConfigError, config_digest, dump
 from ..config.schema import ExperimentConfig, TrainerConfig
 from .optimizer import build_optimizer, collect_optimizer_tensors, load_optimizer_tensors
-from .preparation import build_seeded_model, describe_environment
+from .preparation import build_seeded_model, describe_environment, place_model
 from .resume import require_same
 from .schedule import average_update
 
@@ -82,16 +82,10 @@ class TrainingState:
         self._config = config
         self._dataset = dataset
         self._environment = describe_environment(workers, device)
-        self.model = build_seeded_model(config).to(device)
+        self.model = place_model(build_seeded_model(config), trainer, device)
         self.image_format = torch.channels_last
         if trainer.memory_format == "contiguous":
             self.image_format = torch.contiguous_format
-        elif (
-            trainer.memory_format == "channels_last"
-            or device.type == "cpu"
-            or trainer.precision != "fp32"
-        ):
-            self.model = self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.optimizer = build_optimizer(self.model, config.optimizer)
         self.average: AveragedModel | None = None
         if trainer.ema_decay is not None:
