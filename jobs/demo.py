@@ -24,7 +24,7 @@ def command(storage: Path) -> None:
     home = ("--storage", storage.absolute())
     best = f"{outcome.recipe.parent.name}/{outcome.best.number}"
     print(f"\ntraining: test mIoU {outcome.trained['test/mIoU']:.2f}, run {outcome.run.name}")
-    print(f"\nbest of {outcome.trials} trials: {best}")
+    print(f"\nhighest of {outcome.trials} trials, one seed each, which may be chance: {best}")
     for key, value in outcome.best.params.items():
         print(f"  {key} = {value}")
     for key, value in outcome.best.values.items():

@@ -29,7 +29,7 @@ def command(words: tuple[str, ...], output: Path, storage: Path) -> None:
     """
     from ..platform.runs.find_run import find_mlflow_ids
     from ..platform.runs.html_report import write_report
-    from ..platform.tracking.pages.page_links import describe_report_pages
+    from ..platform.tracking.pages.page_links import describe_report_pages, describe_run_page
 
     plain_logging()
     if len(words) == 1 and not _are_here(words, storage):
@@ -38,6 +38,8 @@ def command(words: tuple[str, ...], output: Path, storage: Path) -> None:
             from ..platform.search.sweep_results import write_sweep_report
 
             print(f"report: {write_sweep_report(found, output).absolute()}")
+            for line in describe_run_page(found, storage):
+                print(line)
             return
     run_ids, storage = find_mlflow_ids(words, storage, kinds=_KINDS)
     named = words if _are_here(words, storage) else ()

@@ -23,7 +23,10 @@ def command(storage: Path, port: int, host: str, open_browser: bool) -> None:
     """Serve MLflow's pages and print the one with the newest runs; Ctrl-C ends them."""
     from ..platform.tracking.mlflow_server import serve
 
-    serve(storage, host=host, port=port, announce=print, open_browser=open_browser)
+    def announce(line: str) -> None:
+        print(line, flush=True)
+
+    serve(storage, host=host, port=port, announce=announce, open_browser=open_browser)
 
 
 if __name__ == "__main__":

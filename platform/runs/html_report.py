@@ -196,7 +196,9 @@ def _describe_run(run: TrackedRun) -> dict[str, Any]:
         "run_id": run.run_id,
         "status": run.status,
         "note": "\n".join(
-            line for line in note.splitlines() if line.strip("`\n ") and not line.startswith("![")
+            re.sub(r"\*\*|`", "", line)
+            for line in note.splitlines()
+            if line.strip("`\n ") and not line.startswith("![")
         ),
         "tags": [[name, run.tags[name]] for name in _SHOWN_TAGS if name in run.tags],
         "pictures": [(title, png) for title, png in pictures if png is not None],

@@ -145,8 +145,6 @@ class SweepRecord:
         """
         folder = self._folder / "trials" / str(item.number)
         tags = {"state": item.state, "reason": item.reason, "attempts": str(item.attempts)}
-        # Trials of an earlier version began without it.
-        tags |= self._configuration_tag(item)
         if item.violations:
             tags["violations"] = "; ".join(item.violations)
         if item.state == "FAIL":
@@ -209,6 +207,15 @@ class SweepRecord:
         for item in keeper.records.values():
             if item.state in ("COMPLETE", "PRUNED", "FAIL"):
                 self.record_end(item)
+                self._add_configuration(item)
+
+    def _add_configuration(self, item: TrialRecord) -> None:
+        """Give a trial that began under an earlier version the tag that MLflow groups by."""
+        journal = self._folder / "trials" / str(item.number) / "journal"
+        tag = self._configuration_tag(item)
+        tags = (r["values"] for r in read_records(journal) if r["kind"] == "tags")
+        if tag and not any(CONFIGURATION in values for values in tags):
+            append_tags(journal, tag)
 
     def follow(self, done: int, values: Mapping[str, float], scores: Sequence[float]) -> None:
         """Record metrics of the whole sweep; the step is the number of ended trials.
@@ -265,9 +272,11 @@ class _End(NamedTuple):
 def _read_end(journal: Path) -> _End:
     note, records = "", list[dict[str, Any]]()
     for record in read_records(journal):
+        if record["kind"] == "model":  # written after the end, as these tags
+            continue
         if record["kind"] == "tags":
             note = record["values"].get(NOTE, note)
-            if set(record["values"]) == {NOTE}:  # written after the end
+            if set(record["values"]) <= {NOTE, CONFIGURATION}:
                 continue
         records = [*records[-1:], record]
     if [record["kind"] for record in records] != ["tags", "status"]:

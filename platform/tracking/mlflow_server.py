@@ -67,7 +67,7 @@ def serve(
     shown = f"[{host}]" if ":" in host else host
     # As the server would, which must not make it while a training does.
     make_database(uri, "mlflow-artifacts:/")
-    announce(f"MLflow over {without_user(uri)}: http://{shown}:{port}")
+    announce(f"MLflow over {without_user(uri)}, on port {port} of {host}")
     if not guarded:
         announce(
             "every user of this machine can read, change and delete runs there; "
@@ -150,6 +150,8 @@ def server_command(storage: Path, *, host: str, port: int) -> list[str]:
         *(("--backend-store-uri", uri) if uri == without_user(uri) else ()),
         # Through the server: what another machine sends must not end on that machine's disk.
         *("--artifacts-destination", (storage.absolute() / "artifacts").as_uri()),
+        # Its own lines name an address that opens on a welcome page.
+        *("--uvicorn-opts", "--log-level warning"),
     ]
     app = "basic-auth" if "MLFLOW_AUTH_CONFIG_PATH" in os.environ else "spikeseg"
     return [sys.executable, "-m", "mlflow", "server", "--app-name", app, *arguments]
@@ -162,6 +164,8 @@ def server_environment() -> dict[str, str]:
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_LOGGING_LEVEL": "WARNING",
+        "PYTHONWARNINGS": "ignore",
     }
 
 

@@ -42,6 +42,10 @@ def test_the_named_page_answers_which_neuron_is_best(
     assert page.locator("[data-component-id*='assistant.chat_panel']").count() == 0
     assert "Start Demo" not in page.locator("body").inner_text()
     assert "invalid" not in page.locator("body").inner_text()
+    # A click leads to an address without the mode: the browser has to know it.
+    names.first.click()
+    expect(page.get_by_text("Description").first).to_be_visible()
+    assert page.get_by_text("Judges", exact=True).count() == 0
 
 
 def test_a_sweep_with_seeds_is_ranked_by_means_over_them(

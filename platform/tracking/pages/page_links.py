@@ -15,7 +15,7 @@ from ...config.command_lines import command_line
 from ...config.typed_paths import sqlite_file
 from ..mlflow_client import connect
 from ..tracking_uri import tracking_uri, without_user
-from .shared_view import view_key
+from .shared_view import ALL_RUNS, has_view, view_key
 
 _log = logging.getLogger(__name__)
 
@@ -32,15 +32,21 @@ class NewestRun(NamedTuple):
         experiment_id: Its experiment.
         experiment: That experiment's name.
         run_id: Its id.
+        parent_id: Id of its sweep's run; its own where it belongs to no sweep.
+        word: What commands call that one.
         sweep_trials: Ids of all trials of its sweep; none where it belongs to no sweep.
         view: Key of the view of its experiment that shows it; None where there is none.
+        all_runs: Key of the view that shows all runs of its experiment; None likewise.
     """
 
     experiment_id: str
     experiment: str
     run_id: str
+    parent_id: str
+    word: str
     sweep_trials: tuple[str, ...]
     view: str | None
+    all_runs: str | None
 
 
 def link_experiment(
@@ -93,8 +99,11 @@ def find_newest_run(uri: str) -> NewestRun | None:
         experiment.experiment_id,
         experiment.name,
         run.info.run_id,
+        parent,
+        tags.get("run", parent),
         tuple(trial.info.run_id for trial in trials),
         view_key(tags),
+        ALL_RUNS if has_view(experiment.tags, ALL_RUNS) else None,
     )
 
 
@@ -170,11 +179,18 @@ def describe_pages(server: str, storage: Path) -> Pages:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         return Pages(server, [f"its newest runs could not be looked up: {reason[0][:200]}"])
     if newest is not None:
-        first = link_experiment(server, newest.experiment_id, newest.view)
-        lines = [f"runs of {newest.experiment}: {first}"]
-        if len(newest.sweep_trials) > 1:
-            link = link_experiment(server, newest.experiment_id, newest.view, charts=True)
-            lines.append(f"its newest sweep's trials compared: {link}")
+        at, view = newest.experiment_id, newest.view
+        first = link_experiment(server, at, view)
+        all_runs = link_experiment(server, at, newest.all_runs)
+        page = link_run(server, at, newest.parent_id)
+        if len(newest.sweep_trials) < 2:
+            return Pages(first, [f"runs of {newest.experiment}: {first}", f"the newest: {page}"])
+        lines = [
+            f"trials of {newest.word}: {first}",
+            f"compared:  {link_experiment(server, at, view, charts=True)}",
+            f"its page:  {page}",
+            f"all runs of {newest.experiment}: {all_runs}",
+        ]
         return Pages(first, lines)
     lines = [f"{storage.absolute()} holds no run yet"]
     if sqlite_file(uri) is not None:

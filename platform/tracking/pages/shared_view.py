@@ -18,7 +18,8 @@ VIEW_TAG = "spikeseg.view"
 """Tag of a run or sweep that says which view its experiment is to have."""
 _EXPERIMENT_TAG = "mlflow.sharedViewState."
 _MOST_VARIED = 8
-_RUNS = "runs"
+ALL_RUNS = "runs"
+"""Key of the view of all runs of an experiment."""
 # These three have tags with short names, which fit into a column's head.
 _NEURON = {
     "model.neuron.timesteps": "T",
@@ -57,7 +58,7 @@ _DEFAULT = (Objective("val/mIoU", False), Objective("energy/mJ", True))
 
 
 def request_view(
-    key: str = _RUNS,
+    key: str = ALL_RUNS,
     *,
     sweep: str | None = None,
     varied: Sequence[str] = (),
@@ -89,6 +90,16 @@ def view_key(tags: Mapping[str, str]) -> str | None:
         return str(json.loads(tags[VIEW_TAG])["key"])
     except (KeyError, ValueError, TypeError):
         return None
+
+
+def has_view(tags: Mapping[str, str], key: str) -> bool:
+    """Whether an experiment has a view.
+
+    Args:
+        tags: The experiment's tags.
+        key: The view's key.
+    """
+    return f"{_EXPERIMENT_TAG}{key}" in tags
 
 
 def experiment_tag(request: str, time: int) -> tuple[str, str]:

@@ -28,7 +28,7 @@ from spikeseg.platform.search.sweep_results import why_no_result
 from spikeseg.platform.search.trials import ray_tune as faces
 from spikeseg.platform.search.trials.engine import TrialQueue
 from spikeseg.platform.search.trials.trial import reports
-from spikeseg.platform.tracking.journal import read_records
+from spikeseg.platform.tracking.journal import append_model, read_records
 
 
 @pytest.fixture(autouse=True)
@@ -174,6 +174,26 @@ def test_a_signal_while_results_are_written_can_be_continued(
     again = run_toys(data, tmp_path, resume="toy")
     assert again.counts == {"COMPLETE": 2}
     assert (again.folder / "figures" / "front.png").is_file()
+
+
+def test_a_finished_sweep_that_is_resumed_leaves_the_ends_of_its_trials_as_they_were(
+    tmp_path: Path, data: Path
+) -> None:
+    toy_plan(tmp_path, **listed(4, 2))
+    folder = run_toys(data, tmp_path, name="toy").folder
+    journals = sorted(folder.glob("trials/*/journal"))
+    # As a sweep's best trial has it, behind its end.
+    texts = {"name": "toy", "folder": "model", "example": "[]", "dataset": "shapes"}
+    values = {"params": {}, "tags": {}, "digests": {}}
+    append_model(journals[0], {**texts, **values, "step": 4, "files": [], "register": None})
+
+    def list_ends() -> list[int]:
+        return [r["time"] for path in journals for r in read_records(path) if r["kind"] == "status"]
+
+    before = list_ends()
+    assert len(before) == 2
+    run_toys(data, tmp_path, resume="toy")
+    assert list_ends() == before, "MLflow takes a trial's duration from its last end"
 
 
 def test_a_sweep_whose_engine_fails_can_be_continued(

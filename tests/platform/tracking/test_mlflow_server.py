@@ -17,6 +17,7 @@ from spikeseg.jobs.ui import command
 from spikeseg.platform.cluster.loopback import is_loopback
 from spikeseg.platform.tracking import mlflow_server as server
 from spikeseg.platform.tracking.mlflow_server import serve, server_command, server_environment
+from spikeseg.platform.tracking.pages.page_links import Pages
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +72,7 @@ def test_loopback_is_served_with_this_storage(
     serve(tmp_path, host="127.0.0.1", port=port, announce=said.append)
     assert never_start == [server_command(tmp_path, host="127.0.0.1", port=port)]
     assert f"sqlite:///{tmp_path / 'mlflow.db'}" in never_start[0]
-    assert f"http://127.0.0.1:{port}" in said[0]
+    assert said[0].endswith(f", on port {port} of 127.0.0.1")
     assert "every user of this machine can read, change and delete runs" in said[1]
 
 
@@ -90,8 +91,9 @@ def test_where_a_password_is_asked_for_nobody_is_warned(
 
 
 def test_the_other_loopback_is_served_in_brackets(
-    tmp_path: Path, never_start: list[list[str]]
+    tmp_path: Path, never_start: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(server, "describe_pages", lambda address, _: Pages(address, [address]))
     try:
         with socket.create_server(("::1", 0), family=socket.AF_INET6) as probe:
             port = probe.getsockname()[1]
@@ -99,7 +101,8 @@ def test_the_other_loopback_is_served_in_brackets(
         pytest.skip("this machine has no IPv6 loopback")
     said: list[str] = []
     serve(tmp_path, host="::1", port=port, announce=said.append)
-    assert f"http://[::1]:{port}" in said[0]
+    assert said[0].endswith(f", on port {port} of ::1")
+    assert f"http://[::1]:{port}" in said
     assert len(never_start) == 1
 
 

@@ -3,7 +3,11 @@
 from pathlib import Path
 
 from spikeseg.platform.tracking.mlflow_client import connect
-from spikeseg.platform.tracking.pages.page_links import describe_pages, link_experiment
+from spikeseg.platform.tracking.pages.page_links import (
+    describe_pages,
+    link_experiment,
+    link_run,
+)
 from spikeseg.platform.tracking.pages.shared_view import request_view
 from spikeseg.platform.tracking.tracking_uri import tracking_uri
 
@@ -30,16 +34,20 @@ def test_the_page_of_the_newest_runs_experiment_is_the_first(tmp_path: Path) -> 
     assert pages.first.endswith(
         f"/#/experiments/{home.experiment_id}/runs?workflowType=machine_learning"
     )
-    assert pages.lines == [f"runs of newest: {pages.first}"]
+    runs, page = pages.lines
+    assert runs == f"runs of newest: {pages.first}"
+    assert page.startswith(f"the newest: {SERVER}/#/experiments/{home.experiment_id}/runs/")
 
 
 def test_trials_of_the_newest_sweep_have_a_page_that_compares_them(tmp_path: Path) -> None:
     parent = record(tmp_path, "sweeps", 1000)
     trials = [record(tmp_path, "sweeps", 2000 + n, parent) for n in range(3)]
     record(tmp_path, "sweeps", 500, parent="another")
-    _, compared = describe_pages(SERVER, tmp_path).lines
+    _, compared, page, others = describe_pages(SERVER, tmp_path).lines
     home = connect(tracking_uri(tmp_path)).get_run(trials[0]).info.experiment_id
     assert compared.endswith(link_experiment(SERVER, home, charts=True))
+    assert page.endswith(link_run(SERVER, home, parent))
+    assert others == f"all runs of sweeps: {link_experiment(SERVER, home)}"
 
 
 def test_the_pages_of_a_sweep_open_with_the_view_that_its_run_asks_for(tmp_path: Path) -> None:
