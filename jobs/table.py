@@ -1,5 +1,6 @@
 """`spikeseg table`: runs side by side, seeds together, for a terminal, a paper or a spreadsheet."""
 
+import sys
 from pathlib import Path
 
 import click
@@ -33,7 +34,15 @@ def command(words: tuple[str, ...], columns: str | None, form: str, storage: Pat
 
     plain_logging()
     names = [name.strip() for name in (columns or "").split(",") if name.strip()]
-    print(WRITERS[form](make_table(group_runs(words, storage), names)), end="")
+    groups = group_runs(words, storage)
+    print(WRITERS[form](make_table(groups, names)), end="")
+    chose = [word for group in groups for word in group.left_out]
+    if chose:
+        print(
+            f"left out: {len(chose)} trainings by which a sweep chose what it repeated "
+            f"({', '.join(chose[:3])}{', ...' if len(chose) > 3 else ''}): they say too much good",
+            file=sys.stderr,
+        )
 
 
 if __name__ == "__main__":

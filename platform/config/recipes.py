@@ -37,9 +37,7 @@ _SOURCE = "configuration"
 _SEVERAL = (
     "one run has one value; `spikeseg sweep` tries several: sweep.space.{key}={choices: [{values}]}"
 )
-# Fields that came after 0.1, with the values under which they change nothing: left out of digests,
-# so that an experiment keeps its digest from version to version.
-_ADDED: dict[str, Any] = {
+ADDED: dict[str, Any] = {
     "data.phases": [],
     "data.transform.decode": "full",
     "data.transform.jitter": None,
@@ -62,6 +60,8 @@ _ADDED: dict[str, Any] = {
     "trainer.ema_start": "constant",
     "trainer.memory_format": "auto",
 }
+"""Fields that came after 0.1, with the values under which they change nothing: left out of digests,
+so that an experiment keeps its digest from version to version."""
 RECIPES = Path(__file__).resolve().parents[2] / "jobs" / "recipes"
 PLACES = ("data.path", "init.backbone", "init.segmentor", "tracking.journal")
 """Fields that hold paths, from the working folder, or addresses."""
@@ -244,7 +244,7 @@ def config_digest(config: ExperimentConfig) -> str:
     del tree["data"]["path"]
     # It decides no result, and came after digests were first recorded.
     del tree["tracking"]["code_diff"]
-    for key, unchanged in _ADDED.items():
+    for key, unchanged in ADDED.items():
         *parents, last = key.split(".")
         section = functools.reduce(operator.getitem, parents, tree)
         if section[last] == unchanged:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..config.errors import ConfigError, nearest
 from ..config.field_kinds import find_keys
+from ..config.recipes import ADDED
 from ..config.schema import ExperimentConfig
 from ..config.yaml_source import parse_value
 from ..evaluation.number_text import round_metric
@@ -38,6 +39,7 @@ class RunGroup:
         fields: Dotted key -> value, of the first run.
         metrics: Name -> one value a run that has it.
         states: State of each run.
+        left_out: Words of trainings by which a sweep chose this configuration, not among the runs.
     """
 
     words: list[str] = field(default_factory=list)
@@ -45,6 +47,7 @@ class RunGroup:
     fields: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, list[float]] = field(default_factory=dict)
     states: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
     @property
     def label(self) -> str:
@@ -118,7 +121,8 @@ def _make_group(members: Sequence[tuple[FoundRun, dict[str, Any], bool]]) -> Run
     where there are others.
     """
     fresh = [item for item in members if not item[2]] or members
-    group = RunGroup(fields=fresh[0][1])
+    left_out = [item[0].word for item in members if item not in fresh]
+    group = RunGroup(fields=fresh[0][1], left_out=left_out)
     for run, _, _ in fresh:
         group.words.append(run.word)
         group.folders.append(run.folder)
@@ -141,12 +145,22 @@ def _read_choosing_seed(sweep: Path) -> int | None:
 
 
 def read_fields(folder: Path) -> dict[str, Any]:
-    """Dotted key -> value of a run's configuration as it stands; empty where it cannot be read."""
+    """Dotted key -> value of a run's configuration; empty where it cannot be read.
+
+    A field that came later has the value under which it changes nothing: runs of two versions are
+    not told apart by it.
+    """
     try:
         content = parse_value((folder / "config.yaml").read_text())
     except (OSError, ValueError):
         return {}
-    return dict(_flatten("", content)) if isinstance(content, dict) else {}
+    if not isinstance(content, dict):
+        return {}
+    fields = dict(_flatten("", content))
+    for key, unchanged in ADDED.items():
+        if not any(f"{name}.".startswith(f"{key}.") for name in fields):
+            fields[key] = unchanged
+    return fields
 
 
 def _flatten(prefix: str, node: Mapping[str, Any]) -> list[tuple[str, Any]]:

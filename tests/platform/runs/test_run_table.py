@@ -70,6 +70,19 @@ def test_the_training_by_which_a_sweep_chose_a_point_is_not_in_its_mean(tmp_path
         groups = group_runs(["found"], tmp_path)
         found = {g.fields["model.neuron.levels"]: sorted(g.metrics["val/mIoU"]) for g in groups}
         assert found == expected
+        left_out = [word for group in groups for word in group.left_out]
+        assert left_out == (["found/0"] if "best" in replicates else [])
+
+
+def test_a_run_of_a_version_without_a_field_is_the_same_experiment(storage: Path) -> None:
+    path = storage / "four-0" / "config.yaml"
+    new = path.read_text()
+    old = "".join(line for line in new.splitlines(True) if "memory_format" not in line)
+    assert old != new
+    path.write_text(old)
+    table = make_table(group_runs(every(storage), storage))
+    assert [row[1].text for row in table.rows] == ["3", "3"]
+    assert "memory_format" not in table.head
 
 
 def test_other_data_or_another_rate_is_another_row(storage: Path) -> None:
