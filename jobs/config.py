@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import click
 
 from .cli import NearestGroup, run
+from .display.sentences import fill_lines
 from .options import overrides_argument
 
 _WIDEST = 158
@@ -74,21 +75,25 @@ def check(recipe: str, overrides: tuple[str, ...]) -> None:
 def explain(field: str) -> None:
     """Say what FIELD means, takes and is by default, and which shipped files set it.
 
-    FIELD is a dotted key, the end of one (lr is optimizer.lr), or a section; fields of a sweep
-    file begin with `sweep.`.
+    FIELD is a dotted key, the end of one (lr is optimizer.lr), T or D, or a section; fields of a
+    sweep file begin with `sweep.`.
     """
     from ..platform.config.describe_fields import describe_fields
+    from ..platform.config.field_kinds import SYMBOLS
     from ..platform.config.recipe_list import find_settings
     from ..platform.config.schema import ExperimentConfig
     from ..platform.search.sweep_file.sweep_list import describe_sweep_fields
 
     fields = {**describe_fields(ExperimentConfig), **describe_sweep_fields()}
+    field = SYMBOLS.get(field, field)
     keys = [field] if field in fields else [key for key in fields if key.endswith(f".{field}")]
     if not keys:
         raise click.UsageError(f"no field {field!r}{_suggest(field, fields)}")
     for index, key in enumerate(keys):
         item = fields[key]
-        print(f"{chr(10) if index else ''}{key}: {item.meaning or 'see the fields below'}")
+        if index:
+            print()
+        print(fill_lines(f"{key}: {item.meaning or 'see the fields below'}"))
         print(f"  takes    {item.kind}{f', {item.rule}' if item.rule else ''}")
         print(f"  default  {'none, a recipe gives it' if item.default is None else item.default}")
         settings = [] if item.below else list(find_settings(key))

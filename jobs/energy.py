@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from .cli import run
+from .display.sentences import fill_lines
 from .options import (
     TypedPath,
     machine_options,
@@ -62,7 +63,7 @@ def command(
         print(to_json(report))
         return
     for line in _describe(report, layers, asked["rule"] == "all"):
-        print(line)
+        print(fill_lines(line) if ". " in line else line)
 
 
 def _describe(report: dict[str, Any], layers: bool, all_rules: bool) -> list[str]:

@@ -14,6 +14,7 @@ import click
 from ..platform.config.command_lines import command_line
 from .cli import NearestGroup, run
 from .display.progress import open_progress
+from .display.sentences import fill_lines
 from .options import (
     overrides_argument,
     plain_logging,
@@ -165,13 +166,13 @@ def _sweep(
     states = ", ".join(f"{count} {state}" for state, count in outcome.counts.items())
     print(f"\n{outcome.name}: {states}")
     if outcome.leader:
-        print(f"{outcome.leader[0].upper()}{outcome.leader[1:]}.")
+        print(fill_lines(f"{outcome.leader[0].upper()}{outcome.leader[1:]}."))
     print(outcome.spent)
     if outcome.best is None:
         print(outcome.missing)
     else:
         word = f"{outcome.name}/{outcome.best.number}"
-        print(f"first training of it: {word}" if outcome.leader else f"best trial: {word}")
+        print(f"first training of it: {word}" if outcome.repeated else f"highest: {word}")
         for key, value in outcome.best.params.items():
             print(f"  {key} = {f'{value:.3g}' if isinstance(value, float) else value}")
         for key, value in outcome.best.values.items():

@@ -31,6 +31,7 @@ def validate_tree(
     *,
     source: str,
     several: str = "",
+    prefix: str = "",
 ) -> Model:
     """Check a tree of plain values against a pydantic model; `1e4` is a whole number, too.
 
@@ -41,6 +42,7 @@ def validate_tree(
         source: What errors name where `origins` knows neither a key nor what stands around it.
         several: What to say of several values where a field takes one; `{key}` is
             the field, `{values}` are the values.
+        prefix: What stands before a key on the command line.
 
     Raises:
         ConfigError: One sentence a fault: origin, key, value, rule, nearest name.
@@ -50,7 +52,8 @@ def validate_tree(
         return model.model_validate_json(json.dumps(tree))
     except ValidationError as error:
         faults = [_Fault(model, item, tree, several) for item in error.errors()]
-        raise ConfigError("\n".join(fault.sentence(origins, source) for fault in faults)) from error
+        sentences = [fault.sentence(origins, source, prefix) for fault in faults]
+        raise ConfigError("\n".join(sentences)) from error
     except (TypeError, ValueError) as error:
         raise ConfigError(f"a value cannot be written as JSON: {error}") from error
 
@@ -183,10 +186,11 @@ class _Fault:
                 self._key += about
         self._tree = tree
 
-    def sentence(self, origins: Mapping[str, str], source: str) -> str:
+    def sentence(self, origins: Mapping[str, str], source: str, prefix: str) -> str:
         """Origin, key, value and rule."""
         where = find_origin([*self._key, *self._about], origins, source)
-        at = ": ".join([where, *([".".join(self._key)] if self._key else [])])
+        begin = prefix if where == COMMAND_LINE else ""
+        at = ": ".join([where, *([begin + ".".join(self._key)] if self._key else [])])
         if self._type in _UNKNOWN:
             if self._key[-1] in self._names:
                 return f"{at}: no field of the kind that is given here"

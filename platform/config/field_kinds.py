@@ -89,6 +89,10 @@ def field_keys(model: type, prefix: str = "") -> tuple[str, ...]:
     return tuple(keys)
 
 
+SYMBOLS = {"T": "model.neuron.timesteps", "D": "model.neuron.levels"}
+"""What papers and tables call a field -> its key."""
+
+
 def find_keys(model: type, name: str) -> list[str]:
     """Dotted keys that end with a name: `lr` is `optimizer.lr`; the name's own key alone if whole.
 
@@ -97,6 +101,7 @@ def find_keys(model: type, name: str) -> list[str]:
         name: A field's name, or the end of its key.
     """
     keys = field_keys(model)
+    name = SYMBOLS.get(name, name)
     if name in keys:
         return [name]
     return [key for key in keys if key.endswith(f".{name}")]

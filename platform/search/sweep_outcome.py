@@ -11,8 +11,9 @@ from .study.trial_records import TrialRecord
 from .sweep_file.plan import SweepPlan
 from .sweep_groups import describe_leader, measure_groups
 from .sweep_results import why_no_result
-from .sweep_standing import best_trial, front_trials
+from .sweep_standing import best_trial, front_trials, learned_results
 from .sweep_tracking import SweepRecord
+from .sweep_verdict import describe_lead
 from .trial_cost import describe_spent
 
 
@@ -45,7 +46,9 @@ class SweepOutcome:
         counts: State -> trials.
         missing: Where there is no best trial, why; else empty.
         lost: Sentences about records that could not be kept.
-        leader: With replicates: the leading configuration and what it cannot be told from.
+        leader: Which is highest and whether that may be noise; with replicates which configuration
+            leads and what it cannot be told from.
+        repeated: Whether configurations were trained with several seeds.
         spent: Where the device time went.
     """
 
@@ -57,6 +60,7 @@ class SweepOutcome:
     missing: str
     lost: tuple[str, ...] = ()
     leader: str = ""
+    repeated: bool = False
     spent: str = ""
 
 
@@ -79,9 +83,17 @@ def describe_outcome(plan: SweepPlan, keeper: Keeper, record: SweepRecord) -> Sw
         counts={state: states.count(state) for state in sorted(set(states))},
         missing=why_no_result(keeper.records),
         lost=tuple(_list_lost(keeper.folder, record)),
-        leader="" if groups is None else describe_leader(plan, groups),
+        leader=_describe_lead(plan, keeper) if groups is None else describe_leader(plan, groups),
+        repeated=groups is not None,
         spent=describe_spent(plan, keeper.records.values()),
     )
+
+
+def _describe_lead(plan: SweepPlan, keeper: Keeper) -> str:
+    results = learned_results(keeper.records)
+    if best_trial(plan, keeper.records) is None:
+        return ""
+    return f"by {plan.recipe.objectives[0].metric} {describe_lead(plan, results)}"
 
 
 def _result(plan: SweepPlan, keeper: Keeper, item: TrialRecord) -> TrialResult:

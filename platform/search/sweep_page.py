@@ -21,6 +21,7 @@ from .marginal_effects import (
     why_no_importance,
 )
 from .study.failure_cause import describe_cause, failure_cause
+from .study.replication import Replication
 from .study.trial_records import TrialRecord
 from .sweep_figures import draw_front, label_trial
 from .sweep_file.plan import SweepPlan
@@ -303,14 +304,20 @@ def list_commands(
     if more > configurations and plan.recipe.sampler.name != "listed":
         yield "add trials", line("sweep", "--resume", name, "--trials", str(more))
     if best is not None:
-        seed = best.point.get("seed", plan.base.config.seed)
+        seeds = [best.point.get("seed", plan.base.config.seed)]
+        what = "train the point with the highest score whole"
+        if plan.recipe.replicates is not None:
+            seeds += Replication(
+                plan.recipe.replicates, plan.recipe.objectives, seed=plan.base.config.seed
+            ).seeds
+            what = "train the configuration with the best mean whole"
         yield (
-            "train the point with the highest score whole",
+            what,
             line("train", str(folder.absolute() / "best.yaml")),
         )
         yield (
             "the same with another seed",
-            line("train", str(folder.absolute() / "best.yaml"), f"seed={seed + 1}"),
+            line("train", str(folder.absolute() / "best.yaml"), f"seed={max(seeds) + 1}"),
         )
         yield "score its weights", line("evaluate", f"{name}/{best.number}")
     yield "its table in other forms", line("table", name, "--format", "csv")

@@ -243,7 +243,7 @@ def _parse(content: Any, lines: dict[str, str], path: Path, own: Sequence[str]) 
         for below in [name for name in lines if name.startswith(f"{key}.")]:
             del lines[below]
         lines.update(dict.fromkeys(_keys(key, node[last]), "command line"))
-    return validate_tree(SweepRecipe, content, lines, source=str(path))
+    return validate_tree(SweepRecipe, content, lines, source=str(path), prefix="sweep.")
 
 
 def _keys(key: str, value: Any) -> Iterator[str]:

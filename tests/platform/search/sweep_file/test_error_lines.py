@@ -47,8 +47,8 @@ def test_a_condition_on_what_is_not_there_names_the_condition(tmp_path: Path) ->
     given = "sweep.space.model.neuron.levels.when={model.neuron.timesteps: 3}"
     text = refusal(tmp_path, given)
     assert text == (
-        "command line: space: model.neuron.levels: when: model.neuron.timesteps: is not in the "
-        "space"
+        "command line: sweep.space: model.neuron.levels: when: model.neuron.timesteps: is not in "
+        "the space"
     )
 
 

@@ -424,7 +424,7 @@ def test_the_command_line_can_change_the_recipe_itself(tmp_path: Path) -> None:
     plan = load(tmp_path, "sweep.sampler.name=grid", "sweep.concurrency=1")
     assert plan.points == ({"model.neuron.levels": 1}, {"model.neuron.levels": 2})
     assert plan.recipe.concurrency == 1
-    assert "command line: concurrency: got 0" in refusal(tmp_path, "sweep.concurrency=0")
+    assert "command line: sweep.concurrency: got 0" in refusal(tmp_path, "sweep.concurrency=0")
 
 
 def test_the_command_line_can_change_a_dimension(tmp_path: Path) -> None:
