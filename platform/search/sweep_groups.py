@@ -11,7 +11,7 @@ from .study.pareto import front
 from .study.replication import Replication
 from .study.trial_records import TrialRecord
 from .sweep_file.plan import SweepPlan
-from .sweep_file.point_names import name_point
+from .sweep_file.point_names import list_unnamed, name_point
 
 REFERENCE = 0
 """First trial of the configuration that all others are compared with: the sweep's first point."""
@@ -233,15 +233,17 @@ def describe_groups(plan: SweepPlan, groups: Groups) -> str:
         plan: The sweep.
         groups: As `measure_groups` returns them.
     """
-    keys = list(plan.recipe.space.dimensions)
+    keys = list_unnamed(plan)
     names = [objective.metric for objective in plan.recipe.objectives]
-    heads = ["group", *keys, *names, f"{names[0]} against {REFERENCE}", "p (Holm)", "front"]
+    ends = [key.rpartition(".")[2] for key in keys]
+    heads = ["configuration", *ends, *names, f"against {REFERENCE}", "p (Holm)", "front"]
     lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
     sign = -plan.recipe.objectives[0].sign
     for group in groups.groups:
         item = group.comparisons[0] if group.comparisons else None
+        called = name_point(plan, group.point)
         cells = [
-            str(group.number),
+            f"{group.number}{f' ({called})' if called else ''}",
             *(_shorten(group.point.get(key, "")) for key in keys),
             *map(describe_summary, group.summaries),
             "" if item is None or item.difference is None else f"{sign * item.difference:+.3g}",

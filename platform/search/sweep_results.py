@@ -125,7 +125,11 @@ def finish_sweep(plan: SweepPlan, keeper: Keeper, folder: Path, record: SweepRec
     untried = " ".join(list_untried(plan, results_of(keeper.records)))
     spent = describe_spent(plan, keeper.records.values())
     note = write_note(
-        sentence, "\n\n".join(filter(None, [described, untried, spent, lines])), shown
+        sentence,
+        "\n\n".join(
+            filter(None, [analysis.describe_groups(plan), described, untried, spent, lines])
+        ),
+        shown,
     )
     journal.tags({NOTE: note})
 
@@ -267,12 +271,17 @@ def describe_sweep(
     lines += [
         f"Not beaten in {' and '.join(names)} together{told}:",
         "",
-        "| " + " | ".join(keys) + " |",
+        "| " + " | ".join(_head(key, names) for key in keys) + " |",
         "|" + " --- |" * len(keys),
         *("| " + " | ".join(_cell(row.get(key, "")) for key in keys) + " |" for row in front),
         "",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _head(key: str, metrics: Sequence[str]) -> str:
+    """A column's head; of a field the last part of its key, since whole keys leave no room."""
+    return key if key in metrics else key.rpartition(".")[2]
 
 
 def _cell(value: Any) -> str:

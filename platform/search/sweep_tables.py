@@ -33,11 +33,15 @@ class Analysis(NamedTuple):
     files: dict[str, str]
 
     def describe_leader(self, plan: SweepPlan) -> str:
-        """The leading configuration and the table of groups; empty without replicates."""
+        """The leading configuration in a sentence; empty without replicates."""
         if self.groups is None:
             return ""
         sentence = describe_leader(plan, self.groups)
-        return f"{sentence[0].upper()}{sentence[1:]}.\n\n{describe_groups(plan, self.groups)}"
+        return f"{sentence[0].upper()}{sentence[1:]}."
+
+    def describe_groups(self, plan: SweepPlan) -> str:
+        """The table of groups in Markdown; empty without replicates."""
+        return "" if self.groups is None else describe_groups(plan, self.groups)
 
 
 def analyse_sweep(plan: SweepPlan, keeper: Keeper) -> Analysis:
