@@ -227,8 +227,8 @@ def test_a_sweep_and_its_trial_hold_the_names_of_their_lists(tmp_path: Path, dat
 
     of_a_trial = run_contents.names("Tags of a trial besides")
     assert ours(trial) <= run_contents.names("Tags") | of_a_trial
-    of_a_failure = {"violations", "cause"}
-    assert of_a_trial | {"sweep", "trial", "data_digest"} <= ours(trial) | of_a_failure
+    of_others = {"violations", "cause", "configuration"}
+    assert of_a_trial | {"sweep", "trial", "data_digest"} <= ours(trial) | of_others
     assert set(trial.data.metrics) <= {name for name in METRICS if not name.startswith("test/")}
     assert "system/cpu_utilization_percentage" in trial.data.metrics
     kept = {item.path for item in client.list_artifacts(trial.info.run_id)}
@@ -246,7 +246,7 @@ def test_a_sweep_and_its_trial_hold_the_names_of_their_lists(tmp_path: Path, dat
     of_a_sweep = run_contents.names("Tags of a sweep")
     assert ours(parent) <= of_a_sweep
     # Two steps learn nothing, so that there is no best trial.
-    of_the_best = {"best_trial", "best_point", "best"}
+    of_the_best = {"best_trial", "best_point", "best", "configuration"}
     assert of_a_sweep - ours(parent) <= {"git_sha", "dirty", "code_diff_digest"} | of_the_best
     names = {name.partition("/")[0] for name in run_contents.names("Metrics of a sweep")}
     assert {name.partition("/")[0] for name in parent.data.metrics} <= names
