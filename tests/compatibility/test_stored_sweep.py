@@ -94,7 +94,7 @@ def test_a_sweep_whose_study_lies_in_a_journal_is_read_to_its_end(
     assert ran.code == 0, ran.err
 
     assert f"{sweep.name}: 1 COMPLETE" in ran.out
-    assert f"best trial: {sweep.name}/0" in ran.out
+    assert f"highest: {sweep.name}/0" in ran.out
     assert results(sweep) == before
 
 
