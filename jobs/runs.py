@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..platform.config.command_lines import command_line
 from .cli import NearestGroup, run
 from .options import plain_logging, storage_option
 
@@ -34,13 +35,17 @@ def command(context: click.Context, sweep: str | None, as_json: bool, storage: P
         return
     from ..platform.config.stored_json import to_json
     from ..platform.runs.list_runs import list_runs
+    from ..platform.tracking.pages.page_links import find_neighbours
 
     plain_logging()
     runs = list_runs(storage, sweep=sweep)
     if as_json:
         print(to_json([dataclasses.asdict(item) for item in runs]))
     elif not runs:
-        print(f"no runs in {storage.absolute()}")
+        where = storage.absolute()
+        print(f"no runs in {where}" if where.is_dir() else f"no runs: there is no folder {where}")
+        for folder in find_neighbours(storage):
+            print(f"runs may be in: {command_line('runs', '--storage', folder)}")
     else:
         _print_table([_row(item) for item in runs])
 

@@ -9,7 +9,7 @@ from ..train.tracked_training import LOST
 from .study.study import Keeper
 from .study.trial_records import TrialRecord
 from .sweep_file.plan import SweepPlan
-from .sweep_groups import describe_leader, measure_groups
+from .sweep_groups import Groups, describe_leader, measure_groups
 from .sweep_results import why_no_result
 from .sweep_standing import best_trial, front_trials, learned_results
 from .sweep_tracking import SweepRecord
@@ -83,16 +83,16 @@ def describe_outcome(plan: SweepPlan, keeper: Keeper, record: SweepRecord) -> Sw
         counts={state: states.count(state) for state in sorted(set(states))},
         missing=why_no_result(keeper.records),
         lost=tuple(_list_lost(keeper.folder, record)),
-        leader=_describe_lead(plan, keeper) if groups is None else describe_leader(plan, groups),
+        leader="" if best is None else _describe_lead(plan, keeper, groups),
         repeated=groups is not None,
         spent=describe_spent(plan, keeper.records.values()),
     )
 
 
-def _describe_lead(plan: SweepPlan, keeper: Keeper) -> str:
+def _describe_lead(plan: SweepPlan, keeper: Keeper, groups: Groups | None) -> str:
+    if groups is not None:
+        return describe_leader(plan, groups)
     results = learned_results(keeper.records)
-    if best_trial(plan, keeper.records) is None:
-        return ""
     return f"by {plan.recipe.objectives[0].metric} {describe_lead(plan, results)}"
 
 

@@ -118,8 +118,8 @@ def finish_sweep(plan: SweepPlan, keeper: Keeper, folder: Path, record: SweepRec
     sentence = ""
     if best is not None:
         shown[:0] = _copy_pictures(journal, folder / "trials" / str(best.number) / "journal")
-        sentence = _describe_best(plan, best, keeper.records)
-    sentence = analysis.describe_leader(plan) or sentence
+        single = _describe_best(plan, best, keeper.records)
+        sentence = analysis.describe_leader(plan) or single
     described = describe_sweep(plan, rows, front_rows, why)
     lines = _write_commands(plan, keeper, folder, best)
     untried = " ".join(list_untried(plan, results_of(keeper.records)))

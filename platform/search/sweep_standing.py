@@ -75,7 +75,7 @@ class Standing:
     @property
     def scores(self) -> list[float]:
         """Values of the objectives that the sweep is told by, as `score_sweep`; empty of none."""
-        return self._scores or ([] if self.best is None else list(self.best.values))
+        return [] if self.best is None else self._scores or list(self.best.values)
 
     @property
     def hypervolume(self) -> float | None:
@@ -125,11 +125,12 @@ def signed_values(plan: SweepPlan, item: TrialRecord) -> tuple[float, ...]:
 def best_trial(plan: SweepPlan, records: Mapping[int, TrialRecord]) -> TrialRecord | None:
     """The best result by the first objective, among equals by the next ones; no degenerate one.
 
-    Of a sweep with replicates the first result of the configuration with the best mean.
+    Of a sweep with replicates the first such result of the configuration with the best mean.
     """
     groups = measure_groups(plan, records)
     if groups is not None and groups.groups:
-        return records[groups.groups[0].trials[0]]
+        ordered = (records[number] for group in groups.groups for number in group.trials)
+        return next((item for item in ordered if not is_degenerate_trial(item)), None)
     done = [item for item in results_of(records) if not is_degenerate_trial(item)]
     return min(done, key=lambda item: (signed_values(plan, item), item.number), default=None)
 
@@ -141,7 +142,7 @@ def score_sweep(plan: SweepPlan, records: Mapping[int, TrialRecord]) -> list[flo
     configuration with the best mean.
     """
     best = best_trial(plan, records)
-    return score_groups(plan, records) or ([] if best is None else list(best.values))
+    return [] if best is None else score_groups(plan, records) or list(best.values)
 
 
 def front_trials(plan: SweepPlan, records: Mapping[int, TrialRecord]) -> list[TrialRecord]:

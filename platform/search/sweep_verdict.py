@@ -32,14 +32,15 @@ def write_verdict(plan: SweepPlan, records: dict[int, TrialRecord]) -> list[str]
     """
     results = learned_results(records)
     sentences = []
-    if all(is_degenerate(item.history.get(item.step, {})) for item in results):
+    nothing_learned = all(is_degenerate(item.history.get(item.step, {})) for item in results)
+    if nothing_learned:
         sentences.append(
             "Every result is degenerate: within 1 point of an answer that ignores the image. "
             "Nothing was learned, and no trial is better than another."
         )
     groups = measure_groups(plan, records)
     if groups is not None and groups.groups:
-        sentences += _judge_groups(plan, groups)
+        sentences += [] if nothing_learned else _judge_groups(plan, groups)
     else:
         sentences += _judge_trials(plan, results)
     sentences += list_untried(plan, results)

@@ -55,7 +55,7 @@ def test_a_terminal_gets_a_table(
 
 def test_an_empty_storage_says_so(tmp_path: Path, capsys: Capture) -> None:
     ran = spikeseg(capsys, "runs", "--storage", str(tmp_path / "none"))
-    assert (ran.code, ran.out) == (0, f"no runs in {tmp_path / 'none'}\n")
+    assert (ran.code, ran.out) == (0, f"no runs: there is no folder {tmp_path / 'none'}\n")
 
 
 def test_removing_asks_first_and_says_what_it_frees(

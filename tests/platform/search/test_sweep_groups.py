@@ -70,6 +70,17 @@ def test_a_sweep_is_told_by_the_means_of_the_leading_configuration(plan: SweepPl
     assert score_sweep(plan, {}) == []
 
 
+def test_where_no_configuration_learned_none_leads(plan: SweepPlan, tmp_path: Path) -> None:
+    records = records_of({1: [(7.2, 1.0)] * 3, 2: [(7.9, 2.0)] * 3})
+    for item in records.values():
+        baselines = {"val/baseline_majority": 7.2, "val/baseline_position": 7.8}
+        item.history[4] = {"val/mIoU": item.values[0], **baselines}
+    assert best_trial(plan, records) is None and score_sweep(plan, records) == []
+    text = render_sweep(Page(plan, records, tmp_path / "s", {}, {}, ""))
+    verdict = text.split("<h2>")[0]
+    assert "Every result is degenerate" in verdict and "has the best mean" not in verdict
+
+
 def test_rows_hold_mean_interval_difference_and_what_cannot_be_told(plan: SweepPlan) -> None:
     groups = measure_groups(plan, records_of(LUCKY))
     assert groups is not None
