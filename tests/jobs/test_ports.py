@@ -151,6 +151,7 @@ def test_a_sweep_listens_on_loopback(data: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_ui_listens_on_loopback(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
