@@ -7,10 +7,8 @@ from collections.abc import Iterable, Sequence
 import click
 
 from .cli import NearestGroup, run
-from .display.sentences import fill_lines
+from .display.sentences import WIDEST, fill_lines
 from .options import overrides_argument
-
-_WIDEST = 158
 
 
 @click.group("config", cls=NearestGroup)
@@ -144,7 +142,7 @@ def _print_lines(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from ..platform.config.recipe_list import fit_sentences
 
     widths = [max(len(row[index]) for row in (head, *rows)) for index in range(len(head) - 1)]
-    width = min(_WIDEST, max(100, shutil.get_terminal_size((_WIDEST, 24)).columns))
+    width = min(WIDEST, max(100, shutil.get_terminal_size((WIDEST, 24)).columns))
     room = width - sum(widths) - 2 * len(widths)
     for row in (head, *rows):
         cells = [cell.ljust(size) for cell, size in zip(row, widths, strict=False)]
@@ -152,7 +150,7 @@ def _print_lines(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def _fit(line: str) -> str:
-    return line if len(line) <= _WIDEST else f"{line[: _WIDEST - 3].rstrip()}..."
+    return line if len(line) <= WIDEST else f"{line[: WIDEST - 3].rstrip()}..."
 
 
 if __name__ == "__main__":

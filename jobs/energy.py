@@ -63,7 +63,7 @@ def command(
         print(to_json(report))
         return
     for line in _describe(report, layers, asked["rule"] == "all"):
-        print(fill_lines(line) if ". " in line else line)
+        print(fill_lines(line))
 
 
 def _describe(report: dict[str, Any], layers: bool, all_rules: bool) -> list[str]:

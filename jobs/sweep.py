@@ -287,6 +287,7 @@ def status(name: str, storage: Path) -> None:
     from ..platform.search.stored_sweep import read_sweep
     from ..platform.search.study.failure_cause import describe_cause, failure_cause
     from ..platform.search.sweep_groups import measure_groups
+    from ..platform.search.sweep_page import count_configurations
     from ..platform.search.sweep_results import why_no_result
     from ..platform.search.sweep_standing import front_trials
     from ..platform.search.sweep_status import fit_line, format_group, format_trial
@@ -303,7 +304,7 @@ def status(name: str, storage: Path) -> None:
     seeds = " and their further seeds" if several else ""
     print(f"{sweep.folder.name}: {states}, of {sweep.trials} trials{more}{seeds}")
     again = command_line("sweep", "--resume", sweep.folder.name, "--storage", storage.absolute())
-    begun = sum(item.original is None for item in sweep.records.values())
+    begun = count_configurations(sweep.records)
     whole = begun == sweep.trials + added and run_state(found) == "finished"
     to_do = "every trial has ended" if whole else f"continue: {again}"
     print(f"driver: {holder or f'none; {to_do}'}")

@@ -2,9 +2,10 @@
 
 import textwrap
 
-_WIDEST = 158
+WIDEST = 158
+"""Characters of a line at most."""
 
 
 def fill_lines(text: str) -> str:
     """Break a sentence between words into lines below 160 characters; a longer word stays whole."""
-    return textwrap.fill(text, _WIDEST, break_long_words=False, break_on_hyphens=False)
+    return textwrap.fill(text, WIDEST, break_long_words=False, break_on_hyphens=False)

@@ -41,7 +41,8 @@ class RunSummary:
         normalization: Of the spikes.
         metrics: Of the best checkpoint, of a trial those of its last evaluation; `test/…` where
             the test split was scored.
-        state: As `run_state` says it; of a sweep with its trials.
+        state: As `run_state` says it; of a sweep with its trials, and with how many seeds its
+            scores are means of.
         started: Newest start, ISO 8601 with the local time's offset.
         folder: Its folder.
     """

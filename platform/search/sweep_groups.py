@@ -11,7 +11,7 @@ from .study.pareto import front
 from .study.replication import Replication
 from .study.trial_records import TrialRecord
 from .sweep_file.plan import SweepPlan
-from .sweep_file.point_names import list_unnamed, name_point
+from .sweep_file.point_names import call_configuration, list_unnamed
 
 REFERENCE = 0
 """First trial of the configuration that all others are compared with: the sweep's first point."""
@@ -208,13 +208,10 @@ def describe_leader(plan: SweepPlan, groups: Groups, axis: int = 0) -> str:
     metric = plan.recipe.objectives[axis].metric
     group = next(item for item in groups.groups if item.number == leader.name)
     mean = describe_summary(group.summaries[axis])
-    points = {item.number: name_point(plan, item.point) for item in groups.groups}
-
-    def name(number: int) -> str:
-        return f"{number} ({points[number]})" if points[number] else str(number)
-
-    named = f"configuration {name(leader.name)}"
-    begin = f"{named} has the best mean {metric}, {mean}"
+    names = {
+        item.number: call_configuration(plan, item.number, item.point) for item in groups.groups
+    }
+    begin = f"configuration {names[leader.name]} has the best mean {metric}, {mean}"
     if len(groups.groups) == 1:
         return f"{begin}; there is no other group to compare it with"
     if leader.crowned:
@@ -222,8 +219,8 @@ def describe_leader(plan: SweepPlan, groups: Groups, axis: int = 0) -> str:
             f"{begin}, and is better than each of the {len(groups.groups) - 1} other "
             "configurations by more than chance (paired t tests, Holm, 5 % over all)"
         )
-    names = ", ".join(map(name, leader.rivals))
-    return f"{begin}; it cannot be told from configuration {names}: there is no best one"
+    rivals = ", ".join(names[number] for number in leader.rivals)
+    return f"{begin}; it cannot be told from configuration {rivals}: there is no best one"
 
 
 def describe_groups(plan: SweepPlan, groups: Groups) -> str:
@@ -241,9 +238,8 @@ def describe_groups(plan: SweepPlan, groups: Groups) -> str:
     sign = -plan.recipe.objectives[0].sign
     for group in groups.groups:
         item = group.comparisons[0] if group.comparisons else None
-        called = name_point(plan, group.point)
         cells = [
-            f"{group.number}{f' ({called})' if called else ''}",
+            call_configuration(plan, group.number, group.point),
             *(_shorten(group.point.get(key, "")) for key in keys),
             *map(describe_summary, group.summaries),
             "" if item is None or item.difference is None else f"{sign * item.difference:+.3g}",

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from ..evaluation.number_text import round_difference, round_interval, round_metric, round_share
 from .groups.comparisons import Comparison
 from .sweep_file.plan import SweepPlan
-from .sweep_file.point_names import list_unnamed, name_point
+from .sweep_file.point_names import call_configuration, list_unnamed
 from .sweep_groups import REFERENCE, Group, Groups, describe_leader
 
 Cell = tuple[str, Any]
@@ -67,8 +67,7 @@ def _list_cells(
 ) -> Iterator[Cell]:
     metric = plan.recipe.objectives[axis].metric
     summary = group.summaries[axis]
-    called = name_point(plan, group.point)
-    yield f"{group.number}{f' ({called})' if called else ''}", ""
+    yield call_configuration(plan, group.number, group.point), ""
     for key in list_unnamed(plan):
         value = group.point.get(key, "-")
         yield (f"{value:.3g}" if isinstance(value, float) else str(value)), value

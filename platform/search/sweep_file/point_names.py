@@ -24,6 +24,18 @@ def name_point(plan: SweepPlan, point: dict[str, Any]) -> str:
     return ""
 
 
+def call_configuration(plan: SweepPlan, number: int, point: dict[str, Any]) -> str:
+    """Number and name of a configuration, as `21 (T4 D4 none)`; the number alone without a name.
+
+    Args:
+        plan: The sweep.
+        number: Number of its first trial.
+        point: Dotted key -> value.
+    """
+    called = name_point(plan, point)
+    return f"{number} ({called})" if called else str(number)
+
+
 def list_unnamed(plan: SweepPlan) -> list[str]:
     """Dimensions of a sweep that a point's name says nothing of."""
     dimensions = list(plan.recipe.space.dimensions)
